@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command lines share: option groups, logging set-up, error → exit code."""
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from typing import Callable
+
+from vxm_convert.errors import EXIT_USER, VxmError
+from vxm_convert.precision import DEFAULT_PLAN, PLANS
+from vxm_convert.spec import VARIANTS
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+def add_common_group(parser: argparse.ArgumentParser) -> None:
+    """``--verbose`` and ``--quiet``."""
+    group = parser.add_argument_group("messages")
+    group.add_argument("-v", "--verbose", action="store_true", help="say more (default: off)")
+    group.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors (default: off)")
+
+
+def add_model_group(parser: argparse.ArgumentParser, default_shape: str = "160,192,224") -> None:
+    """``--variant`` and ``--shape``."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--variant", default="vm2", choices=sorted(VARIANTS), help="network variant (default: %(default)s)")
+    group.add_argument(
+        "--shape", default=default_shape, metavar="X,Y,Z",
+        help="network grid in voxels, each side a multiple of 16 (default: %(default)s)",
+    )
+
+
+def add_toolchain_group(parser: argparse.ArgumentParser) -> None:
+    """``--toolchain``."""
+    group = parser.add_argument_group("toolchain")
+    group.add_argument(
+        "--toolchain", default=None, choices=["auto", "cann", "sim"],
+        help="real CANN or the simulated stand-in; auto takes CANN where it is found (default: $VXM_TOOLCHAIN, else auto)",
+    )
+
+
+def add_precision_group(parser: argparse.ArgumentParser) -> None:
+    """``--precision``."""
+    group = parser.add_argument_group("precision")
+    group.add_argument(
+        "--precision", default=DEFAULT_PLAN, choices=sorted(PLANS),
+        help="fast: everything fp16; balanced: fp16 convolutions, fp32 warp; accurate: fp32 results everywhere (default: %(default)s)",
+    )
+
+
+def set_up_logging(args: argparse.Namespace) -> None:
+    """Log to stderr; called by `main` functions only."""
+    level = logging.DEBUG if getattr(args, "verbose", False) else logging.WARNING if getattr(args, "quiet", False) else logging.INFO
+    logging.basicConfig(stream=sys.stderr, level=level, format=LOG_FORMAT, datefmt="%H:%M:%S")
+    for chatty in ("matplotlib", "PIL", "tensorflow", "tf2onnx", "h5py", "nibabel"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def run_main(body: Callable[[], int], prog: str) -> int:
+    """Run a command's body; a user-fixable error becomes one message and its exit code, Ctrl-C becomes 130."""
+    try:
+        return body()
+    except VxmError as exc:
+        sys.stderr.write(f"{prog}: error: {exc}\n")
+        return exc.exit_code
+    except BrokenPipeError:
+        return EXIT_USER
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{prog}: stopped by the user; finished results are kept\n")
+        return 130

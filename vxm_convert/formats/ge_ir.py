@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model inside an `.om`: ge.proto.ModelDef, as plain Python objects.
+
+Field numbers of `Ascend/metadef: proto/ge_ir.proto` (Apache-2.0). Constants refer to the WEIGHTS_DATA partition by
+offset and size; nothing is allocated from such a number before it was checked against the partition.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from vxm_convert.errors import FormatError
+from vxm_convert.formats.protobuf import build_messages, parse
+
+_ATTR = (10, "attr", "AttrEntry*")
+_MESSAGES = build_messages("ge.proto", {
+    "ModelDef": [
+        (1, "name", "string"), (2, "version", "uint32"), (3, "custom_version", "string"), (7, "graph", "GraphDef*"),
+        (11, "attr", "AttrEntry*"),
+    ],
+    "GraphDef": [(1, "name", "string"), (4, "input", "string*"), (5, "output", "string*"), (6, "op", "OpDef*"), (11, "attr", "AttrEntry*")],
+    "OpDef": [
+        (1, "name", "string"), (2, "type", "string"), (5, "input", "string*"), _ATTR, (20, "has_out_attr", "bool"), (21, "id", "int64"),
+        (22, "stream_id", "int64"), (23, "input_name", "string*"), (24, "src_name", "string*"), (25, "src_index", "int64*"),
+        (26, "dst_name", "string*"), (27, "dst_index", "int64*"), (28, "input_i", "int64*"), (29, "output_i", "int64*"),
+        (30, "workspace", "int64*"), (31, "workspace_bytes", "int64*"), (32, "is_input_const", "bool*"),
+        (33, "input_desc", "TensorDescriptor*"), (34, "output_desc", "TensorDescriptor*"), (35, "subgraph_name", "string*"),
+    ],
+    "TensorDescriptor": [
+        (1, "name", "string"), (2, "dtype", "int32"), (3, "shape", "ShapeDef"), (4, "layout", "string"), (5, "attr", "AttrEntry*"),
+        (9, "has_out_attr", "bool"), (10, "size", "int64"), (11, "weight_size", "int64"), (14, "device_type", "string"),
+        (15, "input_tensor", "bool"), (16, "real_dim_cnt", "int64"), (18, "data_offset", "int64"),
+    ],
+    "ShapeDef": [(1, "dim", "int64*")],
+    "TensorDef": [(1, "desc", "TensorDescriptor"), (2, "data", "bytes")],
+    "AttrEntry": [(1, "key", "string"), (2, "value", "AttrDef")],
+    "AttrDef": [
+        (1, "list", "ListValue"), (2, "s", "bytes"), (3, "i", "int64"), (4, "f", "float"), (5, "b", "bool"), (7, "bt", "bytes"),
+        (12, "t", "TensorDef"), (15, "dt", "int32"),
+    ],
+    "ListValue": [
+        (2, "s", "bytes*"), (3, "i", "int64*"), (4, "f", "float*"), (5, "b", "bool*"), (7, "bt", "bytes*"), (20, "val_type", "int32"),
+    ],
+})
+
+# ge.proto.DataType; the acl enum numbers the same types differently.
+DTYPE_NUMBERS = {
+    "float32": 1, "float16": 2, "int8": 3, "uint8": 4, "int16": 5, "uint16": 6, "int32": 7, "int64": 8, "uint32": 9, "uint64": 10,
+    "bool": 11, "float64": 12,
+}
+_DTYPE_NAMES = {number: name for name, number in DTYPE_NUMBERS.items()}
+_LIST_TYPES = {str: 1, int: 2, float: 3, bool: 4}
+MAX_RANK = 8
+
+
+@dataclass(frozen=True)
+class Desc:
+    """A tensor on an edge: storage dtype, shape and layout, and what it was in the original graph.
+
+    `origin_shape` and `origin_layout` differ from `shape` and `layout` where the device stores a tensor in blocks.
+    """
+
+    dtype: str
+    shape: Tuple[int, ...]
+    layout: str = "ND"
+    origin_shape: Tuple[int, ...] = ()
+    origin_layout: str = ""
+    #: name of the tensor in the framework's graph, where the compiler fused or renamed it
+    origin_name: str = ""
+
+    @property
+    def count(self) -> int:
+        total = 1
+        for side in self.shape:
+            total *= side
+        return total
+
+    @property
+    def nbytes(self) -> int:
+        return self.count * np.dtype(self.dtype).itemsize
+
+    @property
+    def logical_shape(self) -> Tuple[int, ...]:
+        """The shape the framework's graph knew."""
+        return self.origin_shape if self.origin_layout else self.shape
+
+    @property
+    def logical_layout(self) -> str:
+        return self.origin_layout or self.layout
+
+
+@dataclass
+class Op:
+    """One node of the compiled graph. `inputs` are ``node:index``; `data` is a Const's value in storage form."""
+
+    name: str
+    type: str
+    inputs: List[str] = field(default_factory=list)
+    attrs: Dict[str, Any] = field(default_factory=dict)
+    input_descs: List[Desc] = field(default_factory=list)
+    output_descs: List[Desc] = field(default_factory=list)
+    data: Optional[np.ndarray] = None
+
+
+@dataclass
+class Model:
+    """Graph, attributes and constants of one offline model."""
+
+    name: str
+    ops: List[Op]
+    attrs: Dict[str, Any]
+    custom_version: str = ""
+
+
+def padded_size(nbytes: int) -> int:
+    """Bytes the device reserves for a tensor: rounded up to 32, and 32 more (as real files record it)."""
+    return -(-nbytes // 32) * 32 + 32
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def encode_model(model: Model, weight_offsets: Dict[str, int]) -> bytes:
+    """Serialise; `weight_offsets` maps each Const to its place in WEIGHTS_DATA."""
+    message = _MESSAGES["ModelDef"](name=model.name, version=2, custom_version=model.custom_version)
+    _put_attrs(message.attr, model.attrs)
+    graph = message.graph.add(name=model.name + "_0")
+    consumers = _consumers(model.ops)
+    for number, op in enumerate(model.ops):
+        _encode_op(graph.op.add(), op, number, weight_offsets, consumers)
+    return message.SerializeToString(deterministic=True)
+
+
+def _consumers(ops: List[Op]) -> Dict[str, List[Tuple[str, int]]]:
+    found: Dict[str, List[Tuple[str, int]]] = {op.name: [] for op in ops}
+    for op in ops:
+        for position, source in enumerate(op.inputs):
+            found[source.rpartition(":")[0]].append((op.name, position))
+    return found
+
+
+def _encode_op(message: Any, op: Op, number: int, offsets: Dict[str, int], consumers: Dict[str, List[Tuple[str, int]]]) -> None:
+    message.name, message.type, message.id, message.stream_id, message.has_out_attr = op.name, op.type, number, 0, True
+    message.input.extend(op.inputs)
+    for source in op.inputs:
+        name, _, index = source.rpartition(":")
+        message.src_name.append(name)
+        message.src_index.append(int(index))
+        message.is_input_const.append(name in offsets)
+    for name, position in consumers[op.name]:
+        message.dst_name.append(name)
+        message.dst_index.append(position)
+    _put_attrs(message.attr, op.attrs)
+    for source, desc in zip(op.inputs, op.input_descs):
+        _encode_desc(message.input_desc.add(), desc, offsets.get(source.rpartition(":")[0]))
+    for desc in op.output_descs:
+        _encode_desc(message.output_desc.add(), desc, offsets.get(op.name))
+    if op.data is not None:
+        value = message.attr.add(key="value").value.t
+        _encode_desc(value.desc, op.output_descs[0], offsets[op.name])
+
+
+def _encode_desc(message: Any, desc: Desc, data_offset: Optional[int]) -> None:
+    message.dtype, message.layout, message.has_out_attr, message.device_type = DTYPE_NUMBERS[desc.dtype], desc.layout, True, "NPU"
+    message.shape.dim.extend(desc.shape)
+    message.size, message.real_dim_cnt = padded_size(desc.nbytes), len(desc.shape)
+    if data_offset is not None:
+        message.data_offset, message.weight_size = data_offset, desc.nbytes
+    attrs: Dict[str, Any] = {
+        "origin_shape": list(desc.logical_shape),
+        "origin_format": desc.logical_layout,
+        "origin_shape_initialized": True,
+    }
+    if desc.origin_name:
+        node, _, index = desc.origin_name.rpartition(":")
+        attrs.update(_datadump_origin_name=node, _datadump_origin_output_index=int(index), _datadump_origin_format=desc.logical_layout)
+    _put_attrs(message.attr, attrs)
+
+
+def _put_attrs(entries: Any, attrs: Dict[str, Any]) -> None:
+    for key in sorted(attrs):
+        _put_value(entries.add(key=key).value, attrs[key])
+
+
+def _put_value(message: Any, value: Any) -> None:
+    if isinstance(value, bool):
+        message.b = value
+    elif isinstance(value, int):
+        message.i = value
+    elif isinstance(value, float):
+        message.f = value
+    elif isinstance(value, str):
+        message.s = value.encode("utf-8")
+    elif isinstance(value, bytes):
+        message.bt = value
+    elif isinstance(value, (list, tuple)):
+        _put_list(message.list, list(value))
+    else:
+        raise TypeError(f"an attribute cannot be a {type(value).__name__}")
+
+
+def _put_list(message: Any, values: List[Any]) -> None:
+    kind = type(values[0]) if values else int
+    message.val_type = _LIST_TYPES[kind]
+    if kind is str:
+        message.s.extend(v.encode("utf-8") for v in values)
+    elif kind is bool:
+        message.b.extend(values)
+    elif kind is float:
+        message.f.extend(values)
+    else:
+        message.i.extend(values)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def decode_model(data: bytes, weights: bytes, where: str) -> Model:
+    """Parse a MODEL_DEF partition against its WEIGHTS_DATA; raises FormatError for anything inconsistent."""
+    message = parse(_MESSAGES["ModelDef"], data, where)
+    if len(message.graph) != 1:
+        raise FormatError(f"{where}: MODEL_DEF holds {len(message.graph)} graphs, expected 1")
+    ops = [_decode_op(op, weights, where) for op in message.graph[0].op]
+    _check_edges(ops, where)
+    return Model(message.name, ops, _get_attrs(message.attr, where), message.custom_version)
+
+
+def _decode_op(message: Any, weights: bytes, where: str) -> Op:
+    inputs = [_decode_desc(desc, where) for desc in message.input_desc]
+    outputs = [_decode_desc(desc, where) for desc in message.output_desc]
+    sources = [source for source in message.input if source and not source.endswith(":-1")]
+    op = Op(message.name, message.type, sources, {}, inputs, outputs)
+    plain = []
+    for entry in message.attr:
+        if entry.key == "value" and entry.value.HasField("t"):
+            op.data = _decode_const(entry.value.t, weights, f"{where}: constant {message.name!r}")
+        else:
+            plain.append(entry)
+    op.attrs = _get_attrs(plain, where)
+    if op.data is not None and (len(outputs) != 1 or outputs[0].shape != op.data.shape or outputs[0].dtype != op.data.dtype.name):
+        raise FormatError(f"{where}: constant {op.name!r} and its output descriptor disagree")
+    return op
+
+
+def _decode_const(tensor: Any, weights: bytes, where: str) -> np.ndarray:
+    desc = _decode_desc(tensor.desc, where)
+    offset, size = tensor.desc.data_offset, tensor.desc.weight_size
+    source = weights
+    if tensor.data:
+        source, offset, size = tensor.data, 0, len(tensor.data)
+    if size != desc.nbytes or offset < 0 or offset + size > len(source):
+        raise FormatError(f"{where}: {size} bytes at {offset} do not hold {desc.dtype} {desc.shape} inside {len(source)} bytes of weights")
+    if not size:
+        raise FormatError(f"{where}: holds no bytes, shape {desc.shape}")
+    return np.frombuffer(source, desc.dtype, desc.count, offset).reshape(desc.shape)
+
+
+def _decode_desc(message: Any, where: str) -> Desc:
+    if message.dtype not in _DTYPE_NAMES:
+        raise FormatError(f"{where}: a tensor has data type {message.dtype}, expected one of {sorted(_DTYPE_NAMES)}")
+    shape = tuple(message.shape.dim)
+    attrs = {entry.key: entry.value for entry in message.attr}
+    origin_shape = tuple(attrs["origin_shape"].list.i) if "origin_shape" in attrs else shape
+    origin_layout = attrs["origin_format"].s.decode("ascii", "replace") if "origin_format" in attrs else message.layout
+    for sides in (shape, origin_shape):
+        if len(sides) > MAX_RANK or any(side < 0 for side in sides):
+            raise FormatError(f"{where}: a tensor has shape {sides}, expected at most {MAX_RANK} non-negative sides")
+    name = ""
+    if "_datadump_origin_name" in attrs:
+        index = attrs["_datadump_origin_output_index"].i if "_datadump_origin_output_index" in attrs else 0
+        name = f"{attrs['_datadump_origin_name'].s.decode('utf-8', 'replace')}:{index}"
+    if (origin_shape, origin_layout) == (shape, message.layout):
+        return Desc(_DTYPE_NAMES[message.dtype], shape, message.layout, origin_name=name)
+    return Desc(_DTYPE_NAMES[message.dtype], shape, message.layout, origin_shape, origin_layout, name)
+
+
+def _get_attrs(entries: Any, where: str) -> Dict[str, Any]:
+    attrs: Dict[str, Any] = {}
+    for entry in entries:
+        value = entry.value
+        try:
+            if value.HasField("list"):
+                attrs[entry.key] = _get_list(value.list)
+            elif value.HasField("s"):
+                attrs[entry.key] = value.s.decode("utf-8")
+            else:
+                present = [name for name in ("i", "f", "b", "bt", "dt") if value.HasField(name)]
+                attrs[entry.key] = getattr(value, present[0]) if present else None
+        except UnicodeDecodeError as exc:
+            raise FormatError(f"{where}: attribute {entry.key!r} is not UTF-8") from exc
+    return attrs
+
+
+def _get_list(values: Any) -> List[Any]:
+    if values.s:
+        return [s.decode("utf-8") for s in values.s]
+    return list(values.i) or list(values.f) or list(values.b) or list(values.bt)
+
+
+def _check_edges(ops: List[Op], where: str) -> None:
+    """Every input names an output that an earlier op has, with the same dtype and shape."""
+    known: Dict[str, Desc] = {}
+    names = set()
+    for op in ops:
+        if op.name in names:
+            raise FormatError(f"{where}: two nodes are named {op.name!r}")
+        names.add(op.name)
+        if len(op.inputs) != len(op.input_descs):
+            raise FormatError(f"{where}: node {op.name!r} has {len(op.inputs)} inputs but {len(op.input_descs)} input descriptors")
+        for source, desc in zip(op.inputs, op.input_descs):
+            produced = known.get(source)
+            if produced is None or (produced.dtype, produced.shape) != (desc.dtype, desc.shape):
+                raise FormatError(f"{where}: input {source!r} of {op.name!r} does not agree with what an earlier node gives: {produced}")
+        for index, desc in enumerate(op.output_descs):
+            known[f"{op.name}:{index}"] = desc

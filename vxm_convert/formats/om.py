@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `.om` container: 256-byte header, partition table, partitions. One table drives writing, reading and checking.
+
+Layout as the open GE sources and files of the real ATC agree (docs/formats.md). Both widths of the partition table
+are read: 32-bit (CANN up to 6.x) and 64-bit (newer). Offsets in the table count from its end; partitions follow each
+other without gaps.
+"""
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import numpy as np
+
+from vxm_convert.artifacts import write_bytes
+from vxm_convert.errors import ArtifactError, FormatError
+from vxm_convert.formats import ge_ir
+
+MAGIC = b"IMOD"
+HEADER_SIZE = 256
+HEADER_VERSION = 0x20000000
+SIMULATED_PREFIX = "sim-"
+MAX_NAME = 31
+
+#: (field, dtype); offsets and meanings in docs/formats.md
+HEADER = np.dtype([
+    ("magic", "S4"), ("headsize", "<u4"), ("version", "<u4"), ("checksum", "V64"), ("length", "<u4"), ("is_encrypt", "u1"),
+    ("is_checksum", "u1"), ("modeltype", "u1"), ("genmode", "u1"), ("name", "S32"), ("ops", "<u4"), ("userdefineinfo", "V32"),
+    ("om_ir_version", "<u4"), ("model_num", "<u4"), ("platform_version", "S20"), ("platform_type", "u1"), ("pad", "V3"),
+    ("model_length", "<u8"), ("need_check_os_cpu_info", "u1"), ("is_unknow_model", "u1"), ("reserved", "V62"),
+])
+
+MODEL_DEF, WEIGHTS_DATA, TASK_INFO, TBE_KERNELS = 0, 1, 2, 3
+PARTITION_NAMES = {
+    0: "MODEL_DEF", 1: "WEIGHTS_DATA", 2: "TASK_INFO", 3: "TBE_KERNELS", 4: "CUST_AICPU_KERNELS", 5: "SO_BINS", 6: "FLOW_MODEL",
+    7: "FLOW_SUBMODEL", 8: "MODEL_INOUT_INFO", 9: "STATIC_TASK_DESC", 10: "DYNAMIC_TASK_DESC", 11: "TASK_PARAM", 12: "TILING_DATA",
+    20: "PRE_MODEL_DESC", 21: "PRE_MODEL_SQE", 22: "PRE_KERNEL_ARGS", 23: "PRE_MODEL_DESC_EXTEND", 24: "BUNDLE_MODEL_VAR_INFO",
+    25: "BUNDLE_MODEL_INFO", 26: "CUSTOM_OPS",
+}
+MAX_PARTITIONS = 32
+KERNEL_MAGIC = 0x5D776EFD
+WEIGHT_ALIGNMENT = 512
+
+
+@dataclass(frozen=True)
+class OmModel:
+    """One offline model as read from a file or memory."""
+
+    name: str
+    model: ge_ir.Model
+    weights: bytes
+    partitions: Tuple[Tuple[str, int], ...]
+    platform_version: str
+
+    @property
+    def graph(self) -> List[ge_ir.Op]:
+        return self.model.ops
+
+    @property
+    def attrs(self) -> Dict[str, object]:
+        return self.model.attrs
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the simulated ATC made it; the version attribute says so."""
+        return str(self.attrs.get("atc_version", "")).startswith(SIMULATED_PREFIX)
+
+    @property
+    def soc_version(self) -> str:
+        return str(self.attrs.get("soc_version", ""))
+
+
+def write_om(path: Path, model: ge_ir.Model, kernels: Dict[str, bytes], task_info: bytes, platform_version: str) -> None:
+    """Write a model with the four partitions of a static offline model, in the order real files have.
+
+    Constants go to WEIGHTS_DATA at 512-byte boundaries, in node order. Writing is atomic.
+    """
+    weights, offsets = _lay_out_weights(model.ops)
+    kernel_bytes = b"".join(
+        struct.pack("<III", KERNEL_MAGIC, len(name.encode()), len(binary)) + name.encode() + binary for name, binary in sorted(kernels.items())
+    )
+    model.attrs["weight_size"] = len(weights)
+    model.attrs["om_info_list"] = [len(weights), len(kernel_bytes), 0, len(task_info)]
+    body = ge_ir.encode_model(model, offsets)
+    partitions = [(MODEL_DEF, body), (WEIGHTS_DATA, weights), (TBE_KERNELS, kernel_bytes), (TASK_INFO, task_info)]
+    payload = _encode_table(partitions) + b"".join(data for _, data in partitions)
+    write_bytes(path, _encode_header(model.name, len(payload), platform_version) + payload)
+
+
+def _lay_out_weights(ops: List[ge_ir.Op]) -> Tuple[bytes, Dict[str, int]]:
+    chunks: List[bytes] = []
+    offsets: Dict[str, int] = {}
+    position = 0
+    for op in ops:
+        if op.data is None:
+            continue
+        offsets[op.name] = position
+        data = np.ascontiguousarray(op.data).tobytes()
+        gap = -len(data) % WEIGHT_ALIGNMENT
+        chunks.append(data + bytes(gap))
+        position += len(data) + gap
+    return b"".join(chunks), offsets
+
+
+def _encode_table(partitions: List[Tuple[int, bytes]]) -> bytes:
+    table = struct.pack("<I", len(partitions))
+    offset = 0
+    for kind, data in partitions:
+        table += struct.pack("<III", kind, offset, len(data))
+        offset += len(data)
+    return table
+
+
+def _encode_header(name: str, length: int, platform_version: str) -> bytes:
+    header = np.zeros((), HEADER)
+    values = {
+        "magic": MAGIC, "headsize": HEADER_SIZE, "version": HEADER_VERSION, "length": length, "name": name.encode()[:MAX_NAME],
+        "om_ir_version": 2, "model_num": 1, "platform_version": platform_version.encode()[:19], "platform_type": 1,
+    }
+    for key, value in values.items():
+        header[key] = value
+    return header.tobytes()
+
+
+def read_om(path: Path) -> OmModel:
+    """Read and check an `.om` file.
+
+    Raises
+    ------
+    ArtifactError
+        The file cannot be read.
+    FormatError
+        It is not an `.om`, is truncated or padded, or its partitions disagree with each other.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise ArtifactError(f"{path}: cannot read the offline model ({exc.strerror}); make it with `python -m export` or `make export-om`") from exc
+    return parse_om(data, str(path))
+
+
+def parse_om(data: bytes, where: str = "model in memory") -> OmModel:
+    """`read_om` for bytes that are already in memory."""
+    header = _check_header(data, where)
+    table = _parse_table(data, header, where)
+    if MODEL_DEF not in table:
+        raise FormatError(f"{where}: has no MODEL_DEF partition, only {[PARTITION_NAMES[k] for k in table]}; this is no executable offline model")
+    start, size = table[MODEL_DEF]
+    weights_start, weights_size = table.get(WEIGHTS_DATA, (len(data), 0))
+    weights = data[weights_start : weights_start + weights_size]
+    model = ge_ir.decode_model(data[start : start + size], weights, where)
+    name = bytes(header["name"]).split(b"\0")[0].decode("utf-8", "replace")
+    partitions = tuple((PARTITION_NAMES[kind], length) for kind, (_, length) in table.items())
+    return OmModel(name, model, weights, partitions, bytes(header["platform_version"]).split(b"\0")[0].decode("ascii", "replace"))
+
+
+def _check_header(data: bytes, where: str) -> np.void:
+    if data[:4] != MAGIC:
+        kind = "a frozen TensorFlow graph (pb)" if data[:1] == b"\n" else "another kind of file"
+        raise FormatError(f"{where}: starts with {data[:4]!r}, expected {MAGIC!r}: this is {kind}, not an offline model; compile it with `python -m export`")
+    if len(data) < HEADER_SIZE + 4:
+        raise FormatError(f"{where}: {len(data)} bytes, expected at least {HEADER_SIZE + 4}; the file is truncated, copy or compile it again")
+    header = np.frombuffer(data, HEADER, 1)[0]
+    if int(header["headsize"]) != HEADER_SIZE:
+        raise FormatError(f"{where}: header size {int(header['headsize'])}, expected {HEADER_SIZE}")
+    if int(header["is_encrypt"]):
+        raise FormatError(f"{where}: the model is encrypted, which this tool cannot open; compile it without encryption")
+    length = int(header["model_length"]) or int(header["length"])
+    if length + HEADER_SIZE != len(data):
+        raise FormatError(
+            f"{where}: the header announces {length + HEADER_SIZE} bytes, the file has {len(data)}; it is truncated or padded, copy or compile it again"
+        )
+    if int(header["model_num"]) != 1:
+        raise FormatError(f"{where}: holds {int(header['model_num'])} models (dynamic shapes), expected 1; compile with static shapes")
+    return header
+
+
+def _parse_table(data: bytes, header: np.void, where: str) -> Dict[int, Tuple[int, int]]:
+    """Partition type → (absolute start, size); the partitions must tile the rest of the file exactly."""
+    wide = int(header["model_length"]) != 0
+    head, entry = ("<II", "<IIQQ") if wide else ("<I", "<III")
+    count = struct.unpack_from("<I", data, HEADER_SIZE)[0]
+    start = HEADER_SIZE + struct.calcsize(head)
+    if not 1 <= count <= MAX_PARTITIONS or start + count * struct.calcsize(entry) > len(data):
+        raise FormatError(f"{where}: the table announces {count} partitions, expected 1 to {MAX_PARTITIONS} inside the file")
+    base = start + count * struct.calcsize(entry)
+    table: Dict[int, Tuple[int, int]] = {}
+    expected = 0
+    for number in range(count):
+        fields = struct.unpack_from(entry, data, start + number * struct.calcsize(entry))
+        kind, offset, size = (fields[0], fields[2], fields[3]) if wide else fields
+        if kind not in PARTITION_NAMES or kind in table:
+            raise FormatError(f"{where}: partition {number} has type {kind}, which is {'repeated' if kind in table else 'unknown'}")
+        if offset != expected or base + offset + size > len(data):
+            raise FormatError(
+                f"{where}: partition {PARTITION_NAMES[kind]} lies at {offset} with {size} bytes, expected offset {expected} inside {len(data) - base} bytes"
+            )
+        table[kind] = (base + offset, size)
+        expected = offset + size
+    if base + expected != len(data):
+        raise FormatError(f"{where}: {len(data) - base - expected} bytes follow the last partition, expected none")
+    return table

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads frozen TensorFlow graphs without TensorFlow: nodes, attributes, constants.
+
+The message tables restate the field numbers of `tensorflow/core/framework/{graph,node_def,attr_value,tensor,
+tensor_shape,types}.proto` (TensorFlow 1.15). Function libraries and training ops are out of scope: a frozen
+inference graph has none.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from vxm_convert.errors import ArtifactError, FormatError
+from vxm_convert.formats.protobuf import build_messages, parse
+
+#: A protobuf cannot be larger, and neither can a frozen graph.
+MAX_PB_BYTES = (1 << 31) - 1
+
+_MESSAGES = build_messages("vxm.tensorflow", {
+    "GraphDef": [(1, "node", "NodeDef*"), (4, "versions", "VersionDef")],
+    "VersionDef": [(1, "producer", "int32"), (2, "min_consumer", "int32")],
+    "NodeDef": [(1, "name", "string"), (2, "op", "string"), (3, "input", "string*"), (4, "device", "string"), (5, "attr", "AttrEntry*")],
+    "AttrEntry": [(1, "key", "string"), (2, "value", "AttrValue")],
+    "AttrValue": [
+        (1, "list", "ListValue"), (2, "s", "bytes"), (3, "i", "int64"), (4, "f", "float"), (5, "b", "bool"),
+        (6, "type", "int32"), (7, "shape", "TensorShapeProto"), (8, "tensor", "TensorProto"),
+    ],
+    "ListValue": [(2, "s", "bytes*"), (3, "i", "int64*"), (4, "f", "float*"), (5, "b", "bool*"), (6, "type", "int32*")],
+    "TensorShapeProto": [(2, "dim", "Dim*"), (3, "unknown_rank", "bool")],
+    "Dim": [(1, "size", "int64"), (2, "name", "string")],
+    "TensorProto": [
+        (1, "dtype", "int32"), (2, "tensor_shape", "TensorShapeProto"), (4, "tensor_content", "bytes"), (5, "float_val", "float*"),
+        (6, "double_val", "double*"), (7, "int_val", "int32*"), (10, "int64_val", "int64*"), (11, "bool_val", "bool*"),
+        (13, "half_val", "int32*"),
+    ],
+})
+
+#: DataType numbers of `types.proto` that have a NumPy counterpart.
+DTYPES = {
+    1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool", 17: "uint16", 19: "float16",
+    22: "uint32", 23: "uint64",
+}
+_VALUE_FIELD = {"float32": "float_val", "float64": "double_val", "int64": "int64_val", "bool": "bool_val", "float16": "half_val"}
+
+
+@dataclass(frozen=True)
+class TfNode:
+    """One node: `inputs` are ``name`` or ``name:index`` (``^name`` is a control edge); `attrs` are Python values."""
+
+    name: str
+    op: str
+    inputs: Tuple[str, ...]
+    attrs: Dict[str, Any]
+
+
+def read_graph(path: Path) -> List[TfNode]:
+    """Nodes of a binary frozen graph, in file order.
+
+    Attribute values: dtypes become NumPy names, shapes tuples (None for unknown rank, -1 for an unknown side),
+    tensors arrays, strings ``str``; lists become tuples.
+
+    Raises
+    ------
+    ArtifactError
+        The file cannot be read.
+    FormatError
+        It is no GraphDef, or is empty, larger than 2 GiB, or holds duplicate names.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_PB_BYTES:
+            raise FormatError(f"{path}: {size} bytes, expected a frozen graph below 2 GiB")
+        data = path.read_bytes()
+    except OSError as exc:
+        raise ArtifactError(f"{path}: cannot read the frozen graph ({exc.strerror}); export the model first") from exc
+    graph = parse(_MESSAGES["GraphDef"], data, str(path))
+    nodes = [_decode_node(node, str(path)) for node in graph.node]
+    names = {node.name for node in nodes}
+    if not nodes or not all(node.op for node in nodes):
+        raise FormatError(f"{path}: holds no graph; expected a frozen TensorFlow GraphDef in binary form")
+    if len(names) != len(nodes):
+        raise FormatError(f"{path}: {len(nodes) - len(names)} node names appear twice; freeze the graph again")
+    return nodes
+
+
+def placeholders(nodes: List[TfNode]) -> Dict[str, Tuple[str, Optional[Tuple[int, ...]]]]:
+    """name → (dtype, shape) of every Placeholder, in file order."""
+    return {n.name: (n.attrs.get("dtype", "?"), n.attrs.get("shape")) for n in nodes if n.op == "Placeholder"}
+
+
+def _decode_node(node: Any, where: str) -> TfNode:
+    attrs = {}
+    for entry in node.attr:
+        try:
+            attrs[entry.key] = _decode_value(entry.value)
+        except ValueError as exc:
+            raise FormatError(f"{where}: node {node.name!r}, attribute {entry.key!r}: {exc}") from exc
+    return TfNode(node.name, node.op, tuple(node.input), attrs)
+
+
+def _decode_value(value: Any) -> Any:
+    if value.HasField("tensor"):
+        return decode_tensor(value.tensor)
+    if value.HasField("shape"):
+        return _decode_shape(value.shape)
+    if value.HasField("type"):
+        return DTYPES.get(value.type, f"DT_{value.type}")
+    if value.HasField("s"):
+        return value.s.decode("utf-8", "replace")
+    if value.HasField("list"):
+        return _decode_list(value.list)
+    for field in ("i", "f", "b"):
+        if value.HasField(field):
+            return getattr(value, field)
+    return None
+
+
+def _decode_list(values: Any) -> Tuple[Any, ...]:
+    if values.s:
+        return tuple(s.decode("utf-8", "replace") for s in values.s)
+    if values.type:
+        return tuple(DTYPES.get(t, f"DT_{t}") for t in values.type)
+    return tuple(values.i) or tuple(values.f) or tuple(values.b)
+
+
+def _decode_shape(shape: Any) -> Optional[Tuple[int, ...]]:
+    return None if shape.unknown_rank else tuple(dim.size for dim in shape.dim)
+
+
+def decode_tensor(tensor: Any) -> np.ndarray:
+    """A TensorProto as an array; raises ValueError where content and shape disagree (checked before allocating)."""
+    if tensor.dtype not in DTYPES:
+        raise ValueError(f"dtype {tensor.dtype} of a constant has no NumPy counterpart")
+    dtype = np.dtype(DTYPES[tensor.dtype])
+    shape = _decode_shape(tensor.tensor_shape)
+    if shape is None or any(n < 0 for n in shape):
+        raise ValueError(f"constant of unknown shape {shape}")
+    count = 1
+    for side in shape:
+        count *= side
+    if tensor.tensor_content:
+        if len(tensor.tensor_content) != count * dtype.itemsize:
+            raise ValueError(f"constant of shape {shape} and dtype {dtype} holds {len(tensor.tensor_content)} bytes")
+        return np.frombuffer(tensor.tensor_content, dtype).reshape(shape).copy()
+    return _from_values(list(getattr(tensor, _VALUE_FIELD.get(dtype.name, "int_val"))), dtype, shape, count)
+
+
+def _from_values(values: List[Any], dtype: np.dtype, shape: Tuple[int, ...], count: int) -> np.ndarray:
+    """TensorFlow's short form: fewer values than elements means that the last one repeats."""
+    if not values:
+        values = [0]
+    if len(values) > max(count, 1):
+        raise ValueError(f"constant of shape {shape} lists {len(values)} values")
+    if count > 1 << 28:
+        raise ValueError(f"constant of shape {shape} would repeat a value {count} times")
+    flat = np.array(values, np.uint16).view(np.float16) if dtype == np.float16 else np.array(values, dtype)
+    full = np.full(count, flat[-1], dtype)
+    full[: min(len(values), count)] = flat[:count]
+    return full.reshape(shape)

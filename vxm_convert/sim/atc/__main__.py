@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m vxm_convert.sim.atc``: prints, exits and writes as ATC does, and says that it is simulated."""
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from vxm_convert.artifacts import write_text
+from vxm_convert.errors import VxmError
+from vxm_convert.formats.tf_graph import read_graph
+from vxm_convert.sim import SIM_VERSION
+from vxm_convert.sim.atc.checks import check_request
+from vxm_convert.sim.atc.flags import UsageError, check_values, parse_arguments, usage
+from vxm_convert.sim.compiler import compile_graph, write_model
+from vxm_convert.sim.refusal import TITLES, AtcRefusal
+
+START = "ATC start working now, please wait for a moment."
+SUCCESS = "ATC run success, welcome to the next use."
+FAILURE = "ATC run failed, Please check the detail log, Try 'atc --help' for more information"
+EXIT_FAILURE = 255
+#: The real ATC writes it into the working folder.
+FUSION_RESULT = "fusion_result.json"
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run one command line; returns 0 or 255."""
+    arguments = sys.argv[1:] if argv is None else argv
+    _say(START)
+    _say(f"SIMULATED toolchain: {SIM_VERSION} of vxm_convert stands in for ATC; the result holds no device code")
+    try:
+        given = parse_arguments(arguments)
+    except UsageError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return _fail(None)
+    if "help" in given:
+        _say(usage())
+        return 0
+    try:
+        _compile(check_values(given), "atc " + " ".join(shlex.quote(word) for word in arguments))
+    except AtcRefusal as exc:
+        return _fail(exc)
+    except VxmError as exc:
+        return _fail(AtcRefusal("E13005", str(exc)))
+    _say("...")
+    _say(SUCCESS)
+    return 0
+
+
+def _compile(flags: Dict[str, str], command: str) -> None:
+    if flags["mode"] != "0":
+        raise AtcRefusal("E10055", f"--mode={flags['mode']}: the simulated ATC knows mode 0 (compile) only")
+    request = check_request(flags, command)
+    model = compile_graph(read_graph(Path(flags["model"])), request)
+    write_model(Path(flags["output"] + ".om"), model)
+    fused = sum(len(op.attrs.get("_datadump_original_op_names", [])) > 1 for op in model.ops)
+    times = {"effect_times": str(fused), "match_times": str(fused)}
+    write_text(Path(FUSION_RESULT), json.dumps([{
+        "graph_fusion": {"ConvBiasaddFusionPass": times}, "session_and_graph_id_0_0": {}, "ub_fusion": {}, "simulated": SIM_VERSION,
+    }], indent=2) + "\n")
+
+
+def _fail(refusal: Optional[AtcRefusal]) -> int:
+    _say("...")
+    _say(FAILURE)
+    if refusal is not None:
+        stamp = time.strftime("%Y-%m-%d-%H:%M:%S")
+        _say(f"[PID: {os.getpid()}] {stamp} {TITLES.get(refusal.code, 'Refused')}({refusal.code}): {refusal.message}")
+        if refusal.cause:
+            _say(f"        Possible Cause: {refusal.cause}")
+        if refusal.solution:
+            _say(f"        Solution: {refusal.solution}")
+        _say("        TraceBack (most recent call last):")
+        _say(f"        {refusal.message}")
+    return EXIT_FAILURE
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

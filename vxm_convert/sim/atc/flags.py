@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ATC's command line: which flags exist, what they default to, which values are legal, how arguments are read.
+
+Source: open ATC sources (`api/atc/atc_flags.cc`, `cmd_flag_info.cc`); the help texts are ours.
+"""
+from __future__ import annotations
+
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from vxm_convert.sim.refusal import AtcRefusal
+
+TEXT, NUMBER, BOOLEAN = "text", "number", "true/false"
+
+
+class Flag(NamedTuple):
+    """Kind of value, default, legal values (empty: any), and a line of help."""
+
+    kind: str
+    default: str
+    legal: Tuple[str, ...]
+    help: str
+
+
+_PRECISION_MODES = (
+    "force_fp16", "force_fp32", "cube_fp16in_fp32out", "allow_mix_precision", "allow_mix_precision_fp16", "allow_mix_precision_bf16",
+    "allow_fp32_to_fp16", "allow_fp32_to_bf16", "must_keep_origin_dtype",
+)
+_PRECISION_MODES_V2 = ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16", "mixed_bfloat16")
+
+FLAGS: Dict[str, Flag] = {
+    "model": Flag(TEXT, "", (), "frozen graph (.pb) or ONNX file"),
+    "weight": Flag(TEXT, "", (), "Caffe weights; not used for TensorFlow"),
+    "framework": Flag(NUMBER, "-1", ("0", "1", "3", "5"), "3 TensorFlow, 5 ONNX"),
+    "output": Flag(TEXT, "", (), "output path without the suffix .om"),
+    "soc_version": Flag(TEXT, "", (), "chip, for example Ascend910A"),
+    "input_shape": Flag(TEXT, "", (), "name:d,d,d;name:d,d,d"),
+    "input_format": Flag(TEXT, "", (), "NCHW, NHWC, ND, NCDHW or NDHWC"),
+    "out_nodes": Flag(TEXT, "", (), "node:index;node:index"),
+    "output_type": Flag(TEXT, "", (), "data type of the outputs"),
+    "mode": Flag(NUMBER, "0", ("0", "1", "3", "5", "6", "7", "30"), "0 compiles"),
+    "precision_mode": Flag(TEXT, "", _PRECISION_MODES, "dtype policy (empty: force_fp16)"),
+    "precision_mode_v2": Flag(TEXT, "", _PRECISION_MODES_V2, "dtype policy, newer names"),
+    "keep_dtype": Flag(TEXT, "", (), "file of node names that keep their dtype"),
+    "customize_dtypes": Flag(TEXT, "", (), "file of dtypes per node"),
+    "modify_mixlist": Flag(TEXT, "", (), "JSON file that edits the mixed-precision lists"),
+    "op_precision_mode": Flag(TEXT, "", (), "ini file of precision per operator"),
+    "op_select_implmode": Flag(
+        TEXT, "", ("high_precision", "high_performance", "high_precision_for_all", "high_performance_for_all"), "kernel choice",
+    ),
+    "optypelist_for_implmode": Flag(TEXT, "", (), "operators that op_select_implmode is for"),
+    "fusion_switch_file": Flag(TEXT, "", (), "file of fusion passes to switch off"),
+    "log": Flag(TEXT, "null", ("debug", "info", "warning", "error", "null"), "log level"),
+    "op_debug_level": Flag(NUMBER, "0", ("0", "1", "2", "3", "4"), "debug files of operators"),
+    "buffer_optimize": Flag(TEXT, "l2_optimize", ("l1_optimize", "l2_optimize", "off_optimize"), "data caching"),
+    "core_type": Flag(TEXT, "AiCore", ("AiCore", "VectorCore"), "core type"),
+    "aicore_num": Flag(TEXT, "", (), "number of AI cores"),
+    "enable_small_channel": Flag(NUMBER, "0", ("0", "1"), "first-layer optimisation"),
+    "disable_reuse_memory": Flag(NUMBER, "0", ("0", "1"), "1 keeps every tensor alive"),
+    "op_compiler_cache_mode": Flag(TEXT, "", ("disable", "enable", "force"), "operator cache"),
+    "op_compiler_cache_dir": Flag(TEXT, "", (), "folder of the operator cache"),
+    "debug_dir": Flag(TEXT, "./kernel_meta", (), "folder of debug files"),
+    "check_report": Flag(TEXT, "check_result.json", (), "report of a failed parse"),
+    "deterministic": Flag(NUMBER, "0", ("0", "1"), "deterministic kernels"),
+    "external_weight": Flag(NUMBER, "0", ("0", "1", "2"), "weights in a file of their own"),
+    "enable_scope_fusion_passes": Flag(TEXT, "", (), "scope fusion passes to switch on"),
+    "enable_compress_weight": Flag(BOOLEAN, "false", (), "weight compression"),
+    "save_original_model": Flag(BOOLEAN, "false", (), "also write the uncompiled model"),
+    "input_fp16_nodes": Flag(TEXT, "", (), "inputs fed in fp16"),
+    "insert_op_conf": Flag(TEXT, "", (), "AIPP configuration"),
+    "dynamic_batch_size": Flag(TEXT, "", (), "batch sizes of a dynamic model"),
+    "dynamic_image_size": Flag(TEXT, "", (), "image sizes of a dynamic model"),
+    "dynamic_dims": Flag(TEXT, "", (), "dimensions of a dynamic model"),
+    "auto_tune_mode": Flag(TEXT, "", (), "withdrawn by the vendor"),
+    "om": Flag(TEXT, "", (), "model to convert or show (modes 1 and 6)"),
+    "json": Flag(TEXT, "", (), "JSON output of mode 1"),
+    "virtual_type": Flag(NUMBER, "0", ("0", "1"), "virtual devices"),
+    "sparsity": Flag(NUMBER, "0", ("0", "1"), "structured sparsity"),
+    "display_model_info": Flag(NUMBER, "0", ("0", "1"), "print the model's memory and sizes"),
+    "jit_compile": Flag(NUMBER, "0", ("0", "1", "2"), "compile when first run"),
+    "host_env_os": Flag(TEXT, "", (), "operating system of the host"),
+    "host_env_cpu": Flag(TEXT, "", (), "processor of the host"),
+    "status_check": Flag(NUMBER, "0", ("0", "1"), "overflow detection"),
+    "is_weight_clip": Flag(NUMBER, "1", ("0", "1"), "clip weights to finite fp16"),
+    "help": Flag(BOOLEAN, "false", (), "show this text"),
+}
+
+#: Accepted by the real ATC, without meaning for a model that the simulator can run; refused rather than ignored.
+UNSUPPORTED = (
+    "customize_dtypes", "modify_mixlist", "op_precision_mode", "input_fp16_nodes", "insert_op_conf", "dynamic_batch_size",
+    "dynamic_image_size", "dynamic_dims", "output_type", "weight",
+)
+_TRUE = ("1", "t", "true", "y", "yes")
+_FALSE = ("0", "f", "false", "n", "no")
+
+
+class UsageError(Exception):
+    """The arguments are not ATC's grammar; the text goes to stderr."""
+
+
+def parse_arguments(argv: Sequence[str]) -> Dict[str, str]:
+    """Flag → value for the flags that were given.
+
+    ``--a=b``, ``--a b`` and ``-a`` are equal, ``-`` inside a name counts as ``_``, a unique beginning of a name is enough.
+    Raises UsageError for unknown flags, missing values and stray words.
+    """
+    given: Dict[str, str] = {}
+    words: List[str] = list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-") or word.strip("-") == "":
+            raise UsageError(f"ERROR: Non-option parameter: {word}")
+        name, equals, value = word.lstrip("-").partition("=")
+        flag = _find(name.replace("-", "_"))
+        if flag is None:
+            raise UsageError(f"ERROR: unknown command line flag '{name}'")
+        if flag in ("help", "h"):
+            value = value or "true"
+        elif not equals:
+            if not words:
+                raise UsageError(f"ERROR: flag '--{flag}' is missing its argument; flag description: {FLAGS[flag].help}")
+            value = words.pop(0)
+        given[flag] = value
+    return given
+
+
+def _find(name: str) -> Optional[str]:
+    if name == "h":
+        return "help"
+    if name in FLAGS:
+        return name
+    matches = [flag for flag in FLAGS if flag.startswith(name)]
+    return matches[0] if name and len(matches) == 1 else None
+
+
+def check_values(given: Dict[str, str]) -> Dict[str, str]:
+    """All flags with defaults filled in; raises AtcRefusal for a value of the wrong type or outside the legal set."""
+    for name, value in given.items():
+        flag = FLAGS[name]
+        if flag.kind == NUMBER and not value.isdigit():
+            raise AtcRefusal("E10003", f"--{name} is {value!r}, expected a whole number")
+        if flag.kind == BOOLEAN and value.lower() not in _TRUE + _FALSE:
+            raise AtcRefusal("E10005", f"--{name} is {value!r}, expected true or false")
+        if flag.legal and value and value not in flag.legal and name not in ("framework", "log"):
+            raise AtcRefusal("E10001", f"--{name} is {value!r}, expected one of {', '.join(flag.legal)}")
+    return {name: given.get(name, flag.default) for name, flag in FLAGS.items()}
+
+
+def usage() -> str:
+    """Text of ``--help``."""
+    lines = ["usage: atc --model=FILE --framework=3 --output=PATH --soc_version=CHIP [flags]", ""]
+    lines += [f"  --{name:<28}{flag.help}" + (f" (default: {flag.default})" if flag.default else "") for name, flag in FLAGS.items()]
+    return "\n".join(lines)
