@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AclRuntime: an offline model on an Ascend device. The only file that calls pyACL.
+
+It uses only calls that CANN 5 to 9 all have, and none of ``acl.util``: pointers are Python ints, so NumPy's own
+addresses and ctypes views do. The module object comes from outside; the simulated one is driven by the same lines.
+"""
+from __future__ import annotations
+
+import ctypes
+import logging
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from om_runner.runtime import FIXED, RunResult, Runtime
+from vxm_convert.acl_tables import (
+    DEVICE_TO_HOST,
+    FORMATS,
+    HOST_TO_DEVICE,
+    MALLOC_HUGE_FIRST,
+    SUCCESS,
+    describe_code,
+    format_name,
+    numpy_dtype,
+)
+from vxm_convert.contract import GraphContract, TensorSpec
+from vxm_convert.errors import AclError, ArtifactError, ContractError
+
+log = logging.getLogger(__name__)
+
+#: acl.init returns this when someone else in the process initialised ACL (for example npu_bridge).
+_REPEATED_INIT = 100002
+#: Layouts in which the bytes of a 5-D tensor are in the order of the array.
+_PLAIN_FORMATS = {FORMATS["ND"], FORMATS["NDHWC"], FORMATS["NHWC"], FORMATS["NCHW"], FORMATS["NCDHW"]}
+#: A model may report its buffers rounded up to this alignment, in bytes.
+_PADDING = 64
+
+
+class _Caller:
+    """Calls pyACL functions by dotted name and turns every failure into one AclError.
+
+    Parameters
+    ----------
+    acl : module — pyACL or its stand-in.
+    where : str — the model's path, for messages.
+    """
+
+    def __init__(self, acl: Any, where: str) -> None:
+        self._acl = acl
+        self._where = where
+
+    def _function(self, name: str) -> Callable[..., Any]:
+        target = self._acl
+        for part in name.split("."):
+            target = getattr(target, part, None)
+        if target is None:
+            raise AclError(f"{self._where}: this pyACL has no acl.{name}; install a complete CANN (5.0 or newer)", f"acl.{name}")
+        return target
+
+    def _error(self, name: str, code: int, advice: str = "") -> AclError:
+        row = describe_code(code)
+        recent = getattr(self._acl, "get_recent_err_msg", None)
+        said = (recent() if recent is not None else None) or "no further message"
+        return AclError(f"{self._where}: acl.{name} returned {code} ({row.meaning}): {said}; {advice or row.do_this}", f"acl.{name}", code)
+
+    def do(self, name: str, *args: Any) -> None:
+        """A call that returns only its return code."""
+        code = self._function(name)(*args)
+        if code != SUCCESS:
+            raise self._error(name, code)
+
+    def get(self, name: str, *args: Any) -> Any:
+        """A call that returns one value and its return code."""
+        value, code = self._function(name)(*args)
+        if code != SUCCESS:
+            raise self._error(name, code)
+        return value
+
+    def ask(self, name: str, *args: Any) -> Any:
+        """A call that returns a bare value."""
+        return self._function(name)(*args)
+
+    def make(self, name: str, *args: Any) -> int:
+        """A call that returns a bare handle, 0 being failure."""
+        handle = self._function(name)(*args)
+        if not handle:
+            raise AclError(f"{self._where}: acl.{name} returned no handle; {describe_code(200000).do_this}", f"acl.{name}", 200000)
+        return handle
+
+    def release(self, name: str, *args: Any) -> None:
+        """A call that gives something back: a failure is logged, so that the releases after it still happen."""
+        try:
+            self.do(name, *args)
+        except AclError as exc:
+            log.warning("%s", exc)
+
+    def initialise(self) -> bool:
+        """Start ACL; False when the process has done so before, in which case it is not ours to end."""
+        code = self._function("init")()
+        if code not in (SUCCESS, _REPEATED_INIT):
+            advice = "older CANN cannot start ACL again in a process that has finalised it: use a new process" if code == 100037 else ""
+            raise self._error("init", code, advice)
+        return code == SUCCESS
+
+
+@dataclass
+class _Port:
+    """One input or output: its contract entry, its place in the model, and its memory on both sides.
+
+    Parameters
+    ----------
+    spec : TensorSpec
+    index : int — position among the model's inputs or outputs.
+    size : int — bytes of the model's buffer; at least the bytes of the tensor.
+    host : ndarray — view of page-locked memory, shape and dtype of `spec`.
+    host_address, device_address : int
+    """
+
+    spec: TensorSpec
+    index: int
+    size: int
+    host: Optional[np.ndarray] = None
+    host_address: int = 0
+    device_address: int = 0
+
+
+class AclRuntime(Runtime):
+    """An offline model on one device, loaded once; its buffers are made once and used by every run.
+
+    Parameters
+    ----------
+    acl_module : module — what ``Toolchain.load_acl()`` gave.
+    om_path : Path — the offline model.
+    contract : GraphContract — the contract written with it.
+    device_id : int — device of this machine, from 0.
+
+    Raises
+    ------
+    ArtifactError
+        At open: the offline model is not a readable file.
+    ContractError
+        At open: its inputs or outputs are not those of the contract. At run: see `Runtime.run`.
+    AclError
+        A pyACL call failed.
+
+    Notes
+    -----
+    The fixed image is copied to the device only when it differs, byte for byte, from the one that is there.
+    A runtime may be used by several threads, one after the other, never by two at a time.
+    """
+
+    def __init__(self, acl_module: Any, om_path: Path, contract: GraphContract, device_id: int = 0) -> None:
+        super().__init__(contract)
+        self.om_path = Path(om_path)
+        self.device_id = int(device_id)
+        self._call = _Caller(acl_module, str(om_path))
+        self._releases = ExitStack()
+        self._inputs: List[_Port] = []
+        self._outputs: List[_Port] = []
+        self._fixed_is_there = False
+        self._context = self._stream = self._model_id = 0
+        self._input_set = self._output_set = 0
+
+    # open ---------------------------------------------------------------------------------------------------
+    def _open(self) -> None:
+        if not self.om_path.is_file():
+            raise ArtifactError(
+                f"{self.om_path}: no such file, expected the offline model (.om) that export wrote; run `make export-om` or pass --model"
+            )
+        try:
+            self._open_device()
+            self._open_model()
+            self._input_set = self._make_dataset(self._inputs)
+            self._output_set = self._make_dataset(self._outputs)
+        except BaseException:
+            self._close()
+            raise
+
+    def _later(self, name: str, *args: Any) -> None:
+        """Remember a release; `_close` does them in reverse order."""
+        self._releases.callback(self._call.release, name, *args)
+
+    def _open_device(self) -> None:
+        if self._call.initialise():
+            self._later("finalize")
+        self._call.do("rt.set_device", self.device_id)
+        self._later("rt.reset_device", self.device_id)
+        self._context = self._call.get("rt.create_context", self.device_id)
+        self._later("rt.destroy_context", self._context)
+        self._stream = self._call.get("rt.create_stream")
+        self._later("rt.destroy_stream", self._stream)
+
+    def _open_model(self) -> None:
+        self._model_id = self._call.get("mdl.load_from_file", str(self.om_path))
+        self._later("mdl.unload", self._model_id)
+        desc = self._call.make("mdl.create_desc")
+        self._later("mdl.destroy_desc", desc)
+        self._call.do("mdl.get_desc", desc, self._model_id)
+        self._inputs = self._match("input", desc, self.contract.inputs)
+        self._outputs = self._match("output", desc, self.contract.outputs)
+
+    def _match(self, end: str, desc: int, specs: Tuple[TensorSpec, ...]) -> List[_Port]:
+        """The model's inputs or outputs in model order, each with the contract entry of its name."""
+        count = int(self._call.ask(f"mdl.get_num_{end}s", desc))
+        names = [self._call.ask(f"mdl.get_{end}_name_by_index", desc, i) for i in range(count)]
+        ports = [self._checked_port(end, desc, _index_of(end, spec, names, self.om_path), spec) for spec in specs]
+        if len(ports) != count:
+            raise ContractError(
+                f"{self.om_path}: has {count} {end}s ({', '.join(names)}), the contract names {len(ports)}; "
+                "the model and contract.json are not of one export, export again"
+            )
+        return sorted(ports, key=lambda port: port.index)
+
+    def _checked_port(self, end: str, desc: int, index: int, spec: TensorSpec) -> _Port:
+        """Compare dims, dtype, layout and size of one input or output with the contract."""
+        dims = tuple(int(n) for n in self._call.get(f"mdl.get_{end}_dims", desc, index)["dims"])
+        number = int(self._call.ask(f"mdl.get_{end}_data_type", desc, index))
+        layout = int(self._call.ask(f"mdl.get_{end}_format", desc, index))
+        size = int(self._call.ask(f"mdl.get_{end}_size_by_index", desc, index))
+        dtype = np.dtype(spec.dtype)
+        need = _tensor_bytes(spec)
+        if dims != tuple(spec.shape):
+            self._refuse(end, spec, f"has dims {dims}", f"{tuple(spec.shape)}")
+        if numpy_dtype(number) != dtype:
+            self._refuse(end, spec, f"has dtype {numpy_dtype(number) or number}", str(dtype))
+        if layout not in _PLAIN_FORMATS:
+            self._refuse(end, spec, f"has the device layout {format_name(layout)}", spec.layout)
+        if not need <= size <= need + _PADDING:
+            self._refuse(end, spec, f"has {size} bytes", f"{need} (a size of 0 means the model's output is unbounded)")
+        return _Port(spec, index, size)
+
+    def _refuse(self, end: str, spec: TensorSpec, got: str, expected: str) -> None:
+        raise ContractError(
+            f"{self.om_path}: {end} {spec.tensor_name} ({spec.meaning}) {got}, the contract says {expected}; "
+            "the model and contract.json are not of one export, export again"
+        )
+
+    def _make_dataset(self, ports: List[_Port]) -> int:
+        """Memory on both sides for every port, and a dataset of the device side in model order."""
+        dataset = self._call.make("mdl.create_dataset")
+        self._later("mdl.destroy_dataset", dataset)
+        for port in ports:
+            port.host_address = self._call.get("rt.malloc_host", port.size)
+            self._later("rt.free_host", port.host_address)
+            port.host = _view(port.host_address, port.spec)
+            port.device_address = self._call.get("rt.malloc", port.size, MALLOC_HUGE_FIRST)
+            self._later("rt.free", port.device_address)
+            buffer = self._call.make("create_data_buffer", port.device_address, port.size)
+            self._later("destroy_data_buffer", buffer)
+            self._call.get("mdl.add_dataset_buffer", dataset, buffer)
+        return dataset
+
+    # run ----------------------------------------------------------------------------------------------------
+    def _run(self, feeds: Dict[str, np.ndarray]) -> RunResult:
+        # The context is a property of the thread; the caller may have moved to another one since open.
+        self._call.do("rt.set_context", self._context)
+        for port in self._inputs:
+            self._send(port, feeds[port.spec.meaning])
+        start = time.perf_counter()
+        self._call.do("mdl.execute_async", self._model_id, self._input_set, self._output_set, self._stream)
+        self._call.do("rt.synchronize_stream", self._stream)
+        seconds = time.perf_counter() - start
+        return RunResult({port.spec.meaning: self._fetch(port) for port in self._outputs}, seconds)
+
+    def _send(self, port: _Port, array: np.ndarray) -> None:
+        is_fixed = port.spec.meaning == FIXED
+        # Comparing bytes costs a few ms for a full-size volume and, unlike identity, notices changes made in place.
+        if is_fixed and self._fixed_is_there and _same_bytes(port.host, array):
+            return
+        if is_fixed:
+            self._fixed_is_there = False
+        np.copyto(port.host, array)
+        self._call.do("rt.memcpy", port.device_address, port.size, port.host_address, array.nbytes, HOST_TO_DEVICE)
+        if is_fixed:
+            self._fixed_is_there = True
+
+    def _fetch(self, port: _Port) -> np.ndarray:
+        count = _tensor_bytes(port.spec)
+        self._call.do("rt.memcpy", port.host_address, port.size, port.device_address, count, DEVICE_TO_HOST)
+        return np.array(port.host, copy=True)
+
+    # close --------------------------------------------------------------------------------------------------
+    def _close(self) -> None:
+        if self._context:
+            self._call.release("rt.set_context", self._context)
+        if self._stream:
+            # After a failed run the device may still be writing into the buffers that are freed next.
+            self._call.release("rt.synchronize_stream", self._stream)
+        # The views go first: after free_host they would point at memory that is no longer ours.
+        self._inputs, self._outputs = [], []
+        self._fixed_is_there = False
+        try:
+            self._releases.close()
+        finally:
+            self._context = self._stream = self._model_id = 0
+            self._input_set = self._output_set = 0
+
+
+def _index_of(end: str, spec: TensorSpec, names: List[str], om_path: Path) -> int:
+    """Position of the contract's tensor among the model's names, which are ``node`` for inputs, ``node:index[:top]`` for outputs."""
+    if end == "input":
+        found = [i for i, name in enumerate(names) if name == spec.node]
+    else:
+        found = [i for i, name in enumerate(names) if name == spec.tensor_name or name.startswith(spec.tensor_name + ":")]
+    if len(found) == 1:
+        return found[0]
+    wanted = spec.node if end == "input" else spec.tensor_name
+    raise ContractError(
+        f"{om_path}: {len(found) or 'no'} {end}s are named {wanted} ({spec.meaning}), the model has {', '.join(names) or 'none'}; "
+        "the model and contract.json are not of one export, export again"
+    )
+
+
+def _tensor_bytes(spec: TensorSpec) -> int:
+    count = np.dtype(spec.dtype).itemsize
+    for side in spec.shape:
+        count *= side
+    return count
+
+
+def _view(address: int, spec: TensorSpec) -> np.ndarray:
+    """Memory at an address as an array of the tensor's shape and dtype, not a copy."""
+    raw = (ctypes.c_char * _tensor_bytes(spec)).from_address(address)
+    return np.frombuffer(raw, np.dtype(spec.dtype)).reshape(tuple(spec.shape))
+
+
+def _same_bytes(first: Optional[np.ndarray], second: np.ndarray) -> bool:
+    if first is None:
+        return False
+    # As integers: NaN equals itself there, and 0.0 differs from -0.0.
+    bits = np.dtype(f"u{second.dtype.itemsize}")
+    return bool(np.array_equal(first.view(bits), second.view(bits)))

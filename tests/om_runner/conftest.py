@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of this folder's tests."""
+from __future__ import annotations
+
+from tests.vxm_convert.sim_device import sim  # noqa: F401

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Execution of a loaded model on the memory that two datasets name, at once or as a task of a stream."""
+from __future__ import annotations
+
+import ctypes
+from typing import Any, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from vxm_convert.sim.acl.args import CONTEXT, call
+from vxm_convert.sim.acl.dataset import DataBuffer, dataset_of
+from vxm_convert.sim.acl.describe import tensor_bytes
+from vxm_convert.sim.acl.memory import Block, allocate_on_device, check_span
+from vxm_convert.sim.acl.model import Model, model_of, tensors_of
+from vxm_convert.sim.acl.state import SIM, AclFailure, log
+from vxm_convert.sim.acl.streams import stream_of
+
+#: A buffer may be this much smaller than the model's tensor before execution is refused.
+SIZE_SLACK = 64
+
+
+class Span(NamedTuple):
+    """``count`` bytes at ``address``; ``block`` keeps the allocation readable until a queued execution has used it."""
+
+    address: int
+    count: int
+    block: Optional[Block]
+
+
+def _view(address: int, count: int) -> np.ndarray:
+    """The bytes at an address, shape (count,), uint8, not a copy."""
+    return np.frombuffer((ctypes.c_char * count).from_address(address), np.uint8)
+
+
+def _check_size(end: str, index: int, tensor: Any, buffer: DataBuffer) -> Span:
+    """The part of a data buffer that the model will use; raises AclFailure(145000) when it is too small."""
+    need = tensor_bytes(tensor)
+    if buffer.size + SIZE_SLACK < need:
+        raise AclFailure(
+            145000, f"{end} {index} ({tensor.name}) size:{buffer.size} from user add align:{SIZE_SLACK} < op_size:{need} of the model"
+        )
+    if buffer.size > need and end == "input":
+        log.info("simulated device: input %d has %d bytes, the model reads the first %d", index, buffer.size, need)
+    count = min(need, buffer.size)
+    block = check_span(buffer.address, count, f"{end} {index}")
+    if block is None:
+        SIM.find(f"{end} {index} of a model lies in memory that acl.rt.malloc did not give", 145000)
+    return Span(buffer.address, count, block)
+
+
+def _check_count(end: str, tensors: List[Any], buffers: List[DataBuffer]) -> None:
+    if len(tensors) != len(buffers):
+        raise AclFailure(145000, f"the model has {len(tensors)} {end}s, the dataset {len(buffers)} buffers")
+
+
+def _bind(model: Model, inputs: int, outputs: int, may_allocate: bool) -> Tuple[List[Span], List[Span]]:
+    """Addresses and sizes that an execution will use, checked against the model, in model order."""
+    in_tensors, out_tensors = tensors_of(model)
+    in_buffers, out_buffers = dataset_of(inputs).buffers(), dataset_of(outputs).buffers()
+    _check_count("input", in_tensors, in_buffers)
+    _check_count("output", out_tensors, out_buffers)
+    sources = [_check_size("input", i, t, b) for i, (t, b) in enumerate(zip(in_tensors, in_buffers))]
+    for index, (tensor, buffer) in enumerate(zip(out_tensors, out_buffers)):
+        if buffer.address == 0:
+            if not may_allocate:
+                raise AclFailure(145000, f"output {index} has no memory, which only acl.mdl.execute can allocate")
+            buffer.size = tensor_bytes(tensor)
+            buffer.address = allocate_on_device(buffer.size)
+    targets = [_check_size("output", i, t, b) for i, (t, b) in enumerate(zip(out_tensors, out_buffers))]
+    return sources, targets
+
+
+def _array(span: Span, tensor: Any) -> np.ndarray:
+    """An input as the engine wants it: read-only, shape and dtype of the tensor, zero-copy unless bytes are missing."""
+    need = tensor_bytes(tensor)
+    raw = _view(span.address, span.count)
+    if raw.size < need:
+        raw = np.concatenate([raw, np.zeros(need - raw.size, np.uint8)])
+    array = raw.view(tensor.dtype).reshape(tuple(tensor.shape))
+    array.flags.writeable = False
+    return array
+
+
+def _run(model: Model, sources: List[Span], targets: List[Span]) -> None:
+    in_tensors, out_tensors = tensors_of(model)
+    if not model.lock.acquire(False):
+        SIM.find(f"model {model.name} is executed by two threads or streams at a time; load it twice for that", 507011)
+        model.lock.acquire()
+    try:
+        results = model.program.run([_array(s, t) for s, t in zip(sources, in_tensors)])
+        for result, span, tensor in zip(results, targets, out_tensors):
+            if tuple(result.shape) != tuple(tensor.shape) or result.dtype != tensor.dtype:
+                got, expected = f"{result.dtype}{result.shape}", f"{tensor.dtype}{tensor.shape}"
+                raise AclFailure(507011, f"{tensor.name}: the engine gave {got}, expected {expected}")
+            _view(span.address, span.count)[:] = np.ascontiguousarray(result).reshape(-1).view(np.uint8)[: span.count]
+    except AclFailure:
+        raise
+    except Exception as exc:  # a return code for the client, the traceback for us
+        log.exception("simulated device: executing %s raised", model.name)
+        raise AclFailure(507011, f"{model.name}: {type(exc).__name__}: {exc}") from exc
+    finally:
+        model.lock.release()
+
+
+def _model_in_context(model_id: int) -> Model:
+    model = model_of(model_id)
+    if model.context is not SIM.context():
+        SIM.find("a model is executed in another context than it was loaded in", 107002)
+    return model
+
+
+@call("mdl.execute", "IKK", needs=CONTEXT)
+def execute(model_id: int, inputs: int, outputs: int) -> None:
+    """Outputs without memory are allocated here; the client frees them."""
+    model = _model_in_context(model_id)
+    _run(model, *_bind(model, inputs, outputs, may_allocate=True))
+
+
+@call("mdl.execute_async", "IKKK", needs=CONTEXT)
+def execute_async(model_id: int, inputs: int, outputs: int, stream: int) -> None:
+    model = _model_in_context(model_id)
+    sources, targets = _bind(model, inputs, outputs, may_allocate=False)
+    stream_of(stream).submit(lambda: _run(model, sources, targets))
