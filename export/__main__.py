@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m export``: one checkpoint to frozen.pb, vxm.onnx, vxm.om and their contract."""
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, List, Optional
+
+from export.atc import OM_NAME, PB_NAME
+from export.checkpoints import find_checkpoint
+from export.contracts import build_contract
+from export.h5_weights import INDEXINGS
+from export.pipeline import ONNX_NAME, PARITY_NAME, ExportRequest, export_model
+from vxm_convert import cliargs
+from vxm_convert.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.errors import EXIT_OK, SpecError
+from vxm_convert.precision import PLANS
+from vxm_convert.spec import ModelSpec, parse_shape
+from vxm_convert.toolchain import Toolchain, find_toolchain
+
+_LOG = logging.getLogger(__name__)
+_PROG = "export"
+DEFAULT_SOC = "Ascend910A"
+_SUMMARY = (
+    ("frozen graph", PB_NAME), ("ONNX", ONNX_NAME), ("offline model", OM_NAME), ("contract", CONTRACT_NAME), ("parity", PARITY_NAME),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Options of ``python -m export``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="Turn a VoxelMorph checkpoint into an offline model for the Ascend 910, with its contract and proofs of parity.",
+        epilog="exit codes: 0 done, 1 something to fix (one message), 2 usage, 3 an artefact does not compute what the checkpoint computes",
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--checkpoint", required=True, type=Path, metavar="CKPT",
+        help="TensorFlow checkpoint prefix, a folder of checkpoints (newest is taken), or a Keras .h5 file (required)",
+    )
+    files.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the artefacts, made if missing (required)")
+    files.add_argument(
+        "--h5-indexing", default="ij", choices=INDEXINGS,
+        help="axis convention a .h5 network was trained with; xy swaps flow channels 0 and 1 (default: %(default)s)",
+    )
+    files.add_argument("--skip-onnx", action="store_true", help="make no vxm.onnx (default: make it)")
+    cliargs.add_model_group(parser)
+    device = parser.add_argument_group("device")
+    device.add_argument("--batch", default=1, type=int, metavar="N", help="pairs per run of the model, static (default: %(default)s)")
+    device.add_argument("--soc-version", default=DEFAULT_SOC, metavar="SOC", help="chip, as ATC names it (default: %(default)s)")
+    cliargs.add_precision_group(parser)
+    cliargs.add_toolchain_group(parser)
+    cliargs.add_common_group(parser)
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Parse, export, print where things are; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    cliargs.set_up_logging(args)
+    with _stop_on_sigterm():
+        return cliargs.run_main(lambda: _export(args), _PROG)
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM (a batch system's time limit) unwind like Ctrl-C, so that the half-made artefacts are cleared away."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _export(args: argparse.Namespace) -> int:
+    # Cheap checks first: nothing of this needs TensorFlow or minutes.
+    spec = ModelSpec(args.variant, parse_shape(args.shape), args.batch)
+    _check_soc_text(args.soc_version)
+    files = find_checkpoint(args.checkpoint)
+    toolchain = find_toolchain(args.toolchain)
+    _log_toolchain(toolchain)
+    contract = build_contract(spec, PLANS[args.precision], args.soc_version)
+    done = export_model(ExportRequest(contract, files, args.h5_indexing, toolchain, args.out, not args.skip_onnx))
+    _print_summary(args.out, done, toolchain)
+    return EXIT_OK
+
+
+def _check_soc_text(soc: str) -> None:
+    if not soc.replace("_", "").replace("-", "").isalnum():
+        raise SpecError(f"soc version: got {soc!r}, expected a chip name such as {DEFAULT_SOC}; `npu-smi info` shows it")
+
+
+def _log_toolchain(toolchain: Toolchain) -> None:
+    if toolchain.simulated:
+        _LOG.warning("SIMULATED toolchain %s: the offline model will run on no device, only in the simulated runtime", toolchain.version)
+    else:
+        _LOG.info("CANN %s at %s", toolchain.version, toolchain.root)
+
+
+def _print_summary(out: Path, contract: GraphContract, toolchain: Toolchain) -> None:
+    model = contract.model
+    shape = "x".join(str(n) for n in model.volume_shape)
+    print(f"exported {model.variant} {shape}, batch {model.batch}, precision {contract.precision.name} for {contract.soc_version}")
+    for label, name in _SUMMARY:
+        if (out / name).exists():
+            print(f"  {label:<14}{out / name}")
+    if toolchain.simulated:
+        print(f"  SIMULATED: vxm.om comes from {toolchain.version}, not from CANN; it runs on no device")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs ATC on a frozen graph. Owns the command line, the check of shapes before, and the check of the model after.
+
+ATC replaces the graph's shapes by those of the command line without comparing them, and writes files into its working
+folder; so the comparison happens here, and it always works in a folder of its own with relative names.
+"""
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple
+
+from export.atc_errors import explain, find_code, tail
+from vxm_convert.artifacts import sha256_of, write_json, write_text
+from vxm_convert.contract import GraphContract, TensorSpec
+from vxm_convert.errors import ArtifactError, AtcError, ContractError, FormatError, ToolchainError
+from vxm_convert.formats.tf_graph import placeholders, read_graph
+from vxm_convert.toolchain import Toolchain
+
+_LOG = logging.getLogger(__name__)
+
+PB_NAME = "frozen.pb"
+OM_NAME = "vxm.om"
+LOG_NAME = "atc.log"
+MANIFEST_NAME = "atc_manifest.json"
+KEEP_DTYPE_NAME = "keep_dtype.cfg"
+_STEM = "vxm"
+_TENSORFLOW = 3
+_FAILED_LINE = "ATC run failed"
+_HEARTBEAT_SECONDS = 30.0
+_MAX_LOG_CHARS = 8 << 20
+#: only these of the environment are recorded: the rest is the user's business
+_RECORDED = ("ASCEND", "TE_PARALLEL_COMPILER", "TOOLCHAIN_HOME", "DUMP_GE_GRAPH", "DUMP_GRAPH", "DDK_", "LD_LIBRARY_PATH", "VXM_TOOLCHAIN")
+#: `Ascend910` is accepted as another name of this one
+_SOC_ALIASES = {"Ascend910": "Ascend910A"}
+
+
+def build_arguments(contract: GraphContract) -> List[str]:
+    """ATC's arguments, from the contract alone; file names are relative to the working folder."""
+    arguments = [
+        "--model=" + PB_NAME,
+        f"--framework={_TENSORFLOW}",
+        "--output=" + _STEM,
+        "--soc_version=" + contract.soc_version,
+        "--input_shape=" + ";".join(f"{t.node}:{','.join(str(n) for n in t.shape)}" for t in contract.inputs),
+        "--out_nodes=" + ";".join(t.tensor_name for t in contract.outputs),
+        "--precision_mode=" + contract.precision.mode,
+    ]
+    if contract.precision.keep_dtype:
+        arguments.append("--keep_dtype=" + KEEP_DTYPE_NAME)
+    return arguments
+
+
+def compile_om(folder: Path, contract: GraphContract, toolchain: Toolchain) -> Path:
+    """Compile ``folder/frozen.pb`` to ``folder/vxm.om``, with ``atc.log`` and ``atc_manifest.json`` beside it.
+
+    Raises
+    ------
+    ContractError
+        If contract and pb, or contract and the finished model, disagree.
+    AtcError
+        If ATC fails; carries its code and what it printed. No ``vxm.om`` is left then.
+    ToolchainError
+        If there is no ATC to run.
+    """
+    folder = Path(folder)
+    if not toolchain.atc_command:
+        raise ToolchainError(f"ATC: {toolchain.root} holds the runtime only, no compiler; install the CANN toolkit or pass --toolchain sim")
+    check_pb(folder / PB_NAME, contract)
+    if contract.precision.keep_dtype:
+        write_text(folder / KEEP_DTYPE_NAME, "\n".join(contract.precision.keep_dtype) + "\n")
+    command = list(toolchain.atc_command) + build_arguments(contract)
+    om_path = folder / OM_NAME
+    with _work_folder(folder) as work:
+        for name in (PB_NAME, KEEP_DTYPE_NAME):
+            if (folder / name).exists():
+                shutil.copyfile(str(folder / name), str(work / name))
+        started = time.monotonic()
+        code, log = _run(command, work, toolchain.environment, folder / LOG_NAME)
+        seconds = time.monotonic() - started
+        made = _check_run(code, log, work)
+        _check_model(made, contract, log)
+        os.replace(str(made), str(om_path))
+    write_json(folder / MANIFEST_NAME, _manifest(command, contract, toolchain, folder, seconds))
+    return om_path
+
+
+def check_pb(path: Path, contract: GraphContract) -> None:
+    """Raise ContractError unless the pb has exactly the contract's inputs, and its output nodes."""
+    nodes = read_graph(path)
+    found = placeholders(nodes)
+    expected = {t.node: (t.dtype, t.shape) for t in contract.inputs}
+    for name, (dtype, shape) in expected.items():
+        if name not in found:
+            raise ContractError(f"{path}: has no placeholder {name!r}, only {', '.join(found) or 'none'}; export the model again")
+        if found[name] != (dtype, shape):
+            got = f"{found[name][0]} {_shape_text(found[name][1])}"
+            raise ContractError(
+                f"{path}: placeholder {name!r} is {got}, the contract says {dtype} {_shape_text(shape)}; "
+                f"export the model again with the shape you want"
+            )
+    extra = sorted(set(found) - set(expected))
+    missing = [t.node for t in contract.outputs if t.node not in {n.name for n in nodes}]
+    if extra or missing:
+        raise ContractError(f"{path}: placeholders beyond the contract: {extra}, output nodes missing: {missing}; export the model again")
+
+
+def _shape_text(shape: Any) -> str:
+    return "of unknown rank" if shape is None else "(" + ",".join("?" if n < 0 else str(n) for n in shape) + ")"
+
+
+@contextmanager
+def _work_folder(folder: Path) -> Iterator[Path]:
+    work = folder / ".atc"
+    shutil.rmtree(str(work), ignore_errors=True)
+    try:
+        work.mkdir()
+        yield work
+    except OSError as exc:
+        raise ArtifactError(f"{folder}: cannot prepare a folder for ATC there ({exc}); is the disk full?") from exc
+    finally:
+        shutil.rmtree(str(work), ignore_errors=True)
+
+
+def _run(command: List[str], work: Path, environment: Dict[str, str], log_path: Path) -> Tuple[int, str]:
+    """Run ATC, its output going line by line to our log and to `log_path`; returns exit code and output."""
+    _LOG.info("ATC: %s", " ".join(command))
+    try:
+        process = subprocess.Popen(
+            command, cwd=str(work), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+    except OSError as exc:
+        raise ToolchainError(f"ATC: cannot start {command[0]} ({exc.strerror}); check the CANN installation") from exc
+    lines: List[str] = []
+    size = 0
+    try:
+        with open(str(log_path), "w", encoding="utf-8") as log, _heartbeat():
+            for raw in process.stdout:
+                line = raw.decode("utf-8", "replace").rstrip()
+                log.write(line + "\n")
+                log.flush()
+                if line:
+                    _LOG.info("ATC| %s", line)
+                size += len(line)
+                if size < _MAX_LOG_CHARS:
+                    lines.append(line)
+        return process.wait(), "\n".join(lines)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+@contextmanager
+def _heartbeat() -> Iterator[None]:
+    """A compiler can be silent for minutes; say now and then that it still runs."""
+    done = threading.Event()
+    started = time.monotonic()
+
+    def beat() -> None:
+        while not done.wait(_HEARTBEAT_SECONDS):
+            _LOG.info("ATC: still compiling, %.0f s", time.monotonic() - started)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _check_run(code: int, log: str, work: Path) -> Path:
+    """The file ATC made, whatever it called it; raises AtcError unless exit code, last words and file agree on success."""
+    made = sorted(work.glob(_STEM + ".om")) or sorted(work.glob(_STEM + "_*.om"))
+    error, message = find_code(log)
+    if code == 0 and _FAILED_LINE not in log and len(made) == 1:
+        return made[0]
+    if code == 0 and _FAILED_LINE not in log:
+        raise AtcError(f"ATC: ended without error but left {len(made)} offline models, expected 1; it said:\n{tail(log)}", None, log)
+    text = explain(error)
+    shown = f"{error}: {message}" if error else "no error code"
+    summary = f"ATC failed (exit code {code}), {shown}; cause: {text.cause}; do this: {text.next_step}"
+    raise AtcError(f"{summary}; its last words:\n{tail(log)}", error, log)
+
+
+def _check_model(path: Path, contract: GraphContract, log: str) -> None:
+    """Reload what was made: a model that cannot be read, or is of another chip or other tensors, is a failure of this run."""
+    from vxm_convert.formats.om import read_om
+
+    try:
+        model = read_om(path)
+    except FormatError as exc:
+        raise AtcError(f"ATC: reported success, but what it wrote is no valid offline model: {exc}", None, log) from exc
+    wanted = _SOC_ALIASES.get(contract.soc_version, contract.soc_version)
+    if _SOC_ALIASES.get(model.soc_version, model.soc_version) != wanted:
+        raise ContractError(f"{OM_NAME}: compiled for {model.soc_version or 'an unnamed chip'}, the contract says {contract.soc_version}")
+    found = {op.name: op.output_descs[0].logical_shape for op in model.graph if op.type == "Data" and op.output_descs}
+    _check_inputs(found, contract.inputs)
+    names = [str(n) for n in model.attrs.get("attr_model_out_nodes_name") or []]
+    expected = [t.tensor_name for t in contract.outputs]
+    if names != expected:
+        raise ContractError(f"{OM_NAME}: outputs are {names}, the contract says {expected}")
+
+
+def _check_inputs(found: Dict[str, Tuple[int, ...]], expected: Tuple[TensorSpec, ...]) -> None:
+    wanted = {t.node: t.shape for t in expected}
+    if {name: tuple(shape) for name, shape in found.items()} != wanted:
+        raise ContractError(f"{OM_NAME}: inputs are {found}, the contract says {wanted}; export the model again")
+
+
+def _manifest(command: List[str], contract: GraphContract, toolchain: Toolchain, folder: Path, seconds: float) -> Dict[str, Any]:
+    files = [name for name in (PB_NAME, OM_NAME, KEEP_DTYPE_NAME) if (folder / name).exists()]
+    return {
+        "schema": 1,
+        "command": command,
+        "seconds": round(seconds, 3),
+        "toolchain": toolchain.describe(),
+        "soc_version": contract.soc_version,
+        "precision": contract.precision.to_dict(),
+        "environment": {k: v for k, v in sorted(toolchain.environment.items()) if k.startswith(_RECORDED)},
+        "sha256": {name: sha256_of(folder / name) for name in files},
+    }

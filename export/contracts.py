@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a graph that is about to be exported. Needs no TensorFlow."""
+from __future__ import annotations
+
+from vxm_convert.contract import GraphContract, TensorSpec
+from vxm_convert.network.names import FIXED_NODE, FLOW_NODE, MOVED_NODE, MOVING_NODE
+from vxm_convert.precision import PrecisionPlan
+from vxm_convert.spec import ModelSpec
+
+_IMAGE_UNIT = "intensity 0..1"
+_FRAME = "fixed voxel grid"
+
+
+def build_contract(spec: ModelSpec, plan: PrecisionPlan, soc_version: str) -> GraphContract:
+    """Names, shapes and meanings of the inference graph of `spec`; hashes and tool versions are still empty."""
+    image, flow = spec.image_shape, spec.flow_shape
+    return GraphContract(
+        model=spec,
+        inputs=(
+            TensorSpec("moving", MOVING_NODE, 0, image, frame="moving voxel grid", unit=_IMAGE_UNIT),
+            TensorSpec("fixed", FIXED_NODE, 0, image, frame=_FRAME, unit=_IMAGE_UNIT),
+        ),
+        outputs=(
+            TensorSpec("moved", MOVED_NODE, 0, image, frame=_FRAME, unit=_IMAGE_UNIT),
+            TensorSpec("flow", FLOW_NODE, 0, flow, frame=_FRAME, unit="voxel"),
+        ),
+        precision=plan,
+        soc_version=soc_version,
+    )

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The export from checkpoint to offline model: steps in order, artefacts built aside and moved into place together."""
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Dict, Iterator
+
+import numpy as np
+
+import vxm_convert
+from export.atc import KEEP_DTYPE_NAME, LOG_NAME, MANIFEST_NAME, OM_NAME, PB_NAME, compile_om
+from export.checkpoints import CheckpointFiles
+from vxm_convert.artifacts import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
+from vxm_convert.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.errors import ArtifactError, AtcError
+from vxm_convert.report import report_head
+from vxm_convert.toolchain import Toolchain
+
+_LOG = logging.getLogger(__name__)
+
+Arrays = Dict[str, np.ndarray]
+
+ONNX_NAME = "vxm.onnx"
+PARITY_NAME = "parity.json"
+FAILED_LOG_NAME = "atc-failed.log"
+_NO_TOOLCHAIN = {"kind": "none"}
+#: everything an export may write; what a run does not make anew is removed from an earlier one, so that a folder is of one piece
+_ARTEFACTS = (PB_NAME, ONNX_NAME, OM_NAME, PARITY_NAME, LOG_NAME, MANIFEST_NAME, KEEP_DTYPE_NAME)
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export and how.
+
+    Parameters
+    ----------
+    contract : GraphContract — model, tensors, precision and chip; hashes and tools still empty.
+    files : CheckpointFiles — the weights.
+    h5_indexing : str — ``ij`` or ``xy``.
+    toolchain : Toolchain — who compiles.
+    out : Path — folder for the artefacts.
+    with_onnx : bool
+    """
+
+    contract: GraphContract
+    files: CheckpointFiles
+    h5_indexing: str
+    toolchain: Toolchain
+    out: Path
+    with_onnx: bool = True
+
+
+def export_model(request: ExportRequest) -> GraphContract:
+    """Run every step and put the artefacts into `request.out`; on any failure the folder is as it was before.
+
+    Returns
+    -------
+    GraphContract — with hashes and tool versions, as written to ``contract.json``.
+
+    Raises
+    ------
+    VxmError
+        As the step that failed says. After a failure of ATC its log is kept as ``atc-failed.log``.
+    """
+    with _staging(request.out) as stage:
+        contract = _build(request, stage)
+        _publish(stage, request.out)
+    return contract
+
+
+def _build(request: ExportRequest, stage: Path) -> GraphContract:
+    """Make all artefacts in `stage`."""
+    from export import freeze, parity, restore
+
+    contract = request.contract
+    _step(1, f"reading {request.files.path}")
+    weights = restore.load_weights(request.files, contract.model, request.h5_indexing)
+    hashes = request.files.hashes()
+    _step(2, f"freezing {contract.model.variant}, {sum(w.size for w in weights.values())} parameters")
+    pb = stage / PB_NAME
+    freeze.write_pb(freeze.freeze(contract, weights), pb)
+    made_from = dict(hashes)
+    hashes["frozen_pb"] = _describe(pb, made_from, _NO_TOOLCHAIN, h5_indexing=request.h5_indexing)
+    contract.save(stage / CONTRACT_NAME)
+
+    _step(3, "parity of checkpoint and frozen.pb, two runs of the network")
+    pair = parity.smooth_pair(contract.model)
+    reference = parity.run_checkpoint_graph(contract, weights, pair)
+    frozen = parity.run_pb(pb, contract, pair)
+    rows = [parity.compare("frozen_pb", reference, frozen, ("checkpoint graph, TensorFlow", "frozen.pb, TensorFlow"))]
+    tools = _tool_versions()
+    if request.with_onnx:
+        _step(4, "ONNX: converting, checking and running")
+        rows.append(_add_onnx(stage, pair, frozen, hashes, tools))
+    else:
+        _step(4, "ONNX: skipped")
+    head = report_head("export parity", _NO_TOOLCHAIN, False, contract.model.batch)
+    write_json(stage / PARITY_NAME, {**head, "input": f"smooth random pair, seed {parity.PAIR_SEED}", "comparisons": rows})
+    del pair, reference, frozen
+
+    name = "the SIMULATED toolchain" if request.toolchain.simulated else "CANN"
+    _step(5, f"ATC of {name} {request.toolchain.version}: precision {contract.precision.name}, {contract.soc_version}")
+    om = _compile(request, stage)
+    details = {"precision": contract.precision.to_dict(), "soc_version": contract.soc_version}
+    hashes["om"] = _describe(om, {"frozen_pb": hashes["frozen_pb"]}, request.toolchain.describe(), **details)
+    tools["atc"] = request.toolchain.version
+    contract = replace(contract, hashes=hashes, tools=tools)
+    contract.save(stage / CONTRACT_NAME)
+    return contract
+
+
+def _describe(path: Path, made_from: Dict[str, str], toolchain: Dict[str, Any], **details: Any) -> str:
+    """Side-car for `path`; returns the file's sha256."""
+    write_sidecar(path, made_from, toolchain, **details)
+    return sha256_of(path)
+
+
+def _add_onnx(stage: Path, pair: Arrays, frozen: Arrays, hashes: Dict[str, str], tools: Dict[str, str]) -> Dict[str, Any]:
+    """Write the ONNX model, record its hash and tools; returns its parity row."""
+    from export import onnx_model, parity
+
+    path = stage / ONNX_NAME
+    results = onnx_model.make_onnx(stage / PB_NAME, stage / CONTRACT_NAME, path, pair)
+    tools.update(onnx_model.tool_versions(), onnx_engine=results["engine"])
+    hashes["onnx"] = _describe(path, {"frozen_pb": hashes["frozen_pb"]}, _NO_TOOLCHAIN, opset=onnx_model.OPSET)
+    return parity.compare("onnx", frozen, results, ("frozen.pb, TensorFlow", f"vxm.onnx, {results['engine']}"))
+
+
+def _compile(request: ExportRequest, stage: Path) -> Path:
+    try:
+        return compile_om(stage, request.contract, request.toolchain)
+    except AtcError as exc:
+        kept = request.out / FAILED_LOG_NAME
+        if (stage / LOG_NAME).exists():
+            os.replace(str(stage / LOG_NAME), str(kept))
+            raise AtcError(f"{exc}\n(all of it: {kept})", exc.code, exc.log) from exc
+        raise
+
+
+def _tool_versions() -> Dict[str, str]:
+    from vxm_convert.network.tf1 import tf
+
+    versions = {"vxm_convert": vxm_convert.__version__, "python": platform.python_version()}
+    return {**versions, "tensorflow": tf.__version__, "numpy": np.__version__}
+
+
+def _step(number: int, text: str) -> None:
+    _LOG.info("[%d/5] %s", number, text)
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder inside `out` to build in; afterwards it is gone, and so is an `out` that did not exist before and stayed empty."""
+    existed = out.exists()
+    check_output_folder(out)
+    stage = Path(tempfile.mkdtemp(prefix=".tmp-export-", dir=str(out)))
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(str(stage), ignore_errors=True)
+        if not existed and not any(out.iterdir()):
+            out.rmdir()
+
+
+def _publish(stage: Path, out: Path) -> None:
+    """Move the artefacts into place. The contract goes first and comes last: a folder without it is refused by every reader."""
+    try:
+        _remove(out / CONTRACT_NAME)
+        _remove(out / FAILED_LOG_NAME)
+        for name in _ARTEFACTS:
+            for old in (out / name, sidecar_path(out / name)):
+                new = stage / old.name
+                if new.exists():
+                    os.replace(str(new), str(old))
+                else:
+                    _remove(old)
+        os.replace(str(stage / CONTRACT_NAME), str(out / CONTRACT_NAME))
+    except OSError as exc:
+        raise ArtifactError(f"{out}: cannot move the artefacts there ({exc}); check its permissions and export again") from exc
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        path.unlink()

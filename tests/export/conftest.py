@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints, Keras files and compilers that tests of the export make themselves."""
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+import numpy as np
+import pytest
+
+from tests.vxm_convert.reference import random_weights
+from vxm_convert.contract import GraphContract
+from vxm_convert.formats.ge_ir import Desc, Model, Op
+from vxm_convert.formats.om import write_om
+from vxm_convert.precision import PLANS
+from vxm_convert.spec import ModelSpec
+from vxm_convert.toolchain import Toolchain
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = ModelSpec("vm2", (16, 16, 32))
+
+_FAKE_ATC = '''
+import json, pathlib, shutil, sys
+plan = json.loads(pathlib.Path(__file__).with_name("plan.json").read_text())
+seen = {"argv": sys.argv[1:], "files": sorted(p.name for p in pathlib.Path(".").iterdir())}
+pathlib.Path(__file__).with_name("seen.json").write_text(json.dumps(seen))
+for line in plan["lines"]:
+    print(line, flush=True)
+for source, target in plan["copies"]:
+    shutil.copyfile(source, target)
+sys.exit(plan["exit"])
+'''
+
+
+@pytest.fixture(scope="session")
+def weights() -> Dict[str, np.ndarray]:
+    """Random weights of vm2."""
+    return random_weights(SPEC, seed=7)
+
+
+@pytest.fixture(scope="session")
+def contract() -> GraphContract:
+    """Contract of vm2 on a small grid."""
+    from export.contracts import build_contract
+
+    return build_contract(SPEC, PLANS["balanced"], "Ascend910A")
+
+
+def write_checkpoint(prefix: Path, values: Dict[str, np.ndarray]) -> Path:
+    """A TensorFlow checkpoint with these variables."""
+    pytest.importorskip("tensorflow")
+    from vxm_convert.network.tf1 import tf
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = [tf.Variable(value, name=name) for name, value in values.items()]
+        session.run([v.initializer for v in variables])
+        tf.train.Saver(variables).save(session, str(prefix), write_meta_graph=False)
+    return prefix
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: Any, weights: Dict[str, np.ndarray]) -> Path:
+    """Prefix of a checkpoint as training on a device leaves it: network, Adam slots, powers inside a cond, counters."""
+    values: Dict[str, np.ndarray] = dict(weights)
+    for name, value in weights.items():
+        values[name + "/Adam"] = np.zeros_like(value)
+        values[name + "/Adam_1"] = np.zeros_like(value)
+    values.update({"cond/beta1_power": np.float32(0.9), "cond/beta2_power": np.float32(0.999), "Variable": np.int32(5)})
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", values)
+
+
+def write_h5(path: Path, values: Dict[str, np.ndarray], first_number: int = 67, flow_name: str = "flow_6") -> Path:
+    """A Keras-style weights file: conv3d layers numbered from anywhere, written in an order that is not theirs."""
+    import h5py
+
+    with h5py.File(str(path), "w") as handle:
+        root = handle.create_group("model_weights")
+        root.create_group("input_13")
+        for name, value in sorted(values.items(), reverse=True):
+            layer, kind = name.split("/")
+            outer = inner = layer
+            if layer.startswith("conv3d"):
+                outer = inner = f"conv3d_{first_number + int(layer[7:] or 0)}"
+            elif layer == "flow":
+                inner = flow_name
+            root.require_group(outer).require_group(inner).create_dataset(kind + ":0", data=value)
+    return path
+
+
+class FakeAtc:
+    """A compiler that does what the test scripted, in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "fake_atc.py").write_text(_FAKE_ATC)
+        self.script()
+
+    def script(self, lines: List[str] = (), copies: Dict[str, Path] = None, exit_code: int = 0) -> None:
+        """Print `lines`, copy files (name in the working folder → source), exit."""
+        plan = {"lines": list(lines), "copies": [[str(s), t] for t, s in (copies or {}).items()], "exit": exit_code}
+        (self.folder / "plan.json").write_text(json.dumps(plan))
+
+    @property
+    def seen(self) -> Dict[str, Any]:
+        return json.loads((self.folder / "seen.json").read_text())
+
+    @property
+    def toolchain(self) -> Toolchain:
+        environment = dict(os.environ, ASCEND_HOME_PATH="/opt/cann", SECRET_OF_USER="x")
+        return Toolchain("cann", "0.test", (sys.executable, str(self.folder / "fake_atc.py")), environment)
+
+
+@pytest.fixture
+def fake_atc(tmp_path: Path) -> FakeAtc:
+    folder = tmp_path / "fake"
+    folder.mkdir()
+    return FakeAtc(folder)
+
+
+@pytest.fixture
+def make_om(tmp_path: Path) -> Callable[..., Path]:
+    """Writes an offline model with a contract's tensors."""
+
+    def make(contract: GraphContract, soc_version: str = "Ascend910A", shape: Any = None, outputs: Any = None) -> Path:
+        descs = [Desc("float32", tuple(shape or t.shape)) for t in contract.inputs]
+        ops = [Op(t.node, "Data", [], {"index": i}, [], [d]) for i, (t, d) in enumerate(zip(contract.inputs, descs))]
+        ops.append(Op("Node_Output", "NetOutput", [f"{t.node}:0" for t in contract.inputs], {}, descs, descs))
+        names = outputs or [t.tensor_name for t in contract.outputs]
+        model = Model("vxm", ops, {"soc_version": soc_version, "attr_model_out_nodes_name": names, "atc_version": "test"})
+        path = tmp_path / "template.om"
+        write_om(path, model, {}, b"", "test")
+        return path
+
+    return make

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ATC wrapper: command line, checks before and after, every family of errors; with a scripted compiler."""
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+
+from export.atc import build_arguments, check_pb, compile_om
+from export.atc_errors import explain, find_code
+from vxm_convert.artifacts import sha256_of
+from vxm_convert.errors import AtcError, ContractError, FormatError, ToolchainError
+from vxm_convert.precision import PrecisionPlan
+
+START = "ATC start working now, please wait for a moment."
+SUCCESS = "ATC run success, welcome to the next use."
+FAILED = "ATC run failed, Please check the detail log, Try 'atc --help' for more information"
+
+
+@pytest.fixture
+def folder(tmp_path, contract, frozen_pb):
+    """A stage with a frozen graph."""
+    path = tmp_path / "stage"
+    path.mkdir()
+    (path / "frozen.pb").write_bytes(frozen_pb)
+    return path
+
+
+@pytest.fixture(scope="session")
+def frozen_pb(contract, weights):
+    pytest.importorskip("tensorflow")
+    from export.freeze import freeze
+
+    return freeze(contract, weights).SerializeToString(deterministic=True)
+
+
+def succeed(fake_atc, om, name="vxm.om"):
+    fake_atc.script([START, "...", SUCCESS], {name: om})
+
+
+def assert_nothing_made(folder):
+    assert sorted(p.name for p in folder.iterdir() if p.name not in ("frozen.pb", "atc.log", "keep_dtype.cfg")) == []
+
+
+def test_arguments_come_from_the_contract(contract):
+    assert build_arguments(contract) == [
+        "--model=frozen.pb", "--framework=3", "--output=vxm", "--soc_version=Ascend910A",
+        "--input_shape=moving:1,16,16,32,1;fixed:1,16,16,32,1", "--out_nodes=moved:0;flow_field:0", "--precision_mode=allow_fp32_to_fp16",
+    ]
+
+
+@pytest.mark.parametrize("name", ["vxm.om", "vxm_linux_x86_64.om"])
+def test_success_leaves_model_log_and_manifest(folder, contract, fake_atc, make_om, caplog, name):
+    caplog.set_level(logging.INFO)
+    om = make_om(contract)
+    succeed(fake_atc, om, name)
+    made = compile_om(folder, contract, fake_atc.toolchain)
+    assert made == folder / "vxm.om" and made.read_bytes() == om.read_bytes()
+    assert START in (folder / "atc.log").read_text() and SUCCESS in caplog.text
+    manifest = json.loads((folder / "atc_manifest.json").read_text())
+    assert manifest["command"][2:] == build_arguments(contract) == fake_atc.seen["argv"]
+    assert manifest["toolchain"]["kind"] == "cann" and manifest["toolchain"]["version"] == "0.test"
+    assert manifest["sha256"] == {"vxm.om": sha256_of(made), "frozen.pb": sha256_of(folder / "frozen.pb")}
+    assert manifest["environment"]["ASCEND_HOME_PATH"] == "/opt/cann"
+    assert "SECRET_OF_USER" not in manifest["environment"]
+    assert manifest["seconds"] > 0
+    assert sorted(p.name for p in folder.iterdir()) == ["atc.log", "atc_manifest.json", "frozen.pb", "vxm.om"]
+
+
+def test_nodes_that_keep_their_dtype_go_into_a_file(folder, contract, fake_atc, make_om):
+    plan = PrecisionPlan("fast", "force_fp16", ("warp/Floor", "warp/sub"))
+    contract = replace(contract, precision=plan)
+    succeed(fake_atc, make_om(contract))
+    compile_om(folder, contract, fake_atc.toolchain)
+    assert (folder / "keep_dtype.cfg").read_text() == "warp/Floor\nwarp/sub\n"
+    assert "--keep_dtype=keep_dtype.cfg" in fake_atc.seen["argv"] and "keep_dtype.cfg" in fake_atc.seen["files"]
+
+
+FAMILIES = [
+    ("E10001", "atc --help", "value"),
+    ("E10002", "shape", "shapes"),
+    ("E10011", "shape", "shapes"),
+    ("E10016", "export again", "not in the graph"),
+    ("E10021", "--out", "output path"),
+    ("E10054", "report", "misses"),
+    ("E10501", "newer CANN", "operator"),
+    ("E13010", "newer CANN", "operator"),
+    ("E19010", "newer CANN", "operator"),
+    ("EZ3003", "newer CANN", "operator"),
+    ("E20001", "--precision", "compiled"),
+    ("E20101", "npu-smi", "platform file"),
+    ("E40021", "Python", "Python"),
+    ("E13022", "--batch", "memory"),
+    ("E13001", "permissions", "file"),
+    ("E60038", "smaller", "limits"),
+    ("E10041", "permissions", "file"),
+    ("E10036", "static", "dynamic"),
+    ("E19999", "ASCEND_SLOG", "no cause"),
+]
+
+
+@pytest.mark.parametrize("block", ["new", "old"])
+@pytest.mark.parametrize("code,next_step,cause", FAMILIES)
+def test_every_family_of_errors_has_cause_and_next_step(folder, contract, fake_atc, block, code, next_step, cause):
+    new = f"[PID: 4242] 2025-06-01-10:00:00.000.000 Some_Title({code}): the text of the compiler"
+    line = new if block == "new" else f"{code}: the text of the compiler"
+    fake_atc.script([START, "...", FAILED, line, "        Possible Cause: N/A"], exit_code=255)
+    with pytest.raises(AtcError) as caught:
+        compile_om(folder, contract, fake_atc.toolchain)
+    message = str(caught.value)
+    assert caught.value.code == code and line in caught.value.log
+    assert f"{code}: the text of the compiler" in message and "exit code 255" in message
+    assert next_step in explain(code).next_step
+    assert cause in explain(code).cause and explain(code).next_step in message
+    assert_nothing_made(folder)
+
+
+def test_an_inner_error_gives_way_to_the_code_behind_it():
+    log = "E19999: Inner Error!\n  [PID: 1] t Title(EZ3003): No supported kernel for [x]\nE10001: later"
+    assert find_code(log) == ("EZ3003", "No supported kernel for [x]")
+    assert find_code("E19999: Inner Error!") == ("E19999", "Inner Error!")
+    assert find_code("all went well; SEE10001: no code") == (None, "")
+
+
+def test_a_failure_without_a_code_shows_the_tail(folder, contract, fake_atc):
+    fake_atc.script([f"line {n}" for n in range(40)] + ["Segmentation fault"], exit_code=139)
+    with pytest.raises(AtcError, match="no error code") as caught:
+        compile_om(folder, contract, fake_atc.toolchain)
+    assert caught.value.code is None and "Segmentation fault" in str(caught.value) and "line 3\n" not in str(caught.value)
+
+
+def test_exit_code_zero_is_not_success_if_it_says_failed(folder, contract, fake_atc, make_om):
+    fake_atc.script([START, FAILED, "E10001: x"], {"vxm.om": make_om(contract)})
+    with pytest.raises(AtcError, match="E10001"):
+        compile_om(folder, contract, fake_atc.toolchain)
+    assert_nothing_made(folder)
+
+
+def test_success_without_a_model_is_a_failure(folder, contract, fake_atc):
+    fake_atc.script([START, SUCCESS])
+    with pytest.raises(AtcError, match="left 0 offline models"):
+        compile_om(folder, contract, fake_atc.toolchain)
+    assert_nothing_made(folder)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: b"", lambda data: b"PK" + data[2:]])
+def test_a_damaged_model_is_a_failure(folder, contract, fake_atc, make_om, damage):
+    om = make_om(contract)
+    om.write_bytes(damage(om.read_bytes()))
+    succeed(fake_atc, om)
+    with pytest.raises(AtcError, match="no valid offline model"):
+        compile_om(folder, contract, fake_atc.toolchain)
+    assert_nothing_made(folder)
+
+
+@pytest.mark.parametrize("options,message", [
+    ({"soc_version": "Ascend310P3"}, "compiled for Ascend310P3"),
+    ({"shape": (2, 16, 16, 32, 1)}, "inputs are"),
+    ({"outputs": ["flow_field:0", "moved:0"]}, "outputs are"),
+])
+def test_a_model_of_something_else_is_a_failure(folder, contract, fake_atc, make_om, options, message):
+    succeed(fake_atc, make_om(contract, **options))
+    with pytest.raises(ContractError, match=message):
+        compile_om(folder, contract, fake_atc.toolchain)
+    assert_nothing_made(folder)
+
+
+def test_ascend910_is_another_name_of_ascend910a(folder, contract, fake_atc, make_om):
+    succeed(fake_atc, make_om(contract))
+    compile_om(folder, replace(contract, soc_version="Ascend910"), fake_atc.toolchain)
+
+
+def test_the_pb_must_have_the_shapes_of_the_contract(folder, contract, fake_atc):
+    other = replace(contract, inputs=tuple(replace(t, shape=(1, 32, 32, 32, 1)) for t in contract.inputs))
+    said = r"placeholder 'moving' is float32 \(1,16,16,32,1\), the contract says float32 \(1,32,32,32,1\)"
+    with pytest.raises(ContractError, match=said):
+        compile_om(folder, other, fake_atc.toolchain)
+    assert not (fake_atc.folder / "seen.json").exists(), "ATC ran although the shapes disagree"
+
+
+def test_the_pb_must_have_the_nodes_of_the_contract(folder, contract):
+    renamed = replace(contract, inputs=(replace(contract.inputs[0], node="input_src"), contract.inputs[1]))
+    with pytest.raises(ContractError, match="no placeholder 'input_src'"):
+        check_pb(folder / "frozen.pb", renamed)
+    with pytest.raises(ContractError, match=r"missing: \['warped'\]"):
+        check_pb(folder / "frozen.pb", replace(contract, outputs=(replace(contract.outputs[0], node="warped"),)))
+    with pytest.raises(ContractError, match="beyond the contract"):
+        check_pb(folder / "frozen.pb", replace(contract, inputs=contract.inputs[:1]))
+    (folder / "frozen.pb").write_bytes(b"IMOD no graph")
+    with pytest.raises(FormatError):
+        check_pb(folder / "frozen.pb", contract)
+
+
+def test_a_runtime_without_compiler_says_so(folder, contract, fake_atc):
+    with pytest.raises(ToolchainError, match="no compiler"):
+        compile_om(folder, contract, replace(fake_atc.toolchain, atc_command=()))
+    with pytest.raises(ToolchainError, match="cannot start"):
+        compile_om(folder, contract, replace(fake_atc.toolchain, atc_command=("/nonexistent/atc",)))

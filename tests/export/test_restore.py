@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights by name from checkpoints and Keras files, and one message for whatever does not fit."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.checkpoints import find_checkpoint
+from export.restore import load_weights
+from tests.export.conftest import SPEC, write_checkpoint, write_h5
+from tests.vxm_convert.reference import random_weights
+from vxm_convert.errors import CheckpointError
+from vxm_convert.network.names import expected_variables
+from vxm_convert.spec import ModelSpec
+
+pytest.importorskip("tensorflow")
+h5py = pytest.importorskip("h5py")
+pytestmark = pytest.mark.tf
+
+
+def load(path: Path, variant: str = "vm2", indexing: str = "ij"):
+    return load_weights(find_checkpoint(path), ModelSpec(variant, SPEC.volume_shape), indexing)
+
+
+def assert_same(found, expected):
+    assert list(found) == list(expected_variables(SPEC))
+    for name, value in expected.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_checkpoint_gives_the_network_without_the_optimiser(checkpoint, weights):
+    assert_same(load(checkpoint), weights)
+
+
+def test_h5_layers_count_by_number_not_by_name(tmp_path, weights):
+    """From 95 on, conv3d_99 sorts behind conv3d_100 as text."""
+    assert_same(load(write_h5(tmp_path / "a.h5", weights, first_number=95)), weights)
+
+
+def test_h5_without_a_group_for_weights(tmp_path, weights):
+    with h5py.File(str(tmp_path / "flat.h5"), "w") as handle:
+        for name, value in weights.items():
+            handle.create_dataset(name, data=value)
+    assert_same(load(tmp_path / "flat.h5"), weights)
+
+
+def test_xy_networks_get_their_flow_channels_swapped(tmp_path, weights):
+    found = load(write_h5(tmp_path / "xy.h5", weights), indexing="xy")
+    np.testing.assert_array_equal(found["flow/kernel"], weights["flow/kernel"][..., [1, 0, 2]])
+    np.testing.assert_array_equal(found["flow/bias"], weights["flow/bias"][[1, 0, 2]])
+    np.testing.assert_array_equal(found["conv3d_3/kernel"], weights["conv3d_3/kernel"])
+
+
+def test_xy_is_refused_for_a_checkpoint(checkpoint):
+    with pytest.raises(CheckpointError, match="Keras .h5"):
+        load(checkpoint, indexing="xy")
+
+
+@pytest.mark.parametrize("variant", ["vm1", "vm2double"])
+def test_a_wrong_variant_names_the_right_one(checkpoint, variant):
+    with pytest.raises(CheckpointError, match=f"--variant {variant}: variable .* these weights fit --variant vm2"):
+        load(checkpoint, variant)
+
+
+def test_missing_extra_and_misshapen_variables_are_named(tmp_path, weights):
+    values = dict(weights)
+    del values["conv3d_4/bias"]
+    values["head/kernel"] = np.zeros((3, 3), np.float32)
+    values["conv3d_5/bias"] = np.zeros(7, np.float32)
+    with pytest.raises(CheckpointError) as caught:
+        load(write_checkpoint(tmp_path / "odd", values))
+    message = str(caught.value)
+    assert "conv3d_5/bias has shape 7, expected 32" in message
+    assert "conv3d_4/bias 32 is missing" in message
+    assert "head/kernel 3x3 is not part of it" in message
+    assert "fit none of" in message
+
+
+def test_another_slot_is_not_taken_for_the_optimiser(tmp_path, weights):
+    """`Adam` is a slot only below a variable; a layer of that name is a foreign network."""
+    with pytest.raises(CheckpointError, match="Adam/kernel"):
+        load(write_checkpoint(tmp_path / "odd", {**weights, "Adam/kernel": np.zeros(3, np.float32)}))
+
+
+def test_integers_in_place_of_weights_are_refused(tmp_path, weights):
+    values = {**weights, "conv3d/bias": np.zeros(16, np.int32)}
+    with pytest.raises(CheckpointError, match="conv3d/bias has dtype int32"):
+        load(write_checkpoint(tmp_path / "ints", values))
+
+
+def test_nan_weights_are_refused(tmp_path, weights):
+    values = {**weights, "conv3d_2/bias": np.full(32, np.nan, np.float32)}
+    with pytest.raises(CheckpointError, match="conv3d_2/bias holds NaN"):
+        load(write_checkpoint(tmp_path / "nan", values))
+
+
+def test_damaged_checkpoints_give_a_message(tmp_path, weights):
+    prefix = write_checkpoint(tmp_path / "cut", weights)
+    data = tmp_path / "cut.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(prefix)
+    (tmp_path / "cut.index").write_bytes(b"no index at all")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(prefix)
+
+
+def test_a_diffeomorphic_network_is_called_so(tmp_path, weights):
+    extra = {"log_sigma/kernel": weights["flow/kernel"], "log_sigma/bias": weights["flow/bias"]}
+    with pytest.raises(CheckpointError, match="diffeomorphic"):
+        load(write_h5(tmp_path / "miccai.h5", {**weights, **extra}))
+
+
+def test_h5_files_are_not_trusted(tmp_path, weights):
+    not_hdf5 = tmp_path / "text.h5"
+    not_hdf5.write_text("no weights")
+    with pytest.raises(CheckpointError, match="HDF5"):
+        load(not_hdf5)
+
+    huge = write_h5(tmp_path / "huge.h5", weights)
+    with h5py.File(str(huge), "a") as handle:
+        layer = handle["model_weights/conv3d_67/conv3d_67"]
+        del layer["kernel:0"]
+        layer.create_dataset("kernel:0", shape=(1 << 20, 1 << 20), dtype="f4", chunks=(16, 16))
+    with pytest.raises(CheckpointError, match="at most"):
+        load(huge)
+
+    linked = write_h5(tmp_path / "linked.h5", weights)
+    with h5py.File(str(linked), "a") as handle:
+        layer = handle["model_weights/conv3d_67/conv3d_67"]
+        del layer["bias:0"]
+        layer["bias:0"] = h5py.ExternalLink("/etc/hostname", "/x")
+    with pytest.raises(CheckpointError, match="link to another place"):
+        load(linked)
+
+    text = write_h5(tmp_path / "strings.h5", weights)
+    with h5py.File(str(text), "a") as handle:
+        layer = handle["model_weights/conv3d_67/conv3d_67"]
+        del layer["bias:0"]
+        layer.create_dataset("bias:0", data=np.array([b"a"] * 16))
+    with pytest.raises(CheckpointError, match="expected floating numbers"):
+        load(text)
+
+    cut = tmp_path / "cut.h5"
+    whole = write_h5(tmp_path / "whole.h5", weights).read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="HDF5"):
+        load(cut)
+
+
+def test_vm1_is_told_from_vm2_in_h5(tmp_path):
+    path = write_h5(tmp_path / "vm1.h5", random_weights(ModelSpec("vm1", SPEC.volume_shape)), first_number=0)
+    assert len(load(path, "vm1")) == 22
+    with pytest.raises(CheckpointError, match="these weights fit --variant vm1"):
+        load(path, "vm2")
+
+
+@pytest.mark.real_data
+def test_the_checkpoint_of_a_real_910_loads(shared_data):
+    folder = shared_data / "weights" / "vm2_mse_ascend910"
+    found = load(folder / "model")
+    assert_same(load(folder), found)
+    assert 0.01 < np.abs(found["flow/kernel"]).max() < 1
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name,variant", [("cvpr2018_vm2_cc", "vm2"), ("cvpr2018_vm2_l2", "vm2"), ("cvpr2018_vm1_l2", "vm1")])
+def test_published_h5_files_load(shared_data, name, variant):
+    assert load(shared_data / "weights" / "published_h5" / (name + ".h5"), variant)["flow/bias"].shape == (3,)
+
+
+@pytest.mark.real_data
+def test_the_published_diffeomorphic_file_is_refused(shared_data):
+    with pytest.raises(CheckpointError, match="diffeomorphic"):
+        load(shared_data / "weights" / "published_h5" / "miccai2018_10_02_init1.h5")

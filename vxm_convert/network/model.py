@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The inference graph: placeholders, U-Net, warp, two named outputs. Holds no weights and runs nothing.
+
+Rules it keeps: every shape static, no control flow, no `Shape`/`StridedSlice` arithmetic, no `Split`.
+
+Seam for velocity networks: for `spec.integration_steps` > 0 the flow layer's output is a velocity. The integration
+(scaling and squaring with `warp_linear` on the field itself) belongs between `build_unet` and the two outputs, in a module
+of its own, so that both outputs see the integrated displacement. ModelSpec refuses such specs until then.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+from vxm_convert.network.names import FIXED_NODE, FLOW_NODE, MOVED_NODE, MOVING_NODE
+from vxm_convert.network.tf1 import tf
+from vxm_convert.network.unet import build_unet
+from vxm_convert.network.warp import warp_linear
+from vxm_convert.spec import ModelSpec
+
+
+def build_inference_graph(spec: ModelSpec) -> Any:
+    """A new tf.Graph that registers `spec.batch` pairs.
+
+    Placeholders ``moving`` and ``fixed``: (B, X, Y, Z, 1), float32, intensities 0..1.
+    Outputs, each an Identity that nothing else reads: ``moved`` (B, X, Y, Z, 1), float32, and ``flow_field``
+    (B, X, Y, Z, 3), float32, displacement in voxels of the fixed grid, axis order as the array.
+    """
+    graph = tf.Graph()
+    with graph.as_default():
+        moving = tf.placeholder(tf.float32, spec.image_shape, name=MOVING_NODE)
+        fixed = tf.placeholder(tf.float32, spec.image_shape, name=FIXED_NODE)
+        flow = build_unet(moving, fixed, spec)
+        moved = warp_linear(moving, flow)
+        # Some readers drop an output that other nodes consume, hence the trailing Identities.
+        tf.identity(moved, name=MOVED_NODE)
+        tf.identity(flow, name=FLOW_NODE)
+    return graph

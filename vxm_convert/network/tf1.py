@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one import of TensorFlow: right version, quiet, and one clear error where it is missing.
+
+Everything that builds or runs graphs says ``from vxm_convert.network.tf1 import tf``.
+"""
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import Any
+
+from vxm_convert.errors import ToolchainError
+
+REQUIRED_VERSION = "1.15"
+
+
+def _import_tensorflow() -> Any:
+    # 3 = the C++ side reports fatal errors only; a user who wants more sets the variable before.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with warnings.catch_warnings():
+            # TF 1.15's dtype tables trip NumPy ≥ 1.17, its collections imports trip Python ≥ 3.3.
+            warnings.simplefilter("ignore")
+            import tensorflow.compat.v1 as tf
+            from tensorflow.python.util import deprecation
+    except ImportError as exc:
+        raise ToolchainError(
+            f"TensorFlow: cannot import it in {sys.executable} (Python {sys.version.split()[0]}: {exc}), expected TensorFlow "
+            f"{REQUIRED_VERSION} on Python 3.7; run `make setup` and use its Python, only om_runner works without TensorFlow"
+        ) from exc
+    if not tf.__version__.startswith(REQUIRED_VERSION + "."):
+        raise ToolchainError(
+            f"TensorFlow: {sys.executable} has {tf.__version__}, expected {REQUIRED_VERSION}.x; run `make setup` and use its Python"
+        )
+    # Everything this code uses is deprecated in favour of TensorFlow 2, which is no choice here.
+    deprecation._PRINT_DEPRECATION_WARNINGS = False
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    return tf
+
+
+tf = _import_tensorflow()
