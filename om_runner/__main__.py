@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m om_runner``: register a folder of scans with an offline model and report its precision."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+from om_runner.model import DEFAULT_MODEL
+from om_runner.reference import PYTHON_VARIABLE
+from om_runner.session import Settings, run_session
+from vxm_convert.cliargs import add_common_group, add_toolchain_group, run_main, set_up_logging
+from vxm_convert.labels import DEFAULT_LABEL_SET, LABEL_SETS
+
+PROG = "om_runner"
+DEFAULT_OUT = Path("build") / "registered"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of the runner."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {PROG}",
+        description="Register every scan of a folder to an atlas with an offline model (.om) through pyACL.",
+        epilog="exit codes: 0 done; 1 something to fix, or a scan failed (failures.tsv); 2 usage; 3 NaN or Inf in the precision report",
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--input",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of scans on the network grid: .npz, .nii, .nii.gz, .mgz, .mgh (no default)",
+    )
+    files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (no default)")
+    files.add_argument(
+        "--model", default=DEFAULT_MODEL, type=Path, metavar="FILE", help="offline model (default: %(default)s, what make export-om writes)"
+    )
+    files.add_argument("--contract", default=None, type=Path, metavar="FILE", help="its contract (default: contract.json beside the model)")
+    files.add_argument("--out", default=DEFAULT_OUT, type=Path, metavar="DIR", help="output folder (default: %(default)s)")
+    files.add_argument(
+        "--limit", default=None, type=_positive, metavar="N", help="register the first N scans only, in name order (default: all)"
+    )
+    report = parser.add_argument_group("precision report")
+    report.add_argument(
+        "--compare",
+        default="1",
+        type=_compare,
+        metavar="N|all|none",
+        help="registered scans to compare with TensorFlow on the CPU; full size takes 165 MB of temporary disk each (default: %(default)s)",
+    )
+    report.add_argument(
+        "--labels", default=DEFAULT_LABEL_SET, choices=sorted(LABEL_SETS), help="label set of the mean Dice (default: %(default)s)"
+    )
+    report.add_argument(
+        "--reference-python",
+        default=None,
+        metavar="PATH",
+        help=f"Python with TensorFlow 1.15 for the reference (default: ${PYTHON_VARIABLE}, else this Python)",
+    )
+    add_toolchain_group(parser)
+    parser.add_argument_group("device").add_argument(
+        "--device", default=0, type=_device, metavar="ID", help="device number (default: %(default)s)"
+    )
+    add_common_group(parser)
+    return parser
+
+
+def settings_from(args: argparse.Namespace, command: List[str]) -> Settings:
+    """The parsed command line as the session takes it."""
+    return Settings(
+        input=args.input,
+        atlas=args.atlas,
+        model=args.model,
+        contract=args.contract,
+        out=args.out,
+        compare=None if args.compare == "all" else args.compare,
+        label_set=args.labels,
+        toolchain=args.toolchain,
+        device=args.device,
+        reference_python=args.reference_python,
+        limit=args.limit,
+        command=command,
+    )
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run the command; returns the exit code."""
+    given = sys.argv[1:] if argv is None else list(argv)
+    args = build_parser().parse_args(given)
+    set_up_logging(args)
+    settings = settings_from(args, ["python", "-m", PROG] + given)
+    return run_main(lambda: run_session(settings), PROG)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
+    return int(text)
+
+
+def _device(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a device number such as 0")
+    return int(text)
+
+
+def _compare(text: str) -> object:
+    """A count, ``all``, or 0 for ``none``."""
+    if text == "all":
+        return text
+    if text == "none":
+        return 0
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number, all or none")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

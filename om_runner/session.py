@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run from settings to files: model, atlas, cohort, comparison, tables, run.json. Tables are written however the run ends."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import shutil
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+import nibabel as nib
+import numpy as np
+
+from om_runner.batch import Cohort, CohortPlan, CohortResult
+from om_runner.model import OfflineModel, open_model
+from om_runner.precision import PRECISION_FOLDER, clear_old_report, write_precision_report
+from om_runner.reference import check_reference_python, reference_python
+from om_runner.scans import LoadedScan, Scan, discover, find_segmentation, load
+from om_runner.store import CompareStore
+from om_runner.tables import write_failures, write_metrics
+from vxm_convert import __version__
+from vxm_convert.artifacts import check_output_folder, sha256_of, write_json
+from vxm_convert.errors import EXIT_OK, EXIT_USER, PrecisionError, VolumeError
+
+LOG = logging.getLogger(__name__)
+
+METRICS_NAME = "metrics.tsv"
+FAILURES_NAME = "failures.tsv"
+RUN_NAME = "run.json"
+RUN_SCHEMA = 1
+_BAR_COLUMNS = 80
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A parsed command line; `compare` is how many subjects to compare, None for all."""
+
+    input: Path
+    atlas: Path
+    model: Path
+    contract: Optional[Path]
+    out: Path
+    compare: Optional[int]
+    label_set: str
+    toolchain: Optional[str]
+    device: int
+    reference_python: Optional[str]
+    limit: Optional[int]
+    command: List[str]
+
+
+def open_runtime(model: OfflineModel, device: int) -> Any:
+    """The pyACL runtime of the model's toolchain, as an unopened context manager."""
+    from om_runner.acl_runtime import AclRuntime
+
+    return AclRuntime(model.toolchain.load_acl(), model.om_path, model.contract, device)
+
+
+def run_session(settings: Settings, runtime_factory: Callable[[OfflineModel, int], Any] = open_runtime) -> int:
+    """Register the cohort and report; returns the exit code.
+
+    Raises
+    ------
+    VxmError
+        What stops the run as a whole; single bad scans become rows and exit code 1.
+    PrecisionError
+        After everything is written, when the comparison found NaN or Inf.
+    """
+    model = open_model(settings.model, settings.contract, settings.toolchain)
+    # A simulated result says so even to those who asked for quiet.
+    level = logging.WARNING if model.simulated else logging.INFO
+    LOG.log(level, "%s toolchain: %s", model.badge, _one_line(model.toolchain.describe()))
+    try:
+        return _run_with(model, settings, runtime_factory)
+    finally:
+        closing = "no Ascend device took part in these results" if model.simulated else "results of a real device"
+        LOG.log(level, "%s toolchain: %s", model.badge, closing)
+
+
+def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable[[OfflineModel, int], Any]) -> int:
+    compared = settings.compare is None or settings.compare > 0
+    python = reference_python(settings.reference_python)
+    if compared:
+        check_reference_python(python)
+    atlas = load_atlas(settings.atlas, model)
+    scans = discover(settings.input, settings.atlas, settings.limit)
+    check_output_folder(settings.out)
+    clear_old_report(settings.out)
+    LOG.info("%d scans in %s, atlas %s, batch %d", len(scans), settings.input, settings.atlas.name, model.contract.model.batch)
+    started = time.time()
+    report = None
+    with CompareStore(settings.out, settings.compare) as store, _progress_bar(len(scans), "registered") as progress:
+        cohort = Cohort(_plan(model, settings, atlas), store, progress)
+        try:
+            store.put_fixed(atlas.image)
+            with runtime_factory(model, settings.device) as runtime:
+                cohort.run(scans, runtime)
+        finally:
+            _write_tables(settings, model, atlas, cohort.result, started, python if compared else None, None)
+        if compared and store.subjects:
+            # The device is closed by now: its memory and TensorFlow's never add up.
+            with _progress_bar(len(store.subjects), "compared") as compared_progress:
+                report = write_precision_report(
+                    store,
+                    model,
+                    python,
+                    settings.out,
+                    atlas.seg,
+                    atlas.affine,
+                    settings.label_set,
+                    cohort.result.n_run,
+                    compared_progress,
+                )
+            _write_tables(settings, model, atlas, cohort.result, started, python, report)
+    return _conclude(settings, cohort.result, report)
+
+
+def load_atlas(path: Path, model: OfflineModel) -> LoadedScan:
+    """The fixed image, checked like a scan, with a segmentation from the same .npz or a file beside it."""
+    path = Path(path)
+    if not path.is_file():
+        raise VolumeError(f"{path}: no such atlas; pass the fixed image with --atlas")
+    atlas = load(Scan("atlas", path, find_segmentation(path)), model.contract)
+    if not np.all(np.isfinite(atlas.affine)) or abs(np.linalg.det(atlas.affine[:3, :3])) < 1e-9:
+        raise VolumeError(
+            f"{path}: its header's affine is singular or not finite, and every result takes its geometry from it; repair the header"
+        )
+    if atlas.seg is None:
+        LOG.warning("%s: no segmentation of the atlas (array `seg` or a file %s_seg), so no Dice", path, path.name.split(".")[0])
+    return atlas
+
+
+def _plan(model: OfflineModel, settings: Settings, atlas: LoadedScan) -> CohortPlan:
+    details = {
+        "toolchain": model.toolchain.describe(),
+        "simulated": model.simulated,
+        "om_sha256": model.contract.hashes["om"],
+        "fixed": settings.atlas.name,
+        "fixed_sha256": atlas.sha256,
+        "precision": model.contract.precision.name,
+    }
+    badge = "simulated" if model.simulated else "real"
+    return CohortPlan(model.contract, atlas, settings.out, settings.label_set, badge, details, lambda scan: load(scan, model.contract))
+
+
+def _write_tables(
+    settings: Settings,
+    model: OfflineModel,
+    atlas: LoadedScan,
+    result: CohortResult,
+    started: float,
+    python: Optional[str],
+    report: Optional[Dict[str, Any]],
+) -> None:
+    write_metrics(settings.out / METRICS_NAME, result.rows)
+    write_failures(settings.out / FAILURES_NAME, result.failures)
+    precision = {
+        "reference_python": python,
+        "compared": 0 if report is None else report["n_samples"],
+        "verdict": None if report is None else report["verdict"],
+    }
+    if report is not None:
+        precision["tensorflow"] = report["reference"]["tensorflow"]
+    write_json(
+        settings.out / RUN_NAME,
+        {
+            "schema": RUN_SCHEMA,
+            "command": settings.command,
+            "started": _utc(started),
+            "finished": _utc(time.time()),
+            "toolchain": model.toolchain.describe(),
+            "simulated": model.simulated,
+            "device": settings.device,
+            "versions": {
+                "vxm_convert": __version__,
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "nibabel": nib.__version__,
+            },
+            "model": {
+                "path": str(model.om_path),
+                "sha256": model.contract.hashes["om"],
+                "contract": str(model.contract_path),
+                "contract_sha256": sha256_of(model.contract_path),
+            },
+            "exported_with": dict(model.contract.tools),
+            "export_hashes": dict(model.contract.hashes),
+            "atlas": {"path": str(settings.atlas), "sha256": atlas.sha256, "intensity": atlas.intensity},
+            "inputs": result.inputs,
+            "label_set": settings.label_set,
+            "label_interpolation": "nearest",
+            "registered": len(result.rows),
+            "failed": len(result.failures),
+            "precision": precision,
+        },
+    )
+
+
+def _conclude(settings: Settings, result: CohortResult, report: Optional[Dict[str, Any]]) -> int:
+    LOG.info("%d registered, %d failed; results in %s (%s)", len(result.rows), len(result.failures), settings.out, METRICS_NAME)
+    if report is not None:
+        LOG.info("precision report over n = %d scans: %s", report["n_samples"], settings.out / PRECISION_FOLDER / "report.html")
+        if report["verdict"] == "failed":
+            raise PrecisionError(
+                f"{settings.out / PRECISION_FOLDER}: NaN or Inf in {report['summary']['n_failed']} of {report['n_samples']} "
+                "compared scans, expected none; export again with --precision accurate and compare once more"
+            )
+    if result.failures:
+        LOG.error("%d scans failed, reasons in %s", len(result.failures), settings.out / FAILURES_NAME)
+        return EXIT_USER
+    return EXIT_OK
+
+
+@contextmanager
+def _progress_bar(total: int, unit: str) -> Iterator[Callable[[int], Any]]:
+    """A bar on a terminal, nothing elsewhere (log lines tell the same); log lines do not tear it."""
+    if not sys.stderr.isatty():
+        yield lambda n: None
+        return
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    # Some pseudo-terminals report a size of 0x0, on which tqdm draws nothing: both sizes are given.
+    width = min(shutil.get_terminal_size().columns or _BAR_COLUMNS, _BAR_COLUMNS)
+    with logging_redirect_tqdm(), tqdm(total=total, unit=" scan", desc=unit, ncols=width, nrows=2) as bar:
+        yield bar.update
+
+
+def _one_line(described: Dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in described.items())
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
