@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+# One line per target; the work is in `python -m …`. `make` alone lists the targets.
+VENV         ?= .venv
+VENV_CURRENT ?= .venv-current
+PY           := $(VENV)/bin/python
+PY_CURRENT   := $(VENV_CURRENT)/bin/python
+STAMP        := $(VENV)/.stamp
+STAMP_CURRENT:= $(VENV_CURRENT)/.stamp
+
+# Variables of the stages. OUT is the output folder of whichever stage is asked for.
+DATA         ?=
+ATLAS        ?=
+CKPT         ?= build/train
+VARIANT      ?= vm2
+SHAPE        ?= 160,192,224
+BATCH        ?= 1
+EPOCHS       ?= 50
+PRECISION    ?= balanced
+SOC          ?= Ascend910A
+INPUT        ?=
+MODEL        ?= build/vxm/vxm.om
+COMPARE      ?= 1
+OUT          ?=
+TESTS        ?= tests
+
+need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all test-current lint train export-om register bench doctor clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## the Python 3.7 environment, from requirements/py37.lock
+
+$(STAMP): requirements/py37.lock scripts/setup.sh scripts/find_python.sh
+	scripts/setup.sh 3.7 $(VENV)
+
+$(STAMP_CURRENT): requirements/current.lock scripts/setup.sh scripts/find_python.sh
+	scripts/setup.sh current $(VENV_CURRENT)
+
+demo: $(STAMP) ## everything once, on scans it makes itself (OUT=build/demo)
+	@$(PY) -m scripts.demo --out $(or $(OUT),build/demo)
+
+test: $(STAMP) ## the tests, on Python 3.7 and on a current Python where there is one (TESTS=tests)
+	$(PY) -m pytest $(TESTS)
+	@if scripts/find_python.sh current >/dev/null 2>&1; then $(MAKE) test-current; else echo "no Python 3.11 or newer here: tests ran on 3.7 only"; fi
+
+test-all: $(STAMP) ## the slow tests too
+	$(PY) -m pytest -m "" $(TESTS)
+
+test-current: $(STAMP_CURRENT) ## the tests that need no TensorFlow, on Python 3.11 or newer
+	$(PY_CURRENT) -m pytest $(TESTS)
+
+lint: $(STAMP) ## ruff
+	$(PY) -m ruff check .
+
+train: $(STAMP) ## DATA= ATLAS= VARIANT= BATCH= EPOCHS= OUT=build/train
+	$(call need,DATA,/my/scans)$(call need,ATLAS,/my/atlas.npz)$(PY) -m train --data $(DATA) --atlas $(ATLAS) --variant $(VARIANT) --batch $(BATCH) --epochs $(EPOCHS) --out $(or $(OUT),build/train)
+
+export-om: $(STAMP) ## CKPT=build/train VARIANT= SHAPE= BATCH= PRECISION= SOC= OUT=build/vxm
+	$(PY) -m export --checkpoint $(CKPT) --variant $(VARIANT) --shape $(SHAPE) --batch $(BATCH) --precision $(PRECISION) --soc-version $(SOC) --out $(or $(OUT),build/vxm)
+
+register: $(STAMP) ## INPUT= ATLAS= MODEL=build/vxm/vxm.om COMPARE=1 OUT=build/registered
+	$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)$(PY) -m om_runner --input $(INPUT) --atlas $(ATLAS) --model $(MODEL) --compare $(COMPARE) --out $(or $(OUT),build/registered)
+
+bench: $(STAMP) ## time and memory of one full-size pair (SHAPE= BATCH= PRECISION= OUT=build/bench)
+	@$(PY) -m scripts.bench --variant $(VARIANT) --shape $(SHAPE) --batch $(BATCH) --precision $(PRECISION) --out $(or $(OUT),build/bench)
+
+doctor: $(STAMP) ## what is installed, what is missing, what to do
+	@$(PY) -m vxm_convert doctor
+
+clean: ## remove results and caches; the environments stay
+	rm -rf build dist .pytest_cache .ruff_cache *.egg-info kernel_meta fusion_result.json
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test may use: the versions in the header, the shared data folder. Fixtures of one area live in that area."""
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import List
+
+import pytest
+
+# Pictures are drawn to files; a display is never there.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).resolve().parents[1]
+_REPORTED = ("numpy", "scipy", "nibabel", "protobuf", "onnx", "tensorflow", "tf2onnx", "openvino", "onnxruntime")
+
+
+def pytest_report_header(config: pytest.Config) -> List[str]:
+    """Versions that shape the results; none of these packages is imported for it."""
+    from vxm_convert.doctor import installed_version
+
+    versions = ", ".join(f"{name} {installed_version(name) or '-'}" for name in _REPORTED)
+    return [f"python {platform.python_version()}: {versions}", f"toolchain: {os.environ.get('VXM_TOOLCHAIN', 'auto')}"]
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    """The folder that holds Makefile and README."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real scans and weights beside the project; they are not part of it."""
+    folder = ROOT.parent / "shared" / "data"
+    if not (folder / "brains").is_dir():
+        pytest.skip(f"real data are not here: no folder {os.path.relpath(str(folder), str(ROOT))}")
+    return folder

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The repository checks itself: make targets, README commands, the 3.7 dialect, no path of one machine, pinned locks."""
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import List, Set
+
+import pytest
+
+CODE_FOLDERS = ("vxm_convert", "train", "export", "om_runner", "scripts", "tests")
+TEXT_SUFFIXES = (".py", ".sh", ".md", ".toml", ".lock", ".json", ".cfg", ".yaml")
+#: Beginnings of paths that exist on one machine only; spelled in parts so that this file does not match itself.
+_STARTS = ("home/(?!someone/)[a-z]", "root/", "work/", "tmp/w/", "Users/[A-Za-z]", "opt/pypi", "mnt/[a-z]")
+MACHINE_PATHS = re.compile(r"(?<![\w.])(?:" + "|".join("/" + start for start in _STARTS) + ")")
+
+
+def python_files(root: Path) -> List[Path]:
+    return [p for folder in CODE_FOLDERS for p in sorted((root / folder).rglob("*.py"))]
+
+
+def make_targets(text: str) -> Set[str]:
+    """Targets with a plain name; file targets are written with variables."""
+    return set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", text, flags=re.MULTILINE))
+
+
+def phony_targets(text: str) -> Set[str]:
+    return {name for line in re.findall(r"^\.PHONY:(.*)$", text, flags=re.MULTILINE) for name in line.split()}
+
+
+def test_every_target_is_phony(project_root: Path) -> None:
+    text = (project_root / "Makefile").read_text(encoding="utf-8")
+    assert make_targets(text) == phony_targets(text)
+
+
+def test_the_promised_targets_exist(project_root: Path) -> None:
+    text = (project_root / "Makefile").read_text(encoding="utf-8")
+    promised = "setup demo test test-all lint train export-om register bench doctor clean help".split()
+    assert set(promised) <= make_targets(text)
+
+
+def test_make_alone_lists_every_target(project_root: Path) -> None:
+    text = (project_root / "Makefile").read_text(encoding="utf-8")
+    done = subprocess.run(["make", "--no-print-directory"], cwd=str(project_root), stdout=subprocess.PIPE, timeout=60, check=True)
+    listed = set(re.findall(r"^  make ([a-z-]+)", done.stdout.decode(), flags=re.MULTILINE))
+    assert listed == make_targets(text)
+
+
+def test_a_stage_without_its_input_says_what_to_set(project_root: Path, tmp_path: Path) -> None:
+    stamp = tmp_path / "venv" / ".stamp"
+    stamp.parent.mkdir()
+    stamp.touch()
+    done = subprocess.run(["make", "train", f"VENV={stamp.parent}", "DATA="], cwd=str(project_root), capture_output=True, timeout=60)
+    assert done.returncode != 0
+    assert b"DATA is not set; for example: make train DATA=" in done.stderr
+
+
+def test_readme_names_only_what_exists(project_root: Path) -> None:
+    readme = (project_root / "README.md").read_text(encoding="utf-8")
+    targets = make_targets((project_root / "Makefile").read_text(encoding="utf-8"))
+    used = set(re.findall(r"`?make ([a-z][a-z-]*)\b", " ".join(re.findall(r"`[^`]+`|^    .*$|^make .*$", readme, flags=re.MULTILINE))))
+    assert used and used <= targets
+    modules = set(re.findall(r"python -m ([a-z_.]+)", readme)) - {"pytest", "pip", "venv"}
+    assert modules and all(find_spec(name + ".__main__") for name in modules), modules
+
+
+def test_links_of_the_documents_resolve(project_root: Path) -> None:
+    documents = [project_root / "README.md", project_root / "CHANGELOG.md"] + sorted((project_root / "docs").glob("*.md"))
+    broken = []
+    for document in documents:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
+            if not (document.parent / target).exists():
+                broken.append(f"{document.name}: {target}")
+    assert not broken
+
+
+@pytest.mark.skipif(sys.version_info < (3, 8), reason="3.7 itself compiles the files; newer Pythons can check the old grammar")
+def test_sources_parse_as_python_37(project_root: Path) -> None:
+    for path in python_files(project_root):
+        ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 7))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 8), reason="feature_version came with 3.8")
+def test_newer_grammar_is_noticed() -> None:
+    with pytest.raises(SyntaxError):
+        ast.parse("if (n := 3):\n    pass", feature_version=(3, 7))
+
+
+def test_every_source_starts_as_agreed(project_root: Path) -> None:
+    bad = []
+    for path in python_files(project_root):
+        text = path.read_text(encoding="utf-8")
+        if path.name == "__init__.py" and not text:
+            continue
+        if not text.startswith("# SPDX-License-Identifier: Apache-2.0\n"):
+            bad.append(f"{path.name}: no SPDX line")
+        elif path.name != "__init__.py" and ast.get_docstring(ast.parse(text)) is None:
+            bad.append(f"{path}: no docstring")
+    assert not bad, "\n".join(bad)
+
+
+def test_no_path_of_one_machine(project_root: Path) -> None:
+    folders = CODE_FOLDERS + ("docs", "requirements", ".ci")
+    files = [p for folder in folders for p in (project_root / folder).rglob("*") if p.suffix in TEXT_SUFFIXES]
+    files += [project_root / name for name in ("Makefile", "README.md", "CHANGELOG.md", "pyproject.toml")]
+    found = [f"{p}: {m.group(0)}" for p in files for m in [MACHINE_PATHS.search(p.read_text(encoding="utf-8"))] if m]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("text, hit", [
+    ("/ho" + "me/jane/x", True), ("/ro" + "ot/.pyenv", True), ("/my/scans", False), ("a/workflow", False), ("net/work/x", False),
+])
+def test_the_path_check_itself(text: str, hit: bool) -> None:
+    assert bool(MACHINE_PATHS.search(text)) == hit
+
+
+@pytest.mark.parametrize("name", ["py37.lock", "current.lock"])
+def test_locks_are_exact(project_root: Path, name: str) -> None:
+    lines = (project_root / "requirements" / name).read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert len(pins) > 15
+    assert all(re.match(r"^[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*$", pin) for pin in pins)
+    assert len({pin.split("==")[0].lower() for pin in pins}) == len(pins)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m vxm_convert``: doctor, inspect, verify, phantom, sim. Parses and prints; each command's work is in its module."""
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from vxm_convert.cliargs import add_common_group, run_main, set_up_logging
+from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
+from vxm_convert.spec import parse_shape
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All sub-commands."""
+    parser = argparse.ArgumentParser(prog="python -m vxm_convert", description="Looks after the chain checkpoint, pb, om, result.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True
+
+    doctor = commands.add_parser("doctor", help="what is installed, what is missing, what to do")
+    doctor.set_defaults(run=_doctor)
+
+    inspect = commands.add_parser("inspect", help="what a contract.json, .pb, .onnx or .om is")
+    inspect.add_argument("file", type=Path, metavar="FILE", help="the file")
+    inspect.set_defaults(run=_inspect)
+
+    verify = commands.add_parser("verify", help="are the files those that their side-cars and contracts recorded?")
+    verify.add_argument("folders", type=Path, nargs="+", metavar="DIR",
+                        help="folders that train, export or om_runner wrote; several make one chain")
+    verify.set_defaults(run=_verify)
+
+    phantom = commands.add_parser("phantom", help="make a synthetic cohort: atlas, scans with segmentations, true flows")
+    phantom.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write (required)")
+    phantom.add_argument("--shape", default="48,64,64", metavar="X,Y,Z", help="voxels (default: %(default)s)")
+    phantom.add_argument("--subjects", type=int, default=4, metavar="N", help="number of scans (default: %(default)s)")
+    phantom.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed makes the same files (default: %(default)s)")
+    phantom.set_defaults(run=_phantom)
+
+    sim = commands.add_parser("sim", help="use the simulated atc and acl from a shell")
+    actions = sim.add_subparsers(dest="action", metavar="ACTION")
+    actions.required = True
+    env = actions.add_parser("env", help='prints export lines; use as: eval "$(python -m vxm_convert sim env)"')
+    env.set_defaults(run=_sim_env)
+    for command in (doctor, inspect, verify, phantom, env):
+        add_common_group(command)
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Exit code of `python -m vxm_convert`."""
+    args = build_parser().parse_args(argv)
+    set_up_logging(args)
+    return run_main(lambda: args.run(args), "vxm_convert")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from vxm_convert.doctor import can_register, examine, summary
+
+    rows = examine()
+    for row in rows:
+        print(f"{row.subject:12s} {row.state:8s} {row.detail}")
+    print("\n" + "\n".join(summary(rows)))
+    return EXIT_OK if can_register(rows) else EXIT_USER
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from vxm_convert.inspection import describe_file
+
+    print("\n".join(describe_file(args.file)))
+    return EXIT_OK
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from vxm_convert.verification import BROKEN, UNPROVEN, verify_folders
+
+    links = verify_folders(args.folders)
+    for link in links:
+        if not args.quiet or link.state in (BROKEN, UNPROVEN):
+            print(f"{link.state:8s} {link.subject}: {link.text}")
+    broken = [link for link in links if link.state == BROKEN]
+    print(f"{len(links)} links, {len(broken)} broken")
+    for link in broken:
+        sys.stderr.write(f"vxm_convert: error: {link.subject}: {link.text}\n")
+    return EXIT_USER if broken else EXIT_OK
+
+
+def _phantom(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from vxm_convert.phantom import ATLAS_FILE, SCANS_FOLDER, PhantomSettings, write_cohort
+
+    settings = PhantomSettings(parse_shape(args.shape), args.subjects, args.seed)
+    scans = write_cohort(args.out, settings, lambda subjects: tqdm(subjects, unit="scan", disable=True if args.quiet else None))
+    print(f"atlas: {args.out / ATLAS_FILE}\nscans: {args.out / SCANS_FOLDER} ({len(scans)})")
+    return EXIT_OK
+
+
+def _sim_env(args: argparse.Namespace) -> int:
+    for line in simulator_exports():
+        print(line)
+    return EXIT_OK
+
+
+def simulator_exports() -> List[str]:
+    """Shell lines that put the simulated atc on PATH and the simulated acl on PYTHONPATH.
+
+    VXM_TOOLCHAIN=sim goes with them, so that the stand-in on PATH is never taken for CANN.
+    """
+    import vxm_convert.sim
+
+    shims = Path(vxm_convert.sim.__file__).resolve().parent / "shims"
+    root = shims.parents[2]
+    if not (shims / "bin" / "atc").is_file():
+        raise ToolchainError(f"{shims}: the simulator's shims are not installed; install vxm_convert again")
+    variables: Dict[str, str] = {"VXM_TOOLCHAIN": "sim", "VXM_SIM_PYTHON": sys.executable}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    lines.append(f'export PATH={shlex.quote(str(shims / "bin"))}"${{PATH:+:$PATH}}"')
+    lines.append(f'export PYTHONPATH={shlex.quote(str(shims / "python") + ":" + str(root))}"${{PYTHONPATH:+:$PYTHONPATH}}"')
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
