@@ -11,6 +11,7 @@ from typing import Any, Dict, List
 
 import numpy as np
 
+from export.passes import apply_passes
 from vxm_convert.artifacts import write_bytes
 from vxm_convert.contract import GraphContract
 from vxm_convert.errors import ContractError
@@ -45,6 +46,7 @@ def freeze(contract: GraphContract, weights: Dict[str, np.ndarray]) -> Any:
     frozen = _without_identities(_with_constants(kept, weights), outputs)
     frozen.versions.CopyFrom(kept.versions)
     _clean(frozen)
+    apply_passes(frozen, contract)
     check_frozen(frozen, contract)
     return frozen
 

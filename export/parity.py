@@ -2,8 +2,8 @@
 """Proof that an artefact computes what the one before it computes: checkpoint graph ↔ frozen.pb ↔ ONNX.
 
 One deterministic pair of smooth random images goes through both sides; errors are taken in float64. The limits lie in
-``parity_limits.json``: the pb is the same program and must agree almost to the bit, ONNX runs on another engine
-that sums in another order.
+``parity_limits.json``: the pb is the same program and must agree almost to the bit; where a plan splits weights it adds the
+same terms in another order; ONNX runs on another engine that sums in another order everywhere.
 """
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def compare(kind: str, reference: Arrays, test: Arrays, names: Sequence[str]) ->
 
     Parameters
     ----------
-    kind : str — entry of the limits file: ``frozen_pb`` or ``onnx``.
+    kind : str — entry of the limits file: ``frozen_pb``, ``frozen_pb_split`` or ``onnx``.
     names : two str — what reference and test are, for the record.
 
     Returns

@@ -94,7 +94,8 @@ def _build(request: ExportRequest, stage: Path) -> GraphContract:
     pair = parity.smooth_pair(contract.model)
     reference = parity.run_checkpoint_graph(contract, weights, pair)
     frozen = parity.run_pb(pb, contract, pair)
-    rows = [parity.compare("frozen_pb", reference, frozen, ("checkpoint graph, TensorFlow", "frozen.pb, TensorFlow"))]
+    kind = "frozen_pb_split" if contract.precision.split_weights else "frozen_pb"
+    rows = [parity.compare(kind, reference, frozen, ("checkpoint graph, TensorFlow", "frozen.pb, TensorFlow"))]
     tools = _tool_versions()
     if request.with_onnx:
         _step(4, "ONNX: converting, checking and running")

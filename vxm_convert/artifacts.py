@@ -39,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="-" + path.name, dir=str(path.parent))
     except OSError as exc:
-        raise ArtifactError(f"{path}: cannot write there ({exc.strerror}); choose another output folder or change its permissions") from exc
+        raise ArtifactError(_cannot_write(path, exc)) from exc
     os.close(handle)
     temporary = Path(name)
     try:
@@ -104,4 +104,8 @@ def check_output_folder(folder: Path) -> Path:
         with tempfile.NamedTemporaryFile(dir=str(folder), prefix=".tmp-"):
             return folder
     except OSError as exc:
-        raise ArtifactError(f"{folder}: cannot write there ({exc.strerror}); choose another output folder or change its permissions") from exc
+        raise ArtifactError(_cannot_write(folder, exc)) from exc
+
+
+def _cannot_write(path: Path, exc: OSError) -> str:
+    return f"{path}: cannot write there ({exc.strerror}); choose another output folder or change its permissions"

@@ -99,7 +99,7 @@ class GraphContract:
         return {"schema": SCHEMA_VERSION, **data}
 
     @classmethod
-    def from_dict(cls, data: Dict[str, Any]) -> "GraphContract":
+    def from_dict(cls, data: Dict[str, Any]) -> GraphContract:
         """The inverse of `to_dict`; raises ContractError for another schema or a malformed entry."""
         if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION:
             got = data.get("schema") if isinstance(data, dict) else type(data).__name__
@@ -123,7 +123,7 @@ class GraphContract:
         write_json(path, self.to_dict())
 
     @classmethod
-    def load(cls, path: Path) -> "GraphContract":
+    def load(cls, path: Path) -> GraphContract:
         """Read ``contract.json``; raises ArtifactError when missing or huge, ContractError when malformed."""
         path = Path(path)
         try:
@@ -132,7 +132,8 @@ class GraphContract:
                 raise ContractError(f"{path}: {size} bytes, expected at most {MAX_CONTRACT_BYTES}; this is no contract of ours")
             data = json.loads(path.read_text(encoding="utf-8"))
         except OSError as exc:
-            raise ArtifactError(f"{path}: cannot read the contract ({exc.strerror}); expected it beside the model, as export wrote it") from exc
+            reason = exc.strerror
+            raise ArtifactError(f"{path}: cannot read the contract ({reason}); expected it beside the model, as export wrote it") from exc
         except ValueError as exc:
             raise ContractError(f"{path}: not JSON ({exc}); export the model again") from exc
         return cls.from_dict(data)

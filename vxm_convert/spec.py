@@ -58,7 +58,8 @@ class ModelSpec:
         if not isinstance(self.batch, int) or self.batch < 1:
             raise SpecError(f"batch: got {self.batch!r}, expected a whole number of at least 1; pass --batch 1")
         if self.integration_steps != 0:
-            raise SpecError(f"integration steps: got {self.integration_steps}, expected 0: {self.variant} has no velocity field to integrate")
+            steps = self.integration_steps
+            raise SpecError(f"integration steps: got {steps}, expected 0: {self.variant} has no velocity field to integrate")
         object.__setattr__(self, "volume_shape", shape)
 
     @property
@@ -83,7 +84,7 @@ class ModelSpec:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Dict[str, Any]) -> "ModelSpec":
+    def from_dict(cls, data: Dict[str, Any]) -> ModelSpec:
         """The inverse of `to_dict`; raises SpecError for missing, unknown or ill-typed entries."""
         if not isinstance(data, dict):
             raise SpecError(f"model spec: got {type(data).__name__}, expected a JSON object")

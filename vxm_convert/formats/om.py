@@ -78,15 +78,17 @@ def write_om(path: Path, model: ge_ir.Model, kernels: Dict[str, bytes], task_inf
     Constants go to WEIGHTS_DATA at 512-byte boundaries, in node order. Writing is atomic.
     """
     weights, offsets = _lay_out_weights(model.ops)
-    kernel_bytes = b"".join(
-        struct.pack("<III", KERNEL_MAGIC, len(name.encode()), len(binary)) + name.encode() + binary for name, binary in sorted(kernels.items())
-    )
+    kernel_bytes = b"".join(_encode_kernel(name.encode(), binary) for name, binary in sorted(kernels.items()))
     model.attrs["weight_size"] = len(weights)
     model.attrs["om_info_list"] = [len(weights), len(kernel_bytes), 0, len(task_info)]
     body = ge_ir.encode_model(model, offsets)
     partitions = [(MODEL_DEF, body), (WEIGHTS_DATA, weights), (TBE_KERNELS, kernel_bytes), (TASK_INFO, task_info)]
     payload = _encode_table(partitions) + b"".join(data for _, data in partitions)
     write_bytes(path, _encode_header(model.name, len(payload), platform_version) + payload)
+
+
+def _encode_kernel(name: bytes, binary: bytes) -> bytes:
+    return struct.pack("<III", KERNEL_MAGIC, len(name), len(binary)) + name + binary
 
 
 def _lay_out_weights(ops: List[ge_ir.Op]) -> Tuple[bytes, Dict[str, int]]:
@@ -138,7 +140,7 @@ def read_om(path: Path) -> OmModel:
     try:
         data = path.read_bytes()
     except OSError as exc:
-        raise ArtifactError(f"{path}: cannot read the offline model ({exc.strerror}); make it with `python -m export` or `make export-om`") from exc
+        raise ArtifactError(f"{path}: cannot read the offline model ({exc.strerror}); make it with `python -m export`") from exc
     return parse_om(data, str(path))
 
 
@@ -147,7 +149,8 @@ def parse_om(data: bytes, where: str = "model in memory") -> OmModel:
     header = _check_header(data, where)
     table = _parse_table(data, header, where)
     if MODEL_DEF not in table:
-        raise FormatError(f"{where}: has no MODEL_DEF partition, only {[PARTITION_NAMES[k] for k in table]}; this is no executable offline model")
+        found = ", ".join(PARTITION_NAMES[kind] for kind in table)
+        raise FormatError(f"{where}: has no MODEL_DEF partition, only {found}; this is no executable offline model")
     start, size = table[MODEL_DEF]
     weights_start, weights_size = table.get(WEIGHTS_DATA, (len(data), 0))
     weights = data[weights_start : weights_start + weights_size]
@@ -160,9 +163,11 @@ def parse_om(data: bytes, where: str = "model in memory") -> OmModel:
 def _check_header(data: bytes, where: str) -> np.void:
     if data[:4] != MAGIC:
         kind = "a frozen TensorFlow graph (pb)" if data[:1] == b"\n" else "another kind of file"
-        raise FormatError(f"{where}: starts with {data[:4]!r}, expected {MAGIC!r}: this is {kind}, not an offline model; compile it with `python -m export`")
+        raise FormatError(
+            f"{where}: starts with {data[:4]!r}, expected {MAGIC!r}: this is {kind}, no offline model; compile it with `python -m export`"
+        )
     if len(data) < HEADER_SIZE + 4:
-        raise FormatError(f"{where}: {len(data)} bytes, expected at least {HEADER_SIZE + 4}; the file is truncated, copy or compile it again")
+        raise FormatError(f"{where}: {len(data)} bytes, at least {HEADER_SIZE + 4} expected; copy or compile it again")
     header = np.frombuffer(data, HEADER, 1)[0]
     if int(header["headsize"]) != HEADER_SIZE:
         raise FormatError(f"{where}: header size {int(header['headsize'])}, expected {HEADER_SIZE}")
@@ -171,7 +176,8 @@ def _check_header(data: bytes, where: str) -> np.void:
     length = int(header["model_length"]) or int(header["length"])
     if length + HEADER_SIZE != len(data):
         raise FormatError(
-            f"{where}: the header announces {length + HEADER_SIZE} bytes, the file has {len(data)}; it is truncated or padded, copy or compile it again"
+            f"{where}: the header announces {length + HEADER_SIZE} bytes, the file has {len(data)}; "
+            "it is truncated or padded, copy or compile it again"
         )
     if int(header["model_num"]) != 1:
         raise FormatError(f"{where}: holds {int(header['model_num'])} models (dynamic shapes), expected 1; compile with static shapes")
@@ -196,7 +202,8 @@ def _parse_table(data: bytes, header: np.void, where: str) -> Dict[int, Tuple[in
             raise FormatError(f"{where}: partition {number} has type {kind}, which is {'repeated' if kind in table else 'unknown'}")
         if offset != expected or base + offset + size > len(data):
             raise FormatError(
-                f"{where}: partition {PARTITION_NAMES[kind]} lies at {offset} with {size} bytes, expected offset {expected} inside {len(data) - base} bytes"
+                f"{where}: partition {PARTITION_NAMES[kind]} lies at {offset} with {size} bytes, "
+                f"expected offset {expected} inside {len(data) - base} bytes"
             )
         table[kind] = (base + offset, size)
         expected = offset + size

@@ -70,7 +70,8 @@ def parse(kind: Any, data: bytes, what: str) -> Any:
     try:
         parsed.ParseFromString(data)
     except (message.DecodeError, UnicodeDecodeError, RuntimeError) as exc:
-        raise FormatError(f"{what}: not a {kind.__name__} message ({len(data)} bytes: {exc}); the file is damaged or of another kind") from exc
+        reason = f"{len(data)} bytes: {exc}"
+        raise FormatError(f"{what}: not a {kind.__name__} message ({reason}); the file is damaged or of another kind") from exc
     _check_strings(parsed, what)
     return parsed
 

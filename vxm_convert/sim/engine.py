@@ -16,7 +16,6 @@ from vxm_convert.sim.refusal import AtcRefusal
 
 log = logging.getLogger(__name__)
 
-#: pyACL-style names of an output: node:index:top
 Runner = Callable[[List[np.ndarray]], List[np.ndarray]]
 
 
@@ -43,7 +42,9 @@ class Program:
         names = model.attrs["attr_model_out_nodes_name"]
         self.inputs = [TensorDesc(op.name, d.shape, np.dtype(d.dtype), d.layout) for op in data for d in op.output_descs]
         self.outputs = [
-            TensorDesc(f"{name}:{name.rpartition(':')[0]}", d.shape, np.dtype(d.dtype), d.layout) for name, d in zip(names, net_output.output_descs)
+            # pyACL's form of an output name: node:index:top
+            TensorDesc(f"{name}:{name.rpartition(':')[0]}", d.shape, np.dtype(d.dtype), d.layout)
+            for name, d in zip(names, net_output.output_descs)
         ]
         self.work_bytes = int(model.attrs["memory_size"])
         self.weight_bytes = len(model.weights)

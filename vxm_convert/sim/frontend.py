@@ -210,7 +210,8 @@ def _conv3d(importer: Importer, node: TfNode) -> None:
     if node.attrs.get("data_format", "NDHWC") != "NDHWC" or len(source.shape) != 5 or len(filters.shape) != 5 or len(strides) != 5:
         raise AtcRefusal("E20001", f"{node.name}: Conv3D takes NDHWC volumes, got input {source.shape} and filter {filters.shape}")
     if source.shape[4] != filters.shape[3]:
-        raise AtcRefusal("E20001", f"{node.name}: input has {source.shape[4]} channels, the filter expects {filters.shape[3]} (E60010 in TBE)")
+        found = f"input has {source.shape[4]} channels, the filter expects {filters.shape[3]}"
+        raise AtcRefusal("E20001", f"{node.name}: {found} (E60010 in TBE)")
     if dilations[1] != 1:
         raise AtcRefusal("E20001", f"{node.name}: dilation along depth is {dilations[1]}, the 910's Conv3D takes 1 only (E60038 in TBE)")
     importer.const(node, 1)

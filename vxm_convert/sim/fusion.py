@@ -36,7 +36,8 @@ def fuse_bias(ops: List[Op], outputs: List[str]) -> List[Op]:
         op.inputs = [renamed.get(source, source) for source in op.inputs]
         source = by_name.get(op.inputs[0].rpartition(":")[0]) if op.type == "BiasAdd" else None
         bias = by_name[op.inputs[1].rpartition(":")[0]] if source is not None else None
-        if source is None or bias is None or source.type != "Conv3D" or len(source.inputs) != 2 or bias.data is None or readers[op.inputs[0]] != 1:
+        fits = source is not None and source.type == "Conv3D" and len(source.inputs) == 2 and readers[op.inputs[0]] == 1
+        if source is None or bias is None or bias.data is None or not fits:
             kept.append(op)
             continue
         source.inputs.append(op.inputs[1])

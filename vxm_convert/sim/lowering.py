@@ -196,7 +196,8 @@ def _concat(state: Lowering, op: Op) -> List[Value]:
 def _upsample(state: Lowering, op: Op) -> List[Value]:
     scales = state.builder.constant(np.array([1, 1, 2, 2, 2], np.float32))
     name = state.builder.one(
-        "Resize", state.get(op.inputs[0], True), "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+        "Resize", state.get(op.inputs[0], True), "", scales,
+        mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
     )
     return [Value(name, True)]
 
@@ -254,8 +255,9 @@ def _trans_data(state: Lowering, op: Op) -> List[Value]:
 
 
 LOWERINGS: Dict[str, Callable[[Lowering, Op], List[Value]]] = {
-    "Conv3D": _conv3d, "BiasAdd": _bias_add, "LeakyRelu": _leaky_relu, "Square": _square, "Rsqrt": _rsqrt, "Cast": _cast, "ConcatV2D": _concat,
-    "Reshape": _reshape, "GatherV2D": _gather, "Unpack": _unpack, "Pack": _pack, "SliceD": _slice, "StridedSliceD": _slice,
+    "Conv3D": _conv3d, "BiasAdd": _bias_add, "LeakyRelu": _leaky_relu, "Square": _square, "Rsqrt": _rsqrt, "Cast": _cast,
+    "ConcatV2D": _concat, "Reshape": _reshape, "GatherV2D": _gather, "Unpack": _unpack, "Pack": _pack, "SliceD": _slice,
+    "StridedSliceD": _slice,
     "TransposeD": _transpose, "TileD": _tile, "TransData": _trans_data, "Upsample": _upsample,
     "ConvTranspose3D": _conv_transpose,
     **{name: _unary(name) for name in "Relu Elu Sigmoid Tanh Abs Neg Exp Sqrt Floor Round".split()},

@@ -23,7 +23,8 @@ def find_upsampling(ops: List[Op]) -> List[Op]:
     for op in ops:
         source = _match(op, producers)
         if source is not None:
-            replaced[op.name] = Op(op.name, "Upsample", [source], dict(op.attrs), [producers[source].output_descs[int(source.rpartition(':')[2])]], op.output_descs)
+            small = producers[source].output_descs[int(source.rpartition(":")[2])]
+            replaced[op.name] = Op(op.name, "Upsample", [source], dict(op.attrs), [small], op.output_descs)
     return drop_dead([replaced.get(op.name, op) for op in ops], [f"{ops[-1].name}:0"])
 
 

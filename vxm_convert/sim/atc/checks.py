@@ -39,7 +39,8 @@ def check_request(flags: Dict[str, str], command: str) -> CompileRequest:
     mode = _check_precision(flags)
     for name in UNSUPPORTED:
         if flags[name]:
-            raise AtcRefusal("E10055", f"--{name} is not supported by the simulated ATC", solution="Compile with the real one (VXM_TOOLCHAIN=cann).")
+            solution = "Compile with the real one (VXM_TOOLCHAIN=cann)."
+            raise AtcRefusal("E10055", f"--{name} is not supported by the simulated ATC", solution=solution)
     return CompileRequest(
         model_name=os.path.basename(flags["output"]), soc_version=soc, command=command, precision_mode=mode,
         input_shapes=parse_input_shape(flags["input_shape"]), out_nodes=parse_out_nodes(flags["out_nodes"]),
@@ -92,7 +93,8 @@ def parse_input_shape(text: str) -> Dict[str, Tuple[int, ...]]:
         name, colon, dims = entry.rpartition(":")
         parts = [part.strip() for part in dims.split(",")]
         if not colon or not name or not all(re.match(r"^-?\d+$", part) for part in parts):
-            raise AtcRefusal("E10002", f"--input_shape holds {entry!r}, expected name:number,number,…", solution="For example moving:1,160,192,224,1")
+            example = "For example moving:1,160,192,224,1"
+            raise AtcRefusal("E10002", f"--input_shape holds {entry!r}, expected name:number,number,…", solution=example)
         if any(int(part) <= 0 for part in parts):
             raise AtcRefusal("E10011", f"--input_shape gives {name} the shape {dims}; every dimension must be above 0")
         shapes[name] = tuple(int(part) for part in parts)
