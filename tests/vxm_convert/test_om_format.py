@@ -82,12 +82,17 @@ def test_reads_the_64_bit_table(om_path):
     wide = struct.pack("<II", len(table), 0) + b"".join(struct.pack("<IIQQ", kind, 0, offset, size) for kind, offset, size in table)
     header = np.frombuffer(data[:256], om.HEADER, 1).copy()
     header["model_length"] = len(wide) + len(data) - end
-    assert om.parse_om(header.tobytes() + wide + data[end:]).attrs == om.read_om(om_path).attrs
+    assert om.parse_om(_resealed(header.tobytes() + wide + data[end:])).attrs == om.read_om(om_path).attrs
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ArtifactError, match="nowhere.om"):
         om.read_om(tmp_path / "nowhere.om")
+
+
+def _resealed(data):
+    """With a checksum that fits, so that the rule behind it is reached."""
+    return om._sealed(data[:256], data[256:])
 
 
 def _edit(data, offset, fmt, value):
@@ -100,6 +105,8 @@ BROKEN = {
     "a pb": lambda d: b"\n\x05" + d,
     "header alone": lambda d: d[:256],
     "truncated": lambda d: d[:-1],
+    "checksum flag": lambda d: _edit(d, 81, "<B", 0),
+    "absurd checksum flag": lambda d: _edit(d, 81, "<B", 9),
     "trailing bytes": lambda d: d + b"\0",
     "header size": lambda d: _edit(d, 4, "<I", 255),
     "encrypted": lambda d: _edit(d, 80, "<B", 1),
@@ -120,7 +127,8 @@ BROKEN = {
 
 @pytest.mark.parametrize("how", sorted(BROKEN))
 def test_refuses(how, om_path):
-    om_path.write_bytes(BROKEN[how](om_path.read_bytes()))
+    broken = BROKEN[how](om_path.read_bytes())
+    om_path.write_bytes(_resealed(broken) if len(broken) >= 256 else broken)
     with pytest.raises(FormatError) as caught:
         om.read_om(om_path)
     assert str(om_path) in str(caught.value)
@@ -132,20 +140,33 @@ def test_a_renamed_pb_is_recognised(tmp_path):
         om.read_om(path)
 
 
-def test_mutations_never_escape_the_error_tree(om_path):
-    """Random damage: either the file still reads, or FormatError; nothing else."""
-    data = bytearray(om_path.read_bytes())
-    rng = np.random.RandomState(0)
-    refused = 0
-    for _ in range(400):
+def _mutations(data, count, seed, reach=None):
+    rng = np.random.RandomState(seed)
+    for _ in range(count):
         copy = bytearray(data)
-        for place in rng.randint(0, min(len(copy), 6000), rng.randint(1, 4)):
-            copy[place] = rng.randint(256)
+        for place in rng.randint(0, min(len(copy), reach or len(copy)), rng.randint(1, 4)):
+            copy[place] ^= rng.randint(1, 256)
+        kind = rng.randint(4)
+        yield bytes(copy) if kind else bytes(copy[: rng.randint(len(copy))])
+
+
+def test_every_mutation_is_refused(om_path):
+    data = om_path.read_bytes()
+    for copy in _mutations(data, 10000, 0):
+        if copy != data:
+            with pytest.raises(FormatError):
+                om.parse_om(copy)
+
+
+def test_damage_behind_a_fitting_checksum_never_escapes_the_error_tree(om_path):
+    """A forger can fit the checksum: then the file still reads, or it is a FormatError; nothing else."""
+    refused = 0
+    for copy in _mutations(om_path.read_bytes(), 1000, 1, reach=6000):
         try:
-            om.parse_om(bytes(copy))
+            om.parse_om(_resealed(copy) if len(copy) >= 256 else copy)
         except FormatError:
             refused += 1
-    assert refused > 100
+    assert refused > 300
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 3, 2, 16), (1, 2, 3, 17, 33), (3, 3, 3, 16, 3)])

@@ -7,6 +7,7 @@ other without gaps.
 """
 from __future__ import annotations
 
+import hashlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ HEADER_SIZE = 256
 HEADER_VERSION = 0x20000000
 SIMULATED_PREFIX = "sim-"
 MAX_NAME = 31
+CHECKSUM_SIZE = 64
 
 #: (field, dtype); offsets and meanings in docs/formats.md
 HEADER = np.dtype([
@@ -84,7 +86,7 @@ def write_om(path: Path, model: ge_ir.Model, kernels: Dict[str, bytes], task_inf
     body = ge_ir.encode_model(model, offsets)
     partitions = [(MODEL_DEF, body), (WEIGHTS_DATA, weights), (TBE_KERNELS, kernel_bytes), (TASK_INFO, task_info)]
     payload = _encode_table(partitions) + b"".join(data for _, data in partitions)
-    write_bytes(path, _encode_header(model.name, len(payload), platform_version) + payload)
+    write_bytes(path, _sealed(_encode_header(model.name, len(payload), platform_version), payload))
 
 
 def _encode_kernel(name: bytes, binary: bytes) -> bytes:
@@ -118,12 +120,25 @@ def _encode_table(partitions: List[Tuple[int, bytes]]) -> bytes:
 def _encode_header(name: str, length: int, platform_version: str) -> bytes:
     header = np.zeros((), HEADER)
     values = {
-        "magic": MAGIC, "headsize": HEADER_SIZE, "version": HEADER_VERSION, "length": length, "name": name.encode()[:MAX_NAME],
-        "om_ir_version": 2, "model_num": 1, "platform_version": platform_version.encode()[:19], "platform_type": 1,
+        "magic": MAGIC, "headsize": HEADER_SIZE, "version": HEADER_VERSION, "length": length, "is_checksum": 1,
+        "name": name.encode()[:MAX_NAME], "om_ir_version": 2, "model_num": 1, "platform_version": platform_version.encode()[:19], "platform_type": 1,
     }
     for key, value in values.items():
         header[key] = value
     return header.tobytes()
+
+
+def _sealed(header: bytes, payload: bytes) -> bytes:
+    """The file with the sha256 of everything but the checksum field in that field. Real files leave the field empty."""
+    start = HEADER.fields["checksum"][1]
+    return header[:start] + _digest(header + payload) + header[start + CHECKSUM_SIZE :] + payload
+
+
+def _digest(data: bytes) -> bytes:
+    start = HEADER.fields["checksum"][1]
+    digest = hashlib.sha256(data[:start])
+    digest.update(data[start + CHECKSUM_SIZE :])
+    return digest.digest() + bytes(CHECKSUM_SIZE - digest.digest_size)
 
 
 def read_om(path: Path) -> OmModel:
@@ -147,6 +162,7 @@ def read_om(path: Path) -> OmModel:
 def parse_om(data: bytes, where: str = "model in memory") -> OmModel:
     """`read_om` for bytes that are already in memory."""
     header = _check_header(data, where)
+    _check_sum(data, header, _platform(header).startswith(SIMULATED_PREFIX), where)
     table = _parse_table(data, header, where)
     if MODEL_DEF not in table:
         found = ", ".join(PARTITION_NAMES[kind] for kind in table)
@@ -157,7 +173,10 @@ def parse_om(data: bytes, where: str = "model in memory") -> OmModel:
     model = ge_ir.decode_model(data[start : start + size], weights, where)
     name = bytes(header["name"]).split(b"\0")[0].decode("utf-8", "replace")
     partitions = tuple((PARTITION_NAMES[kind], length) for kind, (_, length) in table.items())
-    return OmModel(name, model, weights, partitions, bytes(header["platform_version"]).split(b"\0")[0].decode("ascii", "replace"))
+    parsed = OmModel(name, model, weights, partitions, _platform(header))
+    # Again, now that the model itself says who made it: damage may have hit the header's word for it.
+    _check_sum(data, header, parsed.simulated, where)
+    return parsed
 
 
 def _check_header(data: bytes, where: str) -> np.void:
@@ -182,6 +201,20 @@ def _check_header(data: bytes, where: str) -> np.void:
     if int(header["model_num"]) != 1:
         raise FormatError(f"{where}: holds {int(header['model_num'])} models (dynamic shapes), expected 1; compile with static shapes")
     return header
+
+
+def _platform(header: np.void) -> str:
+    return bytes(header["platform_version"]).split(b"\0")[0].decode("ascii", "replace")
+
+
+def _check_sum(data: bytes, header: np.void, ours: bool, where: str) -> None:
+    """Files of the simulated ATC carry a checksum; a real file has the flag and the field at zero, or a signature of its own."""
+    stored = bytes(header["checksum"])
+    flagged = int(header["is_checksum"])
+    if flagged not in (0, 1) or (ours and not flagged) or (not flagged and any(stored)):
+        raise FormatError(f"{where}: checksum flag {flagged} and field disagree; the file is damaged, copy or compile it again")
+    if ours and stored != _digest(data):
+        raise FormatError(f"{where}: its bytes do not give the checksum in its header; the file is damaged, copy or compile it again")
 
 
 def _parse_table(data: bytes, header: np.void, where: str) -> Dict[int, Tuple[int, int]]:

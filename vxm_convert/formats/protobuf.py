@@ -7,6 +7,7 @@ keeps the order of the entries, so equal content gives equal bytes.
 """
 from __future__ import annotations
 
+import warnings
 from typing import Any, Dict, List, Tuple
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
@@ -68,8 +69,11 @@ def parse(kind: Any, data: bytes, what: str) -> Any:
     """Parse `data` as message class `kind`; raises FormatError naming `what`."""
     parsed = kind()
     try:
-        parsed.ParseFromString(data)
-    except (message.DecodeError, UnicodeDecodeError, RuntimeError) as exc:
+        with warnings.catch_warnings():
+            # protobuf 3.20 only warns when it stops before the end of the data
+            warnings.simplefilter("error", RuntimeWarning)
+            parsed.ParseFromString(data)
+    except (message.DecodeError, UnicodeDecodeError, RuntimeError, RuntimeWarning) as exc:
         reason = f"{len(data)} bytes: {exc}"
         raise FormatError(f"{what}: not a {kind.__name__} message ({reason}); the file is damaged or of another kind") from exc
     _check_strings(parsed, what)

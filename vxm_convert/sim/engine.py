@@ -77,7 +77,8 @@ def load_program(model: OmModel) -> Program:
     try:
         serialized, inputs, outputs = lower(model.graph)
         return Program(model, _engine()(serialized, inputs, outputs))
-    except (AtcRefusal, KeyError, IndexError, ValueError, TypeError) as exc:
+    except (AtcRefusal, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as exc:
+        # The container was intact, so whatever fails here is the graph that it holds; engines report with RuntimeError.
         raise FormatError(f"{model.name}: the graph inside the offline model cannot be executed ({exc}); compile it again") from exc
 
 
