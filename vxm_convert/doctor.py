@@ -54,7 +54,7 @@ def summary(rows: List[Finding]) -> List[str]:
     basics = can_register(rows)
     setup = "no: needs TensorFlow 1.15; run `make setup`"
     tensorflow = state["tensorflow"] and basics
-    train = "yes, NPU or CPU" if state["npu_bridge"] else "yes, CPU"
+    train = "yes, CPU (the NPU path comes with a later version)" if state["npu_bridge"] else "yes, CPU"
     export = "yes, with CANN's atc" if state["CANN"] else "yes, with the simulated atc"
     if not basics:
         runner = "no: packages are missing; run `make setup`"

@@ -121,7 +121,8 @@ def _encode_header(name: str, length: int, platform_version: str) -> bytes:
     header = np.zeros((), HEADER)
     values = {
         "magic": MAGIC, "headsize": HEADER_SIZE, "version": HEADER_VERSION, "length": length, "is_checksum": 1,
-        "name": name.encode()[:MAX_NAME], "om_ir_version": 2, "model_num": 1, "platform_version": platform_version.encode()[:19], "platform_type": 1,
+        "name": name.encode()[:MAX_NAME], "om_ir_version": 2, "model_num": 1, "platform_version": platform_version.encode()[:19],
+        "platform_type": 1,
     }
     for key, value in values.items():
         header[key] = value

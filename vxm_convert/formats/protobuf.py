@@ -69,11 +69,13 @@ def parse(kind: Any, data: bytes, what: str) -> Any:
     """Parse `data` as message class `kind`; raises FormatError naming `what`."""
     parsed = kind()
     try:
-        with warnings.catch_warnings():
-            # protobuf 3.20 only warns when it stops before the end of the data
-            warnings.simplefilter("error", RuntimeWarning)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             parsed.ParseFromString(data)
-    except (message.DecodeError, UnicodeDecodeError, RuntimeError, RuntimeWarning) as exc:
+        # protobuf 3.20 only warns when it stops before the end of the data.
+        if caught:
+            raise message.DecodeError(str(caught[0].message))
+    except (message.DecodeError, UnicodeDecodeError, RuntimeError) as exc:
         reason = f"{len(data)} bytes: {exc}"
         raise FormatError(f"{what}: not a {kind.__name__} message ({reason}); the file is damaged or of another kind") from exc
     _check_strings(parsed, what)
