@@ -64,8 +64,8 @@ export-om: $(STAMP) ## CKPT=build/train VARIANT= SHAPE= BATCH= PRECISION= SOC= O
 register: $(STAMP) ## INPUT= ATLAS= MODEL=build/vxm/vxm.om COMPARE=1 OUT=build/registered
 	$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)$(PY) -m om_runner --input $(INPUT) --atlas $(ATLAS) --model $(MODEL) --compare $(COMPARE) --out $(or $(OUT),build/registered)
 
-bench: $(STAMP) ## time and memory of one full-size pair (SHAPE= BATCH= PRECISION= OUT=build/bench)
-	@$(PY) -m scripts.bench --variant $(VARIANT) --shape $(SHAPE) --batch $(BATCH) --precision $(PRECISION) --out $(or $(OUT),build/bench)
+bench: $(STAMP) ## seconds and memory of a full-size pair against TensorFlow (MODEL= or SHAPE= BATCH= PRECISION=; OUT=build/bench)
+	@$(PY) -m scripts.bench $(if $(filter-out file,$(origin MODEL)),--model $(MODEL)) --variant $(VARIANT) --shape $(SHAPE) --batch $(BATCH) --precision $(PRECISION) --out $(or $(OUT),build/bench)
 
 doctor: $(STAMP) ## what is installed, what is missing, what to do
 	@$(PY) -m vxm_convert doctor

@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument("--skip-onnx", action="store_true", help="make no vxm.onnx (default: make it)")
     cliargs.add_model_group(parser)
     device = parser.add_argument_group("device")
-    device.add_argument("--batch", default=1, type=int, metavar="N", help="pairs per run of the model, static (default: %(default)s)")
+    device.add_argument("--batch", default=1, type=int, metavar="N", help="pairs per run, fixed in the model (default: %(default)s)")
     device.add_argument("--soc-version", default=DEFAULT_SOC, metavar="SOC", help="chip, as ATC names it (default: %(default)s)")
     cliargs.add_precision_group(parser)
     cliargs.add_toolchain_group(parser)

@@ -17,11 +17,15 @@ from typing import Any, Dict, List
 import numpy as np
 
 from vxm_convert.artifacts import write_bytes
+from vxm_convert.cliargs import run_main
 from vxm_convert.contract import GraphContract
-from vxm_convert.errors import ArtifactError, ToolchainError
+from vxm_convert.errors import EXIT_OK, ArtifactError, ToolchainError
 
 OPSET = 15
 _TAIL_LINES = 8
+_PROG = "onnx"
+#: how `run_main` begins the one message of a user-fixable error
+_ERROR_MARK = f"{_PROG}: error: "
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -71,7 +75,10 @@ def _run_worker(arguments: List[Any]) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "export.onnx_model"] + [str(a) for a in arguments]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode != 0:
-        tail = "\n".join(done.stdout.decode("utf-8", "replace").strip().splitlines()[-_TAIL_LINES:])
+        said = done.stdout.decode("utf-8", "replace").strip()
+        if _ERROR_MARK in said:
+            raise ToolchainError(f"ONNX: {said.split(_ERROR_MARK, 1)[1]}")
+        tail = "\n".join(said.splitlines()[-_TAIL_LINES:])
         raise ToolchainError(f"ONNX: the conversion ended with code {done.returncode}; --skip-onnx goes on without it; it said:\n{tail}")
 
 
@@ -147,12 +154,16 @@ def main(argv: List[str] = None) -> int:
     for name in ("pb", "contract", "onnx", "feeds", "results"):
         parser.add_argument("--" + name, type=Path, required=True, help="a path (required)")
     args = parser.parse_args(argv)
+    return run_main(lambda: _work(args), _PROG)
+
+
+def _work(args: argparse.Namespace) -> int:
     contract = GraphContract.load(args.contract)
     convert(args.pb, contract, args.onnx)
     with np.load(str(args.feeds), allow_pickle=False) as pair:
         results = run_onnx(args.onnx, contract, {name: pair[name] for name in pair.files})
     np.savez(str(args.results), **results)
-    return 0
+    return EXIT_OK
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="DIR",
-        help="folder of scans on the network grid: .npz, .nii, .nii.gz, .mgz, .mgh (no default)",
+        help="folder of scans on the network grid: .npz, .nii, .nii.gz, .mgz, .mgh (required)",
     )
-    files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (no default)")
+    files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (required)")
     files.add_argument(
         "--model", default=DEFAULT_MODEL, type=Path, metavar="FILE", help="offline model (default: %(default)s, what make export-om writes)"
     )
@@ -48,10 +48,13 @@ def build_parser() -> argparse.ArgumentParser:
         default="1",
         type=_compare,
         metavar="N|all|none",
-        help="registered scans to compare with TensorFlow on the CPU; full size takes 165 MB of temporary disk each (default: %(default)s)",
+        help="scans to compare with TensorFlow on the CPU; 165 MB of temporary disk each at full size (default: %(default)s)",
     )
     report.add_argument(
-        "--labels", default=DEFAULT_LABEL_SET, choices=sorted(LABEL_SETS), help="label set of the mean Dice (default: %(default)s)"
+        "--labels",
+        default=DEFAULT_LABEL_SET,
+        choices=sorted(LABEL_SETS),
+        help="structures that the mean Dice is taken over (default: %(default)s)",
     )
     report.add_argument(
         "--reference-python",

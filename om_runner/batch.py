@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 
 import numpy as np
 
-from om_runner.outputs import write_subject
+from om_runner.outputs import Provenance, write_subject
 from om_runner.scans import LoadedScan, OrientationWarner, Scan
 from om_runner.store import CompareStore
 from om_runner.tables import FailureRow, MetricsRow
@@ -40,7 +41,7 @@ class CohortPlan:
     out : Path — output folder.
     label_set : str — name of the Dice label set.
     toolchain_badge : str — ``simulated`` or ``real``, a column of the table.
-    details : dict — provenance for the flow's side-car.
+    provenance : Provenance — model, atlas and toolchain, for the side-cars.
     load : callable — Scan → LoadedScan.
     """
 
@@ -49,7 +50,7 @@ class CohortPlan:
     out: Path
     label_set: str
     toolchain_badge: str
-    details: Dict[str, Any]
+    provenance: Provenance
     load: Callable[[Scan], LoadedScan]
 
 
@@ -59,6 +60,7 @@ class CohortResult:
 
     rows: List[MetricsRow] = field(default_factory=list)
     failures: List[FailureRow] = field(default_factory=list)
+    #: absolute path → sha256 of every file read, segmentations included
     inputs: Dict[str, str] = field(default_factory=dict)
     #: scans that went through the model, whatever became of their outputs
     n_run: int = 0
@@ -115,7 +117,9 @@ class Cohort:
             self._fail(scan, "read", exc)
             return None
         self._orientation.look(ready.loaded)
-        self.result.inputs[str(scan.path)] = ready.loaded.sha256
+        self.result.inputs[os.path.abspath(str(scan.path))] = ready.loaded.sha256
+        if ready.loaded.seg_sha256 is not None:
+            self.result.inputs[os.path.abspath(str(scan.seg_path))] = ready.loaded.seg_sha256
         return ready
 
     def _fail(self, scan: Scan, stage: str, reason: Exception) -> None:
@@ -169,13 +173,19 @@ class Cohort:
         longest = float(np.sqrt(np.max(np.einsum("...i,...i", flow, flow))))
         if longest < _IDLE_FLOW_VOXEL:
             LOG.warning("%s: the longest displacement is %.3g voxel; are the weights trained, is the scan the atlas?", subject, longest)
-        details = {
-            **plan.details,
-            "subject": subject,
-            "moving_sha256": loaded.sha256,
-            "moving_header_agrees": bool(np.allclose(loaded.affine, plan.atlas.affine, atol=1e-3)),
-        }
-        write_subject(plan.out / subject, moved, flow, moved_seg, plan.atlas.affine, loaded.stored_dtype, loaded.factor, details)
+        agrees = bool(np.allclose(loaded.affine, plan.atlas.affine, atol=1e-3))
+        provenance = plan.provenance.of({"moving": loaded.sha256}, subject=subject, moving_header_agrees=agrees)
+        write_subject(
+            plan.out / subject,
+            moved,
+            flow,
+            moved_seg,
+            plan.atlas.affine,
+            loaded.stored_dtype,
+            loaded.factor,
+            provenance,
+            loaded.seg_sha256,
+        )
         total = ready.read_seconds + share + time.perf_counter() - start
         row = MetricsRow(
             subject=subject,

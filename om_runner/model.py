@@ -65,8 +65,8 @@ def _check_hash(om_path: Path, contract_path: Path, contract: GraphContract) -> 
     found = sha256_of(om_path)
     if found != wanted:
         raise ChecksumError(
-            f"{om_path}: sha256 {found}, {contract_path} says {wanted}; the two files come from different exports, "
-            "pass the contract of this .om with --contract or export again"
+            f"{om_path}: sha256 {found}, {contract_path} says {wanted}; they come from different exports, or one "
+            "was changed; pass the contract of this .om with --contract or export again"
         )
 
 

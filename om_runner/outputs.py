@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One subject's folder: moved.nii.gz, flow.nii.gz (+ side-car), moved_seg.nii.gz. It appears whole or not at all."""
+"""One subject's folder: moved.nii.gz, flow.nii.gz, moved_seg.nii.gz, each with its side-car. It appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import os
 import shutil
 import tempfile
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
 import numpy as np
 
+from vxm_convert.artifacts import write_sidecar
 from vxm_convert.errors import ArtifactError
 from vxm_convert.flowfile import write_flow
 from vxm_convert.nifti import write_nifti
@@ -19,6 +21,26 @@ from vxm_convert.nifti import write_nifti
 MOVED_NAME = "moved.nii.gz"
 FLOW_NAME = "flow.nii.gz"
 MOVED_SEG_NAME = "moved_seg.nii.gz"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the side-cars of a result record.
+
+    Parameters
+    ----------
+    made_from : dict — role → sha256: ``om``, ``moving``, ``atlas``, and ``moving_seg`` where the segmentation is a file of its own.
+    toolchain : dict — ``Toolchain.describe()``.
+    details : dict — further entries: whether the toolchain is simulated, the precision plan, the subject.
+    """
+
+    made_from: Dict[str, str]
+    toolchain: Dict[str, Any]
+    details: Dict[str, Any]
+
+    def of(self, made_from: Dict[str, str], **details: Any) -> Provenance:
+        """A copy with further sources and entries."""
+        return replace(self, made_from={**self.made_from, **made_from}, details={**self.details, **details})
 
 
 @contextmanager
@@ -61,9 +83,10 @@ def write_subject(
     affine: np.ndarray,
     stored_dtype: str,
     factor: float,
-    details: Dict[str, Any],
+    provenance: Provenance,
+    seg_sha256: Optional[str] = None,
 ) -> None:
-    """Write one subject's results with the atlas's geometry.
+    """Write one subject's results with the atlas's geometry, and what they were made from.
 
     Parameters
     ----------
@@ -72,13 +95,16 @@ def write_subject(
     flow_vox : ndarray, shape (X, Y, Z, 3), float32 — voxels of the fixed grid.
     moved_seg : ndarray, shape (X, Y, Z), integer, or None.
     affine : ndarray, shape (4, 4) — of the atlas.
-    details : dict — for the flow's side-car.
+    provenance : Provenance — of the moved scan and the flow.
+    seg_sha256 : str — of the segmentation's own file; None where the scan's file holds it.
     """
     with whole_folder(target) as folder:
         write_nifti(folder / MOVED_NAME, to_source_scale(moved, stored_dtype, factor), affine)
-        write_flow(folder / FLOW_NAME, flow_vox, affine, details)
+        _record(folder / MOVED_NAME, provenance)
+        write_flow(folder / FLOW_NAME, flow_vox, affine, provenance.made_from, provenance.toolchain, **provenance.details)
         if moved_seg is not None:
             write_nifti(folder / MOVED_SEG_NAME, moved_seg, affine)
+            _record(folder / MOVED_SEG_NAME, provenance.of({"moving_seg": seg_sha256} if seg_sha256 else {}))
 
 
 def to_source_scale(moved: np.ndarray, stored_dtype: str, factor: float) -> np.ndarray:
@@ -89,6 +115,10 @@ def to_source_scale(moved: np.ndarray, stored_dtype: str, factor: float) -> np.n
         return values
     limits = np.iinfo(dtype)
     return np.clip(np.rint(values), max(limits.min, -(2**31)), min(limits.max, 2**31 - 128)).astype(dtype)
+
+
+def _record(path: Path, provenance: Provenance) -> None:
+    write_sidecar(path, provenance.made_from, provenance.toolchain, **provenance.details)
 
 
 def _umask() -> int:

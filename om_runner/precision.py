@@ -15,6 +15,7 @@ from om_runner.reference import ReferenceProcess
 from om_runner.report_html import Picture, build_page
 from om_runner.store import CompareStore
 from vxm_convert.artifacts import write_text
+from vxm_convert.errors import ArtifactError
 from vxm_convert.labels import label_set
 from vxm_convert.report import finite, report_head, write_report_csv, write_report_json
 from vxm_convert.volumes import spacing_mm
@@ -78,11 +79,14 @@ def write_precision_report(
 
 
 def clear_old_report(out: Path) -> None:
-    """Remove the report of an earlier run, which would not belong to the results written now."""
+    """Remove the report of an earlier run, which would not belong to the results written now; raises ArtifactError where it stays."""
     for name in REPORT_NAMES:
         path = Path(out) / PRECISION_FOLDER / name
-        if path.is_file():
-            path.unlink()
+        try:
+            if path.is_file():
+                path.unlink()
+        except OSError as exc:
+            raise ArtifactError(f"{path}: cannot remove this report of an earlier run ({exc.strerror}); choose another --out") from exc
 
 
 def _assemble(

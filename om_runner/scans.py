@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding the scans of a cohort, their segmentations and subject names; loading one. Nothing below the folder itself is searched.
-
-A segmentation belongs to a scan when it is the array `seg` of the same .npz, or a file beside it named after it:
-``NAME_seg``, ``NAME_aseg``, ``NAME_dseg``, ``NAME_labels`` (also with ``-`` or ``.``), or NAME with ``brain`` or ``norm``
-replaced by ``seg`` or ``aseg``.
-"""
+"""The scans of a cohort with their segmentations and subject names; loading one. `vxm_convert.scanfiles` says which file is what."""
 
 from __future__ import annotations
 
@@ -12,22 +7,20 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import List, Optional
 
 import numpy as np
 
 from vxm_convert.artifacts import sha256_of
 from vxm_convert.contract import GraphContract
 from vxm_convert.errors import VolumeError
+from vxm_convert.scanfiles import find_segmentation, scan_files, volume_stem
 from vxm_convert.volumes import axis_codes, load_scan, network_affine, read_labels, volume_suffix
 
 LOG = logging.getLogger(__name__)
 
 #: names of files and folders that the runner itself makes in the output folder
 RESERVED_SUBJECTS = ("precision", "metrics.tsv", "failures.tsv", "run.json")
-_SEG_ENDING = re.compile(r"[_.\-](seg|aseg|dseg|labels?)$", re.IGNORECASE)
-_SEG_ENDINGS = tuple(mark + word for mark in "_-." for word in ("seg", "aseg", "dseg", "labels", "label"))
-_SEG_REPLACEMENTS = (("brain", "seg"), ("brain", "aseg"), ("norm", "seg"), ("norm", "aseg"))
 
 
 @dataclass(frozen=True)
@@ -51,6 +44,7 @@ class LoadedScan:
     intensity, factor : str, float — convention found in the file, and file value per network value.
     stored_dtype : str — dtype of the file's values.
     sha256 : str — of the scan's file.
+    seg_sha256 : str — of the segmentation's file, or None where the scan's file holds it or there is none.
     """
 
     scan: Scan
@@ -61,6 +55,7 @@ class LoadedScan:
     factor: float
     stored_dtype: str
     sha256: str
+    seg_sha256: Optional[str] = None
 
 
 def discover(folder: Path, atlas: Path, limit: Optional[int] = None) -> List[Scan]:
@@ -74,9 +69,7 @@ def discover(folder: Path, atlas: Path, limit: Optional[int] = None) -> List[Sca
     folder = Path(folder)
     if not folder.is_dir():
         raise VolumeError(f"{folder}: no such folder; pass the folder of scans with --input")
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and volume_suffix(p))
-    segs = _segmentation_files(files)
-    images = [path for path in files if path not in segs and not _is_atlas(path, atlas)]
+    images = scan_files(folder, atlas)
     if not images:
         raise VolumeError(
             f"{folder}: no scan to register, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations and the atlas do not count)"
@@ -85,18 +78,9 @@ def discover(folder: Path, atlas: Path, limit: Optional[int] = None) -> List[Sca
     return scans if limit is None else scans[:limit]
 
 
-def find_segmentation(path: Path) -> Optional[Path]:
-    """The segmentation file beside a scan, or None (an .npz may still hold its own)."""
-    by_stem: Dict[str, Path] = {}
-    for other in sorted(path.parent.iterdir()):
-        if other != path and other.is_file() and volume_suffix(other):
-            by_stem.setdefault(_stem(other), other)
-    return next((by_stem[stem] for stem in _seg_stems(_stem(path)) if stem in by_stem), None)
-
-
 def subject_names(paths: List[Path]) -> List[str]:
     """Folder-safe, unique names, one per file: the stem; with its suffix where two stems agree; numbered as a last resort."""
-    stems = [_safe(_stem(path)) for path in paths]
+    stems = [_safe(volume_stem(path)) for path in paths]
     folded = [stem.lower() for stem in stems]
     names: List[str] = []
     taken = {name.lower() for name in RESERVED_SUBJECTS}
@@ -121,9 +105,16 @@ def load(scan: Scan, contract: GraphContract) -> LoadedScan:
     own = scan.path if volume_suffix(scan.path) == ".npz" else None
     seg_source = scan.seg_path or own
     seg = read_labels(seg_source, shape) if seg_source is not None else None
-    affine = volume.affine if volume.affine is not None else network_affine(shape, contract.grid)
     return LoadedScan(
-        scan, volume.data, None if seg is None else seg.data, affine, intensity.name, intensity.factor, volume.stored_dtype, digest
+        scan=scan,
+        image=volume.data,
+        seg=None if seg is None else seg.data,
+        affine=volume.affine if volume.affine is not None else network_affine(shape, contract.grid),
+        intensity=intensity.name,
+        factor=intensity.factor,
+        stored_dtype=volume.stored_dtype,
+        sha256=digest,
+        seg_sha256=None if scan.seg_path is None else sha256_of(scan.seg_path),
     )
 
 
@@ -146,29 +137,6 @@ class OrientationWarner:
             found,
             self._wanted,
         )
-
-
-def _segmentation_files(files: List[Path]) -> set:
-    stems = {_stem(path) for path in files}
-    named_after = {seg for stem in stems for seg in _seg_stems(stem) if seg in stems}
-    return {path for path in files if _stem(path) in named_after or _SEG_ENDING.search(_stem(path))}
-
-
-def _seg_stems(stem: str) -> Tuple[str, ...]:
-    replaced = tuple(stem.replace(image, seg) for image, seg in _SEG_REPLACEMENTS if image in stem)
-    return tuple(stem + ending for ending in _SEG_ENDINGS) + replaced
-
-
-def _is_atlas(path: Path, atlas: Path) -> bool:
-    atlas = Path(atlas)
-    same = path.samefile(atlas) or (path.stat().st_size == atlas.stat().st_size and sha256_of(path) == sha256_of(atlas))
-    if same:
-        LOG.info("%s: this is the atlas itself, skipped", path)
-    return same
-
-
-def _stem(path: Path) -> str:
-    return path.name[: -len(volume_suffix(path))]
 
 
 def _safe(name: str) -> str:

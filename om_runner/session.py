@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import shutil
 import sys
@@ -18,20 +19,22 @@ import numpy as np
 
 from om_runner.batch import Cohort, CohortPlan, CohortResult
 from om_runner.model import OfflineModel, open_model
+from om_runner.outputs import Provenance
 from om_runner.precision import PRECISION_FOLDER, clear_old_report, write_precision_report
 from om_runner.reference import check_reference_python, reference_python
-from om_runner.scans import LoadedScan, Scan, discover, find_segmentation, load
+from om_runner.scans import LoadedScan, Scan, discover, load
 from om_runner.store import CompareStore
 from om_runner.tables import write_failures, write_metrics
 from vxm_convert import __version__
 from vxm_convert.artifacts import check_output_folder, sha256_of, write_json
 from vxm_convert.errors import EXIT_OK, EXIT_USER, PrecisionError, VolumeError
+from vxm_convert.scanfiles import find_segmentation
+from vxm_convert.verification import RUN_NAME
 
 LOG = logging.getLogger(__name__)
 
 METRICS_NAME = "metrics.tsv"
 FAILURES_NAME = "failures.tsv"
-RUN_NAME = "run.json"
 RUN_SCHEMA = 1
 _BAR_COLUMNS = 80
 
@@ -89,19 +92,19 @@ def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable
         check_reference_python(python)
     atlas = load_atlas(settings.atlas, model)
     scans = discover(settings.input, settings.atlas, settings.limit)
-    check_output_folder(settings.out)
-    clear_old_report(settings.out)
     LOG.info("%d scans in %s, atlas %s, batch %d", len(scans), settings.input, settings.atlas.name, model.contract.model.batch)
     started = time.time()
     report = None
-    with CompareStore(settings.out, settings.compare) as store, _progress_bar(len(scans), "registered") as progress:
-        cohort = Cohort(_plan(model, settings, atlas), store, progress)
-        try:
-            store.put_fixed(atlas.image)
-            with runtime_factory(model, settings.device) as runtime:
+    with _output_folder(settings.out), CompareStore(settings.out, settings.compare) as store:
+        store.put_fixed(atlas.image)
+        # Nothing of an earlier run is touched before the device has taken the model.
+        with runtime_factory(model, settings.device) as runtime, _progress_bar(len(scans), "registered") as progress:
+            cohort = Cohort(_plan(model, settings, atlas), store, progress)
+            clear_old_report(settings.out)
+            try:
                 cohort.run(scans, runtime)
-        finally:
-            _write_tables(settings, model, atlas, cohort.result, started, python if compared else None, None)
+            finally:
+                _write_tables(settings, model, atlas, cohort.result, started, python if compared else None, None)
         if compared and store.subjects:
             # The device is closed by now: its memory and TensorFlow's never add up.
             with _progress_bar(len(store.subjects), "compared") as compared_progress:
@@ -137,15 +140,20 @@ def load_atlas(path: Path, model: OfflineModel) -> LoadedScan:
 
 def _plan(model: OfflineModel, settings: Settings, atlas: LoadedScan) -> CohortPlan:
     details = {
-        "toolchain": model.toolchain.describe(),
         "simulated": model.simulated,
-        "om_sha256": model.contract.hashes["om"],
         "fixed": settings.atlas.name,
-        "fixed_sha256": atlas.sha256,
         "precision": model.contract.precision.name,
     }
-    badge = "simulated" if model.simulated else "real"
-    return CohortPlan(model.contract, atlas, settings.out, settings.label_set, badge, details, lambda scan: load(scan, model.contract))
+    made_from = {"om": model.contract.hashes["om"], "atlas": atlas.sha256}
+    return CohortPlan(
+        contract=model.contract,
+        atlas=atlas,
+        out=settings.out,
+        label_set=settings.label_set,
+        toolchain_badge="simulated" if model.simulated else "real",
+        provenance=Provenance(made_from, model.toolchain.describe(), details),
+        load=lambda scan: load(scan, model.contract),
+    )
 
 
 def _write_tables(
@@ -183,14 +191,14 @@ def _write_tables(
                 "nibabel": nib.__version__,
             },
             "model": {
-                "path": str(model.om_path),
+                "path": os.path.abspath(str(model.om_path)),
                 "sha256": model.contract.hashes["om"],
-                "contract": str(model.contract_path),
+                "contract": os.path.abspath(str(model.contract_path)),
                 "contract_sha256": sha256_of(model.contract_path),
             },
             "exported_with": dict(model.contract.tools),
             "export_hashes": dict(model.contract.hashes),
-            "atlas": {"path": str(settings.atlas), "sha256": atlas.sha256, "intensity": atlas.intensity},
+            "atlas": {"path": os.path.abspath(str(settings.atlas)), "sha256": atlas.sha256, "intensity": atlas.intensity},
             "inputs": result.inputs,
             "label_set": settings.label_set,
             "label_interpolation": "nearest",
@@ -214,6 +222,18 @@ def _conclude(settings: Settings, result: CohortResult, report: Optional[Dict[st
         LOG.error("%d scans failed, reasons in %s", len(result.failures), settings.out / FAILURES_NAME)
         return EXIT_USER
     return EXIT_OK
+
+
+@contextmanager
+def _output_folder(out: Path) -> Iterator[None]:
+    """Made and proved writable; gone again when a run that made it put nothing there."""
+    existed = out.exists()
+    check_output_folder(out)
+    try:
+        yield
+    finally:
+        if not existed and not any(out.iterdir()):
+            out.rmdir()
 
 
 @contextmanager

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The repository checks itself: make targets, README commands, the 3.7 dialect, no path of one machine, pinned locks."""
+"""The repository checks itself: make targets, the 3.7 dialect, no path of one machine, pinned locks. Documents: test_documents.py."""
 from __future__ import annotations
 
 import ast
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import List, Set
 
@@ -57,25 +56,6 @@ def test_a_stage_without_its_input_says_what_to_set(project_root: Path, tmp_path
     done = subprocess.run(["make", "train", f"VENV={stamp.parent}", "DATA="], cwd=str(project_root), capture_output=True, timeout=60)
     assert done.returncode != 0
     assert b"DATA is not set; for example: make train DATA=" in done.stderr
-
-
-def test_readme_names_only_what_exists(project_root: Path) -> None:
-    readme = (project_root / "README.md").read_text(encoding="utf-8")
-    targets = make_targets((project_root / "Makefile").read_text(encoding="utf-8"))
-    used = set(re.findall(r"`?make ([a-z][a-z-]*)\b", " ".join(re.findall(r"`[^`]+`|^    .*$|^make .*$", readme, flags=re.MULTILINE))))
-    assert used and used <= targets
-    modules = set(re.findall(r"python -m ([a-z_.]+)", readme)) - {"pytest", "pip", "venv"}
-    assert modules and all(find_spec(name + ".__main__") for name in modules), modules
-
-
-def test_links_of_the_documents_resolve(project_root: Path) -> None:
-    documents = [project_root / "README.md", project_root / "CHANGELOG.md"] + sorted((project_root / "docs").glob("*.md"))
-    broken = []
-    for document in documents:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
-            if not (document.parent / target).exists():
-                broken.append(f"{document.name}: {target}")
-    assert not broken
 
 
 @pytest.mark.skipif(sys.version_info < (3, 8), reason="3.7 itself compiles the files; newer Pythons can check the old grammar")

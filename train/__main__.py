@@ -21,16 +21,18 @@ LOG = logging.getLogger(__name__)
 def build_parser() -> argparse.ArgumentParser:
     """Options of training."""
     parser = argparse.ArgumentParser(
-        prog="python -m train", description="Train a VoxelMorph network: every scan of a folder against one atlas.")
+        prog="python -m train", description="Train a VoxelMorph network on the CPU: every scan of a folder against one atlas.",
+        epilog="exit codes: 0 done, 1 something to fix (one message), 2 usage")
     files = parser.add_argument_group("files")
     files.add_argument("--data", required=True, type=Path, metavar="DIR",
-                       help="folder of scans on the network grid: .npz, .nii, .nii.gz, .mgz (required)")
-    files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="the fixed image (required)")
+                       help="folder of scans on the network grid: .npz, .nii, .nii.gz, .mgz, .mgh (required)")
+    files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (required)")
     files.add_argument("--out", default=Path("build/train"), type=Path, metavar="DIR",
-                       help="checkpoints, spec.json, metrics.jsonl (default: %(default)s)")
+                       help="folder for checkpoints, spec.json, metrics.jsonl (default: %(default)s)")
     model = parser.add_argument_group("model")
     model.add_argument("--variant", default="vm2", choices=sorted(VARIANTS), help="network variant (default: %(default)s)")
-    model.add_argument("--shape", default=None, metavar="X,Y,Z", help="voxels the atlas and scans must have (default: those of the atlas)")
+    model.add_argument("--shape", default=None, metavar="X,Y,Z",
+                       help="network grid in voxels, which atlas and scans must have (default: that of the atlas)")
     model.add_argument("--batch", default=1, type=int, metavar="N", help="pairs per step (default: %(default)s)")
     run = parser.add_argument_group("training")
     run.add_argument("--epochs", default=50, type=int, metavar="N", help="epochs; a checkpoint after each (default: %(default)s)")

@@ -2,23 +2,17 @@
 """Batches of training pairs: every scan against one atlas. Reads scans; knows nothing of TensorFlow."""
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, List, Tuple
 
 import numpy as np
 
-from vxm_convert.artifacts import sha256_of
 from vxm_convert.contract import IntensityRule
 from vxm_convert.errors import TrainingError, VolumeError
+from vxm_convert.scanfiles import scan_files
 from vxm_convert.spec import Shape3
-from vxm_convert.volumes import load_scan, read_image, volume_suffix
-
-LOG = logging.getLogger(__name__)
-
-#: Ends of names (before the suffix) of files that hold labels, not intensities.
-LABEL_ENDINGS = ("_seg", "_aseg", "_labels", "aseg", "aparc+aseg")
+from vxm_convert.volumes import load_scan, read_image
 
 
 @dataclass(frozen=True)
@@ -42,23 +36,24 @@ def atlas_shape(atlas: Path) -> Shape3:
 
 
 def find_scans(folder: Path, atlas: Path) -> List[Path]:
-    """Scans of a folder in sorted order, without label maps and without the atlas itself.
+    """Scans of a folder in sorted order, without segmentations and without the atlas itself (see `vxm_convert.scanfiles`).
 
     Raises
     ------
     TrainingError
         If the folder does not exist or holds no scan.
+    VolumeError
+        If it cannot be listed.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise TrainingError(f"{folder}: no such folder; pass the folder of training scans as --data")
-    scans = [p for p in sorted(folder.iterdir()) if p.is_file() and volume_suffix(p) and not _is_label_map(p)]
-    others = [p for p in scans if not _same_bytes(p, Path(atlas))]
-    for path in set(scans) - set(others):
-        LOG.info("%s is the atlas itself and is not trained on", path)
-    if not others:
-        raise TrainingError(f"{folder}: no scan to train on, expected .npz, .nii, .nii.gz or .mgz files besides the atlas")
-    return others
+    scans = scan_files(folder, atlas)
+    if not scans:
+        raise TrainingError(
+            f"{folder}: no scan to train on, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations and the atlas do not count)"
+        )
+    return scans
 
 
 class PairSource:
@@ -102,14 +97,3 @@ class PairSource:
         while True:
             for index in self._random.permutation(len(self.scans)):
                 yield self.scans[index]
-
-
-def _is_label_map(path: Path) -> bool:
-    suffix = volume_suffix(path) or ""
-    return suffix != ".npz" and path.name.lower()[: -len(suffix)].endswith(LABEL_ENDINGS)
-
-
-def _same_bytes(path: Path, other: Path) -> bool:
-    if not other.is_file() or path.stat().st_size != other.stat().st_size:
-        return False
-    return path.samefile(other) or sha256_of(path) == sha256_of(other)

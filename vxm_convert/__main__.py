@@ -15,30 +15,48 @@ from vxm_convert.spec import parse_shape
 
 def build_parser() -> argparse.ArgumentParser:
     """All sub-commands."""
-    parser = argparse.ArgumentParser(prog="python -m vxm_convert", description="Looks after the chain checkpoint, pb, om, result.")
+    parser = argparse.ArgumentParser(
+        prog="python -m vxm_convert",
+        description="What is installed, what a file is, whether a chain of files is intact; synthetic scans; the simulator.",
+        epilog="exit codes: 0 done, 1 something to fix (one message), 2 usage; COMMAND --help says more")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
 
-    doctor = commands.add_parser("doctor", help="what is installed, what is missing, what to do")
+    doctor = commands.add_parser(
+        "doctor", help="what is installed, what is missing, what to do",
+        description="Looks at Python, packages, CANN and the simulator; installs nothing. Exit 1 if what every run needs is missing.",
+    )
     doctor.set_defaults(run=_doctor)
 
-    inspect = commands.add_parser("inspect", help="what a contract.json, .pb, .onnx or .om is")
-    inspect.add_argument("file", type=Path, metavar="FILE", help="the file")
+    inspect = commands.add_parser(
+        "inspect", help="what a contract.json, .pb, .onnx or .om is",
+        description="Says what a contract.json, side-car, .pb, .onnx or .om is. Changes nothing.",
+    )
+    inspect.add_argument("file", type=Path, metavar="FILE", help="the file; its suffix says the kind")
     inspect.set_defaults(run=_inspect)
 
-    verify = commands.add_parser("verify", help="are the files those that their side-cars and contracts recorded?")
+    verify = commands.add_parser(
+        "verify", help="are the files those that their side-cars and contracts recorded?",
+        description="Recomputes sha256 sums and follows who was made from whom, across folders. Exit 1 if a link is broken.",
+    )
     verify.add_argument("folders", type=Path, nargs="+", metavar="DIR",
                         help="folders that train, export or om_runner wrote; several make one chain")
     verify.set_defaults(run=_verify)
 
-    phantom = commands.add_parser("phantom", help="make a synthetic cohort: atlas, scans with segmentations, true flows")
-    phantom.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write (required)")
-    phantom.add_argument("--shape", default="48,64,64", metavar="X,Y,Z", help="voxels (default: %(default)s)")
+    phantom = commands.add_parser(
+        "phantom", help="make a synthetic cohort: atlas, scans with segmentations, true flows",
+        description="Writes atlas.npz, scans/, truth/ and phantom.json. For trying things out, never for science.",
+    )
+    phantom.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the cohort (required)")
+    phantom.add_argument("--shape", default="48,64,64", metavar="X,Y,Z", help="grid in voxels, sides of at least 16 (default: %(default)s)")
     phantom.add_argument("--subjects", type=int, default=4, metavar="N", help="number of scans (default: %(default)s)")
     phantom.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed makes the same files (default: %(default)s)")
     phantom.set_defaults(run=_phantom)
 
-    sim = commands.add_parser("sim", help="use the simulated atc and acl from a shell")
+    sim = commands.add_parser(
+        "sim", help="use the simulated atc and acl from a shell",
+        description="Lets programs of your own find the simulated atc and acl.",
+    )
     actions = sim.add_subparsers(dest="action", metavar="ACTION")
     actions.required = True
     env = actions.add_parser("env", help='prints export lines; use as: eval "$(python -m vxm_convert sim env)"')

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Tuple
 
 from vxm_convert.artifacts import write_json
-from vxm_convert.errors import ArtifactError, ContractError
+from vxm_convert.errors import ArtifactError, ContractError, SpecError
 from vxm_convert.precision import PrecisionPlan
 from vxm_convert.spec import ModelSpec
 
@@ -136,7 +136,10 @@ class GraphContract:
             raise ArtifactError(f"{path}: cannot read the contract ({reason}); expected it beside the model, as export wrote it") from exc
         except ValueError as exc:
             raise ContractError(f"{path}: not JSON ({exc}); export the model again") from exc
-        return cls.from_dict(data)
+        try:
+            return cls.from_dict(data)
+        except (ContractError, SpecError) as exc:
+            raise ContractError(f"{path}: {exc}") from exc
 
 
 def _tensor_from_dict(data: Dict[str, Any]) -> TensorSpec:

@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, Optional, Tuple
 import nibabel as nib
 import numpy as np
 
-from vxm_convert.artifacts import sidecar_path, write_json
+from vxm_convert.artifacts import write_sidecar
 from vxm_convert.errors import VolumeError
 from vxm_convert.nifti import INTENT_VECTOR, write_nifti
 
@@ -55,17 +55,25 @@ def lps_to_voxels(flow_lps: np.ndarray, fixed_affine: np.ndarray, moving_affine:
     return out
 
 
-def write_flow(path: Path, flow_vox: np.ndarray, fixed_affine: np.ndarray, details: Optional[Dict[str, Any]] = None) -> None:
+def write_flow(
+    path: Path,
+    flow_vox: np.ndarray,
+    fixed_affine: np.ndarray,
+    made_from: Optional[Dict[str, str]] = None,
+    toolchain: Optional[Dict[str, Any]] = None,
+    **details: Any,
+) -> None:
     """Write ``flow.nii.gz`` and its side-car ``flow.nii.gz.json``; both grids are the fixed grid.
 
     Parameters
     ----------
     flow_vox : ndarray, shape (X, Y, Z, 3) — displacement in voxels of the fixed grid.
-    details : dict — further entries of the side-car (toolchain, hashes).
+    made_from, toolchain : dict — as `vxm_convert.artifacts.write_sidecar` takes them; default: from nothing, no Ascend tool.
+    details — further entries of the side-car.
     """
     lps = voxels_to_lps(flow_vox, fixed_affine)
     write_nifti(path, lps[:, :, :, np.newaxis, :], fixed_affine, np.float32, intent=INTENT_VECTOR, intent_name="displacement")
-    write_json(sidecar_path(path), {**describe_flow(fixed_affine), **(details or {}), "file": Path(path).name})
+    write_sidecar(path, made_from or {}, toolchain or {"kind": "none"}, **describe_flow(fixed_affine), **details)
 
 
 def describe_flow(fixed_affine: np.ndarray) -> Dict[str, Any]:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proves offline that files are those their side-cars and contracts recorded. Reads only; repairs nothing."""
+"""Proves offline that files are those their side-cars, contracts and run.json recorded. Reads only; repairs nothing."""
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence, Set
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from vxm_convert.artifacts import sha256_of
 from vxm_convert.contract import CONTRACT_NAME, GraphContract
@@ -16,9 +16,13 @@ BROKEN = "BROKEN"
 OUTSIDE = "outside"
 UNPROVEN = "unproven"
 
+#: what om_runner writes beside its results: where the model, the atlas and the scans lay, with their hashes
+RUN_NAME = "run.json"
 #: role in a contract or side-car → the file of that role, in the same folder
 ROLE_FILES = {"frozen_pb": "frozen.pb", "onnx": "vxm.onnx", "om": "vxm.om"}
+_RECORDS = (CONTRACT_NAME, RUN_NAME)
 _ADVICE = "pass a folder that train, export or om_runner wrote"
+_CHANGED = "it was changed afterwards: make it again"
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Link:
 
     Parameters
     ----------
-    state : str — ok; BROKEN; outside: made from something that is not in the checked folders; unproven: nothing recorded to check.
+    state : str — ok; BROKEN; outside: made from something that is not in the checked folders; unproven: nothing recorded to check,
+        or the file it was made from is itself broken.
     subject : Path — the file it is about.
     text : str — what was found.
     """
@@ -37,8 +42,30 @@ class Link:
     text: str
 
 
+class _Known:
+    """Recorded hashes: which file carries each, and whether that file still has these bytes."""
+
+    def __init__(self) -> None:
+        self._files: Dict[str, Tuple[Path, bool]] = {}
+
+    def add(self, digest: str, link: Link) -> None:
+        """Remember the file of a checked link; one sound copy outweighs a broken one."""
+        if link.state == OK or (link.state == BROKEN and digest not in self._files):
+            self._files[digest] = (link.subject, link.state == OK)
+
+    def link(self, subject: Path, role: str, digest: str) -> Link:
+        """Whether what `subject` was made from is here and sound."""
+        source = f"was made from {role} {digest[:12]}"
+        if digest not in self._files:
+            return Link(OUTSIDE, subject, f"{source}, which is in none of the folders")
+        path, sound = self._files[digest]
+        if not sound:
+            return Link(UNPROVEN, subject, f"{source}, but {path} is no longer that file")
+        return Link(OK, subject, f"{source}, which is here: {path.name}")
+
+
 def verify_folders(folders: Sequence[Path]) -> List[Link]:
-    """Check every side-car and contract under the folders.
+    """Check every side-car, contract and run.json under the folders; of a run.json also the files it names elsewhere.
 
     Raises
     ------
@@ -47,16 +74,22 @@ def verify_folders(folders: Sequence[Path]) -> List[Link]:
     """
     documents = [path for folder in folders for path in _json_files(Path(folder))]
     loaded = {path: _load(path) for path in documents}
-    sidecars = {path: data for path, data in loaded.items() if _is_sidecar(data)}
+    sidecars = {path: data for path, data in sorted(loaded.items()) if path.name not in _RECORDS and _is_sidecar(data)}
     contracts = [path for path in documents if path.name == CONTRACT_NAME]
     if not sidecars and not contracts:
         names = ", ".join(str(f) for f in folders)
         raise ArtifactError(f"{names}: no side-car (<file>.json) and no {CONTRACT_NAME} there; {_ADVICE}")
-    links = [_check_file(path, data) for path, data in sorted(sidecars.items())]
-    known = {str(data["sha256"]) for data in sidecars.values()}
+    known = _Known()
+    links = []
+    for path, data in sidecars.items():
+        links.append(_check_file(path, data))
+        known.add(str(data["sha256"]), links[-1])
+    for path, data in loaded.items():
+        if path.name == RUN_NAME:
+            links += _check_run(path, data, known)
     for path in contracts:
         links += _check_contract(path, known)
-    for path, data in sorted(sidecars.items()):
+    for path, data in sidecars.items():
         links += _check_sources(path, data["made_from"], known)
     return links + [_unproven(path) for path, data in sorted(loaded.items()) if path not in sidecars and _describes_a_file(path, data)]
 
@@ -99,7 +132,41 @@ def _check_file(side: Path, data: Dict[str, Any]) -> Link:
     return _compare(subject, str(data["sha256"]), f"recorded in {side.name}")
 
 
-def _check_contract(path: Path, known: Set[str]) -> Iterator[Link]:
+def _check_run(path: Path, data: Any, known: _Known) -> Iterator[Link]:
+    """The files that a run read, wherever they lie. Only regular files are read, and nothing of them is shown but their hash."""
+    try:
+        sources = _run_sources(data)
+    except (KeyError, TypeError, AttributeError) as exc:
+        reason = data["damaged"] if isinstance(data, dict) and "damaged" in data else f"{type(exc).__name__}: {exc}"
+        yield Link(BROKEN, path, f"does not name model, atlas and inputs as a run does ({reason}); register again")
+        return
+    for role, name, digest in sources:
+        source = Path(name)
+        if not _is_file(source):
+            yield Link(OUTSIDE, path, f"the run read {role} {digest[:12]} from {source}, which is there no more")
+            continue
+        link = _compare(source, digest, f"recorded in {path.name} as {role}")
+        known.add(digest, link)
+        yield link
+
+
+def _run_sources(data: Any) -> List[Tuple[str, str, str]]:
+    """(role, absolute path, sha256) of the files that a run.json names."""
+    model, atlas = data["model"], data["atlas"]
+    found = [("om", model["path"], model["sha256"]), ("contract", model["contract"], model["contract_sha256"])]
+    found += [("atlas", atlas["path"], atlas["sha256"])] + [("moving", name, digest) for name, digest in sorted(data["inputs"].items())]
+    return [(role, str(name), str(digest)) for role, name, digest in found]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        # Python 3.7 raises for names that no file system can have; such a name comes from a damaged document.
+        return False
+
+
+def _check_contract(path: Path, known: _Known) -> Iterator[Link]:
     try:
         contract = GraphContract.load(path)
     except VxmError as exc:
@@ -108,36 +175,32 @@ def _check_contract(path: Path, known: Set[str]) -> Iterator[Link]:
     for role, digest in sorted(contract.hashes.items()):
         name = ROLE_FILES.get(role)
         if name is None:
-            yield _source_link(path, role, digest, known)
+            yield known.link(path, role, digest)
         elif not (path.parent / name).is_file():
             yield Link(BROKEN, path.parent / name, f"is gone, {path.name} names it as {role}")
         else:
             yield _compare(path.parent / name, digest, f"recorded in {path.name} as {role}")
 
 
-def _check_sources(side: Path, made_from: Dict[str, Any], known: Set[str]) -> Iterator[Link]:
+def _check_sources(side: Path, made_from: Dict[str, Any], known: _Known) -> Iterator[Link]:
     subject = side.parent / side.name[: -len(".json")]
     outside = []
-    for role, digest in sorted(made_from.items()):
+    for role, digest in sorted((role, str(digest)) for role, digest in made_from.items()):
         sibling = side.parent / ROLE_FILES.get(role, "")
         if role in ROLE_FILES and sibling.is_file():
-            yield _compare(sibling, str(digest), f"{subject.name} was made from it")
-        elif str(digest) in known:
-            yield _source_link(subject, role, str(digest), known)
+            yield _compare(sibling, digest, f"{subject.name} was made from it")
+            continue
+        link = known.link(subject, role, digest)
+        if link.state == OUTSIDE:
+            outside.append(f"{role} {digest[:12]}")
         else:
-            outside.append(f"{role} {str(digest)[:12]}")
+            yield link
     if outside:
         yield Link(OUTSIDE, subject, f"was also made from what is in none of the folders: {', '.join(outside)}")
-
-
-def _source_link(subject: Path, role: str, digest: str, known: Set[str]) -> Link:
-    if digest in known:
-        return Link(OK, subject, f"was made from {role} {digest[:12]}, which is here")
-    return Link(OUTSIDE, subject, f"was made from {role} {digest[:12]}, which is in none of the folders")
 
 
 def _compare(path: Path, expected: str, where: str) -> Link:
     got = sha256_of(path)
     if got == expected:
         return Link(OK, path, f"sha256 {got[:12]}, {where}")
-    return Link(BROKEN, path, f"sha256 is {got[:12]}, expected {expected[:12]}, {where}; it was changed afterwards: make it again")
+    return Link(BROKEN, path, f"sha256 is {got[:12]}, expected {expected[:12]}, {where}; {_CHANGED}")

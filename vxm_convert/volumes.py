@@ -103,7 +103,7 @@ def read_image(path: Path, expected_shape: Optional[Tuple[int, int, int]] = None
     VolumeError
         Unreadable or hostile file, not 3-D (trailing sides of 1 are dropped), or not `expected_shape`.
     """
-    path = Path(path)
+    path = _existing(path)
     if volume_suffix(path) == ".npz":
         with NpzReader(path) as archive:
             name = archive.first_of(NPZ_IMAGE_NAMES)
@@ -130,7 +130,7 @@ def read_labels(path: Path, expected_shape: Optional[Tuple[int, int, int]] = Non
     VolumeError
         As `read_image`, and for values that are not whole numbers.
     """
-    path = Path(path)
+    path = _existing(path)
     affine = None
     if volume_suffix(path) == ".npz":
         with NpzReader(path) as archive:
@@ -225,12 +225,17 @@ def spacing_mm(affine: np.ndarray) -> Tuple[float, float, float]:
     return tuple(float(s) for s in np.sqrt((np.asarray(affine, dtype=float)[:3, :3] ** 2).sum(axis=0)))
 
 
+def _existing(path: Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise VolumeError(f"{path}: no such file, expected a scan, atlas or segmentation; check the path")
+    return path
+
+
 def _open_nibabel(path: Path, expected: Optional[Tuple[int, int, int]]) -> Tuple[Any, Tuple[int, int, int]]:
     """A lazily opened image and its checked 3-D shape; no voxel is loaded yet."""
     if volume_suffix(path) is None:
         raise VolumeError(f"{path}: unknown kind of file, expected one of {', '.join(VOLUME_SUFFIXES)}")
-    if not path.is_file():
-        raise VolumeError(f"{path}: no such file")
     try:
         image = nib.load(str(path))
         dtype = np.dtype(image.get_data_dtype())

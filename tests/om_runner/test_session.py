@@ -16,6 +16,7 @@ from om_runner import __main__ as cli
 from om_runner import session
 from om_runner.batch import read_ahead
 from tests.om_runner import fakes
+from vxm_convert.artifacts import sha256_of
 from vxm_convert.errors import AclError, ArtifactError, VolumeError
 from vxm_convert.flowfile import read_flow
 from vxm_convert.volumes import network_affine
@@ -52,7 +53,7 @@ def bench(tmp_path, monkeypatch):
 def test_layout_tables_and_run_json(bench):
     assert bench.run() == 0
     made = sorted(p.relative_to(bench.out).as_posix() for p in bench.out.rglob("*") if p.is_file())
-    per_subject = ["flow.nii.gz", "flow.nii.gz.json", "moved.nii.gz", "moved_seg.nii.gz"]
+    per_subject = [name + side for name in ("flow.nii.gz", "moved.nii.gz", "moved_seg.nii.gz") for side in ("", ".json")]
     assert made == sorted([f"{s}/{f}" for s in "ab" for f in per_subject] + ["failures.tsv", "metrics.tsv", "run.json"])
     rows = bench.table("metrics.tsv")
     assert [r["subject"] for r in rows] == ["a", "b"]
@@ -78,6 +79,32 @@ def test_written_volumes_are_the_models_outputs_with_the_atlas_geometry(bench):
     np.testing.assert_allclose(flow, outputs["flow"][0], atol=1e-6)
     side = json.loads((bench.out / "a" / "flow.nii.gz.json").read_text(encoding="utf-8"))
     assert side["simulated"] is True and side["unit"] == "mm" and "fixed point + displacement" in side["direction"]
+
+
+def test_every_result_says_what_it_was_made_from(bench):
+    bench.run()
+    sources = {"om": bench.model.contract.hashes["om"], "moving": sha256_of(bench.inputs / "a.npz"), "atlas": sha256_of(bench.atlas)}
+    for name in ("moved.nii.gz", "flow.nii.gz", "moved_seg.nii.gz"):
+        side = json.loads((bench.out / "a" / (name + ".json")).read_text(encoding="utf-8"))
+        assert side["made_from"] == sources and side["sha256"] == sha256_of(bench.out / "a" / name)
+        assert side["file"] == name and side["toolchain"]["kind"] == "simulator" and side["simulated"] is True
+        assert side["subject"] == "a" and side["precision"] == "balanced"
+
+
+def test_a_segmentation_of_its_own_is_a_source_of_the_moved_one_only(tmp_path, monkeypatch):
+    bench = Bench(tmp_path, monkeypatch)
+    scan = fakes.write_scan(bench.inputs / "a.npz", 1, with_seg=False)
+    seg = bench.inputs / "a_seg.npz"
+    np.savez_compressed(str(seg), seg=fakes.brain(1)[1])
+    assert bench.run() == 0
+    made_from = {
+        name: json.loads((bench.out / "a" / f"{name}.nii.gz.json").read_text(encoding="utf-8"))["made_from"]
+        for name in ("moved", "flow", "moved_seg")
+    }
+    assert made_from["moved_seg"]["moving_seg"] == sha256_of(seg)
+    assert "moving_seg" not in made_from["moved"] and "moving_seg" not in made_from["flow"]
+    run = json.loads((bench.out / "run.json").read_text(encoding="utf-8"))
+    assert run["inputs"] == {str(scan): sha256_of(scan), str(seg): sha256_of(seg)}
 
 
 def test_float_scan_in_0_1_keeps_its_scale(tmp_path, monkeypatch):
@@ -149,6 +176,24 @@ def test_a_failing_device_stops_the_run_but_keeps_what_is_done(bench, monkeypatc
         bench.run()
     assert [r["subject"] for r in bench.table("metrics.tsv")] == ["a"]
     assert [(f["subject"], f["stage"]) for f in bench.table("failures.tsv")] == [("b", "run")]
+
+
+@pytest.mark.parametrize("registered_before", [False, True])
+def test_a_device_that_refuses_the_model_changes_nothing(bench, monkeypatch, registered_before):
+    if registered_before:
+        bench.run()
+        (bench.out / "precision").mkdir()
+        (bench.out / "precision" / "report.json").write_text("{}", encoding="utf-8")
+    before = {p: p.read_bytes() for p in bench.out.rglob("*") if p.is_file()}
+
+    def refuse():
+        raise AclError("acl.mdl.load_from_file returned 145000", "acl.mdl.load_from_file", 145000)
+
+    monkeypatch.setattr(bench.runtime, "_open", refuse)
+    with pytest.raises(AclError):
+        bench.run()
+    assert bench.out.exists() == registered_before
+    assert {p: p.read_bytes() for p in bench.out.rglob("*") if p.is_file()} == before
 
 
 def test_nan_from_the_model_writes_nothing_for_that_scan(tmp_path, monkeypatch):
@@ -239,7 +284,7 @@ def test_a_missing_model_is_one_message(tmp_path, capsys):
 def test_every_option_tells_its_default():
     for action in cli.build_parser()._actions:
         if action.dest != "help":
-            assert "default" in action.help, action.option_strings
+            assert "default" in action.help or "required" in action.help, action.option_strings
 
 
 def test_the_bar_shows_on_a_terminal_only(bench, monkeypatch, capsys):

@@ -7,19 +7,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import List
+from typing import Dict, List
 
 import numpy as np
 import pytest
 
 import vxm_convert.doctor as doctor_module
 from vxm_convert.__main__ import main, simulator_exports
-from vxm_convert.artifacts import sha256_of, write_bytes, write_sidecar
+from vxm_convert.artifacts import sha256_of, write_bytes, write_json, write_sidecar
 from vxm_convert.contract import CONTRACT_NAME, GraphContract, TensorSpec
 from vxm_convert.doctor import FOUND, MISSING, Finding, can_register, examine, installed_version, summary
 from vxm_convert.precision import PLANS
 from vxm_convert.spec import ModelSpec
-from vxm_convert.verification import BROKEN, OK, OUTSIDE, UNPROVEN, verify_folders
+from vxm_convert.verification import BROKEN, OK, OUTSIDE, RUN_NAME, UNPROVEN, verify_folders
 
 NO_TOOLCHAIN = {"kind": "none"}
 
@@ -109,6 +109,77 @@ def test_several_folders_make_one_chain(chain: Path, tmp_path: Path) -> None:
     write_sidecar(chain / "frozen.pb", {"checkpoint": sha256_of(weights)}, NO_TOOLCHAIN)
     texts = [link.text for link in verify_folders([chain, weights.parent]) if link.subject.name == "frozen.pb" and link.state == OK]
     assert any("which is here" in text for text in texts)
+
+
+ROLES = ("om", "atlas", "moving", "result")
+
+
+@pytest.fixture
+def run(chain: Path, tmp_path: Path) -> Dict[str, Path]:
+    """A registration with the model of `chain`: run.json, one result, and where each file of its chain lies."""
+    files = {"om": chain / "vxm.om", "atlas": tmp_path / "data" / "atlas.npz", "moving": tmp_path / "data" / "scan.npz",
+             "result": tmp_path / "out" / "scan" / "moved.nii.gz"}
+    for role in ROLES[1:]:
+        write_bytes(files[role], role.encode())
+    digests = {role: sha256_of(path) for role, path in files.items()}
+    write_sidecar(files["result"], {role: digests[role] for role in ROLES[:3]}, NO_TOOLCHAIN)
+    contract = chain / CONTRACT_NAME
+    write_json(tmp_path / "out" / RUN_NAME, {
+        "model": {"path": str(files["om"]), "sha256": digests["om"], "contract": str(contract), "contract_sha256": sha256_of(contract)},
+        "atlas": {"path": str(files["atlas"]), "sha256": digests["atlas"]}, "inputs": {str(files["moving"]): digests["moving"]},
+    })
+    return files
+
+
+def test_the_output_folder_alone_proves_model_to_result(run: Dict[str, Path], tmp_path: Path) -> None:
+    links = verify_folders([tmp_path / "out"])
+    assert {link.state for link in links} == {OK}
+    proved = [link.text for link in links if link.subject == run["result"] and "was made from" in link.text]
+    assert [text.split()[3] for text in proved] == ["atlas", "moving", "om"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_one_changed_byte_anywhere_is_named(run: Dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture, role: str) -> None:
+    data = bytearray(run[role].read_bytes())
+    data[len(data) // 2] ^= 1
+    run[role].write_bytes(bytes(data))
+    assert main(["verify", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("error: ") == 1 and str(run[role]) in captured.err
+    unproven = [link.text for link in verify_folders([tmp_path / "out"]) if link.state == UNPROVEN]
+    assert len(unproven) == (role != "result") and all(f"was made from {role}" in text for text in unproven)
+
+
+@pytest.mark.parametrize("role", ROLES[:3])
+def test_a_source_that_is_gone_is_outside_not_broken(run: Dict[str, Path], tmp_path: Path, role: str) -> None:
+    run[role].unlink()
+    links = verify_folders([tmp_path / "out"])
+    assert not [link for link in links if link.state == BROKEN]
+    assert [link.subject for link in links if link.state == OUTSIDE] == [tmp_path / "out" / RUN_NAME, run["result"]]
+
+
+def test_a_copy_in_another_folder_outweighs_a_broken_source(run: Dict[str, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "backup" / "vxm.om"
+    write_bytes(copy, run["om"].read_bytes())
+    write_sidecar(copy, {}, NO_TOOLCHAIN)
+    run["om"].write_bytes(b"other")
+    states = {link.state for link in verify_folders([tmp_path / "out", copy.parent]) if link.subject == run["result"]}
+    assert states == {OK}
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"model": {}, "atlas": {}, "inputs": {}}', '{"model": 1, "atlas": 2, "inputs": 3}'])
+def test_a_damaged_run_is_named(run: Dict[str, Path], tmp_path: Path, text: str) -> None:
+    (tmp_path / "out" / RUN_NAME).write_text(text)
+    links = [link for link in verify_folders([tmp_path / "out"]) if link.state == BROKEN]
+    assert [link.subject.name for link in links] == [RUN_NAME] and "register again" in links[0].text
+
+
+def test_a_run_naming_what_no_file_can_be_called(run: Dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "out" / RUN_NAME
+    data = json.loads(path.read_text())
+    data["inputs"] = {"a\0b": "0" * 64, "x" * 5000: "1" * 64, str(tmp_path): "2" * 64}
+    path.write_text(json.dumps(data))
+    assert len([link for link in verify_folders([tmp_path / "out"]) if link.state == OUTSIDE and link.subject == path]) == 3
 
 
 def test_a_folder_without_proof_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

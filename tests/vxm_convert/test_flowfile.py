@@ -62,7 +62,7 @@ def test_the_formula_point_by_point():
 def test_the_file(tmp_path, name):
     affine, flow = AFFINES[name], smooth_flow()
     path = tmp_path / "flow.nii.gz"
-    write_flow(path, flow, affine, {"toolchain": {"kind": "simulator"}})
+    write_flow(path, flow, affine, toolchain={"kind": "simulator"})
     image = nib.load(str(path))
     header = image.header
     assert image.shape == SHAPE + (1, 3) and image.get_data_dtype() == np.float32

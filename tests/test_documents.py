@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documents check themselves: links, pictures, commands and their options, and the tables that restate what the code says."""
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Dict, Iterator, List, Set, Tuple
+
+import pytest
+
+from om_runner.tables import FailureRow, MetricsRow
+from tests.test_repository import make_targets
+from vxm_convert.formats.ge_ir import DTYPE_NUMBERS
+from vxm_convert.formats.om import HEADER, PARTITION_NAMES
+from vxm_convert.precision import PLANS
+
+DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/architecture.md", "docs/precision.md", "docs/formats.md", "docs/ascend.md")
+#: modules with a command line; sub-commands have a parser of their own
+COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture")
+SUBCOMMANDS = ("doctor", "inspect", "verify", "phantom", "sim")
+MAX_PICTURE_BYTES = 150_000
+NOT_OURS = {"pytest", "pip", "venv"}
+
+
+def read(project_root: Path, name: str) -> str:
+    return (project_root / name).read_text(encoding="utf-8")
+
+
+def code_of(text: str) -> str:
+    """What is set as code: fenced and indented lines, and spans between backticks, which may break over two lines."""
+    fenced = re.findall(r"^```\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^```\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"^    (\S.*)$", rest, flags=re.MULTILINE)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", rest)]
+    return "\n".join(fenced + indented + spans)
+
+
+def help_of(module: str, *words: str) -> str:
+    """The help text of a command, as a user sees it."""
+    name = module if module.startswith("scripts.") else module + ".__main__"
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), pytest.raises(SystemExit) as ended:
+        importlib.import_module(name).build_parser().parse_args(list(words) + ["--help"])
+    assert ended.value.code == 0
+    return text.getvalue()
+
+
+def options_in(text: str) -> Set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*(?![\w-])", text))
+
+
+def commands_in(code: str) -> Iterator[Tuple[str, str]]:
+    """(module, rest of the line) of every ``python -m``."""
+    for module, rest in re.findall(r"python -m ([a-z_.]+)([^\n)]*)", code):
+        if module not in NOT_OURS:
+            yield module, rest
+
+
+def anchors(text: str) -> Set[str]:
+    """Anchors of the headings, as forges make them."""
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+def first_column(text: str, heading: str) -> List[str]:
+    """Code spans in the first column of the first table behind a piece of text."""
+    table = re.search(r"(?:^\|.*\n)+", text[text.index(heading):], flags=re.MULTILINE).group(0)
+    return [name for line in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", line.split("|")[1])]
+
+
+def test_the_list_of_documents_is_complete(project_root: Path) -> None:
+    assert {f"docs/{path.name}" for path in (project_root / "docs").glob("*.md")} <= set(DOCUMENTS)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_resolve(project_root: Path, name: str) -> None:
+    document = project_root / name
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^):]*))?\)", read(project_root, name)):
+        path = document.parent / target if target else document
+        assert path.exists(), f"{name}: {target}"
+        assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{name}: {target}#{anchor}"
+
+
+def test_pictures_are_small_and_say_how_they_were_made(project_root: Path) -> None:
+    readme = read(project_root, "README.md")
+    shown = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", readme)
+    files = {str(p.relative_to(project_root)) for p in (project_root / "docs" / "pictures").iterdir()}
+    assert {target for _, target in shown} == files
+    for words, target in shown:
+        data = (project_root / target).read_bytes()
+        assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) <= MAX_PICTURE_BYTES, target
+        assert len(words) > 20, f"{target}: no description for those who cannot see it"
+        caption = readme[readme.index(target):].split("\n\n")[1]
+        assert "python -m scripts.picture" in caption
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_exist(project_root: Path, name: str) -> None:
+    code = code_of(read(project_root, name))
+    targets = make_targets(read(project_root, "Makefile"))
+    used = set(re.findall(r"^make ([a-z][a-z-]*)", code, flags=re.MULTILINE))
+    assert used <= targets
+    for module, rest in commands_in(code):
+        assert module in COMMANDS, f"{name}: python -m {module}"
+        words = rest.split()
+        sub = [word for word in words[:1] if word in SUBCOMMANDS]
+        assert options_in(rest) <= options_in(help_of(module, *sub)), f"{name}: python -m {module}{rest}"
+
+
+def test_readme_covers_every_target_and_command(project_root: Path) -> None:
+    code = code_of(read(project_root, "README.md"))
+    assert make_targets(read(project_root, "Makefile")) <= set(re.findall(r"^make ([a-z][a-z-]*)", code, flags=re.MULTILINE))
+    assert {module for module, _ in commands_in(code)} == set(COMMANDS)
+    assert {rest.split()[0] for module, rest in commands_in(code) if module == "vxm_convert"} == set(SUBCOMMANDS)
+
+
+def test_every_option_in_the_readme_is_one_of_ours(project_root: Path) -> None:
+    known: Set[str] = set()
+    for module in COMMANDS:
+        known |= options_in(help_of(module))
+    for sub in SUBCOMMANDS:
+        known |= options_in(help_of("vxm_convert", sub))
+    found = options_in(code_of(read(project_root, "README.md")))
+    assert found and found <= known
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_make_variables_exist(project_root: Path, name: str) -> None:
+    known = set(re.findall(r"^([A-Z_0-9]+)\s*\?=", read(project_root, "Makefile"), flags=re.MULTILINE)) | {"PYTHON37", "PYTHON_CURRENT"}
+    lines = [line for line in code_of(read(project_root, name)).splitlines() if re.match(r"make |[A-Z_0-9]+=", line)]
+    used = {variable for line in lines for variable in re.findall(r"\b([A-Z][A-Z_0-9]*)=", line)}
+    assert {variable for variable in used if not variable.startswith("VXM_")} <= known
+
+
+def test_environment_variables_are_listed(project_root: Path) -> None:
+    sources = [p for folder in ("vxm_convert", "train", "export", "om_runner") for p in (project_root / folder).rglob("*.py")]
+    used = {v for p in sources for v in re.findall(r"\bVXM_[A-Z_]+\b", p.read_text(encoding="utf-8"))}
+    # Set by `sim env` for its own shim; nobody else sets it.
+    used.discard("VXM_SIM_PYTHON")
+    assert used == set(first_column(read(project_root, "docs/architecture.md"), "## The toolchain seam"))
+
+
+def test_files_named_in_the_architecture_exist(project_root: Path) -> None:
+    text = read(project_root, "docs/architecture.md") + read(project_root, "docs/precision.md")
+    named = {span.split(":")[0] for span in re.findall(r"`((?:vxm_convert|export|train|om_runner|tests|sim)/[\w./:]+)`", text)}
+    places = {path: project_root / ("vxm_convert/" + path if path.startswith("sim/") else path) for path in named}
+    assert len(named) > 15 and not [path for path, place in places.items() if not place.exists()]
+
+
+def test_exit_codes_and_presets_are_in_the_readme(project_root: Path) -> None:
+    text = read(project_root, "README.md")
+    assert re.findall(r"\*\*([0-9])\*\*", text) == ["0", "1", "2", "3"]
+    assert first_column(text, "| `PRECISION=`") == sorted(PLANS, key=list(PLANS).index)
+
+
+def test_the_header_table_is_that_of_the_code(project_root: Path) -> None:
+    written: Dict[int, int] = {}
+    for offsets, sizes in re.findall(r"^\| (\d[\d, ]*) \| (\d[\d, ]*) \|", read(project_root, "docs/formats.md"), flags=re.MULTILINE):
+        written.update(zip(map(int, offsets.split(",")), map(int, sizes.split(","))))
+    assert written == {HEADER.fields[name][1]: HEADER.fields[name][0].itemsize for name in HEADER.names}
+
+
+def test_numbers_of_the_om_format_are_those_of_the_code(project_root: Path) -> None:
+    text = read(project_root, "docs/formats.md")
+    partitions = re.findall(r"\b(\d+)(?: \| | )([A-Z_]{5,})\b", text)
+    assert len(partitions) >= 6
+    assert all(PARTITION_NAMES[int(number)] == name for number, name in partitions)
+    types = dict(re.findall(r"\b(\d+)\s+((?:u?int|float)\d+|bool)\b", text[text.index("Data types:"):]))
+    assert {name: int(number) for number, name in types.items()} == DTYPE_NUMBERS
+
+
+def test_columns_of_the_tables_are_those_of_the_code(project_root: Path) -> None:
+    text = read(project_root, "docs/formats.md")
+    assert sorted(first_column(text, "**metrics.tsv**")) == sorted(f.name for f in fields(MetricsRow))
+    failures = re.search(r"\*\*failures.tsv\*\*: (.*?)\*\*run.json", text, flags=re.DOTALL).group(1)
+    assert set(f.name for f in fields(FailureRow)) <= set(re.findall(r"`(\w+)`", failures))

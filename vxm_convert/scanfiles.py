@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files of a folder are scans, which are segmentations, and which belongs to which; by name, nothing is opened.
+
+A file is a segmentation when its name without suffix is ``seg``, ``aseg``, ``dseg``, ``label`` or ``labels``, or ends in one of
+these after ``_``, ``-``, ``.`` or ``+`` (``aparc+aseg.mgz``), or is the name of a scan beside it with ``brain`` or ``norm``
+replaced by ``seg`` or ``aseg``. The segmentation of a scan NAME is ``NAME_seg`` and so on, or that replaced name; an .npz may
+hold its own as the array ``seg``. Folders are never searched below their first level.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Dict, List, Optional, Set, Tuple
+
+from vxm_convert.artifacts import sha256_of
+from vxm_convert.errors import VolumeError
+from vxm_convert.volumes import volume_suffix
+
+LOG = logging.getLogger(__name__)
+
+_SEG_WORDS = ("seg", "aseg", "dseg", "labels", "label")
+_SEG_NAME = re.compile(rf"(?:^|[_.\-+])(?:{'|'.join(_SEG_WORDS)})$", re.IGNORECASE)
+_SEG_ENDINGS = tuple(mark + word for mark in "_-." for word in _SEG_WORDS)
+_SEG_REPLACEMENTS = (("brain", "seg"), ("brain", "aseg"), ("norm", "seg"), ("norm", "aseg"))
+
+
+def scan_files(folder: Path, atlas: Path) -> List[Path]:
+    """The scans of a folder in name order, without hidden files, segmentations and the atlas itself (its skipping is logged).
+
+    Parameters
+    ----------
+    folder : Path — an existing folder.
+    atlas : Path — the fixed image, inside the folder or elsewhere.
+
+    Raises
+    ------
+    VolumeError
+        When the folder cannot be listed.
+    """
+    files = _volume_files(folder)
+    segmentations = _segmentations(files)
+    scans = []
+    for path in files:
+        if path in segmentations:
+            continue
+        if _same_bytes(path, Path(atlas)):
+            LOG.info("%s: this is the atlas itself, skipped", path)
+            continue
+        scans.append(path)
+    return scans
+
+
+def find_segmentation(path: Path) -> Optional[Path]:
+    """The segmentation file beside a scan, or None; raises VolumeError when its folder cannot be listed."""
+    by_stem: Dict[str, Path] = {}
+    for other in _volume_files(path.parent):
+        if other != path:
+            by_stem.setdefault(volume_stem(other), other)
+    return next((by_stem[stem] for stem in _seg_stems(volume_stem(path)) if stem in by_stem), None)
+
+
+def volume_stem(path: Path) -> str:
+    """The name of a volume file without its suffix (``.nii.gz`` counts as one); the whole name of any other file."""
+    suffix = volume_suffix(path)
+    return path.name[: -len(suffix)] if suffix else path.name
+
+
+def _volume_files(folder: Path) -> List[Path]:
+    try:
+        return sorted(p for p in Path(folder).iterdir() if not p.name.startswith(".") and volume_suffix(p) and p.is_file())
+    except OSError as exc:
+        raise VolumeError(f"{folder}: cannot list this folder ({exc.strerror}); check its permissions") from exc
+
+
+def _segmentations(files: List[Path]) -> Set[Path]:
+    stems = {volume_stem(path) for path in files}
+    named_after = {seg for stem in stems for seg in _seg_stems(stem) if seg in stems}
+    return {path for path in files if volume_stem(path) in named_after or _SEG_NAME.search(volume_stem(path))}
+
+
+def _seg_stems(stem: str) -> Tuple[str, ...]:
+    replaced = tuple(stem.replace(image, seg) for image, seg in _SEG_REPLACEMENTS if image in stem)
+    return tuple(stem + ending for ending in _SEG_ENDINGS) + replaced
+
+
+def _same_bytes(path: Path, other: Path) -> bool:
+    if not other.is_file() or path.stat().st_size != other.stat().st_size:
+        return False
+    return path.samefile(other) or sha256_of(path) == sha256_of(other)
