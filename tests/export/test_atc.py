@@ -47,7 +47,7 @@ def assert_nothing_made(folder):
 def test_arguments_come_from_the_contract(contract):
     assert build_arguments(contract) == [
         "--model=frozen.pb", "--framework=3", "--output=vxm", "--soc_version=Ascend910A",
-        "--input_shape=moving:1,16,16,32,1;fixed:1,16,16,32,1", "--out_nodes=moved:0;flow_field:0", "--precision_mode=allow_fp32_to_fp16",
+        "--input_shape=moving:1,16,16,32,1;fixed:1,16,16,32,1", "--out_nodes=moved:0;flow_field:0", "--precision_mode=force_fp16",
     ]
 
 

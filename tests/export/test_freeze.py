@@ -30,7 +30,7 @@ from export.freeze import freeze, write_pb
 from export.restore import load_weights
 from vxm_convert.precision import PLANS
 from vxm_convert.spec import ModelSpec
-contract = build_contract(ModelSpec("vm2", (16, 16, 32)), PLANS["balanced"], "Ascend910A")
+contract = build_contract(ModelSpec("vm2", (16, 16, 32)), PLANS["fast"], "Ascend910A")
 write_pb(freeze(contract, load_weights(find_checkpoint(Path(sys.argv[1])), contract.model)), Path(sys.argv[2]))
 """
 

@@ -2,14 +2,11 @@
 """Parity checkpoint graph ↔ frozen.pb ↔ ONNX: passes for the same network, and notices when it is not."""
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from vxm_convert.artifacts import sha256_of
 from vxm_convert.errors import PrecisionError, ToolchainError
-from vxm_convert.precision import PLANS
 from vxm_convert.spec import ModelSpec
 
 pytest.importorskip("tensorflow")
@@ -18,12 +15,6 @@ pytestmark = pytest.mark.tf
 from export import freeze, onnx_model, parity  # noqa: E402
 
 NAMES = ("one", "other")
-
-
-@pytest.fixture(scope="module")
-def contract(contract):
-    """A plan that leaves the weights whole: both sides then run the same sums."""
-    return replace(contract, precision=PLANS["fast"])
 
 
 @pytest.fixture(scope="module")
