@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m export``: one checkpoint to frozen.pb, vxm.onnx, vxm.om and their contract."""
+"""``python -m export``: one checkpoint to frozen.pb, vxm.onnx, vxm.om and their contract; ``preflight`` checks a pb alone."""
 from __future__ import annotations
 
 import argparse
@@ -16,7 +16,10 @@ from export.checkpoints import find_checkpoint
 from export.contracts import build_contract
 from export.h5_weights import INDEXINGS
 from export.pipeline import ONNX_NAME, PARITY_NAME, ExportRequest, export_model
+from export.preflight import JSON_NAME
+from export.preflight.command import main as preflight_main
 from vxm_convert import cliargs
+from vxm_convert.cann_versions import too_old_for
 from vxm_convert.contract import CONTRACT_NAME, GraphContract
 from vxm_convert.errors import EXIT_OK, SpecError
 from vxm_convert.precision import PLANS
@@ -28,6 +31,7 @@ _PROG = "export"
 DEFAULT_SOC = "Ascend910A"
 _SUMMARY = (
     ("frozen graph", PB_NAME), ("ONNX", ONNX_NAME), ("offline model", OM_NAME), ("contract", CONTRACT_NAME), ("parity", PARITY_NAME),
+    ("preflight", JSON_NAME),
 )
 
 
@@ -36,7 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export",
         description="Turn a VoxelMorph checkpoint into an offline model for the Ascend 910, with its contract and proofs of parity.",
-        epilog="exit codes: 0 done, 1 something to fix (one message), 2 usage, 3 an artefact does not compute what the checkpoint computes",
+        epilog="`python -m export preflight --help`: check a frozen graph that is already there. Exit codes: 0 done, "
+               "1 something to fix (one message), 2 usage, 3 an artefact does not compute what the checkpoint computes",
     )
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -53,6 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     device = parser.add_argument_group("device")
     device.add_argument("--batch", default=1, type=int, metavar="N", help="pairs per run, fixed in the model (default: %(default)s)")
     device.add_argument("--soc-version", default=DEFAULT_SOC, metavar="SOC", help="chip, as ATC names it (default: %(default)s)")
+    device.add_argument(
+        "--preflight", default="stop", choices=("stop", "report"),
+        help="what errors of the check before ATC do: stop the export, or be reported only (default: %(default)s)",
+    )
     cliargs.add_precision_group(parser)
     cliargs.add_toolchain_group(parser)
     cliargs.add_common_group(parser)
@@ -61,7 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Parse, export, print where things are; returns the exit code."""
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["preflight"]:
+        return preflight_main(words[1:], DEFAULT_SOC)
+    args = build_parser().parse_args(words)
     cliargs.set_up_logging(args)
     with _stop_on_sigterm():
         return cliargs.run_main(lambda: _export(args), _PROG)
@@ -92,7 +104,7 @@ def _export(args: argparse.Namespace) -> int:
     toolchain = find_toolchain(args.toolchain)
     _log_toolchain(toolchain)
     contract = build_contract(spec, PLANS[args.precision], args.soc_version)
-    done = export_model(ExportRequest(contract, files, args.h5_indexing, toolchain, args.out, not args.skip_onnx))
+    done = export_model(ExportRequest(contract, files, args.h5_indexing, toolchain, args.out, not args.skip_onnx, args.preflight == "stop"))
     _print_summary(args.out, done, toolchain)
     return EXIT_OK
 
@@ -107,6 +119,9 @@ def _log_toolchain(toolchain: Toolchain) -> None:
         _LOG.warning("SIMULATED toolchain %s: the offline model will run on no device, only in the simulated runtime", toolchain.version)
     else:
         _LOG.info("CANN %s at %s", toolchain.version, toolchain.root)
+        for need in too_old_for(toolchain.version, sys.version_info[:2]):
+            if need.what == "export":
+                _LOG.warning("CANN %s is older than %s, %s", toolchain.version, need.minimum, need.why)
 
 
 def _print_summary(out: Path, contract: GraphContract, toolchain: Toolchain) -> None:

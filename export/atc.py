@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
-from export.atc_errors import explain, find_code, tail
+from export.atc_errors import diagnose, name_operators, tail
 from vxm_convert.artifacts import sha256_of, write_json, write_text
 from vxm_convert.contract import GraphContract, TensorSpec
 from vxm_convert.errors import ArtifactError, AtcError, ContractError, FormatError, ToolchainError
@@ -180,15 +180,16 @@ def _heartbeat() -> Iterator[None]:
 def _check_run(code: int, log: str, work: Path) -> Path:
     """The file ATC made, whatever it called it; raises AtcError unless exit code, last words and file agree on success."""
     made = sorted(work.glob(_STEM + ".om")) or sorted(work.glob(_STEM + "_*.om"))
-    error, message = find_code(log)
     if code == 0 and _FAILED_LINE not in log and len(made) == 1:
         return made[0]
     if code == 0 and _FAILED_LINE not in log:
         raise AtcError(f"ATC: ended without error but left {len(made)} offline models, expected 1; it said:\n{tail(log)}", None, log)
-    text = explain(error)
-    shown = f"{error}: {message}" if error else "no error code"
-    summary = f"ATC failed (exit code {code}), {shown}; cause: {text.cause}; do this: {text.next_step}"
-    raise AtcError(f"{summary}; its last words:\n{tail(log)}", error, log)
+    found = diagnose(log, code)
+    shown = f"{found.code}: {found.message}" if found.code else "no error code"
+    who = f"; operators: {name_operators(found.operators)}" if found.operators else ""
+    text = found.explanation
+    summary = f"ATC failed (exit code {code}), {shown}{who}; cause: {text.cause}; do this: {text.next_step}"
+    raise AtcError(f"{summary}; its last words:\n{tail(log)}", found.code, log)
 
 
 def _check_model(path: Path, contract: GraphContract, log: str) -> None:

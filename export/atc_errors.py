@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ATC's error codes mean for a user of this tool: cause and next step. Pure text work, runs nothing.
+"""What a failed ATC means for a user of this tool: cause and next step, from its codes, its output and how it ended.
+
+Pure text work, runs nothing.
 
 Codes and their occasions follow the open sources of ATC (ge: api/atc, error_manager; nn_engine); the words are ours.
 """
@@ -11,7 +13,15 @@ from typing import List, NamedTuple, Optional, Tuple
 _TAIL_LINES = 12
 # `[PID: 1] 2025-01-01 … Title(E10001): text` since CANN 7, `E10001: text` before; EZ3003 and the like name an engine.
 _CODE = re.compile(r"(?:^|[\s(])(E[A-Z0-9]\d{4})\)?\s*:\s*(.*)")
-_INNER = "E19999"
+# E19999, EZ9999, EH9999 …: "inner error" of one component or another; whatever else is said tells more.
+# TBE raises its limits as a Python dictionary: ({'errCode': 'E60038', …},).
+_RAISED = re.compile(r"errCode'?\s*:\s*'(E[69]\d{4})'(.*)")
+_INNER_CODE = re.compile(r"E[A-Z1]9999")
+_FIRST_SIGNAL = 128
+_ATC_FAILED = 255
+# The two wordings in which compilers of all ages name an operator: `Op [x, optype [T]]` and `for [x], optype [T]`.
+_OPERATORS = re.compile(r"\[([\w./:-]+)\s*,\s*optype\s*\[([\w.:]+)\]\]|\[([\w./:-]+)\],\s*optype\s*\[([\w.:]+)\]", re.IGNORECASE)
+_MAX_NAMED = 5
 
 
 class Explanation(NamedTuple):
@@ -55,6 +65,34 @@ _MEMORY = Explanation(
 _LIMIT = Explanation("an operator is outside the limits of the chip", "use a smaller --shape or --batch")
 _DYNAMIC = Explanation("options for dynamic shapes contradict each other", "this tool exports static shapes only: leave such options out")
 _REQUIRED = Explanation("ATC misses an argument it needs", "report it: this command line was built by vxm_convert")
+_MODEL = Explanation(
+    "the graph file is damaged, not frozen, or not what ATC's parser takes",
+    "export again; for a graph of your own, `python -m export preflight --pb FILE` says what is wrong with it",
+)
+_ENVIRONMENT = Explanation(
+    "an environment variable that CANN needs is missing or wrong",
+    "source CANN's set_env.sh, or let this tool find CANN by itself: `python -m vxm_convert doctor`",
+)
+_DRIVER = Explanation(
+    "the driver, the device or its licence is not as CANN needs it",
+    "check `npu-smi info`, that driver and CANN versions belong together, and that your user is in the group HwHiAiUser",
+)
+_LIBRARY = Explanation(
+    "a library of CANN or of the driver cannot be loaded",
+    "check the installation: `python -m vxm_convert doctor`; a host without a device needs the driver's stubs (<arch>-linux/devlib)",
+)
+_DISK = Explanation(
+    "the disk is full or the folder may not be written", "free space, or choose another --out; kernels are cached in ~/atc_data",
+)
+_KILLED = Explanation(
+    "the operating system ended the compiler, most likely because memory ran out",
+    "free memory (`dmesg` names the victim), set TE_PARALLEL_COMPILER=1, or use a smaller --batch; compile on a larger host",
+)
+_CRASHED = Explanation(
+    "the compiler crashed",
+    "look into ~/ascend/log, clear ~/atc_data and try again; if it stays, another CANN version is the way",
+)
+_STOPPED = Explanation("the compiler was told to stop", "run again; a batch system's time limit sends such signals")
 _UNKNOWN = Explanation(
     "ATC reports no cause of its own",
     "read the log; set ASCEND_SLOG_PRINT_TO_STDOUT=1 and run again for the compiler's own messages",
@@ -64,34 +102,98 @@ _BY_CODE = {
     "E10001": _VALUE, "E10002": _SHAPE, "E10003": _VALUE, "E10004": _VALUE, "E10005": _VALUE, "E10006": _VALUE, "E10007": _REQUIRED,
     "E10008": _REQUIRED, "E10009": _DYNAMIC, "E10010": _VALUE, "E10011": _SHAPE, "E10012": _DYNAMIC, "E10013": _VALUE, "E10014": _VALUE,
     "E10016": _NODE, "E10017": _NODE, "E10018": _DYNAMIC, "E10019": _DYNAMIC, "E10020": _DYNAMIC, "E10021": _PATH, "E10022": _PATH,
-    "E10032": _FILE, "E10041": _FILE, "E10047": _VALUE, "E10054": _REQUIRED, "E10055": _VALUE, "E10056": _VALUE, "E10501": _OPERATOR,
+    "E10032": _FILE, "E10041": _MODEL, "E10047": _VALUE, "E10054": _REQUIRED, "E10055": _VALUE, "E10056": _VALUE, "E10501": _OPERATOR,
     "E13010": _OPERATOR, "E19010": _OPERATOR, "E13022": _MEMORY, "E13023": _MEMORY, "E19022": _MEMORY, "E19023": _MEMORY,
-    "E12009": _NODE, "E12013": _OPERATOR, "E12029": _OPERATOR, "E14001": _COMPILE, "E20101": _SOC, "E20103": _SOC,
-    "E40001": _PYTHON, "E40020": _PYTHON, "E40021": _PYTHON, "EZ3002": _OPERATOR, "EZ3003": _OPERATOR, "EZ9010": _OPERATOR,
-    "EZ0501": _OPERATOR, _INNER: _UNKNOWN,
+    "E13009": _MODEL, "E19009": _MODEL, "E13015": _MEMORY, "E19015": _MEMORY, "E13026": _MODEL, "E19026": _MODEL,
+    "E12009": _NODE, "E12013": _MODEL, "E12029": _MODEL, "E14001": _COMPILE, "E20101": _SOC, "E20103": _SOC,
+    "E40001": _ENVIRONMENT, "E40020": _PYTHON, "E40021": _COMPILE, "EZ3002": _OPERATOR, "EZ3003": _OPERATOR, "EZ9010": _OPERATOR,
+    "EZ0501": _OPERATOR,
 }
 # For what the table does not name; the first prefix that fits counts.
 _BY_PREFIX = (
     ("E1003", _DYNAMIC), ("E1004", _DYNAMIC), ("E10", _VALUE), ("E12", _FILE), ("E13", _FILE), ("E19", _FILE), ("E14", _COMPILE),
     ("E2", _COMPILE), ("E4", _PYTHON), ("E6", _LIMIT), ("E9", _LIMIT), ("EZ", _OPERATOR),
+    ("EL", _DRIVER), ("EE", _DRIVER), ("EH", _DRIVER), ("EI", _DRIVER), ("EJ", _DRIVER), ("EK", _DRIVER),
 )
+# For output without a code, or with an inner error only; the first that is found counts.
+_BY_TEXT = tuple((re.compile(pattern, re.IGNORECASE), text) for pattern, text in (
+    (r"no space left on device|disk quota exceeded|read-only file system", _DISK),
+    (r"MemoryError|std::bad_alloc|cannot allocate memory|out of memory", _MEMORY),
+    (r"error while loading shared libraries|cannot open shared object file|undefined symbol", _LIBRARY),
+    (r"libascend_hal|drv(Device|Get)\w*|dcmi|driver version|licen[cs]e|/dev/davinci", _DRIVER),
+    (r"ModuleNotFoundError|ImportError|No module named|SyntaxError: |unsupported python", _PYTHON),
+    (r"tbe|te_fusion|Traceback \(most recent call last\):\s*\n\s*File ", _COMPILE),
+    (r"unknown command line flag|is missing its argument|Non-option parameter", _VALUE),
+))
+_KILL, _CRASHES = (9,), (4, 6, 7, 8, 11)
+
+
+class Diagnosis(NamedTuple):
+    """What is known of a failure: code or None, its message, cause and next step, operators it names."""
+
+    code: Optional[str]
+    message: str
+    explanation: Explanation
+    operators: Tuple[str, ...]
+
+
+def diagnose(log: str, exit_code: int) -> Diagnosis:
+    """Cause and next step of a failed run.
+
+    Parameters
+    ----------
+    log : str — everything that ATC printed.
+    exit_code : int — as `subprocess` gives it: negative for a signal; a shell's 128 + signal is understood too.
+    """
+    code, message = find_code(log)
+    operators = tuple(dict.fromkeys(f"{a or c} ({b or d})" for a, b, c, d in _OPERATORS.findall(log)))
+    if code is not None and not _INNER_CODE.fullmatch(code):
+        return Diagnosis(code, message, explain(code), operators)
+    by_text = next((text for pattern, text in _BY_TEXT if pattern.search(log)), None)
+    return Diagnosis(code, message, by_text or _by_signal(log, exit_code) or explain(code), operators)
+
+
+def _by_signal(log: str, exit_code: int) -> Optional[Explanation]:
+    number = -exit_code if exit_code < 0 else exit_code - _FIRST_SIGNAL if _FIRST_SIGNAL < exit_code < _ATC_FAILED else 0
+    if number in _KILL or re.search(r"^Killed\b", log, re.MULTILINE):
+        return _KILLED
+    if number in _CRASHES or "Segmentation fault" in log or "core dumped" in log:
+        return _CRASHED
+    return _STOPPED if number else None
 
 
 def explain(code: Optional[str]) -> Explanation:
-    """Cause and next step for a code; `_UNKNOWN` for none."""
-    if code is None:
+    """Cause and next step for a code; for none, or an inner error, that ATC says nothing."""
+    if code is None or _INNER_CODE.fullmatch(code):
         return _UNKNOWN
     if code in _BY_CODE:
         return _BY_CODE[code]
     return next((text for prefix, text in _BY_PREFIX if code.startswith(prefix)), _UNKNOWN)
 
 
+def knows(code: str) -> bool:
+    """Whether the tables have more for a code than that ATC says nothing."""
+    return explain(code) is not _UNKNOWN
+
+
 def find_code(log: str) -> Tuple[Optional[str], str]:
-    """The code that tells most and its message: the first one that is no inner error, else the first, else (None, "")."""
+    """The code that tells most and its message, else (None, "").
+
+    A limit that an operator's own code raised comes first, then the first code that is no inner error, then the first.
+    """
+    raised = _RAISED.search(log)
+    if raised:
+        return raised.group(1), raised.group(0).strip(" })(,\n")
     found: List[Tuple[str, str]] = [(m.group(1), m.group(2).strip()) for m in map(_CODE.search, log.splitlines()) if m]
     if not found:
         return None, ""
-    return next((entry for entry in found if entry[0] != _INNER), found[0])
+    return next((entry for entry in found if not _INNER_CODE.fullmatch(entry[0])), found[0])
+
+
+def name_operators(operators: Tuple[str, ...]) -> str:
+    """The first few, for a message."""
+    more = len(operators) - _MAX_NAMED
+    return ", ".join(operators[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def tail(log: str) -> str:

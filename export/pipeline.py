@@ -17,9 +17,10 @@ import numpy as np
 import vxm_convert
 from export.atc import KEEP_DTYPE_NAME, LOG_NAME, MANIFEST_NAME, OM_NAME, PB_NAME, compile_om
 from export.checkpoints import CheckpointFiles
+from export.preflight import CSV_NAME, JSON_NAME, run_preflight, table, write_reports
 from vxm_convert.artifacts import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
 from vxm_convert.contract import CONTRACT_NAME, GraphContract
-from vxm_convert.errors import ArtifactError, AtcError
+from vxm_convert.errors import ArtifactError, AtcError, ToolchainError
 from vxm_convert.report import report_head
 from vxm_convert.toolchain import Toolchain
 
@@ -30,9 +31,10 @@ Arrays = Dict[str, np.ndarray]
 ONNX_NAME = "vxm.onnx"
 PARITY_NAME = "parity.json"
 FAILED_LOG_NAME = "atc-failed.log"
+FAILED_PREFLIGHT_NAME = "preflight-failed.csv"
 _NO_TOOLCHAIN = {"kind": "none"}
 #: everything an export may write; what a run does not make anew is removed from an earlier one, so that a folder is of one piece
-_ARTEFACTS = (PB_NAME, ONNX_NAME, OM_NAME, PARITY_NAME, LOG_NAME, MANIFEST_NAME, KEEP_DTYPE_NAME)
+_ARTEFACTS = (PB_NAME, ONNX_NAME, OM_NAME, PARITY_NAME, LOG_NAME, MANIFEST_NAME, KEEP_DTYPE_NAME, CSV_NAME, JSON_NAME)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class ExportRequest:
     toolchain : Toolchain — who compiles.
     out : Path — folder for the artefacts.
     with_onnx : bool
+    strict_preflight : bool — stop when preflight finds errors.
     """
 
     contract: GraphContract
@@ -55,6 +58,7 @@ class ExportRequest:
     toolchain: Toolchain
     out: Path
     with_onnx: bool = True
+    strict_preflight: bool = True
 
 
 def export_model(request: ExportRequest) -> GraphContract:
@@ -67,7 +71,8 @@ def export_model(request: ExportRequest) -> GraphContract:
     Raises
     ------
     VxmError
-        As the step that failed says. After a failure of ATC its log is kept as ``atc-failed.log``.
+        As the step that failed says. After a failure of ATC its log is kept as ``atc-failed.log``, after errors of
+        preflight its table as ``preflight-failed.csv``.
     """
     with _staging(request.out) as stage:
         contract = _build(request, stage)
@@ -90,7 +95,10 @@ def _build(request: ExportRequest, stage: Path) -> GraphContract:
     hashes["frozen_pb"] = _describe(pb, made_from, _NO_TOOLCHAIN, h5_indexing=request.h5_indexing)
     contract.save(stage / CONTRACT_NAME)
 
-    _step(3, "parity of checkpoint and frozen.pb, two runs of the network")
+    _step(3, f"preflight of {PB_NAME} for {contract.soc_version}")
+    _preflight(request, stage)
+
+    _step(4, "parity of checkpoint and frozen.pb, two runs of the network")
     pair = parity.smooth_pair(contract.model)
     reference = parity.run_checkpoint_graph(contract, weights, pair)
     frozen = parity.run_pb(pb, contract, pair)
@@ -98,16 +106,16 @@ def _build(request: ExportRequest, stage: Path) -> GraphContract:
     rows = [parity.compare(kind, reference, frozen, ("checkpoint graph, TensorFlow", "frozen.pb, TensorFlow"))]
     tools = _tool_versions()
     if request.with_onnx:
-        _step(4, "ONNX: converting, checking and running")
+        _step(5, "ONNX: converting, checking and running")
         rows.append(_add_onnx(stage, pair, frozen, hashes, tools))
     else:
-        _step(4, "ONNX: skipped")
+        _step(5, "ONNX: skipped")
     head = report_head("export parity", _NO_TOOLCHAIN, False, contract.model.batch)
     write_json(stage / PARITY_NAME, {**head, "input": f"smooth random pair, seed {parity.PAIR_SEED}", "comparisons": rows})
     del pair, reference, frozen
 
     name = "the SIMULATED toolchain" if request.toolchain.simulated else "CANN"
-    _step(5, f"ATC of {name} {request.toolchain.version}: precision {contract.precision.name}, {contract.soc_version}")
+    _step(6, f"ATC of {name} {request.toolchain.version}: precision {contract.precision.name}, {contract.soc_version}")
     om = _compile(request, stage)
     details = {"precision": contract.precision.to_dict(), "soc_version": contract.soc_version}
     hashes["om"] = _describe(om, {"frozen_pb": hashes["frozen_pb"]}, request.toolchain.describe(), **details)
@@ -115,6 +123,27 @@ def _build(request: ExportRequest, stage: Path) -> GraphContract:
     contract = replace(contract, hashes=hashes, tools=tools)
     contract.save(stage / CONTRACT_NAME)
     return contract
+
+
+def _preflight(request: ExportRequest, stage: Path) -> None:
+    """Check the graph, write the reports, say what was found; raises ToolchainError for errors unless they are only reported."""
+    from export.preflight.shapes import tensorflow_shapes
+
+    contract, pb = request.contract, stage / PB_NAME
+    outputs = [tensor.tensor_name for tensor in contract.outputs]
+    result = run_preflight(pb, contract.soc_version, contract.precision, outputs, tensorflow_shapes(pb))
+    write_reports(result, stage, request.toolchain.describe())
+    for line in table(result):
+        _LOG.info("%s", line)
+    try:
+        result.check()
+    except ToolchainError as exc:
+        if not request.strict_preflight:
+            _LOG.warning("%s\n(--preflight report: ATC decides)", exc)
+            return
+        kept = request.out / FAILED_PREFLIGHT_NAME
+        os.replace(str(stage / CSV_NAME), str(kept))
+        raise ToolchainError(f"{exc}\n(the whole table: {kept}; --preflight report lets ATC decide)") from exc
 
 
 def _describe(path: Path, made_from: Dict[str, str], toolchain: Dict[str, Any], **details: Any) -> str:
@@ -153,7 +182,7 @@ def _tool_versions() -> Dict[str, str]:
 
 
 def _step(number: int, text: str) -> None:
-    _LOG.info("[%d/5] %s", number, text)
+    _LOG.info("[%d/6] %s", number, text)
 
 
 @contextmanager
@@ -175,6 +204,7 @@ def _publish(stage: Path, out: Path) -> None:
     try:
         _remove(out / CONTRACT_NAME)
         _remove(out / FAILED_LOG_NAME)
+        _remove(out / FAILED_PREFLIGHT_NAME)
         for name in _ARTEFACTS:
             for old in (out / name, sidecar_path(out / name)):
                 new = stage / old.name

@@ -25,7 +25,7 @@ FENCES = (
     Fence("vxm_convert.network", ("vxm_convert/network/", "train/", "export/", "om_runner/tf_reference.py")),
     Fence("npu_bridge", ("train/",)),
     Fence("tf2onnx", ("export/",)),
-    Fence("h5py", ("export/",)),
+    Fence("h5py", ("export/", "vxm_convert/inspection_weights.py")),
     Fence("acl", ("vxm_convert/toolchain.py",)),
     Fence("vxm_convert.sim", ("vxm_convert/sim/", "vxm_convert/toolchain.py", "vxm_convert/__main__.py")),
     Fence("openvino", ("vxm_convert/sim/", "export/")),

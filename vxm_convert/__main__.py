@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -24,15 +25,18 @@ def build_parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser(
         "doctor", help="what is installed, what is missing, what to do",
-        description="Looks at Python, packages, CANN and the simulator; installs nothing. Exit 1 if what every run needs is missing.",
+        description="Looks at Python, packages, CANN, driver, devices and the simulator; installs nothing. Exit 0 whatever is missing.",
     )
+    doctor.add_argument("--json", action="store_true", help="print the table as JSON (default: off)")
     doctor.set_defaults(run=_doctor)
 
     inspect = commands.add_parser(
-        "inspect", help="what a contract.json, .pb, .onnx or .om is",
-        description="Says what a contract.json, side-car, .pb, .onnx or .om is. Changes nothing.",
+        "inspect", help="what a file of the chain is: graph, model, weights, contract, side-car",
+        description="Says what a contract.json, side-car, .pb, .onnx, .om, .h5, dump file or TensorFlow checkpoint is. Changes nothing.",
     )
-    inspect.add_argument("file", type=Path, metavar="FILE", help="the file; its suffix says the kind")
+    inspect.add_argument("file", type=Path, metavar="FILE", help="the file, or a checkpoint's prefix; its suffix says the kind")
+    inspect.add_argument("--ops", action="store_true", help="list every operator or tensor, with dtypes and shape (default: off)")
+    inspect.add_argument("--json", action="store_true", help="print everything as JSON (default: off)")
     inspect.set_defaults(run=_inspect)
 
     verify = commands.add_parser(
@@ -74,19 +78,25 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from vxm_convert.doctor import can_register, examine, summary
+    from vxm_convert.doctor import examine, summary, to_dict
 
     rows = examine()
+    if args.json:
+        print(json.dumps(to_dict(rows), indent=2, sort_keys=True))
+        return EXIT_OK
     for row in rows:
         print(f"{row.subject:12s} {row.state:8s} {row.detail}")
     print("\n" + "\n".join(summary(rows)))
-    return EXIT_OK if can_register(rows) else EXIT_USER
+    return EXIT_OK
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from vxm_convert.inspection import describe_file
+    from vxm_convert.inspection import describe_file, inspect_file
 
-    print("\n".join(describe_file(args.file)))
+    if args.json:
+        print(json.dumps({"file": str(args.file), **inspect_file(args.file).to_dict()}, indent=2, sort_keys=True))
+    else:
+        print("\n".join(describe_file(args.file, args.ops)))
     return EXIT_OK
 
 

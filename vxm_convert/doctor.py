@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed here, what is missing, what to do. Looks and never installs; imports none of the packages it looks for."""
+"""What is installed here, what is missing, what to do. Looks and never installs; imports none of the packages it looks for.
+
+npu_bridge can end the process that imports it (its C++ side aborts), so a child process tries that.
+"""
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from vxm_convert import devices
+from vxm_convert.cann_versions import too_old_for
 from vxm_convert.errors import ToolchainError
 
 FOUND = "found"
 MISSING = "missing"
 TENSORFLOW_VERSION = "1.15"
+REPORT_SCHEMA = 1
+_PROBE_SECONDS = 120
 
 #: package → (module, what it is for); the ones that every run of om_runner needs come first
 _NEEDED: Dict[str, Tuple[str, str]] = {
@@ -38,14 +47,28 @@ class Finding:
     needed: bool = False
 
 
-def examine() -> List[Finding]:
-    """All findings, in the order of the table."""
+def examine(environ: Optional[Mapping[str, str]] = None, system: Path = Path("/")) -> List[Finding]:
+    """All findings, in the order of the table.
+
+    Parameters
+    ----------
+    environ : mapping or None — environment to look at; None is this process's.
+    system : Path — root of the file system, for driver and device files.
+    """
+    environ = os.environ if environ is None else environ
     rows = [_python()]
     rows += [_package(name, *entry, needed=True) for name, entry in _NEEDED.items()]
     rows += [_package(name, *entry) for name, entry in _ENGINES.items()]
     rows += [_tensorflow(), _npu_bridge()]
     rows += [_package(name, *entry) for name, entry in _EXPORT_ONLY.items()]
-    return rows + _toolchains()
+    return rows + _toolchains(environ) + _hardware(environ, system)
+
+
+def to_dict(rows: List[Finding]) -> Dict[str, Any]:
+    """The table and its conclusions for programs."""
+    stages = {line.split()[0]: line.split(None, 1)[1] for line in summary(rows)}
+    return {"schema": REPORT_SCHEMA, "kind": "doctor", "rows": [asdict(row) for row in rows], "stages": stages,
+            "can_register": can_register(rows)}
 
 
 def summary(rows: List[Finding]) -> List[str]:
@@ -59,7 +82,7 @@ def summary(rows: List[Finding]) -> List[str]:
     if not basics:
         runner = "no: packages are missing; run `make setup`"
     elif state["CANN"] and state["acl"]:
-        runner = "yes, through CANN's pyACL"
+        runner = "yes, through CANN's pyACL" + ("" if state.get("devices", True) else ", once a device can be reached")
     elif state["simulator"] and any(state[engine] for engine in _ENGINES):
         runner = "yes, on the simulated device"
     else:
@@ -118,33 +141,78 @@ def _tensorflow() -> Finding:
 def _npu_bridge() -> Finding:
     where = _module_path("npu_bridge")
     if where is None:
-        return Finding("npu_bridge", MISSING, "comes with CANN's tfplugin; without it training runs on the CPU")
+        return Finding("npu_bridge", MISSING, "comes with CANN's tfplugin (Python 3.7.5 to 3.7.11); without it training runs on the CPU")
+    command = [sys.executable, "-c", "import npu_bridge.npu_init"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_PROBE_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return Finding("npu_bridge", MISSING, f"{where}: importing it does not end ({exc}); check the driver with npu-smi info")
+    if done.returncode:
+        words = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
+        said = words[-1].strip() if words else "it said nothing"
+        advice = "source CANN's set_env.sh and the tfplugin's, and use the adapter that belongs to this CANN"
+        return Finding("npu_bridge", MISSING, f"{where}: cannot be imported (exit code {done.returncode}: {said}); {advice}")
     return Finding("npu_bridge", FOUND, where)
 
 
-def _toolchains() -> List[Finding]:
+def _toolchains(environ: Mapping[str, str]) -> List[Finding]:
     from vxm_convert.toolchain import find_toolchain
 
     rows = []
     for subject, choice in (("CANN", "cann"), ("simulator", "sim")):
         try:
-            toolchain = find_toolchain(choice)
+            toolchain = find_toolchain(choice, environ)
         except ToolchainError as exc:
             rows.append(Finding(subject, MISSING, str(exc)))
             if choice == "cann":
                 rows += [Finding("atc", MISSING, "part of CANN; the simulated one stands in"), Finding("acl", MISSING, _ACL_ADVICE)]
             continue
-        rows.append(Finding(subject, FOUND, toolchain.version))
         if choice == "cann":
-            rows += [Finding("atc", FOUND, " ".join(toolchain.atc_command)), _acl(toolchain)]
+            rows += [Finding("CANN", FOUND, _cann_detail(toolchain)), _atc(toolchain), _acl(toolchain)]
+        else:
+            rows.append(Finding(subject, FOUND, toolchain.version))
     return rows
+
+
+def _cann_detail(toolchain: Any) -> str:
+    needs = too_old_for(toolchain.version, sys.version_info[:2])
+    old = "".join(f"; {need.what} needs {need.minimum} or newer ({need.why})" for need in needs)
+    unsure = "; no version file tells which release" if toolchain.version == "unknown" else ""
+    return f"{toolchain.version} at {toolchain.root}{unsure}{old}"
+
+
+def _atc(toolchain: Any) -> Finding:
+    if not toolchain.atc_command:
+        return Finding("atc", MISSING, f"{toolchain.root} holds the runtime only; export on a machine with the toolkit, or --toolchain sim")
+    return Finding("atc", FOUND, " ".join(toolchain.atc_command))
 
 
 _ACL_ADVICE = "part of CANN (pyACL); source its set_env.sh, or let the simulated one stand in"
 
 
-def _acl(toolchain: object) -> Finding:
-    paths = toolchain.environment.get("PYTHONPATH", "").split(":") + sys.path
-    places = [Path(p) / name for p in paths if p for name in ("acl.so", "acl.py", "acl/__init__.py")]
-    found = next((p for p in places if p.is_file()), None)
+def _acl(toolchain: Any) -> Finding:
+    paths = list(toolchain.python_paths) + toolchain.environment.get("PYTHONPATH", "").split(":") + sys.path
+    folders = [Path(path) for path in paths if path]
+    found = next((p for folder in folders for p in [*folder.glob("acl*.so"), folder / "acl/__init__.py", folder / "acl.py"]
+                  if p.is_file() and "shims" not in p.parts), None)
     return Finding("acl", MISSING, _ACL_ADVICE) if found is None else Finding("acl", FOUND, str(found))
+
+
+def _hardware(environ: Mapping[str, str], system: Path) -> List[Finding]:
+    """Driver, then one row per device; what `npu-smi` is not there to say, the device nodes say."""
+    version = devices.driver_version(system)
+    rows = [Finding("driver", MISSING, "no driver/version.info; only om_runner on a device needs one: install it from the vendor's package")
+            if version is None else Finding("driver", FOUND, version)]
+    chips, absent = devices.device_nodes(system)
+    program = devices.find_npu_smi(environ, system)
+    if program is None:
+        nodes = f"; device nodes: {', '.join(chips)}" if chips else ""
+        advice = "it comes with the driver; in a container mount /usr/local/bin/npu-smi"
+        return rows + [Finding("devices", MISSING, f"no npu-smi: {advice}{nodes}")]
+    found, problem = devices.list_devices(program)
+    if not found:
+        return rows + [Finding("devices", MISSING, f"{program}: {problem}; check driver and firmware, and that your user is in HwHiAiUser")]
+    listed = [f"{d.number}: {d.name} ({d.health}, {d.memory_mb or '?'} MB), --soc-version {d.soc_version}" for d in found]
+    if chips and absent:
+        listed.append(f"/dev/{', /dev/'.join(absent)} missing: pass them to the container")
+    return rows + [Finding("devices", FOUND, "; ".join(listed))]

@@ -1,21 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says in a few lines what a file of the chain is: contract, side-car, frozen graph, ONNX, offline model. Changes nothing."""
+"""Says what a file of the chain is: which kind, what goes in and out, what made it. Changes nothing.
+
+How each kind is read is in `inspection_models` (graphs) and `inspection_weights` (checkpoints); this module owns the
+description that they fill, how it is shown, and the JSON files of the chain.
+"""
 from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from vxm_convert.artifacts import sidecar_path
 from vxm_convert.contract import CONTRACT_NAME, GraphContract, TensorSpec
-from vxm_convert.errors import ArtifactError, FormatError
+from vxm_convert.errors import ArtifactError, FormatError, VxmError
 
 MAX_JSON_BYTES = 64 << 20
-MAX_ONNX_BYTES = (1 << 31) - 1
+_SHOWN_HASH = 12
+_LABEL_WIDTH = 9
 
 
-def describe_file(path: Path) -> List[str]:
-    """Lines for the terminal.
+@dataclass(frozen=True)
+class OpLine:
+    """One operator: name, type, dtypes of its inputs and outputs (as stored), shapes of its outputs."""
+
+    name: str
+    type: str
+    inputs: Tuple[str, ...] = ()
+    outputs: Tuple[str, ...] = ()
+    shapes: Tuple[Tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Description:
+    """What there is to say about a file.
+
+    Parameters
+    ----------
+    kind : str — in words.
+    facts : tuple of (label, text) — in the order in which they are shown; a label may come several times.
+    ops : tuple of OpLine — operators or variables, in file order; empty where the kind has none.
+    noun : str — what `ops` are.
+    content : object — the data of a JSON file.
+    """
+
+    kind: str
+    facts: Tuple[Tuple[str, str], ...] = ()
+    ops: Tuple[OpLine, ...] = ()
+    noun: str = "operators"
+    content: Any = field(default=None)
+
+    def to_dict(self) -> Dict[str, Any]:
+        counts = Counter(op.type for op in self.ops)
+        return {**asdict(self), "facts": [list(fact) for fact in self.facts], "counts": dict(sorted(counts.items()))}
+
+
+def inspect_file(path: Path) -> Description:
+    """Read a file and describe it, its side-car included.
+
+    Parameters
+    ----------
+    path : Path — a file, or a checkpoint's prefix.
 
     Raises
     ------
@@ -25,12 +71,22 @@ def describe_file(path: Path) -> List[str]:
         The bytes are not what the name says.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ArtifactError(f"{path}: no such file; pass a contract.json, a .pb, .onnx or .om")
-    describe = _KINDS.get(path.suffix.lower())
-    if describe is None:
-        raise ArtifactError(f"{path}: got a {path.suffix or 'file without suffix'}, expected one of {', '.join(sorted(_KINDS))}")
-    return [f"{path}: {path.stat().st_size} bytes"] + describe(path)
+    target = _resolve(path)
+    description = _reader(target)(target)
+    return replace(description, facts=(("size", f"{target.stat().st_size} bytes"),) + description.facts + tuple(_sidecar_facts(target)))
+
+
+def describe_file(path: Path, with_ops: bool = False) -> List[str]:
+    """Lines for the terminal; `with_ops` lists every operator. Raises as `inspect_file`."""
+    found = inspect_file(path)
+    lines = [f"{path}: {found.kind}"] + [f"{label:{_LABEL_WIDTH}s} {text}" for label, text in found.facts]
+    if found.ops:
+        lines.append(f"{found.noun:{_LABEL_WIDTH}s} {len(found.ops)}: " + ", ".join(_per_type(found.ops)))
+    if with_ops:
+        lines += [_op_text(op) for op in found.ops]
+    if found.content is not None:
+        lines += json.dumps(found.content, indent=2, sort_keys=True, ensure_ascii=False).splitlines()
+    return lines
 
 
 def read_json(path: Path) -> Any:
@@ -47,82 +103,116 @@ def read_json(path: Path) -> Any:
         raise FormatError(f"{path}: not JSON ({exc})") from exc
 
 
-def _describe_json(path: Path) -> List[str]:
+def _resolve(path: Path) -> Path:
+    """The file itself; the index where a checkpoint's prefix was given."""
+    index = Path(str(path) + ".index")
+    if path.is_file():
+        return path
+    if index.is_file():
+        return index
+    raise ArtifactError(f"{path}: no such file; pass a contract.json, side-car, .pb, .onnx, .om, .h5, dump file or checkpoint prefix")
+
+
+def _reader(path: Path) -> Callable[[Path], Description]:
+    from vxm_convert import inspection_models as models
+    from vxm_convert import inspection_weights as weights
+    from vxm_convert.formats.dump import parse_dump_name
+
+    readers: Dict[str, Callable[[Path], Description]] = {
+        ".json": _describe_json, ".om": models.describe_om, ".pb": models.describe_pb, ".onnx": models.describe_onnx,
+        ".index": weights.describe_checkpoint, ".h5": weights.describe_h5, ".hdf5": weights.describe_h5,
+    }
+    if path.suffix.lower() in readers:
+        return readers[path.suffix.lower()]
+    try:
+        parse_dump_name(path.name)
+    except FormatError:
+        got = path.suffix or "file without suffix"
+        raise ArtifactError(f"{path}: got a {got}, expected one of {', '.join(sorted(readers))} or a dump file") from None
+    return models.describe_dump
+
+
+def _describe_json(path: Path) -> Description:
     if path.name == CONTRACT_NAME:
         return _describe_contract(GraphContract.load(path))
-    return json.dumps(read_json(path), indent=2, sort_keys=True, ensure_ascii=False).splitlines()
+    data = read_json(path)
+    if isinstance(data, dict) and {"file", "sha256", "made_from"} <= set(data):
+        return Description("side-car", (("file", str(data["file"])), *_provenance(path.parent, data)), content=data)
+    return Description("JSON", content=data)
 
 
-def _describe_contract(contract: GraphContract) -> List[str]:
+def _describe_contract(contract: GraphContract) -> Description:
     model, plan = contract.model, contract.precision
-    lines = [
-        "graph contract",
-        f"model     {model.variant}, {'x'.join(str(n) for n in model.volume_shape)} voxels, batch {model.batch}",
-        f"grid      {contract.grid.orientation}, {' x '.join(f'{s:g}' for s in contract.grid.spacing_mm)} mm",
-        f"intensity value / {contract.intensity.scale:g}: {contract.intensity.convention}",
-        f"precision {plan.name}: {plan.mode}, {len(plan.keep_dtype)} nodes kept in fp32",
-        f"device    {contract.soc_version}",
+    facts = [
+        ("model", f"{model.variant}, {'x'.join(str(n) for n in model.volume_shape)} voxels, batch {model.batch}"),
+        ("grid", f"{contract.grid.orientation}, {' x '.join(f'{s:g}' for s in contract.grid.spacing_mm)} mm"),
+        ("intensity", f"value / {contract.intensity.scale:g}: {contract.intensity.convention}"),
+        ("precision", f"{plan.name}: {plan.mode}, {len(plan.keep_dtype)} nodes kept in fp32"),
+        ("device", contract.soc_version),
     ]
-    lines += [_tensor_line("input", t) for t in contract.inputs] + [_tensor_line("output", t) for t in contract.outputs]
-    lines += [f"sha256    {role:12s} {digest}" for role, digest in sorted(contract.hashes.items())]
-    return lines + [f"tool      {tool:12s} {version}" for tool, version in sorted(contract.tools.items())]
+    facts += [("input", _tensor_text(t)) for t in contract.inputs] + [("output", _tensor_text(t)) for t in contract.outputs]
+    facts += [("sha256", f"{role:12s} {digest}") for role, digest in sorted(contract.hashes.items())]
+    facts += [("tool", f"{tool:12s} {version}") for tool, version in sorted(contract.tools.items())]
+    return Description("graph contract", tuple(facts))
 
 
-def _tensor_line(kind: str, spec: TensorSpec) -> str:
+def _tensor_text(spec: TensorSpec) -> str:
     what = f"{spec.tensor_name} {spec.dtype} {list(spec.shape)} {spec.layout}"
-    return f"{kind:9s} {spec.meaning:8s} {what}, {spec.unit} {spec.frame}".rstrip()
+    return f"{spec.meaning:8s} {what}, {spec.unit} {spec.frame}".rstrip()
 
 
-def _describe_om(path: Path) -> List[str]:
-    from vxm_convert.formats.om import read_om
-
-    model = read_om(path)
-    kind = "SIMULATED offline model (made by the simulated atc; no device will load it)" if model.simulated else "offline model"
-    lines = [kind, f"name      {model.name}", f"device    {model.soc_version}", f"weights   {len(model.weights)} bytes"]
-    lines += [f"attribute {key} = {_short(value)}" for key, value in sorted(model.attrs.items())]
-    return lines + _op_lines(op.type for op in model.graph)
-
-
-def _describe_pb(path: Path) -> List[str]:
-    from vxm_convert.formats.tf_graph import placeholders, read_graph
-
-    nodes = read_graph(path)
-    used = {name.split(":")[0].lstrip("^") for node in nodes for name in node.inputs}
-    lines = ["frozen TensorFlow graph"]
-    lines += [f"input     {name} {dtype} {list(shape or ())}" for name, (dtype, shape) in placeholders(nodes).items()]
-    lines += [f"output    {node.name}" for node in nodes if node.name not in used]
-    return lines + _op_lines(node.op for node in nodes)
-
-
-def _describe_onnx(path: Path) -> List[str]:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    if path.stat().st_size > MAX_ONNX_BYTES:
-        raise FormatError(f"{path}: larger than 2 GiB, expected a single-file ONNX model")
+def _sidecar_facts(path: Path) -> List[Tuple[str, str]]:
+    """What the side-car of a file says of its origin; a damaged side-car is said so, `verify` judges it."""
+    side = sidecar_path(path)
+    if not side.is_file() or path.suffix == ".json":
+        return []
     try:
-        model = onnx.load(str(path), load_external_data=False)
-    except DecodeError as exc:
-        raise FormatError(f"{path}: not an ONNX model ({exc}); export it again") from exc
-    if not model.graph.node:
-        raise FormatError(f"{path}: holds no ONNX graph; export it again")
-    opsets = ", ".join(f"{o.domain or 'ai.onnx'} {o.version}" for o in model.opset_import)
-    lines = ["ONNX model", f"opset     {opsets}", f"made by   {model.producer_name} {model.producer_version}".rstrip()]
-    for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
-        lines += [f"{kind:9s} {v.name} {[d.dim_value or d.dim_param for d in v.type.tensor_type.shape.dim]}" for v in values]
-    return lines + _op_lines(node.op_type for node in model.graph.node)
+        return _provenance(path.parent, read_json(side))
+    except VxmError as exc:
+        return [("side-car", f"cannot be read: {exc}")]
 
 
-def _op_lines(ops: Iterable[str]) -> List[str]:
-    counts = Counter(ops)
-    return [f"operators {sum(counts.values())}: " + ", ".join(f"{op} {n}" for op, n in sorted(counts.items()))]
+def _provenance(folder: Path, data: Any) -> List[Tuple[str, str]]:
+    """Origin as a side-car records it, with the file of the same folder that has this hash in its own side-car."""
+    if not isinstance(data, dict):
+        return [("side-car", "is no JSON object")]
+    toolchain = data.get("toolchain")
+    facts = [("sha256", str(data.get("sha256")))]
+    for role, digest in sorted(data["made_from"].items() if isinstance(data.get("made_from"), dict) else ()):
+        source = _file_with_hash(folder, str(digest))
+        facts.append(("made from", f"{role} {str(digest)[:_SHOWN_HASH]}" + (f" ({source})" if source else "")))
+    if isinstance(toolchain, dict) and toolchain.get("kind") not in (None, "none"):
+        simulated = ", SIMULATED" if toolchain.get("simulated") else ""
+        facts.append(("toolchain", f"{toolchain['kind']} {toolchain.get('version', '')}{simulated}"))
+    return facts
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 100 else text[:97] + "..."
+def _file_with_hash(folder: Path, digest: str) -> Optional[str]:
+    for side in sorted(folder.glob("*.json")):
+        try:
+            data = read_json(side)
+        except VxmError:
+            continue
+        if isinstance(data, dict) and data.get("sha256") == digest:
+            return str(data.get("file"))
+    return None
 
 
-_KINDS: Dict[str, Callable[[Path], List[str]]] = {
-    ".json": _describe_json, ".om": _describe_om, ".pb": _describe_pb, ".onnx": _describe_onnx,
-}
+def _per_type(ops: Sequence[OpLine]) -> List[str]:
+    """``Conv3D 11 (float16)``, ``Add 40 (float32 30, int32 10)``."""
+    kinds: Dict[str, Counter] = {}
+    for op in ops:
+        kinds.setdefault(op.type, Counter())[", ".join(dict.fromkeys(op.outputs))] += 1
+    texts = []
+    for kind, dtypes in sorted(kinds.items()):
+        count = sum(dtypes.values())
+        named = [(name, n) for name, n in sorted(dtypes.items()) if name]
+        shown = ", ".join(name if len(named) == 1 else f"{name} {n}" for name, n in named)
+        texts.append(f"{kind} {count}" + (f" ({shown})" if shown else ""))
+    return texts
+
+
+def _op_text(op: OpLine) -> str:
+    types = ", ".join(dict.fromkeys(op.inputs)) + (" -> " if op.inputs and op.outputs else "") + ", ".join(dict.fromkeys(op.outputs))
+    shapes = " ".join("x".join(str(n) for n in shape) or "scalar" for shape in op.shapes)
+    return f"  {op.type:24s} {op.name:40s} {types:22s} {shapes}".rstrip()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import re
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import vxm_convert
+from vxm_convert.cann_versions import arch_folders, newest_first, read_version
 from vxm_convert.errors import ToolchainError
 
 CHOICES = ("auto", "cann", "sim")
@@ -33,21 +33,16 @@ _LIBRARY_PLACES = (
 )
 _COMPILER_PYTHON_PLACES = (
     "python/site-packages", "compiler/python/site-packages", "atc/python/site-packages", "atc/python/site-packages/te",
+    # up to 5.0: the tuners are packages of their own
+    "atc/python/site-packages/auto_tune.egg/auto_tune", "atc/python/site-packages/schedule_search.egg",
     "opp/built-in/op_impl/ai_core/tbe", "opp/op_impl/built-in/ai_core/tbe",
 )
-_BINARY_PLACES = ("bin", "compiler/bin", "compiler/ccec_compiler/bin", "atc/bin", "atc/ccec_compiler/bin")
-_VERSION_FILES = (
-    (_ARCH_FOLDER + "/ascend_toolkit_install.info", r"^version=(\S+)"),
-    ("ascend_toolkit_install.info", r"^version=(\S+)"),
-    ("version.cfg", r"^\w*running_version=\[[^:\]]*:([^\]]+)\]"),
-    ("compiler/version.info", r"^version_dir=(\S+)"),
-    ("compiler/version.info", r"^Version=(\S+)"),
-    ("atc/version.info", r"^Version=(\S+)"),
-    ("opp/version.info", r"^Version=(\S+)"),
-    ("pyACL/version.info", r"^Version=(\S+)"),
+_BINARY_PLACES = (
+    "bin", "compiler/bin", "compiler/ccec_compiler/bin", "atc/bin", "atc/ccec_compiler/bin", _ARCH_FOLDER + "/bin",
+    _ARCH_FOLDER + "/ccec_compiler/bin",
 )
 _DRIVER_LIBRARIES = "/usr/local/Ascend/driver/lib64"
-_MAX_TEXT = 1 << 16
+_MAX_STARTER = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -150,14 +145,23 @@ def _candidate_roots(environ: Mapping[str, str]) -> List[Path]:
     """Folders that may hold CANN, most explicit first, each once."""
     roots = [Path(environ[name]) for name in _ROOT_VARIABLES if environ.get(name)]
     roots += _roots_from_path(environ)
-    homes = [Path("/usr/local/Ascend")] + ([Path(environ["HOME"]) / "Ascend"] if environ.get("HOME") else [])
-    for home in homes:
+    for home in [Path("/usr/local/Ascend")] + ([Path(environ["HOME"]) / "Ascend"] if environ.get("HOME") else []):
         roots.append(home / "cann")
+        roots += newest_first(_listed(home, "cann-[0-9]*"))
         for product in ("ascend-toolkit", "nnae", "nnrt"):
             roots.append(home / product / "latest")
-            roots += sorted((home / product).glob("[0-9]*"), reverse=True)
+            roots += newest_first(_listed(home / product, "[0-9]*"))
         roots += [home / "latest", home]
-    return list(dict.fromkeys(roots))
+    # Up to 20.x everything lay in a folder per processor, and a link `latest` was not always made.
+    deeper = [[root] + [folder for pattern in arch_folders() for folder in sorted(_listed(root, pattern))] for root in roots]
+    return list(dict.fromkeys(root for family in deeper for root in family))
+
+
+def _listed(folder: Path, pattern: str) -> List[Path]:
+    try:
+        return [path for path in folder.glob(pattern) if path.is_dir()]
+    except OSError:
+        return []
 
 
 def _roots_from_path(environ: Mapping[str, str]) -> List[Path]:
@@ -192,7 +196,7 @@ def _is_real_atc(path: Path) -> bool:
         return False
     try:
         with open(str(path), "rb") as handle:
-            return b"vxm_convert" not in handle.read(_MAX_TEXT)
+            return b"vxm_convert" not in handle.read(_MAX_STARTER)
     except OSError:
         return True
 
@@ -203,19 +207,6 @@ def _has_acl(folder: Path) -> bool:
 
 def _is_ours(path: str) -> bool:
     return bool(path) and str(Path(vxm_convert.__file__).resolve().parent) in str(Path(path).resolve())
-
-
-def read_version(root: Path) -> str:
-    """CANN's version from whichever of its version files is there; ``unknown`` if none says."""
-    for name, pattern in _VERSION_FILES:
-        try:
-            with open(str(root / name), encoding="utf-8", errors="replace") as handle:
-                match = re.search(pattern, handle.read(_MAX_TEXT), re.MULTILINE)
-        except OSError:
-            continue
-        if match:
-            return match.group(1)
-    return "unknown"
 
 
 def _cann_environment(root: Path, environ: Mapping[str, str]) -> Dict[str, str]:
@@ -229,7 +220,7 @@ def _cann_environment(root: Path, environ: Mapping[str, str]) -> Dict[str, str]:
     libraries = _existing(root, _LIBRARY_PLACES)
     if not os.path.isdir(_DRIVER_LIBRARIES):
         # On a host without a device the driver's libraries come as stubs.
-        libraries += _existing(root, (_ARCH_FOLDER + "/devlib",))
+        libraries += _existing(root, (_ARCH_FOLDER + "/devlib", "devlib"))
     environment["LD_LIBRARY_PATH"] = _joined(libraries, environ.get("LD_LIBRARY_PATH", ""))
     environment["PYTHONPATH"] = _joined(_existing(root, _COMPILER_PYTHON_PLACES), environ.get("PYTHONPATH", ""))
     environment["PATH"] = _joined(_existing(root, _BINARY_PLACES), environ.get("PATH", ""))

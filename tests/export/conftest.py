@@ -131,7 +131,7 @@ def make_om(tmp_path: Path) -> Callable[..., Path]:
         names = outputs or [t.tensor_name for t in contract.outputs]
         model = Model("vxm", ops, {"soc_version": soc_version, "attr_model_out_nodes_name": names, "atc_version": "test"})
         path = tmp_path / "template.om"
-        write_om(path, model, {}, b"", "test")
+        write_om(path, model, {}, platform_version="test")
         return path
 
     return make

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from export.atc import build_arguments, check_pb, compile_om
-from export.atc_errors import explain, find_code
+from export.atc_errors import diagnose, explain, find_code, knows, name_operators
 from vxm_convert.artifacts import sha256_of
 from vxm_convert.errors import AtcError, ContractError, FormatError, ToolchainError
 from vxm_convert.precision import PrecisionPlan
@@ -91,11 +92,13 @@ FAMILIES = [
     ("EZ3003", "newer CANN", "operator"),
     ("E20001", "--precision", "compiled"),
     ("E20101", "npu-smi", "platform file"),
-    ("E40021", "Python", "Python"),
+    ("E40020", "Python", "Python"),
     ("E13022", "--batch", "memory"),
     ("E13001", "permissions", "file"),
     ("E60038", "smaller", "limits"),
-    ("E10041", "permissions", "file"),
+    ("E10041", "preflight", "graph file"),
+    ("E40001", "doctor", "environment"),
+    ("EL0004", "npu-smi", "driver"),
     ("E10036", "static", "dynamic"),
     ("E19999", "ASCEND_SLOG", "no cause"),
 ]
@@ -115,6 +118,85 @@ def test_every_family_of_errors_has_cause_and_next_step(folder, contract, fake_a
     assert next_step in explain(code).next_step
     assert cause in explain(code).cause and explain(code).next_step in message
     assert_nothing_made(folder)
+
+
+TRANSCRIPTS = Path(__file__).with_name("transcripts")
+#: file → (exit code of ATC, code found, word of the cause, word of the next step, operators)
+RECORDED = {
+    "new_block_value.txt": (255, "E10001", "value", "atc --help", ()),
+    "new_block_soc.txt": (255, "E20101", "platform file", "--soc-version", ()),
+    "new_block_node.txt": (255, "E10016", "not in the graph", "export again", ()),
+    "new_block_inner_then_cause.txt": (255, "E20001", "compiled", "--precision", ("conv3d/Conv3D (Conv3D)",)),
+    "new_block_inner_only.txt": (255, "E19999", "no cause", "ASCEND_SLOG", ()),
+    "new_block_limit.txt": (255, "E60038", "limits", "--shape", ()),
+    "new_block_memory.txt": (255, "E13022", "memory", "TE_PARALLEL_COMPILER", ()),
+    "old_line_log_flag.txt": (255, "E10010", "value", "atc --help", ()),
+    "old_line_shape.txt": (255, "E10011", "shapes", "--shape", ()),
+    "old_parser_missing.txt": (255, "E19010", "operator", "newer CANN", ("Conv_52 (ai.onnx::11::Convx)",)),
+    "old_parser_missing_many.txt": (255, "E19010", "operator", "newer CANN", tuple(f"node_{n} (Strange)" for n in range(7))),
+    "engine_ez3003.txt": (255, "EZ3003", "operator", "newer CANN", ("warp/GatherNd (GatherNd)",)),
+    "engine_ez9010.txt": (255, "EZ9010", "operator", "newer CANN", ("up_sample (UpSampling3D)",)),
+    "tbe_traceback.txt": (255, "E60026", "limits", "--shape", ()),
+    "tbe_traceback_no_code.txt": (255, "E40021", "compiled", "--precision", ()),
+    "python_module_missing.txt": (255, "E40020", "Python", "packages", ()),
+    "python_module_missing_no_code.txt": (255, None, "Python", "packages", ()),
+    "environment_e40001.txt": (255, "E40001", "environment variable", "set_env.sh", ()),
+    "killed_oom.txt": (137, None, "memory ran out", "dmesg", ()),
+    "killed_silent.txt": (-9, None, "memory ran out", "TE_PARALLEL_COMPILER", ()),
+    "crash.txt": (139, None, "crashed", "ascend/log", ()),
+    "bad_alloc.txt": (-6, None, "out of memory", "--batch", ()),
+    "library_missing.txt": (127, None, "library", "devlib", ()),
+    "disk_full.txt": (255, "E19999", "disk", "--out", ()),
+    "driver.txt": (255, "EL0004", "driver", "npu-smi", ()),
+    "licence.txt": (255, "E19999", "licence", "npu-smi", ()),
+    "unknown_flag.txt": (255, None, "value", "atc --help", ()),
+    "terminated.txt": (-15, None, "told to stop", "run again", ()),
+}
+
+
+def test_every_transcript_is_expected():
+    assert {path.name for path in TRANSCRIPTS.iterdir()} == set(RECORDED)
+
+
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_a_failure_is_read_as_cause_and_next_step(name):
+    exit_code, code, cause, next_step, operators = RECORDED[name]
+    found = diagnose((TRANSCRIPTS / name).read_text(), exit_code)
+    assert found.code == code and bool(found.message) == (code is not None)
+    assert cause in found.explanation.cause and next_step in found.explanation.next_step, found.explanation
+    assert found.operators == operators
+
+
+def test_a_failure_with_many_operators_names_the_first_and_counts_the_rest(folder, contract, fake_atc):
+    fake_atc.script((TRANSCRIPTS / "old_parser_missing_many.txt").read_text().splitlines(), exit_code=255)
+    with pytest.raises(AtcError, match=r"operators: node_0 \(Strange\), .*node_4 \(Strange\) and 2 more; cause"):
+        compile_om(folder, contract, fake_atc.toolchain)
+    assert name_operators(("a (A)",)) == "a (A)"
+
+
+def test_a_compiler_that_is_killed_is_reported_as_such(folder, contract, fake_atc):
+    fake_atc.script([START], exit_code=137)
+    with pytest.raises(AtcError, match="no error code; cause: the operating system ended the compiler"):
+        compile_om(folder, contract, fake_atc.toolchain)
+
+
+#: every code that the sources of ATC give occasions for, and one of each family that has a range
+CODES = (
+    [f"E100{n:02d}" for n in list(range(1, 15)) + list(range(16, 23)) + [31, 32] + list(range(35, 42)) + [45, 46, 47, 54, 55, 56]]
+    + ["E10501", "E12009", "E12013", "E12029", "E14001", "E20001", "E20002", "E20101", "E20103", "E40001", "E40020", "E40021"]
+    + [f"E{family}0{n:02d}" for family in ("13", "19") for n in range(27)]
+    + ["E60012", "E60013", "E60010", "E60026", "E60038", "E90001", "EZ0501", "EZ3002", "EZ3003", "EZ9010"]
+)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_has_a_cause_of_its_own(code):
+    assert knows(code), code
+    assert explain(code).cause and explain(code).next_step
+
+
+def test_unknown_and_inner_codes_say_that_they_are():
+    assert not any(knows(code) for code in ("E19999", "EZ9999", "EH9999", "E77777"))
 
 
 def test_an_inner_error_gives_way_to_the_code_behind_it():

@@ -18,7 +18,10 @@ from vxm_convert.artifacts import sha256_of
 from vxm_convert.contract import GraphContract
 
 pytestmark = pytest.mark.tf
-ARTEFACTS = ["atc.log", "atc_manifest.json", "contract.json", "frozen.pb", "frozen.pb.json", "parity.json", "vxm.om", "vxm.om.json"]
+ARTEFACTS = [
+    "atc.log", "atc_manifest.json", "contract.json", "frozen.pb", "frozen.pb.json", "parity.json", "preflight.csv", "preflight.json",
+    "vxm.om", "vxm.om.json",
+]
 SMALL = ["--shape", "16,16,32", "--toolchain", "sim"]
 
 
@@ -39,7 +42,7 @@ def test_all_artefacts_are_made_and_named(exported):
     stdout, stderr = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == 0, stderr
     assert names_in(out) == sorted(ARTEFACTS + ["vxm.onnx", "vxm.onnx.json"])
-    for name in ("frozen.pb", "vxm.onnx", "vxm.om", "contract.json", "parity.json"):
+    for name in ("frozen.pb", "vxm.onnx", "vxm.om", "contract.json", "parity.json", "preflight.json"):
         assert str(out / name) in stdout
     assert "SIMULATED" in stdout and "SIMULATED" in stderr
     assert "Warning" not in stderr and "Traceback" not in stderr, stderr
@@ -153,7 +156,7 @@ def test_sigterm_clears_what_was_half_made(checkpoint, tmp_path):
     command = [sys.executable, "-m", "export", "--checkpoint", str(checkpoint), "--out", str(out)] + SMALL
     process = subprocess.Popen(command, env=dict(os.environ, PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE)
     for line in process.stderr:
-        if b"[4/5]" in line:
+        if b"[5/6]" in line:
             process.send_signal(signal.SIGTERM)
             break
     process.stderr.read()

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import vxm_convert
+from vxm_convert.cann_versions import REQUIREMENTS, newest_first, read_version, too_old_for, version_key
 from vxm_convert.errors import ToolchainError
-from vxm_convert.toolchain import Toolchain, find_toolchain, read_version
+from vxm_convert.toolchain import Toolchain, find_toolchain
 
 ARCH = platform.machine() + "-linux"
 PACKAGE = Path(vxm_convert.__file__).resolve().parent
@@ -45,10 +46,120 @@ def test_roots_below_home(tmp_path, root):
     assert found({"HOME": str(tmp_path)}).root == tmp_path / root
 
 
-def test_the_newer_of_two_versions_is_taken(tmp_path):
-    for version in ("5.0.4", "5.1.RC1"):
+@pytest.mark.parametrize("versions, newest", [
+    (("5.0.4", "5.1.RC1"), "5.1.RC1"), (("20.2.rc1", "5.0.2"), "5.0.2"), (("8.1.RC1", "8.0.0"), "8.1.RC1"), (("9.0.0", "10.0.0"), "10.0.0"),
+    (("8.0.RC3.alpha003", "8.0.RC3"), "8.0.RC3"), (("21.0.2", "20.1"), "21.0.2"),
+])
+def test_the_newer_of_two_versions_is_taken(tmp_path, versions, newest):
+    for version in versions:
         put_atc(tmp_path / "Ascend/ascend-toolkit" / version / "atc/bin/atc")
-    assert found({"HOME": str(tmp_path)}).root.name == "5.1.RC1"
+    assert found({"HOME": str(tmp_path)}).root.name == newest
+
+
+#: release → (root below ~/Ascend, files that make it up, atc, folder of pyACL, version); as the releases lay themselves out
+RELEASES = {
+    "20.0": ("ascend-toolkit/20.0.RC1/{arch}_gcc7.3.0", {
+        "atc/bin/atc": "", "pyACL/python/site-packages/acl/acl.so": "", "opp/version.info": "Version=1.72.4.1.0\n", "atc/lib64/": "",
+        "atc/python/site-packages/te/": "", "atc/python/site-packages/auto_tune.egg/auto_tune/": "", "atc/ccec_compiler/bin/": "",
+    }, "atc/bin/atc", "pyACL/python/site-packages/acl", "20.0.RC1"),
+    "20.2": ("ascend-toolkit/20.2.rc1", {
+        "atc/bin/atc": "", "fwkacllib/lib64/": "", "pyACL/python/site-packages/acl/acl.so": "",
+        "atc/version.info": "Version=1.75.22.0.220\n",
+    }, "atc/bin/atc", "pyACL/python/site-packages/acl", "20.2.rc1"),
+    "5.0.4": ("ascend-toolkit/latest", {
+        "atc/bin/atc": "", "pyACL/python/site-packages/acl/acl.so": "", "{arch}/ascend_toolkit_install.info": "version=5.0.4\n",
+        "atc/lib64/": "", "opp/op_impl/built-in/ai_core/tbe/": "",
+    }, "atc/bin/atc", "pyACL/python/site-packages/acl", "5.0.4"),
+    "6.0": ("ascend-toolkit/latest", {
+        "compiler/bin/atc": "", "python/site-packages/acl/__init__.py": "", "compiler/version.info": "Version=1.84\nversion_dir=6.0.RC1\n",
+        "compiler/lib64/": "", "opp/built-in/op_impl/ai_core/tbe/": "",
+    }, "compiler/bin/atc", "python/site-packages", "6.0.RC1"),
+    "8.1": ("ascend-toolkit/8.1.RC1", {
+        "bin/atc": "", "python/site-packages/acl.cpython-39-x86_64-linux-gnu.so": "", "lib64/": "", "{arch}/devlib/": "",
+        "version.cfg": "# version: 1.0\ntoolkit_running_version=[7.7.0.1.238:8.1.RC1]\n",
+    }, "bin/atc", "python/site-packages", "8.1.RC1"),
+    "8.5": ("cann", {
+        "{arch}/bin/atc": "", "python/site-packages/acl/__init__.py": "", "lib64/": "",
+        "share/info/compiler/version.info": "version_dir=8.5.0\nVersion=8.5.0\n",
+    }, "{arch}/bin/atc", "python/site-packages", "8.5.0"),
+    "9.0": ("cann-9.0.0-beta.1", {
+        "bin/atc": "", "python/site-packages/acl/__init__.py": "",
+    }, "bin/atc", "python/site-packages", "9.0.0-beta.1"),
+    "runtime only": ("nnrt/5.1.RC2", {
+        "pyACL/python/site-packages/acl/acl.so": "", "ascend_nnrt_install.info": "package_name=Ascend-cann-nnrt\nversion=5.1.RC2\n",
+    }, None, "pyACL/python/site-packages/acl", "5.1.RC2"),
+}
+
+
+def build_release(home, name):
+    place, files, atc, acl, version = RELEASES[name]
+    root = home / "Ascend" / place.format(arch=ARCH)
+    for file, text in files.items():
+        path = root / file.format(arch=ARCH)
+        if file.endswith("/"):
+            path.mkdir(parents=True, exist_ok=True)
+        elif file.endswith("/atc"):
+            put_atc(path)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    return root, atc and str(root / atc.format(arch=ARCH)), str(root / acl), version
+
+
+@pytest.mark.parametrize("name", sorted(RELEASES))
+def test_every_layout_of_every_release(tmp_path, name):
+    root, atc, acl, version = build_release(tmp_path, name)
+    toolchain = found({"HOME": str(tmp_path)})
+    assert toolchain.root == root and toolchain.version == version
+    assert toolchain.atc_command == ((atc,) if atc else ())
+    assert acl in toolchain.python_paths
+    environment = toolchain.environment
+    for folder in root.rglob("*"):
+        if folder.name in ("lib64", "te", "tbe", "auto_tune") and folder.is_dir():
+            assert str(folder) in environment["LD_LIBRARY_PATH"] + ":" + environment["PYTHONPATH"], folder
+    assert not atc or str(Path(atc).parent) in environment["PATH"].split(":")
+
+
+def test_a_cann_and_an_older_toolkit_side_by_side(tmp_path):
+    build_release(tmp_path, "5.0.4")
+    root = build_release(tmp_path, "8.5")[0]
+    assert found({"HOME": str(tmp_path)}).root == root
+
+
+def test_stubs_of_the_driver_are_used_without_a_device(tmp_path, monkeypatch):
+    import vxm_convert.toolchain as module
+
+    root = build_release(tmp_path, "8.1")[0]
+    monkeypatch.setattr(module, "_DRIVER_LIBRARIES", str(tmp_path / "no driver"))
+    assert str(root / ARCH / "devlib") in found({"HOME": str(tmp_path)}).environment["LD_LIBRARY_PATH"]
+    monkeypatch.setattr(module, "_DRIVER_LIBRARIES", str(tmp_path))
+    assert "devlib" not in found({"HOME": str(tmp_path)}).environment["LD_LIBRARY_PATH"]
+
+
+IN_ORDER = [
+    "20.0.RC1", "20.2.rc1", "20.2", "21.0.2", "5.0.2.alpha005", "5.0.4", "5.1.RC1.alpha001", "5.1.RC1", "5.1.RC2", "6.0.1", "6.3.RC2",
+    "7.0.RC1", "7.0.0", "8.0.RC3.alpha003", "8.0.RC3", "8.0.0", "8.1.RC1", "8.5.0", "9.0.0-beta.1", "9.0.0", "10.0.0",
+]
+
+
+def test_versions_sort_as_they_came_out():
+    assert sorted(reversed(IN_ORDER), key=version_key) == IN_ORDER
+    folders = [Path(name) for name in ("5.0.4", "latest", "cann-8.5.0", "20.2")]
+    assert [path.name for path in newest_first(folders)] == ["cann-8.5.0", "5.0.4", "20.2"]
+
+
+@pytest.mark.parametrize("text", ["1.76.22.3.220", "7.7.0.1.238", "latest", "", "V100R001C84", "unknown"])
+def test_component_numbers_are_no_versions(text):
+    assert version_key(text) is None and too_old_for(text, (3, 7)) == []
+
+
+@pytest.mark.parametrize("version, python, needs", [
+    ("8.1.RC1", (3, 11), []), ("5.0.4", (3, 7), []), ("5.0.3", (3, 7), ["export", "om_runner"]), ("20.2", (3, 7), ["export", "om_runner"]),
+    ("5.1.RC2", (3, 9), ["om_runner on a Python newer than 3.7"]),
+])
+def test_minimum_versions(version, python, needs):
+    assert [need.what for need in too_old_for(version, python)] == needs
+    assert all(version_key(need.minimum) and need.why for need in REQUIREMENTS)
 
 
 def test_atc_on_path_tells_the_root(tmp_path):
@@ -67,6 +178,10 @@ def test_another_program_called_atc_is_not_cann(tmp_path):
     ("version.cfg", "# version: 1.0\ntoolkit_running_version=[7.7.0.1.238:8.1.RC1]\n", "8.1.RC1"),
     ("compiler/version.info", "Version=7.7.0.1.238\nversion_dir=8.1.RC1\n", "8.1.RC1"),
     ("atc/version.info", "Version=1.76.22.3.220\n", "1.76.22.3.220"),
+    (ARCH + "_gcc7.3.0/opp/version.info", "Version=1.72.4.1.0\n", "1.72.4.1.0"),
+    ("ascend_nnae_install.info", "version=5.1.RC2\n", "5.1.RC2"),
+    ("share/info/compiler/version.info", "version_dir=9.0.0\n", "9.0.0"),
+    ("version.cfg", "# nothing of use\n", "unknown"),
     ("elsewhere", "", "unknown"),
 ])
 def test_version_files(tmp_path, name, text, version):

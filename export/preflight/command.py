@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m export preflight``: check a frozen graph that is already there. Needs no TensorFlow and no CANN."""
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+from export.preflight import CSV_NAME, JSON_NAME, run_preflight, table, write_reports
+from export.preflight.shapes import Shapes, tensorflow_shapes
+from vxm_convert import cliargs
+from vxm_convert.artifacts import check_output_folder
+from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
+from vxm_convert.precision import PLANS
+
+_LOG = logging.getLogger(__name__)
+_PROG = "export preflight"
+
+
+def build_parser(default_soc: str) -> argparse.ArgumentParser:
+    """Options of ``python -m export preflight``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export preflight",
+        description="Check a frozen graph before ATC does: engines, data types, limits of the kernels, loops, memory.",
+        epilog="exit codes: 0 no errors (warnings may be there), 1 errors, or the file is no frozen graph, 2 usage",
+    )
+    parser.add_argument("--pb", required=True, type=Path, metavar="FILE", help="frozen TensorFlow graph in binary form (required)")
+    parser.add_argument("--soc-version", default=default_soc, metavar="SOC", help="chip, as ATC names it (default: %(default)s)")
+    parser.add_argument("--out-nodes", default="", metavar="N:I;…", help="outputs, as ATC's --out_nodes has them (default: all leaves)")
+    parser.add_argument("--out", type=Path, default=None, metavar="DIR",
+                        help=f"folder for {CSV_NAME} and {JSON_NAME} (default: none, the table on the terminal only)")
+    cliargs.add_precision_group(parser)
+    cliargs.add_common_group(parser)
+    return parser
+
+
+def main(argv: List[str], default_soc: str) -> int:
+    """Exit code of ``python -m export preflight``."""
+    args = build_parser(default_soc).parse_args(argv)
+    cliargs.set_up_logging(args)
+    return cliargs.run_main(lambda: _run(args), _PROG)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.out is not None:
+        check_output_folder(args.out)
+    outputs = [name for name in args.out_nodes.split(";") if name]
+    result = run_preflight(args.pb, args.soc_version, PLANS[args.precision], outputs, _shapes(args.pb))
+    if args.out is not None:
+        write_reports(result, args.out, {"kind": "none"})
+    sys.stdout.write("\n".join(table(result)) + "\n")
+    return EXIT_USER if any(finding.severity == "error" for finding in result.findings) else EXIT_OK
+
+
+def _shapes(path: Path) -> Optional[Shapes]:
+    """TensorFlow's shapes where TensorFlow is there and takes the graph."""
+    try:
+        return tensorflow_shapes(path)
+    except ToolchainError:
+        _LOG.info("TensorFlow is not here: shapes of operators that our graphs do not have stay unknown")
+    except Exception as exc:  # TensorFlow refuses a graph with errors of many kinds; the checks need not follow it
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
+        _LOG.warning("TensorFlow does not take the graph (%s); shapes are inferred without it", reason)
+    return None
