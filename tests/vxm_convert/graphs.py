@@ -82,6 +82,12 @@ def conv_attrs(stride: int = 1) -> Dict[str, Any]:
     return {"strides": [1, stride, stride, stride, 1], "padding": "SAME", "data_format": "NDHWC", "dilations": [1, 1, 1, 1, 1]}
 
 
+def image_conv_attrs(layout: str = "NHWC", stride: int = 1) -> Dict[str, Any]:
+    """Attributes of a SAME convolution over images."""
+    strides = [1, stride, stride, 1] if layout == "NHWC" else [1, 1, stride, stride]
+    return {"strides": strides, "padding": "SAME", "data_format": layout, "dilations": [1, 1, 1, 1]}
+
+
 def up_conv_graph(rng: np.random.RandomState, side: int = 4, channels: int = 8, skip: int = 2, filters: int = 5) -> PbBuilder:
     """x → nearest upsampling as three concatenations → concat with a skip → Conv3D + bias → LeakyRelu, as the network has it."""
     pb = PbBuilder()

@@ -69,6 +69,18 @@ def read_graph(path: Path) -> List[TfNode]:
     FormatError
         It is no GraphDef, or is empty, larger than 2 GiB, or holds duplicate names.
     """
+    graph = read_message(path)
+    nodes = [_decode_node(node, str(path)) for node in graph.node]
+    names = {node.name for node in nodes}
+    if not nodes or not all(node.op for node in nodes):
+        raise FormatError(f"{path}: holds no graph; expected a frozen TensorFlow GraphDef in binary form")
+    if len(names) != len(nodes):
+        raise FormatError(f"{path}: {len(nodes) - len(names)} node names appear twice; freeze the graph again")
+    return nodes
+
+
+def read_message(path: Path) -> Any:
+    """The GraphDef message itself, unchecked beyond its encoding; raises as `read_graph` does."""
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -77,14 +89,7 @@ def read_graph(path: Path) -> List[TfNode]:
         data = path.read_bytes()
     except OSError as exc:
         raise ArtifactError(f"{path}: cannot read the frozen graph ({exc.strerror}); export the model first") from exc
-    graph = parse(_MESSAGES["GraphDef"], data, str(path))
-    nodes = [_decode_node(node, str(path)) for node in graph.node]
-    names = {node.name for node in nodes}
-    if not nodes or not all(node.op for node in nodes):
-        raise FormatError(f"{path}: holds no graph; expected a frozen TensorFlow GraphDef in binary form")
-    if len(names) != len(nodes):
-        raise FormatError(f"{path}: {len(nodes) - len(names)} node names appear twice; freeze the graph again")
-    return nodes
+    return parse(_MESSAGES["GraphDef"], data, str(path))
 
 
 def placeholders(nodes: List[TfNode]) -> Dict[str, Tuple[str, Optional[Tuple[int, ...]]]]:

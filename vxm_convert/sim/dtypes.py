@@ -7,7 +7,7 @@ Rules as the vendor documents them for the 910 and as the open fusion engine cod
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Dict, FrozenSet, List, Tuple
+from typing import Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -26,13 +26,14 @@ _CUBE_SINGLE_OUT = ("force_fp32", "cube_fp16in_fp32out")
 MODES = (FORCE_HALF, ORIGIN) + _MIX + _PREFER_SINGLE
 
 
-def assign_dtypes(ops: List[Op], mode: str, keep: FrozenSet[str]) -> None:
+def assign_dtypes(ops: List[Op], mode: str, keep: FrozenSet[str], mixlist: Optional[Mapping[str, Optional[bool]]] = None) -> None:
     """Set the float dtype of every operator's inputs and outputs in place; constants and casts follow later.
 
     Parameters
     ----------
     mode : str — one of `MODES`.
     keep : frozenset of str — names (original or fused) that keep the graph's fp32.
+    mixlist : dict — operator type → its list in mixed precision (True fp16, False fp32, None as its predecessor), where moved.
 
     Raises
     ------
@@ -45,21 +46,29 @@ def assign_dtypes(ops: List[Op], mode: str, keep: FrozenSet[str]) -> None:
     produced: Dict[str, str] = {}
     for op in ops:
         if op.type != "Data" and op.data is None:
-            into, out = _choose(op, mode, bool(keep & set([op.name] + original_names(op))), produced)
-            op.input_descs = [_with_float(desc, into) for desc in op.input_descs]
+            into, out = _choose(op, mode, bool(keep & set([op.name] + original_names(op))), produced, mixlist or {})
+            singles = support_of(op.type).singles_from  # type: ignore[union-attr]
+            op.input_descs = [_with_float(desc, into if i < singles else "float32") for i, desc in enumerate(op.input_descs)]
             op.output_descs = [_with_float(desc, out) for desc in op.output_descs]
         # Constants take whatever type their reader has, so nobody follows them.
         for index, desc in enumerate(op.output_descs if op.data is None else ()):
             produced[f"{op.name}:{index}"] = desc.dtype
 
 
-def _choose(op: Op, mode: str, kept: bool, produced: Dict[str, str]) -> Tuple[str, str]:
+def _choose(
+    op: Op, mode: str, kept: bool, produced: Dict[str, str], mixlist: Mapping[str, Optional[bool]],
+) -> Tuple[str, str]:
     """(dtype of float inputs, dtype of float outputs)."""
     row = support_of(op.type)
     if row is None:
         raise AtcRefusal("E10501", f"{op.name}: the 910 has no operator {op.type}")
+    if op.type in mixlist:
+        row = replace(row, precision_reduce=mixlist[op.type])
+        kept = kept or (row.cube and mixlist[op.type] is False)
     if op.type == "Cast" and op.attrs.get("_user_cast", True):
         return _choose_cast(op, mode, kept, row, produced)
+    if row.cube and mode == ORIGIN:
+        return row.floats[-1], row.floats[-1]
     if row.cube:
         return "float16", "float32" if kept or mode in _CUBE_SINGLE_OUT else "float16"
     if row.engine == LOCAL:
@@ -67,7 +76,7 @@ def _choose(op: Op, mode: str, kept: bool, produced: Dict[str, str]) -> Tuple[st
         return followed, followed
     wanted = _vector_dtype(op, mode, kept, row, produced)
     chosen = wanted if wanted in row.floats else row.floats[0]
-    return chosen, chosen
+    return chosen, "float32" if row.single_out else chosen
 
 
 def _vector_dtype(op: Op, mode: str, kept: bool, row: OpSupport, produced: Dict[str, str]) -> str:

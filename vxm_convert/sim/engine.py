@@ -2,16 +2,18 @@
 """Executes a simulated offline model on the CPU: OpenVINO, or ONNX Runtime where that is missing."""
 from __future__ import annotations
 
+import copy
 import logging
 import os
-from dataclasses import dataclass
-from typing import Any, Callable, List, Tuple
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import numpy as np
 
 from vxm_convert.errors import FormatError, ToolchainError
+from vxm_convert.formats.ge_ir import Op
 from vxm_convert.formats.om import OmModel
-from vxm_convert.sim.lowering import lower
+from vxm_convert.sim.lowering import RANDOM, lower
 from vxm_convert.sim.refusal import AtcRefusal
 
 log = logging.getLogger(__name__)
@@ -48,15 +50,54 @@ class Program:
         ]
         self.work_bytes = int(model.attrs["memory_size"])
         self.weight_bytes = len(model.weights)
+        self.ops = model.graph
         self._run = runner
+        #: names of the tensors in the dumping form of the program, and that form
+        self._dumping: Optional[Tuple[List[str], Runner]] = None
 
     def run(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
         """Execute once; arrays have exactly the shapes and dtypes of `inputs`, results those of `outputs`."""
+        self._check(arrays)
+        results = self._run(arrays)
+        return [np.asarray(result, desc.dtype).reshape(desc.shape) for result, desc in zip(results, self.outputs)]
+
+    def run_with_dumps(self, arrays: List[np.ndarray], tensors: Iterable[str]) -> Iterator[Tuple[str, int, np.ndarray]]:
+        """Execute once more and give inner values; the form of the program that can do so is built at the first call.
+
+        Parameters
+        ----------
+        arrays : list of ndarray — as for `run`.
+        tensors : names ``node:index`` of the graph in the offline model.
+
+        Yields
+        ------
+        (node, output index, ndarray) — dtype of the node's descriptor; constants in storage shape, others in logical shape.
+        """
+        self._check(arrays)
+        producers = {f"{op.name}:{index}": (op, index) for op in self.ops for index in range(len(op.output_descs))}
+        # What NetOutput gives is what it takes.
+        source = {f"{self.ops[-1].name}:{index}": name for index, name in enumerate(self.ops[-1].inputs)}
+        wanted = sorted(tensors)
+        inner = sorted({source.get(name, name) for name in wanted if producers[name][0].data is None})
+        if self._dumping is None or self._dumping[0] != inner:
+            self._dumping = (inner, self._compile_for(inner, producers))
+        values = dict(zip(inner, self._dumping[1](arrays) if inner else []))
+        for name in wanted:
+            op, index = producers[name]
+            value = op.data if op.data is not None else values[source.get(name, name)]
+            yield op.name, index, np.asarray(value, op.output_descs[index].dtype)
+
+    def _compile_for(self, tensors: List[str], producers: Dict[str, Tuple[Op, int]]) -> Runner:
+        """The program with other outputs; rewrites that would remove one of them do not happen, as each is read."""
+        descs = [producers[name][0].output_descs[producers[name][1]] for name in tensors]
+        net_output = replace(self.ops[-1], inputs=list(tensors), input_descs=descs, output_descs=descs)
+        serialized, inputs, outputs = lower([copy.copy(op) for op in self.ops[:-1]] + [net_output])
+        return _with_random(self.ops, inputs, _engine()(serialized, inputs, outputs))
+
+    def _check(self, arrays: List[np.ndarray]) -> None:
         for array, desc in zip(arrays, self.inputs):
             if array.shape != desc.shape or array.dtype != desc.dtype:
                 raise ToolchainError(f"input {desc.name}: got {array.dtype} {array.shape}, expected {desc.dtype} {desc.shape}")
-        results = self._run(arrays)
-        return [np.asarray(result, desc.dtype).reshape(desc.shape) for result, desc in zip(results, self.outputs)]
 
 
 def load_program(model: OmModel) -> Program:
@@ -76,7 +117,7 @@ def load_program(model: OmModel) -> Program:
         )
     try:
         serialized, inputs, outputs = lower(model.graph)
-        return Program(model, _engine()(serialized, inputs, outputs))
+        return Program(model, _with_random(model.graph, inputs, _engine()(serialized, inputs, outputs)))
     except (AtcRefusal, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as exc:
         # The container was intact, so whatever fails here is the graph that it holds; engines report with RuntimeError.
         raise FormatError(f"{model.name}: the graph inside the offline model cannot be executed ({exc}); compile it again") from exc
@@ -100,6 +141,28 @@ def _engine() -> Callable[[bytes, List[str], List[str]], Runner]:
         raise ToolchainError("the simulated device needs a CPU engine: pip install openvino (or onnxruntime)") from None
 
 
+def _with_random(ops: List[Op], inputs: List[str], runner: Runner) -> Runner:
+    """Draw what AI CPU operators draw, and feed it behind the model's own inputs.
+
+    NumPy's generator, seeded with both seed attributes: a loaded model gives the same sequence each time it is loaded, and
+    goes on in it from run to run, as TensorFlow does for a seed. The numbers are not TensorFlow's; neither promises them.
+    """
+    by_name = {op.name: op for op in ops}
+    drawn = [by_name[name[len(RANDOM):]] for name in inputs if name.startswith(RANDOM)]
+    if not drawn:
+        return runner
+    unknown = [op.name for op in drawn if op.attrs.get("original_type") != "RandomStandardNormal"]
+    if unknown:
+        raise AtcRefusal("E19999", f"the simulated AI CPU has no kernel for {', '.join(unknown)}")
+    sources = [np.random.RandomState([int(op.attrs.get(key) or 0) & 0xFFFFFFFF for key in ("seed", "seed2")]) for op in drawn]
+
+    def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
+        values = [source.standard_normal(op.output_descs[0].shape).astype(np.float32) for source, op in zip(sources, drawn)]
+        return runner(list(arrays) + values)
+
+    return run
+
+
 def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
     try:
         from openvino import Core
@@ -109,9 +172,11 @@ def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runne
     # Without the hint, processors with bf16 instructions would compute in bf16.
     compiled = core.compile_model(core.read_model(serialized), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"})
     request = compiled.create_infer_request()
+    # An input that nothing reads is gone from the compiled form.
+    read = {name for port in compiled.inputs for name in port.get_names()}
 
     def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
-        results = request.infer({name: _finite(array) for name, array in zip(inputs, arrays)})
+        results = request.infer({name: _finite(array) for name, array in zip(inputs, arrays) if name in read})
         return [np.array(results[name]) for name in outputs]
 
     return run

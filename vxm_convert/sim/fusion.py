@@ -2,9 +2,12 @@
 """Graph clean-up that the real compiler does before it chooses dtypes: dead nodes, bias into convolution."""
 from __future__ import annotations
 
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 from vxm_convert.formats.ge_ir import Op
+
+#: Kernels that add a bias before they round their result.
+TAKES_BIAS = ("Conv3D", "Conv2D", "DepthwiseConv2D", "MatMulV2")
 
 
 def drop_dead(ops: List[Op], outputs: List[str]) -> List[Op]:
@@ -21,7 +24,7 @@ def drop_dead(ops: List[Op], outputs: List[str]) -> List[Op]:
 
 
 def fuse_bias(ops: List[Op], outputs: List[str]) -> List[Op]:
-    """Conv3D → BiasAdd becomes one Conv3D with three inputs.
+    """Convolution or matrix product → BiasAdd, or Add of a constant vector, becomes one operator with three inputs.
 
     Before: ``y = BiasAdd(Conv3D(x, w), b)``; after: ``y = Conv3D(x, w, b)`` under the convolution's name. The fused
     operator lists both original names, and its output says which original tensor it is, so that dumps can be matched.
@@ -34,18 +37,33 @@ def fuse_bias(ops: List[Op], outputs: List[str]) -> List[Op]:
     kept: List[Op] = []
     for op in ops:
         op.inputs = [renamed.get(source, source) for source in op.inputs]
-        source = by_name.get(op.inputs[0].rpartition(":")[0]) if op.type == "BiasAdd" else None
-        bias = by_name[op.inputs[1].rpartition(":")[0]] if source is not None else None
-        fits = source is not None and source.type == "Conv3D" and len(source.inputs) == 2 and readers[op.inputs[0]] == 1
-        if source is None or bias is None or bias.data is None or not fits:
+        found = [pair for pair in _orders(op) if _adds_bias(op, *(by_name[op.inputs[k].rpartition(":")[0]] for k in pair))]
+        if not found or readers[op.inputs[found[0][0]]] != 1:
             kept.append(op)
             continue
-        source.inputs.append(op.inputs[1])
-        source.input_descs.append(op.input_descs[1])
+        product, vector = found[0]
+        source = by_name[op.inputs[product].rpartition(":")[0]]
+        source.inputs.append(op.inputs[vector])
+        source.input_descs.append(op.input_descs[vector])
         source.attrs["_datadump_original_op_names"] = [source.name, op.name]
         renamed[f"{op.name}:0"] = f"{source.name}:0"
     outputs[:] = [renamed.get(name, name) for name in outputs]
     return _constants_first(kept)
+
+
+def _orders(op: Op) -> Tuple[Tuple[int, int], ...]:
+    """Positions that (product, bias) can have among the operands."""
+    return {"BiasAdd": ((0, 1),), "Add": ((0, 1), (1, 0))}.get(op.type, ())
+
+
+def _adds_bias(op: Op, source: Op, bias: Op) -> bool:
+    if source.type not in TAKES_BIAS or len(source.inputs) != 2 or bias.data is None:
+        return False
+    first = source.attrs.get("data_format") == "NCHW"
+    if op.type == "BiasAdd":
+        return first == (op.attrs.get("data_format") == "NCHW")
+    shape = source.output_descs[0].shape
+    return not first and op.output_descs[0].shape == shape and bias.data.shape == shape[-1:]
 
 
 def _constants_first(ops: List[Op]) -> List[Op]:

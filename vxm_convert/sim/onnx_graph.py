@@ -65,6 +65,10 @@ class OnnxBuilder:
         shifted = self.one("Add", clipped, magnitude)
         return self.one("Sub", shifted, self.one("Sub", shifted, clipped))
 
+    def clear_nan(self, value: str) -> str:
+        """NaN → 0, as the device converts it. For operators that can make one; comparing x with itself would be optimised away."""
+        return self.one("Where", self.one("IsNaN", value), self.scalar(0.0), value)
+
     def finish(self, inputs: Sequence[Tuple[str, str, Sequence[int]]], outputs: Sequence[Tuple[str, str, str, Sequence[int]]]) -> bytes:
         """Serialised model; inputs are (name, dtype, shape), outputs (value, name, dtype, shape)."""
         for value, name, _, _ in outputs:
