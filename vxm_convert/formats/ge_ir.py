@@ -159,7 +159,9 @@ def _encode_op(message: Any, op: Op, number: int, offsets: Dict[str, int], consu
         _encode_desc(message.output_desc.add(), desc, offsets.get(op.name))
     if op.data is not None:
         value = message.attr.add(key="value").value.t
-        _encode_desc(value.desc, op.output_descs[0], offsets[op.name])
+        _encode_desc(value.desc, op.output_descs[0], offsets.get(op.name))
+        if op.name not in offsets:
+            value.data = np.ascontiguousarray(op.data).tobytes()
 
 
 def _encode_desc(message: Any, desc: Desc, data_offset: Optional[int]) -> None:
@@ -219,12 +221,22 @@ def _put_list(message: Any, values: List[Any]) -> None:
 
 def decode_model(data: bytes, weights: bytes, where: str) -> Model:
     """Parse a MODEL_DEF partition against its WEIGHTS_DATA; raises FormatError for anything inconsistent."""
-    message = parse(_MESSAGES["ModelDef"], data, where)
+    message = parse_message(data, where)
     if len(message.graph) != 1:
         raise FormatError(f"{where}: MODEL_DEF holds {len(message.graph)} graphs, expected 1")
     ops = [_decode_op(op, weights, where) for op in message.graph[0].op]
     _check_edges(ops, where)
     return Model(message.name, ops, _get_attrs(message.attr, where), message.custom_version)
+
+
+def parse_message(data: bytes, where: str) -> Any:
+    """The ModelDef message itself, unchecked beyond its encoding."""
+    return parse(_MESSAGES["ModelDef"], data, where)
+
+
+def model_attrs(message: Any, where: str) -> Dict[str, Any]:
+    """Attributes of a ModelDef message."""
+    return _get_attrs(message.attr, where)
 
 
 def _decode_op(message: Any, weights: bytes, where: str) -> Op:

@@ -17,7 +17,7 @@ import numpy as np
 
 from vxm_convert.artifacts import write_bytes
 from vxm_convert.errors import ArtifactError, FormatError
-from vxm_convert.formats import ge_ir
+from vxm_convert.formats import ge_ir, tasks
 
 MAGIC = b"IMOD"
 HEADER_SIZE = 256
@@ -43,7 +43,11 @@ PARTITION_NAMES = {
 }
 MAX_PARTITIONS = 32
 KERNEL_MAGIC = 0x5D776EFD
+_KERNEL_HEAD = struct.Struct("<III")
 WEIGHT_ALIGNMENT = 512
+#: version field: models for servers, models for phones
+_VERSIONS = (HEADER_VERSION, 0x10000000)
+_MAX_MODEL_TYPE = 5
 
 
 @dataclass(frozen=True)
@@ -74,23 +78,42 @@ class OmModel:
         return str(self.attrs.get("soc_version", ""))
 
 
-def write_om(path: Path, model: ge_ir.Model, kernels: Dict[str, bytes], task_info: bytes, platform_version: str) -> None:
+@dataclass(frozen=True)
+class Overview:
+    """What can be said about a model without reading its graph: attributes, and bytes per partition name."""
+
+    attrs: Dict[str, object]
+    sizes: Dict[str, int]
+
+
+def write_om(path: Path, model: ge_ir.Model, kernels: Dict[str, bytes], platform_version: str) -> None:
     """Write a model with the four partitions of a static offline model, in the order real files have.
 
     Constants go to WEIGHTS_DATA at 512-byte boundaries, in node order. Writing is atomic.
     """
     weights, offsets = _lay_out_weights(model.ops)
+    task_info = tasks.encode_tasks(model, len(weights))
     kernel_bytes = b"".join(_encode_kernel(name.encode(), binary) for name, binary in sorted(kernels.items()))
     model.attrs["weight_size"] = len(weights)
     model.attrs["om_info_list"] = [len(weights), len(kernel_bytes), 0, len(task_info)]
     body = ge_ir.encode_model(model, offsets)
-    partitions = [(MODEL_DEF, body), (WEIGHTS_DATA, weights), (TBE_KERNELS, kernel_bytes), (TASK_INFO, task_info)]
+    _write(path, model.name, platform_version, [
+        (MODEL_DEF, body), (WEIGHTS_DATA, weights), (TBE_KERNELS, kernel_bytes), (TASK_INFO, task_info),
+    ])
+
+
+def write_original(path: Path, model: ge_ir.Model, platform_version: str) -> None:
+    """Write an "original" model: MODEL_DEF alone, with the constants inside; no device runs it."""
+    _write(path, model.name, platform_version, [(MODEL_DEF, ge_ir.encode_model(model, {}))])
+
+
+def _write(path: Path, name: str, platform_version: str, partitions: List[Tuple[int, bytes]]) -> None:
     payload = _encode_table(partitions) + b"".join(data for _, data in partitions)
-    write_bytes(path, _sealed(_encode_header(model.name, len(payload), platform_version), payload))
+    write_bytes(path, _sealed(_encode_header(name, len(payload), platform_version), payload))
 
 
 def _encode_kernel(name: bytes, binary: bytes) -> bytes:
-    return struct.pack("<III", KERNEL_MAGIC, len(name), len(binary)) + name + binary
+    return _KERNEL_HEAD.pack(KERNEL_MAGIC, len(name), len(binary)) + name + binary
 
 
 def _lay_out_weights(ops: List[ge_ir.Op]) -> Tuple[bytes, Dict[str, int]]:
@@ -137,8 +160,9 @@ def _sealed(header: bytes, payload: bytes) -> bytes:
 
 def _digest(data: bytes) -> bytes:
     start = HEADER.fields["checksum"][1]
-    digest = hashlib.sha256(data[:start])
-    digest.update(data[start + CHECKSUM_SIZE :])
+    view = memoryview(data)
+    digest = hashlib.sha256(view[:start])
+    digest.update(view[start + CHECKSUM_SIZE :])
     return digest.digest() + bytes(CHECKSUM_SIZE - digest.digest_size)
 
 
@@ -152,32 +176,75 @@ def read_om(path: Path) -> OmModel:
     FormatError
         It is not an `.om`, is truncated or padded, or its partitions disagree with each other.
     """
-    path = Path(path)
+    return parse_om(_read(path), str(path))
+
+
+def read_model_def(path: Path) -> bytes:
+    """Bytes of the MODEL_DEF partition of a file whose container is intact; raises as `read_om` does."""
+    data = _read(path)
+    _, table = _open(data, str(path))
+    return _partition(data, table, MODEL_DEF)
+
+
+def read_overview(path: Path) -> Overview:
+    """Attributes and partition sizes, without judging the graph; raises as `read_om` does."""
+    data = _read(path)
+    _, table = _open(data, str(path))
+    message = ge_ir.parse_message(_partition(data, table, MODEL_DEF), str(path))
+    return Overview(ge_ir.model_attrs(message, str(path)), {PARTITION_NAMES[kind]: size for kind, (_, size) in table.items()})
+
+
+def _read(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as exc:
         raise ArtifactError(f"{path}: cannot read the offline model ({exc.strerror}); make it with `python -m export`") from exc
-    return parse_om(data, str(path))
 
 
 def parse_om(data: bytes, where: str = "model in memory") -> OmModel:
     """`read_om` for bytes that are already in memory."""
+    header, table = _open(data, where)
+    weights = _partition(data, table, WEIGHTS_DATA)
+    model = ge_ir.decode_model(_partition(data, table, MODEL_DEF), weights, where)
+    _check_kernels(_partition(data, table, TBE_KERNELS), where)
+    if TASK_INFO in table:
+        tasks.check_tasks(_partition(data, table, TASK_INFO), where)
+    partitions = tuple((PARTITION_NAMES[kind], length) for kind, (_, length) in table.items())
+    parsed = OmModel(_header_text(header, "name", where), model, weights, partitions, _platform(header))
+    # Again, now that the model itself says who made it: damage may have hit the header's word for it.
+    _check_sum(data, header, parsed.simulated, where)
+    return parsed
+
+
+def _open(data: bytes, where: str) -> Tuple[np.void, Dict[int, Tuple[int, int]]]:
+    """Header and partitions of an intact container that holds a model."""
     header = _check_header(data, where)
     _check_sum(data, header, _platform(header).startswith(SIMULATED_PREFIX), where)
     table = _parse_table(data, header, where)
     if MODEL_DEF not in table:
         found = ", ".join(PARTITION_NAMES[kind] for kind in table)
         raise FormatError(f"{where}: has no MODEL_DEF partition, only {found}; this is no executable offline model")
-    start, size = table[MODEL_DEF]
-    weights_start, weights_size = table.get(WEIGHTS_DATA, (len(data), 0))
-    weights = data[weights_start : weights_start + weights_size]
-    model = ge_ir.decode_model(data[start : start + size], weights, where)
-    name = bytes(header["name"]).split(b"\0")[0].decode("utf-8", "replace")
-    partitions = tuple((PARTITION_NAMES[kind], length) for kind, (_, length) in table.items())
-    parsed = OmModel(name, model, weights, partitions, _platform(header))
-    # Again, now that the model itself says who made it: damage may have hit the header's word for it.
-    _check_sum(data, header, parsed.simulated, where)
-    return parsed
+    return header, table
+
+
+def _partition(data: bytes, table: Dict[int, Tuple[int, int]], kind: int) -> bytes:
+    """Bytes of a partition; none where the file does not have it."""
+    start, size = table.get(kind, (0, 0))
+    return data[start : start + size]
+
+
+def _check_kernels(data: bytes, where: str) -> None:
+    """The kernels' partition is a row of (magic, name length, code length, name, code) that fills it exactly."""
+    position = 0
+    while position < len(data):
+        if len(data) - position < _KERNEL_HEAD.size:
+            raise FormatError(f"{where}: {len(data) - position} bytes after the last kernel, expected none")
+        magic, name_length, code_length = _KERNEL_HEAD.unpack_from(data, position)
+        if magic != KERNEL_MAGIC:
+            raise FormatError(f"{where}: the kernel at {position} starts with {magic:#x}, expected {KERNEL_MAGIC:#x}")
+        position += _KERNEL_HEAD.size + name_length + code_length
+        if position > len(data):
+            raise FormatError(f"{where}: a kernel ends at {position}, but its partition has {len(data)} bytes")
 
 
 def _check_header(data: bytes, where: str) -> np.void:
@@ -191,17 +258,38 @@ def _check_header(data: bytes, where: str) -> np.void:
     header = np.frombuffer(data, HEADER, 1)[0]
     if int(header["headsize"]) != HEADER_SIZE:
         raise FormatError(f"{where}: header size {int(header['headsize'])}, expected {HEADER_SIZE}")
-    if int(header["is_encrypt"]):
-        raise FormatError(f"{where}: the model is encrypted, which this tool cannot open; compile it without encryption")
     length = int(header["model_length"]) or int(header["length"])
     if length + HEADER_SIZE != len(data):
         raise FormatError(
             f"{where}: the header announces {length + HEADER_SIZE} bytes, the file has {len(data)}; "
             "it is truncated or padded, copy or compile it again"
         )
-    if int(header["model_num"]) != 1:
-        raise FormatError(f"{where}: holds {int(header['model_num'])} models (dynamic shapes), expected 1; compile with static shapes")
+    _check_kind(header, where)
+    _header_text(header, "name", where)
     return header
+
+
+def _check_kind(header: np.void, where: str) -> None:
+    """The header's numbers that say what kind of model this is."""
+    if int(header["version"]) not in _VERSIONS:
+        raise FormatError(f"{where}: format version {int(header['version']):#x}, expected {HEADER_VERSION:#x}")
+    if int(header["is_encrypt"]):
+        raise FormatError(f"{where}: the model is encrypted, which this tool cannot open; compile it without encryption")
+    if int(header["modeltype"]) > _MAX_MODEL_TYPE:
+        raise FormatError(f"{where}: model type {int(header['modeltype'])}, expected 0 to {_MAX_MODEL_TYPE}")
+    if int(header["model_num"]) != 1 or int(header["is_unknow_model"]):
+        raise FormatError(f"{where}: holds {int(header['model_num'])} models (dynamic shapes), expected 1; compile with static shapes")
+
+
+def _header_text(header: np.void, field: str, where: str) -> str:
+    """A text of the header: UTF-8, closed by a zero byte."""
+    raw = bytes(header[field])
+    if len(raw) == HEADER.fields[field][0].itemsize:
+        raise FormatError(f"{where}: the header's {field} has no end")
+    try:
+        return raw.split(b"\0")[0].decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise FormatError(f"{where}: the header's {field} is not UTF-8") from exc
 
 
 def _platform(header: np.void) -> str:

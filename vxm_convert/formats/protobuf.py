@@ -29,10 +29,27 @@ _SCALARS = {
     "bytes": _FIELD.TYPE_BYTES,
 }
 _UNPACKABLE = (_FIELD.TYPE_STRING, _FIELD.TYPE_BYTES)
+#: Per message: its twin with bytes for text, so that text which is not UTF-8 is found before protobuf complains on stderr ...
+_RAW: Dict[str, Any] = {}
+#: ... and its fields with text, or messages in them: (name, is a message, is repeated).
+_TEXTS: Dict[str, List[Tuple[str, bool, bool]]] = {}
 
 
 def build_messages(package: str, schema: Schema) -> Dict[str, Any]:
     """Message classes by name. Fields have presence (proto2), so an absent zero differs from a written one."""
+    raw = _build(package, {
+        name: [(number, field, kind.replace("string", "bytes")) for number, field, kind in fields] for name, fields in schema.items()
+    })
+    built = _build(package, schema)
+    for name, kind in built.items():
+        _RAW[f"{package}.{name}"] = raw[name]
+        _TEXTS[f"{package}.{name}"] = [
+            (field, kind.rstrip("*") not in _SCALARS, kind.endswith("*")) for _, field, kind in schema[name] if not _is_number(kind)
+        ]
+    return built
+
+
+def _build(package: str, schema: Schema) -> Dict[str, Any]:
     file = descriptor_pb2.FileDescriptorProto(name=package.replace(".", "/") + ".proto", package=package, syntax="proto2")
     for name, fields in schema.items():
         entry = file.message_type.add(name=name)
@@ -41,6 +58,11 @@ def build_messages(package: str, schema: Schema) -> Dict[str, Any]:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return {name: _message_class(pool, f"{package}.{name}") for name in schema}
+
+
+def _is_number(kind: str) -> bool:
+    """Neither text nor a message that may hold some; bytes count as numbers, they need no check."""
+    return kind.rstrip("*") in _SCALARS and kind.rstrip("*") != "string"
 
 
 def _add_field(entry: Any, package: str, number: int, name: str, kind: str) -> None:
@@ -67,6 +89,13 @@ def _message_class(pool: Any, full_name: str) -> Any:
 
 def parse(kind: Any, data: bytes, what: str) -> Any:
     """Parse `data` as message class `kind`; raises FormatError naming `what`."""
+    raw = decode(_RAW[kind.DESCRIPTOR.full_name], data, what)
+    _check_texts(raw, what)
+    return decode(kind, data, what)
+
+
+def decode(kind: Any, data: bytes, what: str) -> Any:
+    """Parse `data` as message class `kind` without looking at its texts; raises FormatError naming `what`."""
     parsed = kind()
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -77,17 +106,21 @@ def parse(kind: Any, data: bytes, what: str) -> Any:
             raise message.DecodeError(str(caught[0].message))
     except (message.DecodeError, UnicodeDecodeError, RuntimeError) as exc:
         reason = f"{len(data)} bytes: {exc}"
-        raise FormatError(f"{what}: not a {kind.__name__} message ({reason}); the file is damaged or of another kind") from exc
-    _check_strings(parsed, what)
+        raise FormatError(f"{what}: not a {kind.DESCRIPTOR.name} message ({reason}); the file is damaged or of another kind") from exc
     return parsed
 
 
-def _check_strings(parsed: Any, what: str) -> None:
-    """Protobuf hands out strings that are not UTF-8 as bytes instead of refusing them."""
-    for field, value in parsed.ListFields():
-        values = [value] if isinstance(value, (str, bytes, int, float)) or hasattr(value, "ListFields") else value
-        if field.type == _FIELD.TYPE_MESSAGE:
-            for entry in values:
-                _check_strings(entry, what)
-        elif field.type == _FIELD.TYPE_STRING and not all(isinstance(entry, str) for entry in values):
-            raise FormatError(f"{what}: field {field.full_name} is not UTF-8; the file is damaged")
+def _check_texts(raw: Any, what: str) -> None:
+    """Text must be UTF-8; `raw` is a twin, whose text fields are bytes."""
+    for name, is_message, repeated in _TEXTS[raw.DESCRIPTOR.full_name]:
+        if not repeated and not raw.HasField(name):
+            continue
+        values = getattr(raw, name)
+        for value in values if repeated else (values,):
+            if is_message:
+                _check_texts(value, what)
+                continue
+            try:
+                value.decode("utf-8")
+            except UnicodeDecodeError as exc:
+                raise FormatError(f"{what}: field {raw.DESCRIPTOR.name}.{name} is not UTF-8; the file is damaged") from exc

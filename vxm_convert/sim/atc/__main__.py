@@ -2,29 +2,22 @@
 """``python -m vxm_convert.sim.atc``: prints, exits and writes as ATC does, and says that it is simulated."""
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
 import time
-from pathlib import Path
-from typing import Dict, List, Optional
+from typing import List, Optional
 
-from vxm_convert.artifacts import write_text
 from vxm_convert.errors import VxmError
-from vxm_convert.formats.tf_graph import read_graph
 from vxm_convert.sim import SIM_VERSION
-from vxm_convert.sim.atc.checks import check_request
 from vxm_convert.sim.atc.flags import UsageError, check_values, parse_arguments, usage
-from vxm_convert.sim.compiler import compile_graph, write_model
+from vxm_convert.sim.atc.modes import run_mode
 from vxm_convert.sim.refusal import TITLES, AtcRefusal
 
 START = "ATC start working now, please wait for a moment."
 SUCCESS = "ATC run success, welcome to the next use."
 FAILURE = "ATC run failed, Please check the detail log, Try 'atc --help' for more information"
 EXIT_FAILURE = 255
-#: The real ATC writes it into the working folder.
-FUSION_RESULT = "fusion_result.json"
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -41,27 +34,16 @@ def main(argv: Optional[List[str]] = None) -> int:
         _say(usage())
         return 0
     try:
-        _compile(check_values(given), "atc " + " ".join(shlex.quote(word) for word in arguments))
+        run_mode(check_values(given), "atc " + " ".join(shlex.quote(word) for word in arguments), _say)
     except AtcRefusal as exc:
         return _fail(exc)
     except VxmError as exc:
         return _fail(AtcRefusal("E13005", str(exc)))
+    except OSError as exc:
+        return _fail(AtcRefusal("E19999", f"{exc.filename or 'a file'}: {exc.strerror}"))
     _say("...")
     _say(SUCCESS)
     return 0
-
-
-def _compile(flags: Dict[str, str], command: str) -> None:
-    if flags["mode"] != "0":
-        raise AtcRefusal("E10055", f"--mode={flags['mode']}: the simulated ATC knows mode 0 (compile) only")
-    request = check_request(flags, command)
-    model = compile_graph(read_graph(Path(flags["model"])), request)
-    write_model(Path(flags["output"] + ".om"), model)
-    fused = sum(len(op.attrs.get("_datadump_original_op_names", [])) > 1 for op in model.ops)
-    times = {"effect_times": str(fused), "match_times": str(fused)}
-    write_text(Path(FUSION_RESULT), json.dumps([{
-        "graph_fusion": {"ConvBiasaddFusionPass": times}, "session_and_graph_id_0_0": {}, "ub_fusion": {}, "simulated": SIM_VERSION,
-    }], indent=2) + "\n")
 
 
 def _fail(refusal: Optional[AtcRefusal]) -> int:

@@ -4,76 +4,128 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
-from typing import Dict, FrozenSet, List, Tuple
+from typing import Dict, List, Optional
 
-from vxm_convert.sim.atc.flags import UNSUPPORTED
-from vxm_convert.sim.compiler import CompileRequest
+from vxm_convert.sim.atc import sidefiles, values
+from vxm_convert.sim.atc.chips import check_soc
+from vxm_convert.sim.atc.gears import check_gears, chosen_gear
+from vxm_convert.sim.compiler import BIAS_FUSION, CompileRequest
 from vxm_convert.sim.dtypes import FORCE_HALF, MODES, ORIGIN
 from vxm_convert.sim.refusal import AtcRefusal
 
-#: chip → AI cores. First-generation 910 parts; CANN's platform files name the same (Ascend910 is rewritten to Ascend910A).
-SOC_CORES = {"Ascend910A": 32, "Ascend910ProA": 32, "Ascend910PremiumA": 32, "Ascend910B": 30, "Ascend910ProB": 30}
-_FORMATS = ("NCHW", "NHWC", "ND", "NCDHW", "NDHWC")
+TENSORFLOW, ONNX = "3", "5"
+MIX_MODES = ("allow_mix_precision", "allow_mix_precision_fp16")
+_FRAMEWORKS = ("0", "1", TENSORFLOW, ONNX)
+_FORMATS = {TENSORFLOW: ("NCHW", "NHWC", "ND", "NCDHW", "NDHWC"), ONNX: ("NCHW", "NHWC", "ND", "NCDHW")}
 _LOG_LEVELS = ("debug", "info", "warning", "error", "null")
-_MODEL_CHARACTERS = re.compile(r"^[A-Za-z0-9\-._/ \u4e00-\u9fff]+$")
+_PATH_CHARACTERS = re.compile(r"^[A-Za-z0-9\-._/ \u4e00-\u9fff]+$")
 _V2_MODES = {"fp16": FORCE_HALF, "origin": ORIGIN, "cube_fp16in_fp32out": "cube_fp16in_fp32out", "mixed_float16": "allow_mix_precision"}
 _MAX_PATH = 4096
+_USE_REAL = "Compile with the real one (VXM_TOOLCHAIN=cann)."
+#: Flags that the simulator cannot honour, and why. They are refused rather than ignored.
+UNSUPPORTED = {
+    "insert_op_conf": "AIPP prepares 8-bit camera images; a volume is fed as it is",
+    "customize_dtypes": "it sets single dtypes below the level of --keep_dtype, which is supported",
+    "input_shape_range": "ranges make a dynamic model; static shapes only",
+    "singleop": "single operators are not compiled; give a model",
+    "compress_weight_conf": "weights are stored as they are",
+    "compression_optimize_conf": "quantisation is not simulated",
+    "is_input_adjust_hw_layout": "inputs keep the framework's layout",
+    "is_output_adjust_hw_layout": "outputs keep the framework's layout",
+}
+_FILES = ("insert_op_conf", "customize_dtypes", "singleop", "compress_weight_conf", "compression_optimize_conf", "op_debug_config",
+          "op_name_map")
 
 
 def check_request(flags: Dict[str, str], command: str) -> CompileRequest:
-    """Validate everything that can be judged without the graph; raises AtcRefusal."""
-    if flags["log"] not in _LOG_LEVELS:
-        raise AtcRefusal("E10010", f"--log is {flags['log']!r}, expected one of {', '.join(_LOG_LEVELS)}")
-    if flags["auto_tune_mode"]:
-        raise AtcRefusal("E10001", f"--auto_tune_mode is {flags['auto_tune_mode']!r}; the vendor withdrew it", solution="Use the AOE tool.")
-    if flags["framework"] not in ("0", "1", "3", "5"):
-        raise AtcRefusal("E10007", f"--framework is {flags['framework']}, expected 3 (TensorFlow) or 5 (ONNX)")
-    if flags["input_format"] and flags["input_format"] not in _FORMATS:
-        raise AtcRefusal("E10001", f"--input_format is {flags['input_format']!r}, expected one of {', '.join(_FORMATS)}")
-    for name in ("soc_version", "output", "model"):
-        if not flags[name]:
-            raise AtcRefusal("E10054", f"--{name} is required")
+    """Validate everything that can be judged without the graph; raises AtcRefusal for the first thing wrong."""
+    _check_start(flags)
+    soc = check_soc(flags["soc_version"], flags["aicore_num"])
     _check_paths(flags)
-    soc = _check_soc(flags["soc_version"])
+    listed = _check_implmode(flags)
+    type_modes, node_modes = sidefiles.read_op_precision(flags["op_precision_mode"])
     mode = _check_precision(flags)
-    for name in UNSUPPORTED:
-        if flags[name]:
-            solution = "Compile with the real one (VXM_TOOLCHAIN=cann)."
-            raise AtcRefusal("E10055", f"--{name} is not supported by the simulated ATC", solution=solution)
+    mixlist = _check_mixlist(flags, mode)
+    gear = chosen_gear(flags)
+    shapes = values.parse_input_shape(flags["input_shape"], dynamic=bool(gear))
+    check_gears(flags, shapes)
+    outputs = values.parse_out_nodes(flags["out_nodes"])
+    output_type, output_types = values.parse_output_type(flags["output_type"], outputs)
+    keep, keep_types = sidefiles.read_keep_dtype(flags["keep_dtype"])
+    fusions_off = sidefiles.read_disabled_fusions(flags["fusion_switch_file"], [BIAS_FUSION])
+    _check_unsupported(flags, gear)
     return CompileRequest(
-        model_name=os.path.basename(flags["output"]), soc_version=soc, command=command, precision_mode=mode,
-        input_shapes=parse_input_shape(flags["input_shape"]), out_nodes=parse_out_nodes(flags["out_nodes"]),
-        keep_dtype=_read_keep_dtype(flags["keep_dtype"], mode),
+        model_name=os.path.basename(flags["output"]), soc_version=soc, command=command, precision_mode=mode, input_shapes=shapes,
+        out_nodes=outputs, keep_dtype=frozenset() if mode == ORIGIN else keep, keep_types=frozenset() if mode == ORIGIN else keep_types,
+        framework="Onnx" if flags["framework"] == ONNX else "TensorFlow", output_type=output_type, output_types=output_types,
+        half_inputs=frozenset(values.parse_names(flags["input_fp16_nodes"])), mixlist=mixlist, impl_modes_by_type={**listed, **type_modes},
+        impl_modes_by_node=node_modes, fusions_off=fusions_off,
     )
 
 
-def _check_paths(flags: Dict[str, str]) -> None:
-    model = flags["model"]
-    if not _MODEL_CHARACTERS.match(model):
-        raise AtcRefusal("E10001", f"--model is {model!r}; a path may hold letters, digits and -._/ only")
-    if not os.path.isfile(model) or not os.access(model, os.R_OK):
-        raise AtcRefusal("E10001", f"--model is {model!r}, which is no readable file")
-    if flags["framework"] != "3":
+def check_framework(flags: Dict[str, str], legal: Optional[List[str]] = None) -> None:
+    """E10007 for a framework that ATC does not know, E10008 for Caffe without weights, E10055 for one that the simulator cannot read."""
+    framework = flags["framework"]
+    if framework not in _FRAMEWORKS:
+        raise AtcRefusal("E10007", f"--framework is {framework}, expected 3 (TensorFlow) or 5 (ONNX)")
+    if framework == "0" and not flags["weight"]:
+        raise AtcRefusal("E10008", "--weight is empty; --framework=0 (Caffe) needs it")
+    if framework not in (legal or [TENSORFLOW, ONNX]):
         raise AtcRefusal(
-            "E10055", f"--framework={flags['framework']}: the simulated ATC compiles TensorFlow graphs (3) only",
-            solution="Compile frozen.pb, or use the real ATC.",
+            "E10055", f"--framework={framework}: the simulated ATC reads TensorFlow (3) and ONNX (5) models only", solution=_USE_REAL,
         )
+
+
+def check_path(flag: str, path: str) -> None:
+    """E10001 unless the flag's value is a readable file with a legal name."""
+    if not _PATH_CHARACTERS.match(path):
+        raise AtcRefusal("E10001", f"--{flag} is {path!r}; a path may hold letters, digits and -._/ only")
+    if not os.path.isfile(path) or not os.access(path, os.R_OK):
+        raise AtcRefusal("E10001", f"--{flag} is {path!r}, which is no readable file")
+
+
+def check_log(flags: Dict[str, str]) -> None:
+    """E10010 for an unknown log level; the first check of all."""
+    if flags["log"] not in _LOG_LEVELS:
+        raise AtcRefusal("E10010", f"--log is {flags['log']!r}, expected one of {', '.join(_LOG_LEVELS)}")
+
+
+def _check_start(flags: Dict[str, str]) -> None:
+    check_log(flags)
+    if flags["auto_tune_mode"]:
+        raise AtcRefusal("E10001", f"--auto_tune_mode is {flags['auto_tune_mode']!r}; the vendor withdrew it", solution="Use the AOE tool.")
+    check_framework(flags)
+    formats = _FORMATS[flags["framework"]]
+    if flags["input_format"] and flags["input_format"] not in formats:
+        raise AtcRefusal("E10001", f"--input_format is {flags['input_format']!r}, expected one of {', '.join(formats)}")
+    for name in ("soc_version", "output", "model"):
+        if not flags[name]:
+            raise AtcRefusal("E10054", f"--{name} is required")
+    if flags["weight"]:
+        raise AtcRefusal("E10055", f"--weight is {flags['weight']!r}; weights in a file of their own belong to Caffe (--framework=0)")
+
+
+def _check_paths(flags: Dict[str, str]) -> None:
+    check_path("model", flags["model"])
     output = flags["output"]
     if len(output) > _MAX_PATH:
         raise AtcRefusal("E10021", f"--output has {len(output)} characters, expected at most {_MAX_PATH}")
     if not os.path.basename(output):
         raise AtcRefusal("E10022", f"--output is {output!r}, which ends in a folder; name the file without .om")
+    if not _PATH_CHARACTERS.match(output):
+        raise AtcRefusal("E10001", f"--output is {output!r}; a path may hold letters, digits and -._/ only")
+    if os.path.isdir(output + ".om"):
+        raise AtcRefusal("E10001", f"--output is {output!r}, but {output}.om is a folder")
 
 
-def _check_soc(value: str) -> str:
-    soc = "Ascend910A" if value == "Ascend910" else value
-    if soc not in SOC_CORES:
-        raise AtcRefusal(
-            "E20101", f"--soc_version is {value!r}; no platform of that name is known",
-            solution=f"Use one of {', '.join(SOC_CORES)} (Ascend910B1 to B4 are another chip).",
-        )
-    return soc
+def _check_implmode(flags: Dict[str, str]) -> Dict[str, int]:
+    """Operator type → kernel mode of the types that ``--optypelist_for_implmode`` lists."""
+    mode, types = flags["op_select_implmode"], flags["optypelist_for_implmode"]
+    if types and not mode:
+        raise AtcRefusal("E10001", f"--optypelist_for_implmode is {types!r}, which needs --op_select_implmode")
+    if types and mode.endswith("_for_all"):
+        raise AtcRefusal("E10001", f"--optypelist_for_implmode is {types!r}; --op_select_implmode={mode} is for all operators already")
+    return {kind.strip(): sidefiles.IMPL_MODES[mode] for kind in types.split(",") if kind.strip()}
 
 
 def _check_precision(flags: Dict[str, str]) -> str:
@@ -86,40 +138,19 @@ def _check_precision(flags: Dict[str, str]) -> str:
     return mode
 
 
-def parse_input_shape(text: str) -> Dict[str, Tuple[int, ...]]:
-    """``name:d,d;name:d,d`` → shapes; the last colon separates, because node names may hold some."""
-    shapes: Dict[str, Tuple[int, ...]] = {}
-    for entry in filter(None, text.split(";")):
-        name, colon, dims = entry.rpartition(":")
-        parts = [part.strip() for part in dims.split(",")]
-        if not colon or not name or not all(re.match(r"^-?\d+$", part) for part in parts):
-            example = "For example moving:1,160,192,224,1"
-            raise AtcRefusal("E10002", f"--input_shape holds {entry!r}, expected name:number,number,…", solution=example)
-        if any(int(part) <= 0 for part in parts):
-            raise AtcRefusal("E10011", f"--input_shape gives {name} the shape {dims}; every dimension must be above 0")
-        shapes[name] = tuple(int(part) for part in parts)
-    return shapes
+def _check_mixlist(flags: Dict[str, str], mode: str) -> Dict[str, Optional[bool]]:
+    if flags["modify_mixlist"] and mode not in MIX_MODES:
+        raise AtcRefusal("E10001", f"--modify_mixlist is {flags['modify_mixlist']!r}, which needs --precision_mode=allow_mix_precision")
+    return sidefiles.read_mixlist(flags["modify_mixlist"])
 
 
-def parse_out_nodes(text: str) -> List[Tuple[str, int]]:
-    """``node:index;node:index`` → outputs in that order."""
-    nodes: List[Tuple[str, int]] = []
-    for entry in filter(None, text.split(";")):
-        name, colon, index = entry.rpartition(":")
-        if not colon or not name or not index.isdigit():
-            raise AtcRefusal("E10001", f"--out_nodes holds {entry!r}, expected node:index")
-        nodes.append((name, int(index)))
-    return nodes
-
-
-def _read_keep_dtype(path: str, mode: str) -> FrozenSet[str]:
-    if not path:
-        return frozenset()
-    if not os.path.isfile(path):
-        raise AtcRefusal("E10001", f"--keep_dtype is {path!r}, which is no readable file")
-    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines()]
-    names = frozenset(line for line in lines if line)
-    types = sorted(name for name in names if name.startswith("OpType::"))
-    if types:
-        raise AtcRefusal("E10055", f"--keep_dtype names operator types ({', '.join(types)}); the simulated ATC takes node names only")
-    return frozenset() if mode == ORIGIN else names
+def _check_unsupported(flags: Dict[str, str], gear: str) -> None:
+    for name in _FILES:
+        if flags[name]:
+            sidefiles.read_text(name, flags[name])
+    for name, reason in UNSUPPORTED.items():
+        if flags[name]:
+            raise AtcRefusal("E10055", f"--{name} is not supported by the simulated ATC: {reason}", solution=_USE_REAL)
+    if gear:
+        reason = "the profiles are legal, but the simulated ATC compiles static shapes only"
+        raise AtcRefusal("E10055", f"--{gear}: {reason}", solution=_USE_REAL)

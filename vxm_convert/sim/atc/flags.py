@@ -9,7 +9,9 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from vxm_convert.sim.refusal import AtcRefusal
 
-TEXT, NUMBER, BOOLEAN = "text", "number", "true/false"
+TEXT, NUMBER, BOOLEAN, SWITCH = "text", "number", "true/false", "0/1"
+#: The real tool keeps whole numbers in 32 bits.
+MAX_NUMBER = (1 << 31) - 1
 
 
 class Flag(NamedTuple):
@@ -27,68 +29,77 @@ _PRECISION_MODES = (
 )
 _PRECISION_MODES_V2 = ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16", "mixed_bfloat16")
 
+_IMPL_MODES = ("high_precision", "high_performance", "high_precision_for_all", "high_performance_for_all")
+
 FLAGS: Dict[str, Flag] = {
     "model": Flag(TEXT, "", (), "frozen graph (.pb) or ONNX file"),
-    "weight": Flag(TEXT, "", (), "Caffe weights; not used for TensorFlow"),
-    "framework": Flag(NUMBER, "-1", ("0", "1", "3", "5"), "3 TensorFlow, 5 ONNX"),
+    "weight": Flag(TEXT, "", (), "Caffe weights; not used for TensorFlow and ONNX"),
+    "framework": Flag(NUMBER, "-1", (), "0 Caffe, 1 MindSpore, 3 TensorFlow, 5 ONNX"),
     "output": Flag(TEXT, "", (), "output path without the suffix .om"),
     "soc_version": Flag(TEXT, "", (), "chip, for example Ascend910A"),
     "input_shape": Flag(TEXT, "", (), "name:d,d,d;name:d,d,d"),
+    "input_shape_range": Flag(TEXT, "", (), "ranges of dynamic shapes"),
     "input_format": Flag(TEXT, "", (), "NCHW, NHWC, ND, NCDHW or NDHWC"),
     "out_nodes": Flag(TEXT, "", (), "node:index;node:index"),
-    "output_type": Flag(TEXT, "", (), "data type of the outputs"),
-    "mode": Flag(NUMBER, "0", ("0", "1", "3", "5", "6", "7", "30"), "0 compiles"),
+    "output_type": Flag(TEXT, "", (), "data type of the outputs: FP16, or node:index:FP16;…"),
+    "mode": Flag(NUMBER, "0", ("0", "1", "3", "5", "6", "7", "30"), "0 compile, 1 model to JSON, 3 pre-check, 6 show a model"),
     "precision_mode": Flag(TEXT, "", _PRECISION_MODES, "dtype policy (empty: force_fp16)"),
     "precision_mode_v2": Flag(TEXT, "", _PRECISION_MODES_V2, "dtype policy, newer names"),
-    "keep_dtype": Flag(TEXT, "", (), "file of node names that keep their dtype"),
+    "keep_dtype": Flag(TEXT, "", (), "file of node names, or OpType::Type, that keep their dtype"),
     "customize_dtypes": Flag(TEXT, "", (), "file of dtypes per node"),
     "modify_mixlist": Flag(TEXT, "", (), "JSON file that edits the mixed-precision lists"),
     "op_precision_mode": Flag(TEXT, "", (), "ini file of precision per operator"),
-    "op_select_implmode": Flag(
-        TEXT, "", ("high_precision", "high_performance", "high_precision_for_all", "high_performance_for_all"), "kernel choice",
-    ),
+    "op_select_implmode": Flag(TEXT, "", _IMPL_MODES, "kernel choice"),
     "optypelist_for_implmode": Flag(TEXT, "", (), "operators that op_select_implmode is for"),
     "fusion_switch_file": Flag(TEXT, "", (), "file of fusion passes to switch off"),
-    "log": Flag(TEXT, "null", ("debug", "info", "warning", "error", "null"), "log level"),
+    "log": Flag(TEXT, "null", (), "log level: debug, info, warning, error, null"),
     "op_debug_level": Flag(NUMBER, "0", ("0", "1", "2", "3", "4"), "debug files of operators"),
+    "op_debug_config": Flag(TEXT, "", (), "file of operator debug switches"),
+    "op_name_map": Flag(TEXT, "", (), "file of custom operator names"),
     "buffer_optimize": Flag(TEXT, "l2_optimize", ("l1_optimize", "l2_optimize", "off_optimize"), "data caching"),
     "core_type": Flag(TEXT, "AiCore", ("AiCore", "VectorCore"), "core type"),
-    "aicore_num": Flag(TEXT, "", (), "number of AI cores"),
-    "enable_small_channel": Flag(NUMBER, "0", ("0", "1"), "first-layer optimisation"),
-    "disable_reuse_memory": Flag(NUMBER, "0", ("0", "1"), "1 keeps every tensor alive"),
+    "aicore_num": Flag(NUMBER, "", (), "number of AI cores"),
+    "enable_small_channel": Flag(SWITCH, "0", (), "first-layer optimisation"),
+    "disable_reuse_memory": Flag(SWITCH, "0", (), "1 keeps every tensor alive"),
     "op_compiler_cache_mode": Flag(TEXT, "", ("disable", "enable", "force"), "operator cache"),
     "op_compiler_cache_dir": Flag(TEXT, "", (), "folder of the operator cache"),
+    "op_bank_path": Flag(TEXT, "", (), "operator tuning bank"),
+    "mdl_bank_path": Flag(TEXT, "", (), "model tuning bank"),
     "debug_dir": Flag(TEXT, "./kernel_meta", (), "folder of debug files"),
-    "check_report": Flag(TEXT, "check_result.json", (), "report of a failed parse"),
-    "deterministic": Flag(NUMBER, "0", ("0", "1"), "deterministic kernels"),
+    "check_report": Flag(TEXT, "check_result.json", (), "report of the pre-check or of a failed parse"),
+    "deterministic": Flag(SWITCH, "0", (), "deterministic kernels"),
     "external_weight": Flag(NUMBER, "0", ("0", "1", "2"), "weights in a file of their own"),
     "enable_scope_fusion_passes": Flag(TEXT, "", (), "scope fusion passes to switch on"),
+    "enable_single_stream": Flag(BOOLEAN, "false", (), "one stream only"),
     "enable_compress_weight": Flag(BOOLEAN, "false", (), "weight compression"),
-    "save_original_model": Flag(BOOLEAN, "false", (), "also write the uncompiled model"),
-    "input_fp16_nodes": Flag(TEXT, "", (), "inputs fed in fp16"),
+    "compress_weight_conf": Flag(TEXT, "", (), "nodes whose weights are compressed"),
+    "compression_optimize_conf": Flag(TEXT, "", (), "quantisation settings"),
+    "save_original_model": Flag(BOOLEAN, "false", (), "also write the uncompiled model as <output>_original.om"),
+    "input_fp16_nodes": Flag(TEXT, "", (), "inputs fed in fp16: node;node"),
+    "is_input_adjust_hw_layout": Flag(TEXT, "", (), "inputs in the device's layout"),
+    "is_output_adjust_hw_layout": Flag(TEXT, "", (), "outputs in the device's layout"),
     "insert_op_conf": Flag(TEXT, "", (), "AIPP configuration"),
-    "dynamic_batch_size": Flag(TEXT, "", (), "batch sizes of a dynamic model"),
-    "dynamic_image_size": Flag(TEXT, "", (), "image sizes of a dynamic model"),
-    "dynamic_dims": Flag(TEXT, "", (), "dimensions of a dynamic model"),
+    "dynamic_batch_size": Flag(TEXT, "", (), "batch sizes of a dynamic model: 1,2,4"),
+    "dynamic_image_size": Flag(TEXT, "", (), "image sizes of a dynamic model: h,w;h,w"),
+    "dynamic_dims": Flag(TEXT, "", (), "dimensions of a dynamic model: d,d;d,d"),
     "auto_tune_mode": Flag(TEXT, "", (), "withdrawn by the vendor"),
+    "singleop": Flag(TEXT, "", (), "description of single operators"),
     "om": Flag(TEXT, "", (), "model to convert or show (modes 1 and 6)"),
     "json": Flag(TEXT, "", (), "JSON output of mode 1"),
-    "virtual_type": Flag(NUMBER, "0", ("0", "1"), "virtual devices"),
-    "sparsity": Flag(NUMBER, "0", ("0", "1"), "structured sparsity"),
-    "display_model_info": Flag(NUMBER, "0", ("0", "1"), "print the model's memory and sizes"),
+    "dump_mode": Flag(SWITCH, "0", (), "mode 1 with shapes"),
+    "virtual_type": Flag(SWITCH, "0", (), "virtual devices"),
+    "sparsity": Flag(SWITCH, "0", (), "structured sparsity"),
+    "display_model_info": Flag(SWITCH, "0", (), "print the model's memory and sizes"),
     "jit_compile": Flag(NUMBER, "0", ("0", "1", "2"), "compile when first run"),
-    "host_env_os": Flag(TEXT, "", (), "operating system of the host"),
-    "host_env_cpu": Flag(TEXT, "", (), "processor of the host"),
-    "status_check": Flag(NUMBER, "0", ("0", "1"), "overflow detection"),
-    "is_weight_clip": Flag(NUMBER, "1", ("0", "1"), "clip weights to finite fp16"),
+    "host_env_os": Flag(TEXT, "", ("linux",), "operating system of the host"),
+    "host_env_cpu": Flag(TEXT, "", ("x86_64", "aarch64"), "processor of the host"),
+    "status_check": Flag(SWITCH, "0", (), "overflow detection"),
+    "atomic_clean_policy": Flag(SWITCH, "0", (), "when memory is cleaned"),
+    "is_weight_clip": Flag(SWITCH, "1", (), "clip weights to finite fp16"),
+    "tiling_schedule_optimize": Flag(SWITCH, "0", (), "tiling on the device"),
     "help": Flag(BOOLEAN, "false", (), "show this text"),
 }
 
-#: Accepted by the real ATC, without meaning for a model that the simulator can run; refused rather than ignored.
-UNSUPPORTED = (
-    "customize_dtypes", "modify_mixlist", "op_precision_mode", "input_fp16_nodes", "insert_op_conf", "dynamic_batch_size",
-    "dynamic_image_size", "dynamic_dims", "output_type", "weight",
-)
 _TRUE = ("1", "t", "true", "y", "yes")
 _FALSE = ("0", "f", "false", "n", "no")
 
@@ -133,16 +144,27 @@ def _find(name: str) -> Optional[str]:
 
 
 def check_values(given: Dict[str, str]) -> Dict[str, str]:
-    """All flags with defaults filled in; raises AtcRefusal for a value of the wrong type or outside the legal set."""
+    """All flags with defaults filled in, truth values as ``true`` or ``false``; raises AtcRefusal for the first illegal value."""
+    values = {name: flag.default for name, flag in FLAGS.items()}
     for name, value in given.items():
-        flag = FLAGS[name]
-        if flag.kind == NUMBER and not value.isdigit():
-            raise AtcRefusal("E10003", f"--{name} is {value!r}, expected a whole number")
-        if flag.kind == BOOLEAN and value.lower() not in _TRUE + _FALSE:
+        values[name] = _check_value(name, FLAGS[name], value)
+    return values
+
+
+def _check_value(name: str, flag: Flag, value: str) -> str:
+    if flag.kind in (NUMBER, SWITCH) and not (value.isascii() and value.isdigit()):
+        raise AtcRefusal("E10003", f"--{name} is {value!r}, expected a whole number")
+    if flag.kind == NUMBER and int(value) > MAX_NUMBER:
+        raise AtcRefusal("E10013", f"--{name} is {value}, expected at most {MAX_NUMBER}")
+    if flag.kind == SWITCH and value not in ("0", "1"):
+        raise AtcRefusal("E10006", f"--{name} is {value!r}, expected 0 or 1")
+    if flag.kind == BOOLEAN:
+        if value.lower() not in _TRUE + _FALSE:
             raise AtcRefusal("E10005", f"--{name} is {value!r}, expected true or false")
-        if flag.legal and value and value not in flag.legal and name not in ("framework", "log"):
-            raise AtcRefusal("E10001", f"--{name} is {value!r}, expected one of {', '.join(flag.legal)}")
-    return {name: given.get(name, flag.default) for name, flag in FLAGS.items()}
+        return "true" if value.lower() in _TRUE else "false"
+    if flag.legal and value and value not in flag.legal:
+        raise AtcRefusal("E10001", f"--{name} is {value!r}, expected one of {', '.join(flag.legal)}")
+    return value
 
 
 def usage() -> str:

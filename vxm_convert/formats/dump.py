@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dump files: the tensors of one operator of one execution, as a device writes them with a dump configuration.
+
+A file is a 64-bit little-endian header length, a protobuf message DumpData of that length, and the raw bytes of the
+inputs, outputs, buffers and workspaces in this order ("v2"; docs of the vendor's comparison tool). The order of the
+parts and the names of the fields come from there; **the field numbers of DumpData are chosen here and were not checked
+against a file of a real device**, so other readers of dumps may need this schema. Tensors are in storage form (blocked
+layouts, fp16 as fp16). Nothing is allocated from a length before it was compared with the file.
+"""
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+import numpy as np
+
+from vxm_convert.artifacts import write_bytes
+from vxm_convert.errors import ArtifactError, FormatError
+from vxm_convert.formats.ge_ir import DTYPE_NUMBERS
+from vxm_convert.formats.protobuf import build_messages, parse
+
+VERSION = "2.0"
+MAX_HEADER = 64 << 20
+MAX_RANK = 8
+_TENSOR = [
+    (1, "data_type", "int32"), (2, "format", "int32"), (3, "shape", "Shape"), (6, "size", "uint64"), (7, "original_shape", "Shape"),
+    (8, "sub_format", "int32"), (9, "address", "uint64"),
+]
+_MESSAGES = build_messages("vxm.dump", {
+    "DumpData": [
+        (1, "version", "string"), (2, "dump_time", "uint64"), (3, "output", "OpTensor*"), (4, "input", "OpTensor*"),
+        (5, "buffer", "OpBuffer*"), (6, "op_name", "string"), (7, "attr", "OpAttr*"), (8, "space", "Workspace*"),
+    ],
+    "OpTensor": _TENSOR,
+    "OpBuffer": [(1, "buffer_type", "int32"), (3, "size", "uint64")],
+    "Workspace": [(1, "type", "int32"), (3, "size", "uint64")],
+    "OpAttr": [(1, "name", "string"), (2, "value", "string")],
+    "Shape": [(1, "dim", "uint64*")],
+})
+_DTYPE_NAMES = {number: name for name, number in DTYPE_NUMBERS.items()}
+_NAME = re.compile(r"^([^./]+)\.([^./]+)\.(\d+)\.(\d+)\.(\d{16})$")
+
+
+@dataclass(frozen=True)
+class DumpTensor:
+    """One input or output.
+
+    Parameters
+    ----------
+    data : ndarray — in storage form.
+    layout : int — aclFormat number.
+    original_shape : tuple of int — what the framework's graph knew; that of `data` where the layout is plain.
+    """
+
+    data: np.ndarray
+    layout: int
+    original_shape: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Dump:
+    """The content of a dump file; `dump_time` in microseconds since 1970."""
+
+    op_name: str
+    dump_time: int
+    inputs: List[DumpTensor] = field(default_factory=list)
+    outputs: List[DumpTensor] = field(default_factory=list)
+    buffers: List[bytes] = field(default_factory=list)
+    spaces: List[bytes] = field(default_factory=list)
+    attrs: Dict[str, str] = field(default_factory=dict)
+
+
+class DumpName(NamedTuple):
+    """The parts of a dump file's name; in `op_name` every ``/`` and ``.`` has become ``_``."""
+
+    op_type: str
+    op_name: str
+    task_id: int
+    stream_id: int
+    time: int
+
+    def __str__(self) -> str:
+        return f"{self.op_type}.{self.op_name}.{self.task_id}.{self.stream_id}.{self.time:016d}"
+
+
+def dump_name(op_type: str, op_name: str, task_id: int, stream_id: int, time: int) -> DumpName:
+    """Name of the file for an operator; `time` in microseconds since 1970, 16 digits."""
+    return DumpName(plain_name(op_type), plain_name(op_name), task_id, stream_id, time)
+
+
+def plain_name(name: str) -> str:
+    """A node's name as dump files have it; nothing of it can leave a folder."""
+    return re.sub(r"[/.\\\s\0]", "_", name)
+
+
+def parse_dump_name(name: str) -> DumpName:
+    """The inverse of ``str(dump_name(…))``; raises FormatError for another kind of name."""
+    match = _NAME.match(name)
+    if match is None:
+        raise FormatError(f"{name}: no name of a dump file, expected <OpType>.<op_name>.<task>.<stream>.<16 digits>")
+    op_type, op_name, *numbers = match.groups()
+    return DumpName(op_type, op_name, *map(int, numbers))
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def encode_dump(dump: Dump) -> bytes:
+    """The bytes of a dump file."""
+    message = _MESSAGES["DumpData"](version=VERSION, dump_time=dump.dump_time, op_name=dump.op_name)
+    payload: List[bytes] = []
+    for tensors, entries in ((dump.inputs, message.input), (dump.outputs, message.output)):
+        for tensor in tensors:
+            payload.append(_put_tensor(entries.add(), tensor))
+    for chunks, entries in ((dump.buffers, message.buffer), (dump.spaces, message.space)):
+        for chunk in chunks:
+            entries.add(size=len(chunk))
+            payload.append(chunk)
+    for name, value in sorted(dump.attrs.items()):
+        message.attr.add(name=name, value=value)
+    header = message.SerializeToString(deterministic=True)
+    return b"".join([struct.pack("<Q", len(header)), header] + payload)
+
+
+def _put_tensor(entry: Any, tensor: DumpTensor) -> bytes:
+    raw = np.ascontiguousarray(tensor.data).tobytes()
+    entry.data_type, entry.format, entry.size, entry.sub_format = DTYPE_NUMBERS[tensor.data.dtype.name], tensor.layout, len(raw), 0
+    entry.shape.dim.extend(tensor.data.shape)
+    entry.original_shape.dim.extend(tensor.original_shape)
+    return raw
+
+
+def write_dump(path: Path, dump: Dump) -> None:
+    """Write a dump file, all of it or nothing."""
+    write_bytes(path, encode_dump(dump))
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_dump(path: Path) -> Dump:
+    """Read and check a dump file.
+
+    Raises
+    ------
+    ArtifactError
+        The file cannot be read.
+    FormatError
+        Its header or its lengths are not those of a dump file.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as exc:
+        raise ArtifactError(f"{path}: cannot read the dump file ({exc.strerror})") from exc
+    return decode_dump(data, str(path))
+
+
+def decode_dump(data: bytes, where: str = "dump in memory") -> Dump:
+    """`read_dump` for bytes that are already in memory."""
+    if len(data) < 8:
+        raise FormatError(f"{where}: {len(data)} bytes, expected at least the 8 of a header length; the file is truncated")
+    length = struct.unpack_from("<Q", data)[0]
+    if not 0 < length <= min(MAX_HEADER, len(data) - 8):
+        raise FormatError(f"{where}: header length {length}, {len(data) - 8} bytes follow; no dump file of version 2, or truncated")
+    message = parse(_MESSAGES["DumpData"], data[8 : 8 + length], where)
+    if message.version != VERSION:
+        raise FormatError(f"{where}: version {message.version!r}, expected {VERSION!r}; no dump file of version 2")
+    if not message.op_name:
+        raise FormatError(f"{where}: names no operator")
+    entries = list(message.input) + list(message.output) + list(message.buffer) + list(message.space)
+    announced = sum(entry.size for entry in entries)
+    if 8 + length + announced != len(data):
+        raise FormatError(f"{where}: the header announces {announced} bytes of tensors, {len(data) - 8 - length} follow it; damaged file")
+    chunks = _Chunks(data, 8 + length)
+    return Dump(
+        message.op_name, message.dump_time,
+        [_get_tensor(entry, chunks.take(entry.size), f"{where}: input {i}") for i, entry in enumerate(message.input)],
+        [_get_tensor(entry, chunks.take(entry.size), f"{where}: output {i}") for i, entry in enumerate(message.output)],
+        [chunks.take(entry.size) for entry in message.buffer], [chunks.take(entry.size) for entry in message.space],
+        {entry.name: entry.value for entry in message.attr},
+    )
+
+
+class _Chunks:
+    """Takes pieces off the payload, one after the other."""
+
+    def __init__(self, data: bytes, position: int) -> None:
+        self._data = data
+        self._position = position
+
+    def take(self, size: int) -> bytes:
+        start, self._position = self._position, self._position + size
+        return self._data[start : self._position]
+
+
+def _get_tensor(entry: Any, raw: bytes, where: str) -> DumpTensor:
+    if entry.data_type not in _DTYPE_NAMES:
+        raise FormatError(f"{where}: data type {entry.data_type}, expected one of {sorted(_DTYPE_NAMES)}")
+    dtype = np.dtype(_DTYPE_NAMES[entry.data_type])
+    shape, original = tuple(entry.shape.dim), tuple(entry.original_shape.dim)
+    if len(shape) > MAX_RANK or len(original) > MAX_RANK:
+        raise FormatError(f"{where}: rank {max(len(shape), len(original))}, expected at most {MAX_RANK}")
+    need = dtype.itemsize
+    for side in shape:
+        need *= side
+    if need != len(raw):
+        raise FormatError(f"{where}: {len(raw)} bytes do not hold {dtype.name} {shape}")
+    return DumpTensor(np.frombuffer(raw, dtype).reshape(shape), entry.format, original)

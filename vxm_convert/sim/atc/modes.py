@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one command line of ATC does, by ``--mode``: 0 compile, 1 model to JSON, 3 pre-check, 6 show a model."""
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Callable, Dict, List, Tuple
+
+from vxm_convert.artifacts import write_text
+from vxm_convert.errors import VxmError
+from vxm_convert.formats import ge_ir, om, plain, tf_graph
+from vxm_convert.formats.tf_graph import TfNode, read_graph
+from vxm_convert.sim.atc import reports
+from vxm_convert.sim.atc.checks import ONNX, TENSORFLOW, check_framework, check_log, check_path, check_request
+from vxm_convert.sim.atc.chips import is_first_910
+from vxm_convert.sim.compiler import CompileRequest, compile_graph, original_model, write_model, write_original
+from vxm_convert.sim.refusal import AtcRefusal
+
+Say = Callable[[str], None]
+
+
+def run_mode(flags: Dict[str, str], command: str, say: Say) -> None:
+    """Do what the flags ask; raises AtcRefusal."""
+    action = _MODES.get(flags["mode"])
+    if action is None:
+        raise AtcRefusal("E10055", f"--mode={flags['mode']}: the simulated ATC knows the modes {', '.join(sorted(_MODES))}")
+    action(flags, command, say)
+
+
+def _compile(flags: Dict[str, str], command: str, say: Say) -> None:
+    request = check_request(flags, command)
+    if not is_first_910(request.soc_version):
+        say(f"NOTE: the simulated device rounds as an Ascend 910 does; {request.soc_version} is recorded in the model")
+    request, nodes = _parse(flags, request)
+    try:
+        model = compile_graph(nodes, request)
+        original = original_model(nodes, request) if flags["save_original_model"] == "true" else None
+    except AtcRefusal as exc:
+        if reports.is_parse_failure(exc):
+            reports.write_check_report(flags["check_report"], flags["model"], [(node.name, node.op) for node in nodes], exc)
+        raise
+    target = Path(flags["output"] + ".om")
+    write_model(target, model)
+    if original is not None:
+        write_original(Path(flags["output"] + "_original.om"), original)
+    reports.write_fusion_result(model)
+    if flags["display_model_info"] == "1":
+        _show(target, say)
+
+
+def _parse(flags: Dict[str, str], request: CompileRequest) -> Tuple[CompileRequest, List[TfNode]]:
+    """The model's nodes; a file that cannot be parsed leaves a check report."""
+    try:
+        if flags["framework"] == TENSORFLOW:
+            return request, read_graph(Path(flags["model"]))
+        from vxm_convert.sim.onnx_frontend import read_onnx
+
+        parsed = read_onnx(Path(flags["model"]), request.input_shapes, request.out_nodes)
+        places = dict(zip(parsed.out_names, parsed.outputs))
+        types = {places[f"{node}:{index}"]: kind for (node, index), kind in request.output_types.items()}
+        halves = frozenset(parsed.inputs.get(name, name) for name in request.half_inputs)
+        return replace(
+            request, out_nodes=parsed.outputs, out_names=parsed.out_names, output_types=types, half_inputs=halves, input_shapes={},
+        ), parsed.nodes
+    except VxmError as exc:
+        refusal = AtcRefusal("E13005", str(exc))
+        reports.write_check_report(flags["check_report"], flags["model"], [], refusal)
+        raise refusal from exc
+    except AtcRefusal as exc:
+        if reports.is_parse_failure(exc):
+            reports.write_check_report(flags["check_report"], flags["model"], exc.operators, exc)
+        raise
+
+
+def _precheck(flags: Dict[str, str], command: str, say: Say) -> None:
+    """Reads and compiles without writing a model; the report lists every operator."""
+    request, nodes = _parse(flags, check_request(flags, command))
+    listed = [(node.name, node.op) for node in nodes]
+    try:
+        compile_graph(nodes, request)
+    except AtcRefusal as exc:
+        reports.write_check_report(flags["check_report"], flags["model"], listed, exc)
+        raise
+    reports.write_check_report(flags["check_report"], flags["model"], listed, None)
+
+
+def _to_json(flags: Dict[str, str], command: str, say: Say) -> None:
+    check_log(flags)
+    for name in ("om", "json"):
+        if not flags[name]:
+            raise AtcRefusal("E10004", f"--{name} is empty; --mode=1 needs it")
+    path = flags["om"]
+    check_path("om", path)
+    if not os.path.basename(flags["json"]):
+        raise AtcRefusal("E10022", f"--json is {flags['json']!r}, which ends in a folder")
+    with open(path, "rb") as handle:
+        is_om = handle.read(len(om.MAGIC)) == om.MAGIC
+    data = _om_json(path) if is_om else _framework_json(path, flags)
+    write_text(Path(flags["json"]), json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def _om_json(path: str) -> Dict[str, object]:
+    try:
+        return plain.to_plain(ge_ir.parse_message(om.read_model_def(Path(path)), path), plain.GE_ENUMS, plain.GE_WEIGHTS)
+    except VxmError as exc:
+        raise AtcRefusal("E10041", f"--om is {path!r}, which cannot be loaded: {exc}") from exc
+
+
+def _framework_json(path: str, flags: Dict[str, str]) -> Dict[str, object]:
+    check_framework(flags)
+    try:
+        if flags["framework"] == ONNX:
+            from vxm_convert.sim.onnx_frontend import onnx_json
+
+            return onnx_json(Path(path))
+        return plain.to_plain(tf_graph.read_message(Path(path)), plain.TF_ENUMS, plain.TF_WEIGHTS)
+    except VxmError as exc:
+        raise AtcRefusal("E13005", str(exc)) from exc
+
+
+def _show_model(flags: Dict[str, str], command: str, say: Say) -> None:
+    check_log(flags)
+    if not flags["om"]:
+        raise AtcRefusal("E10004", "--om is empty; --mode=6 needs it")
+    check_path("om", flags["om"])
+    _show(Path(flags["om"]), say)
+
+
+def _show(path: Path, say: Say) -> None:
+    try:
+        overview = om.read_overview(path)
+    except VxmError as exc:
+        raise AtcRefusal("E10041", f"--om is {str(path)!r}, which cannot be loaded: {exc}") from exc
+    for line in reports.model_info(overview):
+        say(line)
+
+
+_MODES: Dict[str, Callable[[Dict[str, str], str, Say], None]] = {"0": _compile, "1": _to_json, "3": _precheck, "6": _show_model}
