@@ -394,7 +394,7 @@ def write_identity(path, version=SIM_VERSION):
     attrs = {
         "atc_version": version, "soc_version": "Ascend910A", "memory_size": 4096, "attr_model_out_nodes_name": ["flow_field:0", "moved:0"],
     }
-    write_om(path, Model("vxm", ops, attrs), {}, b"", "test")
+    write_om(path, Model("vxm", ops, attrs), {}, "test")
 
 
 def test_a_real_container_through_the_real_engine(sim, monkeypatch):

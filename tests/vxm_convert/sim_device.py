@@ -2,6 +2,7 @@
 """A scripted program in place of the engine, and a fresh simulated device per test."""
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -96,8 +97,8 @@ class SimDevice:
 
 @pytest.fixture
 def sim(tmp_path: Path, monkeypatch: Any) -> Iterator[SimDevice]:
-    for name in ("VXM_SIM_DEVICES", "VXM_SIM_MEMORY", "VXM_SIM_SOC", "VXM_SIM_STRICT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("VXM_SIM_")]:
+        monkeypatch.delenv(name)
     runtime.restart()
     model_module._sized.clear()
     made = SimDevice(tmp_path)

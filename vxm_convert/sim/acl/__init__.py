@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stand-in for the ``acl`` module of CANN: the same calls, over a device simulated on this machine's CPU.
 
-``acl.rt``, ``acl.mdl`` and ``acl.util`` are attributes, as in the C extension, and no constants are exported.
+``acl.rt``, ``acl.mdl``, ``acl.prof`` and ``acl.util`` are attributes, as in the C extension, and no constants are exported.
 Settings come from the environment when ``acl.init`` is called: VXM_SIM_DEVICES (how many devices, default 1),
 VXM_SIM_MEMORY (bytes of memory per device, default 32 GiB), VXM_SIM_SOC (chip, default Ascend910A) and
-VXM_SIM_STRICT=1 (refuse what a device may refuse but this one usually only warns of).
+VXM_SIM_STRICT=1 (refuse what a device may refuse but this one usually only warns of, report what was never given back),
+VXM_SIM_SPEED (0.001 to 1: how fast models execute, 1 as fast as this CPU) and VXM_SIM_FAULT (see `vxm_convert.sim.faults`).
 """
 from __future__ import annotations
 
@@ -14,17 +15,22 @@ from typing import List as _List
 from vxm_convert.sim.acl import callbacks as _callbacks
 from vxm_convert.sim.acl import dataset as _dataset
 from vxm_convert.sim.acl import describe as _describe
+from vxm_convert.sim.acl import dumping as _dumping
 from vxm_convert.sim.acl import events as _events
 from vxm_convert.sim.acl import execute as _execute
 from vxm_convert.sim.acl import hostutil as _hostutil
 from vxm_convert.sim.acl import memory as _memory
 from vxm_convert.sim.acl import model as _model
+from vxm_convert.sim.acl import prof as _prof
 from vxm_convert.sim.acl import runtime as _runtime
 from vxm_convert.sim.acl import streams as _streams
+from vxm_convert.sim.acl import tensordesc as _tensordesc
 from vxm_convert.sim.acl.args import functions_of as _functions_of
 
 # Importing a module enters its calls into the table.
-_SUBJECTS = (_runtime, _streams, _events, _callbacks, _memory, _model, _describe, _dataset, _execute, _hostutil)
+_SUBJECTS = (
+    _runtime, _streams, _events, _callbacks, _memory, _model, _describe, _dataset, _tensordesc, _execute, _dumping, _prof, _hostutil,
+)
 
 
 def _namespace(prefix: str) -> _types.ModuleType:
@@ -33,9 +39,9 @@ def _namespace(prefix: str) -> _types.ModuleType:
     return module
 
 
-rt, mdl, util = _namespace("rt"), _namespace("mdl"), _namespace("util")
+rt, mdl, prof, util = _namespace("rt"), _namespace("mdl"), _namespace("prof"), _namespace("util")
 globals().update(_functions_of(""))
-_API = sorted(_functions_of("")) + ["mdl", "rt", "util"]
+_API = sorted(_functions_of("")) + ["mdl", "prof", "rt", "util"]
 
 
 def __dir__() -> _List[str]:

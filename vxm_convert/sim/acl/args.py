@@ -13,6 +13,7 @@ import sys
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from vxm_convert.sim.acl.state import SIM, AclFailure, log
+from vxm_convert.sim.faults import FAULTS
 
 Function = Callable[..., Any]
 
@@ -79,6 +80,7 @@ LETTERS: Dict[str, Callable[[Any], Any]] = {
     "s": _text,
     "z": lambda value: None if value is None else _text(value),
     "d": _instance_of((dict,)),
+    "D": _instance_of((dict, type(None))),
     "t": _instance_of((tuple, list)),
     "O": lambda value: value,
 }
@@ -163,6 +165,10 @@ def _ask_interceptors(row: Call, values: Tuple[Any, ...]) -> None:
         code = ask(row.name, values)
         if code:
             raise AclFailure(code, "injected fault")
+    context = SIM.current
+    strike = FAULTS.at_call(row.name, context.device_id if context is not None else None)
+    if strike is not None:
+        raise AclFailure(*strike)
 
 
 def bind(row: Call) -> Function:
@@ -200,7 +206,7 @@ def _shape(row: Call, values: Tuple[Any, ...], code: int) -> Any:
     if row.bare:
         return values[0]
     # A fresh copy of mutable defaults, so that no client can write into the table.
-    values = tuple(copy.deepcopy(value) if isinstance(value, dict) else value for value in values)
+    values = tuple(copy.deepcopy(value) if isinstance(value, (dict, list)) else value for value in values)
     return values + (code,) if values else code
 
 

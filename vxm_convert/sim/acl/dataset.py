@@ -2,7 +2,7 @@
 """Data buffers (an address and a size) and datasets (an ordered list of them). Neither owns the memory it names."""
 from __future__ import annotations
 
-from typing import List
+from typing import Dict, List
 
 from vxm_convert.sim.acl.args import call, query
 from vxm_convert.sim.acl.state import SIM, AclFailure
@@ -23,6 +23,10 @@ class Dataset:
 
     def __init__(self) -> None:
         self.handles: List[int] = []
+        #: handles of tensor descriptions by position, see `tensordesc`
+        self.descriptions: Dict[int, int] = {}
+        #: those that the system made and that go with the dataset
+        self.own: List[int] = []
 
     def buffers(self) -> List[DataBuffer]:
         """Raises AclFailure(100000) when one of them was destroyed meanwhile."""
@@ -85,7 +89,8 @@ def create_dataset() -> int:
 @call("mdl.destroy_dataset", "K", needs=0)
 def destroy_dataset(handle: int) -> None:
     """The buffers in it live on."""
-    dataset_of(handle)
+    for description in dataset_of(handle).own:
+        SIM.drop_handle(description)
     SIM.drop_handle(handle)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 from vxm_convert.acl_tables import DTYPE_UNDEFINED, FORMAT_UNDEFINED, FORMATS, acl_dtype
-from vxm_convert.sim.acl.args import CONTEXT, call, query
-from vxm_convert.sim.acl.model import Model, model_of, tensors_of
+from vxm_convert.sim.acl.args import CONTEXT, INIT, call, query
+from vxm_convert.sim.acl.model import loaded_from_file, model_of, tensors_of
 from vxm_convert.sim.acl.state import SIM, AclFailure
 
 _EMPTY_BATCH = {"batchCount": 0, "batch": []}  # type: Dict[str, Any]
@@ -33,7 +33,8 @@ class Description:
         self.inputs: List[Tensor] = []
         self.outputs: List[Tensor] = []
 
-    def fill(self, model: Model) -> None:
+    def fill(self, model: Any) -> None:
+        """From anything with a `program`: a model that is loaded, or one that was only read."""
         inputs, outputs = tensors_of(model)
         self.inputs = [_tensor(t) for t in inputs]
         self.outputs = [_tensor(t) for t in outputs]
@@ -83,6 +84,11 @@ def destroy_desc(handle: int) -> None:
 @call("mdl.get_desc", "KI", needs=CONTEXT)
 def get_desc(handle: int, model_id: int) -> None:
     _desc(handle).fill(model_of(model_id, 100000))
+
+
+@call("mdl.get_desc_from_file", "Ks", needs=INIT)
+def get_desc_from_file(handle: int, path: str) -> None:
+    _desc(handle).fill(loaded_from_file(path))
 
 
 @query("mdl.get_num_inputs", "K")
@@ -143,6 +149,15 @@ def get_dynamic_hw(handle: int, index: int) -> Dict[str, Any]:
 def get_input_dynamic_gear_count(handle: int, index: int) -> int:
     _desc(handle)
     return 0
+
+
+@call("mdl.get_input_dynamic_dims", "KiK", gives=([],), needs=0)
+def get_input_dynamic_dims(handle: int, index: int, count: int) -> List[Dict[str, Any]]:
+    """One dims dict per gear; `count` is what `get_input_dynamic_gear_count` said."""
+    _desc(handle)
+    if count:
+        raise AclFailure(100000, f"{count} gears were asked, the model has none")
+    return []
 
 
 def _refuse_dynamic(model_id: int, *_: Any) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, List, NamedTuple, Optional, Tuple
+import time
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -14,9 +15,13 @@ from vxm_convert.sim.acl.memory import Block, allocate_on_device, check_span
 from vxm_convert.sim.acl.model import Model, model_of, tensors_of
 from vxm_convert.sim.acl.state import SIM, AclFailure, log
 from vxm_convert.sim.acl.streams import stream_of
+from vxm_convert.sim.acl.tensordesc import describe_outputs
+from vxm_convert.sim.faults import FAULTS
 
 #: A buffer may be this much smaller than the model's tensor before execution is refused.
 SIZE_SLACK = 64
+#: ``(model name, seconds)`` told after every execution; the profiler listens here.
+OBSERVERS: List[Callable[[str, float], None]] = []
 
 
 class Span(NamedTuple):
@@ -81,18 +86,23 @@ def _array(span: Span, tensor: Any) -> np.ndarray:
     return array
 
 
-def _run(model: Model, sources: List[Span], targets: List[Span]) -> None:
-    in_tensors, out_tensors = tensors_of(model)
+def _run(model: Model, sources: List[Span], targets: List[Span], stop: Callable[[], bool] = lambda: False) -> None:
+    """Execute once; `stop()` tells that nobody waits for the result any more."""
     if not model.lock.acquire(False):
         SIM.find(f"model {model.name} is executed by two threads or streams at a time; load it twice for that", 507011)
         model.lock.acquire()
     try:
-        results = model.program.run([_array(s, t) for s, t in zip(sources, in_tensors)])
-        for result, span, tensor in zip(results, targets, out_tensors):
-            if tuple(result.shape) != tuple(tensor.shape) or result.dtype != tensor.dtype:
-                got, expected = f"{result.dtype}{result.shape}", f"{tensor.dtype}{tensor.shape}"
-                raise AclFailure(507011, f"{tensor.name}: the engine gave {got}, expected {expected}")
-            _view(span.address, span.count)[:] = np.ascontiguousarray(result).reshape(-1).view(np.uint8)[: span.count]
+        strike = FAULTS.at_execute(model.device_id, stop)
+        if strike is not None:
+            raise AclFailure(*strike)
+        started = time.perf_counter()
+        _compute(model, sources, targets)
+        seconds = time.perf_counter() - started
+        longer = seconds * (FAULTS.slowness() / SIM.speed - 1)
+        if longer > 0:
+            time.sleep(longer)
+        for observe in list(OBSERVERS):
+            observe(model.name, seconds + longer)
     except AclFailure:
         raise
     except Exception as exc:  # a return code for the client, the traceback for us
@@ -100,6 +110,25 @@ def _run(model: Model, sources: List[Span], targets: List[Span]) -> None:
         raise AclFailure(507011, f"{model.name}: {type(exc).__name__}: {exc}") from exc
     finally:
         model.lock.release()
+
+
+def _compute(model: Model, sources: List[Span], targets: List[Span]) -> None:
+    """Read device memory, let the engine work, write device memory; dump on request."""
+    in_tensors, out_tensors = tensors_of(model)
+    arrays = [_array(s, t) for s, t in zip(sources, in_tensors)]
+    results = model.program.run(arrays)
+    for result, span, tensor in zip(results, targets, out_tensors):
+        if tuple(result.shape) != tuple(tensor.shape) or result.dtype != tensor.dtype:
+            got, expected = f"{result.dtype}{result.shape}", f"{tensor.dtype}{tensor.shape}"
+            raise AclFailure(507011, f"{tensor.name}: the engine gave {got}, expected {expected}")
+        _view(span.address, span.count)[:] = np.ascontiguousarray(result).reshape(-1).view(np.uint8)[: span.count]
+    FAULTS.spoil([_writable(span) for span in targets])
+    if model.dumper is not None:
+        model.dumper.execution(model.program, arrays)
+
+
+def _writable(span: Span) -> np.ndarray:
+    return np.frombuffer((ctypes.c_ubyte * span.count).from_address(span.address), np.uint8)
 
 
 def _model_in_context(model_id: int) -> Model:
@@ -114,10 +143,12 @@ def execute(model_id: int, inputs: int, outputs: int) -> None:
     """Outputs without memory are allocated here; the client frees them."""
     model = _model_in_context(model_id)
     _run(model, *_bind(model, inputs, outputs, may_allocate=True))
+    describe_outputs(dataset_of(outputs), tensors_of(model)[1])
 
 
 @call("mdl.execute_async", "IKKK", needs=CONTEXT)
 def execute_async(model_id: int, inputs: int, outputs: int, stream: int) -> None:
     model = _model_in_context(model_id)
     sources, targets = _bind(model, inputs, outputs, may_allocate=False)
-    stream_of(stream).submit(lambda: _run(model, sources, targets))
+    queue = stream_of(stream)
+    queue.submit(lambda: _run(model, sources, targets, lambda: queue.closing))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import bisect
 import ctypes
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from collections import deque
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from vxm_convert.acl_tables import DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEV
 from vxm_convert.sim.acl.args import CONTEXT, call
 from vxm_convert.sim.acl.state import HIGHEST_ADDRESS, SIM, AclFailure, Device, span_text
 from vxm_convert.sim.acl.streams import stream_of
+from vxm_convert.sim.faults import FAULTS
 
 ALIGNMENT = 64
 _ROUND = 32
@@ -26,6 +28,8 @@ _HIGHEST_POLICY = 7
 # Kinds above the four named ones: 4 is "decide by the addresses" in newer versions.
 _DEFAULT_KIND = 4
 _PAGE = 4096
+#: Freed memory that strict mode keeps, in bytes.
+_QUARANTINE_BYTES = 256 << 20
 
 DEVICE, HOST = "device", "host"
 
@@ -47,6 +51,8 @@ class MemoryTable:
     def __init__(self) -> None:
         self._blocks: Dict[int, Block] = {}
         self._starts: List[int] = []
+        self._freed: Deque[Block] = deque()
+        self._freed_bytes = 0
 
     def allocate(self, size: int, place: str, device: Optional[Device], booked: int, code: int) -> int:
         """A new block of `size` bytes, 64-byte aligned; raises AclFailure(`code`) when there is no memory for it."""
@@ -72,12 +78,33 @@ class MemoryTable:
         with SIM.lock:
             block = self._blocks.get(address)
             if block is None or block.place != place:
-                have = "no allocation starts there" if block is None else f"it is {block.place} memory"
-                raise AclFailure(107000, f"{place} memory {address:#x} cannot be freed: {have}")
+                raise AclFailure(107000, f"{place} memory {address:#x} cannot be freed: {self._why_not(address, block)}")
             del self._blocks[address]
             self._starts.remove(address)
             if block.device_id >= 0:
                 SIM.devices[block.device_id].give_back(block.booked)
+            if SIM.strict:
+                self._quarantine(block)
+
+    def _why_not(self, address: int, block: Optional[Block]) -> str:
+        if block is not None:
+            return f"it is {block.place} memory"
+        if any(freed.address == address for freed in self._freed):
+            SIM.note(f"memory {address:#x} is freed twice")
+            return "it was freed before (double free)"
+        return "no allocation starts there"
+
+    def _quarantine(self, block: Block) -> None:
+        """Keep what was freed for a while, so that its addresses go to nobody else and a late use is seen for what it is."""
+        self._freed.append(block)
+        self._freed_bytes += block.size
+        while self._freed_bytes > _QUARANTINE_BYTES:
+            self._freed_bytes -= self._freed.popleft().size
+
+    def freed_around(self, address: int) -> Optional[Block]:
+        """The block freed lately that held `address`; known in strict mode only."""
+        with SIM.lock:
+            return next((b for b in self._freed if b.address <= address < b.address + b.size), None)
 
     def find(self, address: int) -> Optional[Block]:
         """The live block that holds `address`, if any."""
@@ -103,6 +130,8 @@ class MemoryTable:
         with SIM.lock:
             self._blocks.clear()
             del self._starts[:]
+            self._freed.clear()
+            self._freed_bytes = 0
 
 
 MEMORY = MemoryTable()
@@ -119,6 +148,10 @@ def check_span(address: int, count: int, what: str) -> Optional[Block]:
     if address < _PAGE or address + count > HIGHEST_ADDRESS:
         raise AclFailure(107000, f"{what}: {span_text(address, count)} is no memory")
     block = MEMORY.find(address)
+    if block is None and SIM.strict:
+        freed = MEMORY.freed_around(address)
+        if freed is not None:
+            SIM.find(f"{what}: {span_text(address, count)} lies in {freed.place} memory that was freed (use after free)", 107000)
     if block is not None and address + count > block.address + block.size:
         raise AclFailure(107000, f"{what}: {span_text(address, count)} leaves its allocation {span_text(block.address, block.size)}")
     return block
@@ -129,6 +162,9 @@ def allocate_on_device(size: int, extra: int = _ROUND) -> int:
     if size == 0:
         raise AclFailure(100000, "size is 0")
     device = SIM.current_device()
+    strike = FAULTS.at_malloc(size)
+    if strike is not None:
+        raise AclFailure(*strike)
     return MEMORY.allocate(size, DEVICE, device, -(-size // _ROUND) * _ROUND + extra, 207001)
 
 
@@ -145,6 +181,12 @@ def malloc(size: int, policy: int) -> int:
 
 @call("rt.malloc_cached", "KI", gives=(0,), needs=CONTEXT)
 def malloc_cached(size: int, policy: int) -> int:
+    return malloc(size, policy)
+
+
+@call("rt.malloc_with_cfg", "KID", gives=(0,), needs=CONTEXT)
+def malloc_with_cfg(size: int, policy: int, config: Optional[Dict[str, Any]]) -> int:
+    """The configuration (attributes of the virtual memory) changes nothing that a client could see here."""
     return malloc(size, policy)
 
 

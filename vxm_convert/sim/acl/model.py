@@ -12,6 +12,7 @@ from vxm_convert.errors import FormatError, VxmError
 from vxm_convert.sim.acl.args import CONTEXT, INIT, call, query
 from vxm_convert.sim.acl.memory import check_span
 from vxm_convert.sim.acl.state import SIM, AclFailure, Device, log
+from vxm_convert.sim.faults import FAULTS
 
 MAX_MODEL_BYTES = 4 << 30
 #: Chips whose kernels are the same (first generation of the 910); a model for one runs on the others.
@@ -58,6 +59,7 @@ class Model:
         self.booked = booked
         self.context = context
         self.lock = threading.Lock()
+        self.dumper: Any = None
 
     def release(self) -> None:
         SIM.devices[self.device_id].give_back(self.booked)
@@ -114,9 +116,9 @@ def _read_memory(address: int, size: int) -> bytes:
 
 
 def _check_chip(loaded: LoadedModel, device: Device, where: str) -> None:
-    if loaded.soc_version == device.soc_name or {loaded.soc_version, device.soc_name} <= _SAME_CHIP:
+    got, expected = loaded.soc_version, FAULTS.soc_name(device.soc_name)
+    if got == expected or {got, expected} <= _SAME_CHIP:
         return
-    got, expected = loaded.soc_version, device.soc_name
     advice = f"compile it with --soc_version={expected}"
     raise AclFailure(545001, f"{where}: E10001 the model was compiled for {got}, this device is {expected}; {advice}")
 
@@ -136,12 +138,17 @@ def _load(data: bytes, where: str, work: Tuple[int, int] = (0, 0), weight: Tuple
     device = SIM.current_device()
     loaded = _prepare(data, where)
     _check_chip(loaded, device, where)
+    strike = FAULTS.at_load()
+    if strike is not None:
+        raise AclFailure(*strike)
     booked = _check_user_memory("work", work[0], work[1], int(loaded.program.work_bytes))
     booked += _check_user_memory("weight", weight[0], weight[1], int(loaded.program.weight_bytes))
     device.reserve(booked, 245000)
     with SIM.lock:
         model_id = SIM.new_model_id()
-        SIM.models[model_id] = Model(loaded, device, booked, SIM.context())
+        model = SIM.models[model_id] = Model(loaded, device, booked, SIM.context())
+        if SIM.dump is not None:
+            model.dumper = SIM.dump.dumper_for(loaded, device.device_id, model_id)
     return model_id
 
 
@@ -173,9 +180,14 @@ def load_from_mem_with_mem(address: int, size: int, work: int, work_size: int, w
     return _load(_read_memory(address, size), "model in memory", (work, work_size), (weight, weight_size))
 
 
+def loaded_from_file(path: str) -> LoadedModel:
+    """The model in a file, kept for a load that may follow."""
+    return _prepare(_read_file(path), path, keep=True)
+
+
 @call("mdl.query_size", "s", gives=(0, 0), needs=INIT)
 def query_size(path: str) -> Tuple[int, int]:
-    program = _prepare(_read_file(path), path, keep=True).program
+    program = loaded_from_file(path).program
     return int(program.work_bytes), int(program.weight_bytes)
 
 

@@ -2,20 +2,19 @@
 """Start and end of the process's use of ACL, devices and contexts. Every first start says that the device is simulated."""
 from __future__ import annotations
 
-import json
-import os
-from typing import Any, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from vxm_convert.sim.acl.args import CONTEXT, INIT, NOTHING, call, query
+from vxm_convert.sim.acl.config import Configuration, read_configuration
+from vxm_convert.sim.acl.leaks import note_context, report_leaks
 from vxm_convert.sim.acl.memory import MEMORY
 from vxm_convert.sim.acl.state import SIM, AclFailure, Device, log
 from vxm_convert.sim.acl.streams import Stream
+from vxm_convert.sim.faults import FAULTS
 
 #: Version of the interface (not of CANN) that is simulated.
 _VERSION = (1, 1, 0)
 _RUN_MODE_HOST = 1
-_MAX_CONFIG_BYTES = 10 << 20
-_MAX_CONFIG_DEPTH = 10
 
 
 class Context:
@@ -42,9 +41,9 @@ def init(config_path: Optional[str] = None) -> None:
     with SIM.lock:
         if SIM.initialised:
             raise AclFailure(100002, "acl.init has been called already in this process")
-        if config_path:
-            _check_config(config_path)
+        configuration = read_configuration(config_path) if config_path else Configuration()
         SIM.configure()
+        SIM.errors_of_process, SIM.dump = configuration.errors_of_process, configuration.dump
         SIM.initialised, SIM.finalised = True, False
     if not SIM.announced:
         SIM.announced = True
@@ -55,28 +54,6 @@ def init(config_path: Optional[str] = None) -> None:
         )
 
 
-def _check_config(path: str) -> None:
-    try:
-        if os.path.getsize(path) > _MAX_CONFIG_BYTES:
-            raise AclFailure(100003, f"{path}: more than {_MAX_CONFIG_BYTES} bytes")
-        with open(path, encoding="utf-8") as handle:
-            config = json.load(handle)
-    except OSError as exc:
-        raise AclFailure(100003, f"{path}: cannot read the configuration ({exc.strerror})") from exc
-    except (ValueError, RecursionError) as exc:
-        raise AclFailure(100006, f"{path}: not JSON ({exc})") from exc
-    if _depth(config) > _MAX_CONFIG_DEPTH:
-        raise AclFailure(100006, f"{path}: nested deeper than {_MAX_CONFIG_DEPTH} levels")
-
-
-def _depth(value: Any) -> int:
-    if isinstance(value, dict):
-        return 1 + max([_depth(v) for v in value.values()] or [0])
-    if isinstance(value, list):
-        return 1 + max([_depth(v) for v in value] or [0])
-    return 0
-
-
 @call("finalize", needs=NOTHING)
 def finalize() -> None:
     """Ends every stream; memory that the client never freed stays readable, as its process would keep it, and is reported."""
@@ -84,16 +61,12 @@ def finalize() -> None:
         raise AclFailure(100037, "acl.finalize has been called already")
     if not SIM.initialised:
         raise AclFailure(100001, "acl.init has not been called")
-    for context in SIM.live(Context):
+    defaults = [device.default_context for device in SIM.devices if device.default_context is not None]
+    report_leaks([context for context in SIM.live(Context) if context not in defaults])
+    for context in SIM.live(Context) + defaults:
         context.close()
-    for device in SIM.devices:
-        if device.default_context is not None:
-            device.default_context.close()
-    left = len(MEMORY.live())
-    if left or SIM.models:
-        log.info("simulated device: %d allocations and %d models were left at acl.finalize", left, len(SIM.models))
     SIM.models.clear()
-    SIM.initialised, SIM.finalised = False, True
+    SIM.initialised, SIM.finalised, SIM.dump, SIM.dump_ready = False, True, None, False
     SIM.current = None
 
 
@@ -104,13 +77,35 @@ def get_version() -> Tuple[int, int, int]:
 
 @query("get_soc_name", otherwise=None)
 def get_soc_name() -> Optional[str]:
-    return SIM.devices[0].soc_name if SIM.devices else None
+    return FAULTS.soc_name(SIM.devices[0].soc_name) if SIM.devices else None
 
 
 @query("get_recent_err_msg", otherwise=None)
 def get_recent_err_msg() -> Optional[str]:
     """Message of the calling thread's last failed call; each is given once."""
     return SIM.take_error()
+
+
+_THREAD_LEVEL = 0
+
+
+def _check_level(level: int) -> None:
+    if level != _THREAD_LEVEL:
+        raise AclFailure(100000, f"error level {level}, expected {_THREAD_LEVEL} (thread)")
+
+
+@query("rt.peek_at_last_error", "i", otherwise=100000)
+def peek_at_last_error(level: int) -> int:
+    """Return code of the calling thread's last failed call."""
+    _check_level(level)
+    return SIM.last_code(forget=False)
+
+
+@query("rt.get_last_error", "i", otherwise=100000)
+def get_last_error(level: int) -> int:
+    """As `peek_at_last_error`, and forget it."""
+    _check_level(level)
+    return SIM.last_code(forget=True)
 
 
 @query("app_log", "Is", otherwise=None)
@@ -125,6 +120,8 @@ def set_device(device_id: int) -> None:
     """Counts references; the first one makes the default context that all threads of the process share."""
     with SIM.lock:
         device = SIM.device(device_id)
+        if FAULTS.is_lost(device_id):
+            raise AclFailure(507033, f"device {device_id} cannot be opened: it was lost (injected fault device_lost)")
         if device.default_context is None:
             device.default_context = Context(device)
         device.references += 1
@@ -144,6 +141,7 @@ def reset_device(device_id: int) -> None:
     if device.references:
         return
     if device.default_context is not None:
+        note_context(device.default_context, is_default=True)
         device.default_context.close()
         device.default_context = None
     _release_all_of(device)
@@ -153,14 +151,18 @@ def reset_device(device_id: int) -> None:
 def _release_all_of(device: Device) -> None:
     for context in SIM.live(Context):
         if context.device_id == device.device_id:
+            if context.alive:
+                note_context(context)
             context.close()
             SIM.drop_handle(SIM.handle_of(context))
     for model_id, model in list(SIM.models.items()):
         if model.device_id == device.device_id:
             model.release()
             del SIM.models[model_id]
+            SIM.leaks.append(f"model {model.name} (id {model_id})")
     left = MEMORY.release_device(device.device_id)
     if left:
+        SIM.leaks.append(f"{left} blocks of device memory of device {device.device_id}")
         log.info("simulated device: %d blocks of device memory were left at acl.rt.reset_device(%d)", left, device.device_id)
 
 
@@ -205,6 +207,7 @@ def destroy_context(handle: int) -> None:
     context = SIM.thing(handle, Context, 107000)
     if any(device.default_context is context for device in SIM.devices):
         raise AclFailure(107000, "the default context cannot be destroyed: use acl.rt.reset_device")
+    note_context(context, is_default=True)
     context.close()
     SIM.drop_handle(handle)
 

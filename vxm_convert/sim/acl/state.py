@@ -12,6 +12,8 @@ import os
 import threading
 from typing import Any, Dict, List, Optional, Type, TypeVar
 
+from vxm_convert.sim.faults import FAULTS
+
 log = logging.getLogger("vxm_convert.sim.acl")
 
 GIB = 1 << 30
@@ -21,6 +23,9 @@ MAX_DEVICES = 64
 MAX_FINDINGS = 1000
 #: Handles lie where no 64-bit process can have memory, so a handle used as a pointer is recognised.
 _FIRST_HANDLE = 0x00A5_0000_0000_0000
+_HANDLE_STEP = 0x40
+#: Lowest VXM_SIM_SPEED
+_SLOWEST = 0.001
 HIGHEST_ADDRESS = 1 << 47
 
 T = TypeVar("T")
@@ -80,16 +85,31 @@ class Simulator:
             self.initialised = False
             self.finalised = False
             self.strict = False
+            self.speed = 1.0
+            self.dump: Any = None
+            self.dump_ready = False
+            self.errors_of_process = False
+            self.process_error: Optional[str] = None
             self.devices: List[Device] = []
             self.handles: Dict[int, Any] = {}
             self.models: Dict[int, Any] = {}
             self.findings: List[str] = []
-            self._next_handle = itertools.count(_FIRST_HANDLE, 0x40)
+            self.leaks: List[str] = []
+            self._newest_handle = _FIRST_HANDLE - _HANDLE_STEP
             self._next_model = itertools.count(1)
             self.thread = threading.local()
 
     def configure(self) -> None:
-        """Read VXM_SIM_DEVICES (count), VXM_SIM_MEMORY (bytes per device), VXM_SIM_SOC (name), VXM_SIM_STRICT (0 or 1)."""
+        """Read the environment: VXM_SIM_DEVICES (count), VXM_SIM_MEMORY (bytes per device), VXM_SIM_SOC (name), VXM_SIM_STRICT (0, 1),
+        VXM_SIM_SPEED (0.001 to 1: how fast executions are, 1 as fast as this CPU) and VXM_SIM_FAULT (see `faults`)."""
+        try:
+            FAULTS.read_environment()
+            speed = float(os.environ.get("VXM_SIM_SPEED") or 1)
+        except ValueError as exc:
+            raise AclFailure(100000, f"environment variables VXM_SIM_FAULT, VXM_SIM_HANG_SECONDS, VXM_SIM_SPEED: {exc}") from exc
+        if not _SLOWEST <= speed <= 1:
+            raise AclFailure(100000, f"environment variable VXM_SIM_SPEED is {speed}, expected {_SLOWEST} to 1")
+        self.speed = speed
         count = _whole_number("VXM_SIM_DEVICES", 1, 1, MAX_DEVICES)
         memory = _whole_number("VXM_SIM_MEMORY", MEMORY_910, 1 << 20, 1 << 44)
         soc = os.environ.get("VXM_SIM_SOC", "Ascend910A")
@@ -99,7 +119,7 @@ class Simulator:
     # handles ------------------------------------------------------------------------------------------------
     def new_handle(self, thing: Any) -> int:
         with self.lock:
-            handle = next(self._next_handle)
+            handle = self._newest_handle = self._newest_handle + _HANDLE_STEP
             self.handles[handle] = thing
         return handle
 
@@ -107,8 +127,18 @@ class Simulator:
         """The object behind a handle; raises AclFailure(`code`) if there is none of that kind."""
         found = self.handles.get(handle)
         if not isinstance(found, kind):
-            raise AclFailure(code, f"handle {handle:#x} is no live {kind.__name__}")
+            raise AclFailure(code, f"handle {handle:#x} is no live {kind.__name__}{self._fate_of(handle, found)}")
         return found
+
+    def _fate_of(self, handle: int, found: Any) -> str:
+        """Why a handle is not usable, where that is known."""
+        if found is not None:
+            return f", it is one of a {type(found).__name__}"
+        if not _FIRST_HANDLE <= handle <= self._newest_handle or (handle - _FIRST_HANDLE) % _HANDLE_STEP:
+            return ""
+        if self.strict:
+            self.note(f"handle {handle:#x} is used after it was destroyed")
+        return ": it was destroyed (use after free or double free)"
 
     def drop_handle(self, handle: int) -> None:
         with self.lock:
@@ -153,18 +183,30 @@ class Simulator:
 
     # messages -----------------------------------------------------------------------------------------------
     def remember_error(self, call: str, code: int, message: str) -> None:
-        self.thread.error = f"[SIMULATED] {call} returned {code}: {message}"
+        self.thread.code = code
+        self.thread.error = self.process_error = f"[SIMULATED] {call} returned {code}: {message}"
 
     def take_error(self) -> Optional[str]:
-        """The last error of the calling thread, once; None when there is none."""
-        error = getattr(self.thread, "error", None)
-        self.thread.error = None
+        """The last error of the calling thread (of the process with err_msg_mode 1), once; None when there is none."""
+        error = self.process_error if self.errors_of_process else getattr(self.thread, "error", None)
+        self.thread.error = self.process_error = None
         return error
+
+    def last_code(self, forget: bool) -> int:
+        """Return code of the calling thread's last failed call, 0 when none failed since it was forgotten."""
+        code = int(getattr(self.thread, "code", 0))
+        if forget:
+            self.thread.code = 0
+        return code
 
     def find(self, message: str, code: int) -> None:
         """Record what a real device might punish: a warning normally, AclFailure(`code`) with VXM_SIM_STRICT=1."""
+        self.note(message)
         if self.strict:
             raise AclFailure(code, message)
+
+    def note(self, message: str) -> None:
+        """Record a finding, once."""
         if message not in self.findings and len(self.findings) < MAX_FINDINGS:
             self.findings.append(message)
             log.warning("simulated device: %s", message)
