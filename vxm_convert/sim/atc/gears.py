@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``--dynamic_batch_size``, ``--dynamic_image_size``, ``--dynamic_dims``: the rules that their profiles obey.
 
-Codes and occasions follow the open ATC sources (`option_utils.cc`, dynamic profile checks).
+The open ATC sources name E10009, E10012, E10018 to E10020, E10031, E10035 to E10040, E10045 and E10046 for dynamic
+profiles. **Which of them stands for which rule is our assignment within that range**, not checked against a real ATC.
 """
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def is_parse_failure(refusal: AtcRefusal) -> bool:
 
 
 def write_check_report(path: str, model: str, nodes: Sequence[Node], refusal: Optional[AtcRefusal]) -> None:
-    """Operators with their verdict; `path` is ``--check_report``.
+    """Operators with their verdict; `path` is ``--check_report``. The layout of the JSON is ours, not checked against a real one.
 
     A refusal names every operator it is about as ``name (type)``; those fail, the others pass.
     """
@@ -62,7 +62,7 @@ def write_check_report(path: str, model: str, nodes: Sequence[Node], refusal: Op
 
 
 def model_info(overview: Overview) -> List[str]:
-    """Lines of mode 6 and ``--display_model_info=1``."""
+    """Lines of mode 6 and ``--display_model_info=1``: the real one's fields; their wording and order were not checked against it."""
     attrs, sizes = overview.attrs, overview.sizes
     return [
         "============ Display Model Info start ============",

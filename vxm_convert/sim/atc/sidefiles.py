@@ -16,7 +16,7 @@ from vxm_convert.sim.refusal import AtcRefusal
 
 MAX_BYTES = 16 << 20
 TYPE_PREFIX = "OpType::"
-#: value of an --op_precision_mode line → `_op_impl_mode_enum` of the operator
+#: value of an --op_precision_mode line → `_op_impl_mode_enum` of the operator; the numbers were not checked against a real model
 IMPL_MODES = {
     "high_performance": 2, "high_precision": 4, "super_performance": 8, "support_out_of_bound_index": 16, "enable_float_32_execution": 32,
     "enable_hi_float_32_execution": 64, "keep_fp16": 128,
