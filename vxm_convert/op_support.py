@@ -2,9 +2,10 @@
 """Which TensorFlow operators an Ascend 910 has kernels for, on which engine and in which float types.
 
 Source: operator information of the 910 in CANN (aic-ascend910-ops-info, CANN 8.1.RC1, and the Apache-2.0 canndev tree
-of 2021-12), and the TensorFlow parser's registration list. Rows under "images" and "more vector operators" come from the
-operator prototypes and plugins of the same canndev tree. ``precision_reduce`` is the flag that decides about
-allow_mix_precision: True goes to fp16, False keeps fp32, None follows the predecessor.
+of 2021-12), and the TensorFlow parser's registration list. Rows under "images" and "more vector operators" rest on general
+knowledge of that tree and were not checked against it: unverified until a real compiler is asked.
+``precision_reduce`` is the flag that decides about allow_mix_precision: True goes to fp16, False keeps fp32, None
+follows the predecessor.
 """
 from __future__ import annotations
 

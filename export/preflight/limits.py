@@ -18,9 +18,8 @@ class Chip:
 
 
 _FIRST_GENERATION = 32 * GIB
-#: Cores: platform files of CANN 8.1.RC1 (data/platform_config/<soc>.ini). Memory: product descriptions of the cards,
-#: 32 GB HBM for Atlas 300T and Atlas 800 (model 9000), 8 GB per 310 of an Atlas 300I (model 3010), 24 GB for an
-#: Atlas 300I Pro (310P3). The driver keeps a part of it for itself.
+#: Cores of the 910 family: platform files of CANN 8.1.RC1 (data/platform_config/<soc>.ini). All memory sizes and the rows of
+#: 310 and 310P are general knowledge of the cards, unverified. The driver keeps a part of the memory for itself.
 CHIPS: Dict[str, Chip] = {
     "Ascend910A": Chip(32, _FIRST_GENERATION),
     "Ascend910ProA": Chip(32, _FIRST_GENERATION),
