@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator
 
-from vxm_convert.errors import ArtifactError
+from vxm_convert.errors import ArtifactError, FormatError
 
 _CHUNK = 1 << 20
 
@@ -25,6 +25,33 @@ def sha256_of(path: Path) -> str:
     except OSError as exc:
         raise ArtifactError(f"{path}: cannot read it to take its sha256 ({exc.strerror})") from exc
     return digest.hexdigest()
+
+
+def read_bounded(path: Path, limit: int, what: str, advice: str) -> bytes:
+    """All bytes of a file that must not be large.
+
+    Parameters
+    ----------
+    limit : int — bytes; a larger file is refused before it is read, and one that grows meanwhile is not followed.
+    what : str — what the file should be, with its article: "the contract".
+    advice : str — what to do where it cannot be read.
+
+    Raises
+    ------
+    ArtifactError
+        It cannot be read.
+    FormatError
+        It has more than `limit` bytes.
+    """
+    try:
+        with open(str(path), "rb") as handle:
+            size = os.fstat(handle.fileno()).st_size
+            data = handle.read(limit + 1) if size <= limit else b""
+    except OSError as exc:
+        raise ArtifactError(f"{path}: cannot read {what} ({exc.strerror}); {advice}") from exc
+    if max(size, len(data)) > limit:
+        raise FormatError(f"{path}: {max(size, len(data))} bytes, expected at most {limit} for {what}; this is another file")
+    return data
 
 
 @contextmanager

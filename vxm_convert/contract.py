@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
-from vxm_convert.artifacts import write_json
-from vxm_convert.errors import ArtifactError, ContractError, SpecError
+from vxm_convert.artifacts import read_bounded, write_json
+from vxm_convert.errors import ContractError, FormatError, SpecError
 from vxm_convert.precision import PrecisionPlan
 from vxm_convert.spec import ModelSpec
 
@@ -127,13 +127,10 @@ class GraphContract:
         """Read ``contract.json``; raises ArtifactError when missing or huge, ContractError when malformed."""
         path = Path(path)
         try:
-            size = path.stat().st_size
-            if size > MAX_CONTRACT_BYTES:
-                raise ContractError(f"{path}: {size} bytes, expected at most {MAX_CONTRACT_BYTES}; this is no contract of ours")
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as exc:
-            reason = exc.strerror
-            raise ArtifactError(f"{path}: cannot read the contract ({reason}); expected it beside the model, as export wrote it") from exc
+            content = read_bounded(path, MAX_CONTRACT_BYTES, "the contract", "expected it beside the model, as export wrote it")
+            data = json.loads(content.decode("utf-8"))
+        except FormatError as exc:
+            raise ContractError(str(exc)) from exc
         except ValueError as exc:
             raise ContractError(f"{path}: not JSON ({exc}); export the model again") from exc
         try:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from vxm_convert.artifacts import sidecar_path
+from vxm_convert.artifacts import read_bounded, sidecar_path
 from vxm_convert.contract import CONTRACT_NAME, GraphContract, TensorSpec
 from vxm_convert.errors import ArtifactError, FormatError, VxmError
 
@@ -91,14 +91,9 @@ def describe_file(path: Path, with_ops: bool = False) -> List[str]:
 
 def read_json(path: Path) -> Any:
     """A JSON file of ours; raises ArtifactError when unreadable or too large, FormatError when it is no JSON."""
-    path = Path(path)
+    content = read_bounded(Path(path), MAX_JSON_BYTES, "a JSON file of ours", "check the name and its permissions")
     try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise FormatError(f"{path}: {size} bytes, expected at most {MAX_JSON_BYTES}; this is no file of ours")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ArtifactError(f"{path}: cannot read it ({exc.strerror})") from exc
+        return json.loads(content.decode("utf-8"))
     except ValueError as exc:
         raise FormatError(f"{path}: not JSON ({exc})") from exc
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 
 from vxm_convert.errors import FormatError, ToolchainError
 from vxm_convert.inspection import Description, OpLine
@@ -23,10 +23,14 @@ def describe_om(path: Path) -> Description:
     kind = "SIMULATED offline model (made by the simulated atc; no device will load it)" if model.simulated else "offline model"
     attrs = model.attrs
     facts = [("name", model.name), ("device", model.soc_version or "not said")]
-    facts += [("input", f"{op.name} {_desc_text(desc)}") for op in model.graph if op.type == "Data" for desc in op.output_descs]
+    gears = model.gears
+    declared = gears.declared if gears else {}
+    facts += [("input", f"{op.name} {_desc_text(desc, declared.get(op.name))}")
+              for op in model.graph if op.type == "Data" for desc in op.output_descs]
     names = [str(name) for name in _listed(attrs.get("attr_model_out_nodes_name"))]
     last = [desc for op in model.graph if op.type == "NetOutput" for desc in op.input_descs]
     facts += [("output", f"{name} {_desc_text(desc)}") for name, desc in zip(names or [f"output {n}" for n in range(len(last))], last)]
+    facts += [("gears", gears.text)] if gears else []
     facts += [("memory", f"weights {len(model.weights)}, work {attrs.get('memory_size', 'not said')} bytes")]
     facts += [("parts", ", ".join(f"{name} {size}" for name, size in model.partitions))]
     facts += [("version", f"atc {attrs.get('atc_version', 'not said')}, opp {attrs.get('opp_version', 'not said')}, "
@@ -36,7 +40,7 @@ def describe_om(path: Path) -> Description:
     ops = tuple(
         OpLine(op.name, op.type, tuple(d.dtype for d in op.input_descs), tuple(d.dtype for d in op.output_descs),
                tuple(d.logical_shape for d in op.output_descs))
-        for op in model.graph
+        for op in model.model.all_ops()
     )
     return Description(kind, tuple(facts), ops)
 
@@ -45,8 +49,9 @@ def _listed(value: Any) -> Tuple[Any, ...]:
     return tuple(value) if isinstance(value, (list, tuple)) else ()
 
 
-def _desc_text(desc: Any) -> str:
-    return f"{desc.dtype} {list(desc.logical_shape)} {desc.logical_layout}"
+def _desc_text(desc: Any, shape: Optional[Tuple[int, ...]] = None) -> str:
+    """`shape` is that of an input with -1 for what a gear sets."""
+    return f"{desc.dtype} {list(desc.logical_shape if shape is None else shape)} {desc.logical_layout}"
 
 
 def describe_pb(path: Path) -> Description:

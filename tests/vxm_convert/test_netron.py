@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.vxm_convert.gear_graphs import compile_case
 from tests.vxm_convert.graphs import compile_pb, up_conv_graph
 from vxm_convert.formats import om
 from vxm_convert.sim.atc.__main__ import main
@@ -32,7 +33,7 @@ const context = {
 const factory = new om.ModelFactory();
 if (!await factory.match(context)) { throw new Error('not recognised'); }
 const model = await factory.open(context);
-const graph = model.modules[0];
+const graph = model.modules[Number(process.argv[3] || 0)];
 const seen = (value) => ({ name: value.name, type: value.type && value.type.toString(),
     bytes: value.initializer && value.initializer.values ? value.initializer.values.length : 0 });
 console.log(JSON.stringify({ format: model.format, name: graph.name, nodes: graph.nodes.map((node) => ({
@@ -44,7 +45,7 @@ console.log(JSON.stringify({ format: model.format, name: graph.name, nodes: grap
 
 @pytest.fixture
 def netron(tmp_path):
-    """Function: path of a model → what Netron sees."""
+    """Function: path of a model, number of a graph in it → what Netron sees."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("Node.js is not installed")
@@ -58,8 +59,8 @@ def netron(tmp_path):
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "read.js").write_text(_READER)
 
-    def read(path):
-        done = subprocess.run([node, "read.js", str(path)], cwd=str(folder), capture_output=True, timeout=120)
+    def read(path, module=0):
+        done = subprocess.run([node, "read.js", str(path), str(module)], cwd=str(folder), capture_output=True, timeout=120)
         assert done.returncode == 0, done.stderr.decode()
         return json.loads(done.stdout.decode())
 
@@ -96,3 +97,17 @@ def test_netron_opens_an_original_model(tmp_path, netron, monkeypatch):
     assert main(flags) == 0
     kinds = [node["type"] for node in netron(tmp_path / "m_original.om")["nodes"]]
     assert "BiasAdd" in kinds and kinds[-1] == "NetOutput"
+
+
+@pytest.mark.parametrize("name", ["batch", "dims", "volumes"])
+def test_netron_opens_a_model_with_gears(name, tmp_path, netron, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = compile_case(name, tmp_path)
+    model = om.read_om(path).model
+    for number, ops in enumerate([model.ops] + list(model.branches.values())):
+        seen = netron(path, number)
+        assert seen["name"] == ([f"{name}_0"] + list(model.branches))[number]
+        assert [(node["name"], node["type"]) for node in seen["nodes"]] == [(op.name, op.type) for op in ops if op.type != "Const"]
+        weights = [value for node in seen["nodes"] for group in node["inputs"] for value in group if value["bytes"]]
+        consts = {op.name for op in ops if op.type == "Const"}
+        assert len(weights) == sum(source.rpartition(":")[0] in consts for op in ops for source in op.inputs)

@@ -25,7 +25,7 @@ from vxm_convert.sim.acl.state import SIM
 from vxm_convert.sim.faults import FAULTS, injected, parse_faults
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = {"device_lost", "oom_load", "oom_malloc", "wrong_soc", "corrupt_output", "hang", "slow"}
+NAMES = {"device_lost", "oom_load", "oom_malloc", "wrong_soc", "corrupt_output", "half_output", "unsteady_output", "hang", "slow"}
 
 
 def feeds(seed=0):
@@ -289,7 +289,7 @@ def test_the_runner_survives_what_a_device_does_not_report(clean, cohort, tmp_pa
 @pytest.mark.tf
 @pytest.mark.skipif(find_spec("tensorflow") is None, reason="the reference of a comparison is TensorFlow 1.15")
 def test_the_comparison_shows_a_corrupt_output(clean, cohort, tmp_path, monkeypatch):
-    """The device said success; the precision report is where the damage appears. Inverted bytes of zeros are NaN."""
+    """The device said success; the precision report is where the damage appears. Zeros become NaN."""
     monkeypatch.setenv("VXM_SIM_FAULT", "corrupt_output:1")
     out = tmp_path / "out"
     assert runner_cli.main(arguments(cohort, out, "all")) == 3

@@ -17,8 +17,8 @@ from vxm_convert.sim.engine import load_program
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = sorted(ROOT.joinpath("tests", "programs").glob("*.py"))
-#: Programs that give back everything and do nothing a device could mind: strict mode must have nothing to say of them.
-CARELESS = {"careless"}
+#: Programs that leave things behind. Of all others, which do nothing a device could mind, strict mode must have nothing to say.
+CARELESS = {"careless", "no_farewell"}
 MINUTE = 60
 
 
@@ -62,6 +62,8 @@ def test_a_program_gives_what_the_engine_gives_and_is_clean(bench, tmp_path, nam
     assert "simulated device:" not in done.stderr, done.stderr
     if name == "device_threads":
         assert "devices: 2" in done.stdout
+    if name == "latency_tool":
+        assert done.stdout.count("Inference time:") == 5 and "without first time" in done.stdout
     if name == "benchmark_loop":
         times = json.loads((tmp_path / "times.json").read_text(encoding="utf-8"))
         assert len(times["times"]) == 10 and 0 < sum(times["times"]) <= times["wall"] + 1
@@ -76,6 +78,26 @@ def test_a_careless_program_works_and_is_told_so_when_strict(bench, tmp_path):
     for said in ("memcpy of kind 3", "1 streams of a context", "3 blocks of device memory", "2 datasets", "3 data buffers",
                  "1 model descriptions"):
         assert said in strict.stderr, (said, strict.stderr)
+    leaks = [line for line in strict.stderr.splitlines() if "not given back" in line]
+    assert len(leaks) == len(set(leaks)) == 5, "each kind once"
+
+
+@pytest.mark.parametrize("strict", ["", "1"])
+def test_a_program_may_end_without_finalize_and_with_work_on_its_stream(bench, tmp_path, strict):
+    done = start(bench, "no_farewell", tmp_path, VXM_SIM_STRICT=strict)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "Fatal" not in done.stderr, done.stderr
+    np.testing.assert_array_equal(np.load(str(tmp_path / "output_0.npy")), bench[2])
+
+
+def test_parts_of_pyacl_that_are_not_simulated_say_so(bench):
+    environment, folder, _ = bench
+    program = ("import acl\nfor name in ('op', 'media', 'himpi', 'blas', 'fv'):\n"
+               "    assert not hasattr(acl, name) and name not in dir(acl)\n"
+               "try:\n    acl.media.dvpp_create_channel_desc()\nexcept AttributeError as exc:\n    print(exc)\n")
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=MINUTE, cwd=str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "acl.media" in done.stdout and "not simulated" in done.stdout
 
 
 @pytest.mark.parametrize("fault, said", [

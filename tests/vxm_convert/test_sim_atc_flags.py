@@ -73,6 +73,44 @@ def test_keep_dtype_takes_operator_types(folder):
     assert _dtypes(model, "ConcatV2D") == {"float16"}
 
 
+def _custom(folder, text, **flags):
+    (folder / "custom.cfg").write_text(text)
+    return _model(customize_dtypes="custom.cfg", **flags)
+
+
+def test_customised_dtypes_win_over_kept_ones_and_a_node_over_its_type(folder):
+    (folder / "keep.cfg").write_text("OpType::LeakyRelu\nOpType::ConcatV2D\nconv\n")
+    model = _custom(folder, "OpType::ConcatV2D:InputDtype:float16,float16,OutputDtype:float16\n\n"
+                    "dz::InputDtype:float32,float32,OutputDtype:float32\nconv::OutputDtype:float16\n", keep_dtype="keep.cfg")
+    by_name = {op.name: op for op in model.graph}
+    assert by_name["dz"].output_descs[0].dtype == "float32" and by_name["dy"].output_descs[0].dtype == "float16"
+    assert by_name["conv"].output_descs[0].dtype == "float16", "kept by name, but customised"
+    assert _dtypes(model, "LeakyRelu") == {"float32"}, "kept, and not customised"
+    x = [np.random.RandomState(0).rand(*desc.shape).astype(np.float32) for desc in load_program(model).inputs]
+    assert all(np.isfinite(part).all() for part in load_program(model).run(x))
+
+
+def test_a_customised_cube_operator_gives_fp32_and_leaves_the_rest(folder):
+    model = _custom(folder, "conv::InputDtype:float16,,OutputDtype:float32")
+    (conv,) = (op for op in model.graph if op.type == "Conv3D")
+    assert (conv.input_descs[0].dtype, conv.output_descs[0].dtype) == ("float16", "float32")
+    assert _dtypes(model, "LeakyRelu") == {"float16"}
+
+
+@pytest.mark.parametrize("text, code, said", [
+    ("nobody::InputDtype:float16", "E10016", "nobody"), ("conv::InputDtype:float32", "E20001", "conv (Conv3D)"),
+    ("y::InputDtype:float32,OutputDtype:float16", "E20001", "y (LeakyRelu)"), ("y::InputDtype:int32", "E20001", "only float types"),
+    ("y::InputDtype:float32,float32", "E20001", "2 input types"), ("y::InputDtype:half", "E10001", "'half'"), ("y::", "E10001", "'y::'"),
+    ("y:InputDtype:float16", "E10001", "expected"), ("OpType::LeakyRelu", "E10001", "expected"),
+])
+def test_customised_dtypes_that_no_kernel_has(text, code, said, folder, capsys):
+    (folder / "custom.cfg").write_text(text)
+    flags = ["--model=g.pb", "--framework=3", "--output=m", "--soc_version=Ascend910A", "--out_nodes=y:0", "--customize_dtypes=custom.cfg"]
+    assert main(flags) == 255
+    out = capsys.readouterr().out
+    assert f"({code})" in out and said in out and not (folder / "m.om").exists()
+
+
 def test_op_precision_mode_is_recorded_and_the_node_wins(folder):
     (folder / "p.ini").write_text("[ByOpType]\nConv3D=high_precision\nLeakyRelu = high_performance\n[ByNodeName]\ny=keep_fp16\n")
     model = _model(op_precision_mode="p.ini")

@@ -119,11 +119,21 @@ def test_a_conditional_with_a_known_predicate_keeps_one_branch(taken, tmp_path):
     assert got.tolist() == ([0, 2] if taken else [1, -2])
 
 
-def test_a_conditional_on_the_input_is_refused(tmp_path):
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_conditional_on_the_input_computes_both_branches_and_selects(shape, tmp_path):
     pb = PbBuilder()
     pb.placeholder("x", (2,))
-    _conditional(pb, pb.placeholder("p", (), "bool"))
-    with pytest.raises(AtcRefusal, match="which branch"):
+    path = _conditional(pb, pb.placeholder("p", shape, "bool")).save(tmp_path / "g.pb")
+    for taken, want in ((True, [0, 2]), (False, [1, -2])):
+        (got,) = run_pb(path, tmp_path / "g.om", [("y", 0)], [np.array([-1, 2], np.float32), np.full(shape, taken)])
+        assert got.tolist() == want
+
+
+def test_a_conditional_on_more_than_one_truth_value_is_refused(tmp_path):
+    pb = PbBuilder()
+    pb.placeholder("x", (2,))
+    _conditional(pb, pb.placeholder("p", (2,), "bool"))
+    with pytest.raises(AtcRefusal, match="one truth value"):
         compile_pb(pb.save(tmp_path / "g.pb"), tmp_path / "g.om", [("y", 0)])
 
 

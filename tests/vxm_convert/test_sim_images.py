@@ -111,12 +111,17 @@ def test_batch_norm_constants_are_folded_in_fp32(tmp_path):
     assert np.abs(got - want).max() <= 4e-3 and np.array_equal(got, got.astype(np.float16))
 
 
-def test_training_batch_norm_is_refused(tmp_path):
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_batch_norm_in_training_form_uses_the_batch(layout, tmp_path):
+    x = np.random.RandomState(0).rand(3, 2, 5, 2).astype(np.float32)
+    axes, shape = ((0, 1, 2), (2,)) if layout == "NHWC" else ((0, 2, 3), (1, 2, 1, 1))
+    scale, offset = np.float32([2, 3]), np.float32([-1, 1])
     pb = PbBuilder()
-    names = [pb.const(name, np.ones(2, np.float32)) for name in "somv"]
-    pb.node("FusedBatchNorm", "y", pb.placeholder("x", (1, 2, 2, 2)), *names, is_training=True)
-    with pytest.raises(AtcRefusal, match="training"):
-        compile_pb(pb.save(tmp_path / "g.pb"), tmp_path / "g.om", [("y", 0)])
+    names = [pb.const("s", scale), pb.const("o", offset)] + [pb.const(name, np.zeros(0, np.float32)) for name in "mv"]
+    pb.node("FusedBatchNorm", "y", pb.placeholder("x", x.shape), *names, is_training=True, epsilon=0.01, data_format=layout)
+    (got,) = run_pb(pb.save(tmp_path / "g.pb"), tmp_path / "g.om", [("y", 0)], [x], "force_fp32")
+    normal = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 0.01)
+    np.testing.assert_allclose(got, normal * scale.reshape(shape) + offset.reshape(shape), atol=1e-5)
 
 
 def test_random_numbers_come_from_the_ai_cpu_in_fp32(tmp_path):

@@ -9,15 +9,17 @@ layouts, fp16 as fp16). Nothing is allocated from a length before it was compare
 """
 from __future__ import annotations
 
+import mmap
+import os
 import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Tuple, Union
 
 import numpy as np
 
-from vxm_convert.artifacts import write_bytes
+from vxm_convert.artifacts import atomic_path
 from vxm_convert.errors import ArtifactError, FormatError
 from vxm_convert.formats.ge_ir import DTYPE_NUMBERS
 from vxm_convert.formats.protobuf import build_messages, parse
@@ -110,8 +112,13 @@ def parse_dump_name(name: str) -> DumpName:
 
 def encode_dump(dump: Dump) -> bytes:
     """The bytes of a dump file."""
+    return b"".join(_parts(dump))
+
+
+def _parts(dump: Dump) -> List[Union[bytes, memoryview]]:
+    """Header and payload in order; tensors are views, so that nothing large is copied."""
     message = _MESSAGES["DumpData"](version=VERSION, dump_time=dump.dump_time, op_name=dump.op_name)
-    payload: List[bytes] = []
+    payload: List[Union[bytes, memoryview]] = []
     for tensors, entries in ((dump.inputs, message.input), (dump.outputs, message.output)):
         for tensor in tensors:
             payload.append(_put_tensor(entries.add(), tensor))
@@ -122,11 +129,12 @@ def encode_dump(dump: Dump) -> bytes:
     for name, value in sorted(dump.attrs.items()):
         message.attr.add(name=name, value=value)
     header = message.SerializeToString(deterministic=True)
-    return b"".join([struct.pack("<Q", len(header)), header] + payload)
+    return [struct.pack("<Q", len(header)), header] + payload
 
 
-def _put_tensor(entry: Any, tensor: DumpTensor) -> bytes:
-    raw = np.ascontiguousarray(tensor.data).tobytes()
+def _put_tensor(entry: Any, tensor: DumpTensor) -> Union[bytes, memoryview]:
+    # A view of no elements cannot be cast.
+    raw = memoryview(np.ascontiguousarray(tensor.data)).cast("B") if tensor.data.size else b""
     entry.data_type, entry.format, entry.size, entry.sub_format = DTYPE_NUMBERS[tensor.data.dtype.name], tensor.layout, len(raw), 0
     entry.shape.dim.extend(tensor.data.shape)
     entry.original_shape.dim.extend(tensor.original_shape)
@@ -135,7 +143,9 @@ def _put_tensor(entry: Any, tensor: DumpTensor) -> bytes:
 
 def write_dump(path: Path, dump: Dump) -> None:
     """Write a dump file, all of it or nothing."""
-    write_bytes(path, encode_dump(dump))
+    with atomic_path(path) as temporary, open(str(temporary), "wb") as handle:
+        for part in _parts(dump):
+            handle.write(part)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -152,20 +162,23 @@ def read_dump(path: Path) -> Dump:
         Its header or its lengths are not those of a dump file.
     """
     try:
-        data = Path(path).read_bytes()
-    except OSError as exc:
-        raise ArtifactError(f"{path}: cannot read the dump file ({exc.strerror})") from exc
+        with open(str(path), "rb") as handle:
+            # Mapped, not read: the tensors of a large layer stay on disk until they are looked at. Nothing can be mapped of an empty file.
+            empty = not os.fstat(handle.fileno()).st_size
+            data = memoryview(b"" if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as exc:
+        raise ArtifactError(f"{path}: cannot read the dump file ({getattr(exc, 'strerror', None) or exc})") from exc
     return decode_dump(data, str(path))
 
 
-def decode_dump(data: bytes, where: str = "dump in memory") -> Dump:
-    """`read_dump` for bytes that are already in memory."""
+def decode_dump(data: Union[bytes, memoryview], where: str = "dump in memory") -> Dump:
+    """`read_dump` for bytes that are already in memory; its tensors are views of them."""
     if len(data) < 8:
         raise FormatError(f"{where}: {len(data)} bytes, expected at least the 8 of a header length; the file is truncated")
     length = struct.unpack_from("<Q", data)[0]
     if not 0 < length <= min(MAX_HEADER, len(data) - 8):
         raise FormatError(f"{where}: header length {length}, {len(data) - 8} bytes follow; no dump file of version 2, or truncated")
-    message = parse(_MESSAGES["DumpData"], data[8 : 8 + length], where)
+    message = parse(_MESSAGES["DumpData"], bytes(data[8 : 8 + length]), where)
     if message.version != VERSION:
         raise FormatError(f"{where}: version {message.version!r}, expected {VERSION!r}; no dump file of version 2")
     if not message.op_name:
@@ -179,7 +192,7 @@ def decode_dump(data: bytes, where: str = "dump in memory") -> Dump:
         message.op_name, message.dump_time,
         [_get_tensor(entry, chunks.take(entry.size), f"{where}: input {i}") for i, entry in enumerate(message.input)],
         [_get_tensor(entry, chunks.take(entry.size), f"{where}: output {i}") for i, entry in enumerate(message.output)],
-        [chunks.take(entry.size) for entry in message.buffer], [chunks.take(entry.size) for entry in message.space],
+        [bytes(chunks.take(entry.size)) for entry in message.buffer], [bytes(chunks.take(entry.size)) for entry in message.space],
         {entry.name: entry.value for entry in message.attr},
     )
 
@@ -187,16 +200,16 @@ def decode_dump(data: bytes, where: str = "dump in memory") -> Dump:
 class _Chunks:
     """Takes pieces off the payload, one after the other."""
 
-    def __init__(self, data: bytes, position: int) -> None:
-        self._data = data
+    def __init__(self, data: Union[bytes, memoryview], position: int) -> None:
+        self._data = memoryview(data)
         self._position = position
 
-    def take(self, size: int) -> bytes:
+    def take(self, size: int) -> memoryview:
         start, self._position = self._position, self._position + size
         return self._data[start : self._position]
 
 
-def _get_tensor(entry: Any, raw: bytes, where: str) -> DumpTensor:
+def _get_tensor(entry: Any, raw: memoryview, where: str) -> DumpTensor:
     if entry.data_type not in _DTYPE_NAMES:
         raise FormatError(f"{where}: data type {entry.data_type}, expected one of {sorted(_DTYPE_NAMES)}")
     dtype = np.dtype(_DTYPE_NAMES[entry.data_type])

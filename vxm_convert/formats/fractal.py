@@ -101,3 +101,31 @@ def nc1hwc0_shape(nhwc: Tuple[int, ...]) -> Tuple[int, ...]:
     """Storage shape of an (N, H, W, C) feature map: (N, C1, H, W, 16)."""
     batch, height, width, channels = nhwc
     return batch, blocks(channels), height, width, BLOCK
+
+
+def unpack_feature_map(stored: np.ndarray, shape: Tuple[int, ...], first: bool = False) -> np.ndarray:
+    """Blocks of 16 channels → the plain tensor: (N, [D,] C1, H, W, 16) → `shape`; same dtype.
+
+    Parameters
+    ----------
+    shape : tuple of int — that of the plain tensor.
+    first : bool — whether the plain tensor has its channels at axis 1 instead of last.
+
+    Raises
+    ------
+    FormatError
+        The shapes disagree.
+    """
+    last = tuple(shape[:1] + shape[2:] + shape[1:2]) if first else tuple(shape)
+    wanted = {4: nc1hwc0_shape, 5: ndc1hwc0_shape}.get(len(last), lambda _: ())(last)
+    if not wanted or stored.shape != wanted:
+        raise FormatError(f"blocked feature map: storage shape {stored.shape} does not hold a tensor of shape {tuple(shape)}")
+    # The block of channels goes from before (height, width) to the end, where its 16 entries are.
+    plain = np.moveaxis(stored, -4, -2)
+    channels = last[-1]
+    result = np.empty(last, stored.dtype)
+    for block in range(blocks(channels)):
+        start = block * BLOCK
+        stop = min(start + BLOCK, channels)
+        result[..., start:stop] = plain[..., block, : stop - start]
+    return np.moveaxis(result, -1, 1) if first else result

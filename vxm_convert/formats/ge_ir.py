@@ -102,16 +102,23 @@ class Op:
     input_descs: List[Desc] = field(default_factory=list)
     output_descs: List[Desc] = field(default_factory=list)
     data: Optional[np.ndarray] = None
+    #: names of the graphs that a node of control flow chooses from
+    subgraphs: List[str] = field(default_factory=list)
 
 
 @dataclass
 class Model:
-    """Graph, attributes and constants of one offline model."""
+    """Graph, attributes and constants of one offline model; `branches` are the further graphs that a Case node runs."""
 
     name: str
     ops: List[Op]
     attrs: Dict[str, Any]
     custom_version: str = ""
+    branches: Dict[str, List[Op]] = field(default_factory=dict)
+
+    def all_ops(self) -> List[Op]:
+        """Nodes of every graph; names are unique among them."""
+        return self.ops + [op for ops in self.branches.values() for op in ops]
 
 
 def padded_size(nbytes: int) -> int:
@@ -126,10 +133,11 @@ def encode_model(model: Model, weight_offsets: Dict[str, int]) -> bytes:
     """Serialise; `weight_offsets` maps each Const to its place in WEIGHTS_DATA."""
     message = _MESSAGES["ModelDef"](name=model.name, version=2, custom_version=model.custom_version)
     _put_attrs(message.attr, model.attrs)
-    graph = message.graph.add(name=model.name + "_0")
-    consumers = _consumers(model.ops)
-    for number, op in enumerate(model.ops):
-        _encode_op(graph.op.add(), op, number, weight_offsets, consumers)
+    for name, ops in [(model.name + "_0", model.ops)] + list(model.branches.items()):
+        graph = message.graph.add(name=name)
+        consumers = _consumers(ops)
+        for number, op in enumerate(ops):
+            _encode_op(graph.op.add(), op, number, weight_offsets, consumers)
     return message.SerializeToString(deterministic=True)
 
 
@@ -144,6 +152,7 @@ def _consumers(ops: List[Op]) -> Dict[str, List[Tuple[str, int]]]:
 def _encode_op(message: Any, op: Op, number: int, offsets: Dict[str, int], consumers: Dict[str, List[Tuple[str, int]]]) -> None:
     message.name, message.type, message.id, message.stream_id, message.has_out_attr = op.name, op.type, number, 0, True
     message.input.extend(op.inputs)
+    message.subgraph_name.extend(op.subgraphs)
     for source in op.inputs:
         name, _, index = source.rpartition(":")
         message.src_name.append(name)
@@ -222,11 +231,16 @@ def _put_list(message: Any, values: List[Any]) -> None:
 def decode_model(data: bytes, weights: bytes, where: str) -> Model:
     """Parse a MODEL_DEF partition against its WEIGHTS_DATA; raises FormatError for anything inconsistent."""
     message = parse_message(data, where)
-    if len(message.graph) != 1:
-        raise FormatError(f"{where}: MODEL_DEF holds {len(message.graph)} graphs, expected 1")
-    ops = [_decode_op(op, weights, where) for op in message.graph[0].op]
-    _check_edges(ops, where)
-    return Model(message.name, ops, _get_attrs(message.attr, where), message.custom_version)
+    graphs = [[_decode_op(op, weights, where) for op in graph.op] for graph in message.graph]
+    branches = {graph.name: ops for graph, ops in zip(message.graph[1:], graphs[1:])}
+    named = [name for ops in graphs for op in ops for name in op.subgraphs]
+    # Each further graph has a name of its own, and one node runs it.
+    if not graphs or len(branches) != len(graphs) - 1 or sorted(named) != sorted(branches):
+        listing = ", ".join(sorted(named)) or "none"
+        raise FormatError(f"{where}: MODEL_DEF holds {len(graphs)} graphs, expected 1 and one for each branch of its nodes: {listing}")
+    for ops in graphs:
+        _check_edges(ops, where)
+    return Model(message.name, graphs[0], _get_attrs(message.attr, where), message.custom_version, branches)
 
 
 def parse_message(data: bytes, where: str) -> Any:
@@ -234,8 +248,8 @@ def parse_message(data: bytes, where: str) -> Any:
     return parse(_MESSAGES["ModelDef"], data, where)
 
 
-def model_attrs(message: Any, where: str) -> Dict[str, Any]:
-    """Attributes of a ModelDef message."""
+def message_attrs(message: Any, where: str) -> Dict[str, Any]:
+    """Attributes of a ModelDef or OpDef message."""
     return _get_attrs(message.attr, where)
 
 
@@ -243,7 +257,7 @@ def _decode_op(message: Any, weights: bytes, where: str) -> Op:
     inputs = [_decode_desc(desc, where) for desc in message.input_desc]
     outputs = [_decode_desc(desc, where) for desc in message.output_desc]
     sources = [source for source in message.input if source and not source.endswith(":-1")]
-    op = Op(message.name, message.type, sources, {}, inputs, outputs)
+    op = Op(message.name, message.type, sources, {}, inputs, outputs, subgraphs=[name for name in message.subgraph_name if name])
     plain = []
     for entry in message.attr:
         if entry.key == "value" and entry.value.HasField("t"):

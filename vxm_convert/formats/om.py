@@ -8,16 +8,20 @@ other without gaps.
 from __future__ import annotations
 
 import hashlib
+import logging
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
 from vxm_convert.artifacts import write_bytes
 from vxm_convert.errors import ArtifactError, FormatError
 from vxm_convert.formats import ge_ir, tasks
+from vxm_convert.formats.gears import Gears, profiles_text, read_gears
+
+log = logging.getLogger(__name__)
 
 MAGIC = b"IMOD"
 HEADER_SIZE = 256
@@ -59,6 +63,8 @@ class OmModel:
     weights: bytes
     partitions: Tuple[Tuple[str, int], ...]
     platform_version: str
+    #: shapes it can be set to; None: one shape (or, in a real file, shapes in a layout that is not known here)
+    gears: Optional[Gears] = None
 
     @property
     def graph(self) -> List[ge_ir.Op]:
@@ -80,18 +86,20 @@ class OmModel:
 
 @dataclass(frozen=True)
 class Overview:
-    """What can be said about a model without reading its graph: attributes, and bytes per partition name."""
+    """What can be said about a model without reading its graph: attributes, bytes per partition name, gears as text."""
 
     attrs: Dict[str, object]
     sizes: Dict[str, int]
+    gears: str = ""
 
 
 def write_om(path: Path, model: ge_ir.Model, kernels: Dict[str, bytes], platform_version: str) -> None:
-    """Write a model with the four partitions of a static offline model, in the order real files have.
+    """Write a model with the four partitions of an offline model, in the order real files have.
 
-    Constants go to WEIGHTS_DATA at 512-byte boundaries, in node order. Writing is atomic.
+    Constants go to WEIGHTS_DATA at 512-byte boundaries, in node order; what several gears share is there once. Writing
+    is atomic.
     """
-    weights, offsets = _lay_out_weights(model.ops)
+    weights, offsets = _lay_out_weights(model.all_ops(), share=bool(model.branches))
     task_info = tasks.encode_tasks(model, len(weights))
     kernel_bytes = b"".join(_encode_kernel(name.encode(), binary) for name, binary in sorted(kernels.items()))
     model.attrs["weight_size"] = len(weights)
@@ -116,15 +124,18 @@ def _encode_kernel(name: bytes, binary: bytes) -> bytes:
     return _KERNEL_HEAD.pack(KERNEL_MAGIC, len(name), len(binary)) + name + binary
 
 
-def _lay_out_weights(ops: List[ge_ir.Op]) -> Tuple[bytes, Dict[str, int]]:
+def _lay_out_weights(ops: List[ge_ir.Op], share: bool) -> Tuple[bytes, Dict[str, int]]:
     chunks: List[bytes] = []
     offsets: Dict[str, int] = {}
+    known: Dict[bytes, int] = {}
     position = 0
     for op in ops:
         if op.data is None:
             continue
-        offsets[op.name] = position
         data = np.ascontiguousarray(op.data).tobytes()
+        offsets[op.name] = known.setdefault(hashlib.sha256(data).digest(), position) if share else position
+        if offsets[op.name] != position:
+            continue
         gap = -len(data) % WEIGHT_ALIGNMENT
         chunks.append(data + bytes(gap))
         position += len(data) + gap
@@ -191,7 +202,10 @@ def read_overview(path: Path) -> Overview:
     data = _read(path)
     _, table = _open(data, str(path))
     message = ge_ir.parse_message(_partition(data, table, MODEL_DEF), str(path))
-    return Overview(ge_ir.model_attrs(message, str(path)), {PARTITION_NAMES[kind]: size for kind, (_, size) in table.items()})
+    choosing = [op for graph in message.graph[:1] for op in graph.op if op.type == "Case"]
+    gears = [profiles_text(ge_ir.message_attrs(op, str(path))) for op in choosing]
+    sizes = {PARTITION_NAMES[kind]: size for kind, (_, size) in table.items()}
+    return Overview(ge_ir.message_attrs(message, str(path)), sizes, "".join(gears[:1]))
 
 
 def _read(path: Path) -> bytes:
@@ -213,7 +227,13 @@ def parse_om(data: bytes, where: str = "model in memory") -> OmModel:
     parsed = OmModel(_header_text(header, "name", where), model, weights, partitions, _platform(header))
     # Again, now that the model itself says who made it: damage may have hit the header's word for it.
     _check_sum(data, header, parsed.simulated, where)
-    return parsed
+    try:
+        return replace(parsed, gears=read_gears(model, where))
+    except FormatError:
+        if parsed.simulated:
+            raise
+        log.info("%s: the real ATC stored its gears in a layout that is not known here", where)
+        return parsed
 
 
 def _open(data: bytes, where: str) -> Tuple[np.void, Dict[int, Tuple[int, int]]]:

@@ -17,7 +17,7 @@ _MESSAGES = build_messages("domi", {
     "TaskDef": [(1, "id", "uint32"), (2, "type", "uint32"), (10, "stream_id", "uint32")],
 })
 #: Nodes without a task of their own: the graph's edges and what the compiler resolves.
-_NO_TASK = ("Data", "Const", "NetOutput", "Reshape")
+_NO_TASK = ("Data", "Const", "NetOutput", "Reshape", "Case")
 #: A task that launches a kernel.
 _KERNEL = 0
 
@@ -28,7 +28,7 @@ def encode_tasks(model: Model, weight_size: int) -> bytes:
         memory_size=int(model.attrs.get("memory_size", 0)), stream_num=int(model.attrs.get("stream_num", 1)),
         event_num=int(model.attrs.get("event_num", 0)), weight_size=weight_size,
     )
-    for number in range(sum(op.type not in _NO_TASK for op in model.ops)):
+    for number in range(sum(op.type not in _NO_TASK for op in model.all_ops())):
         message.task.add(id=number, type=_KERNEL, stream_id=0)
     return message.SerializeToString(deterministic=True)
 

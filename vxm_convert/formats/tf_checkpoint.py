@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, List, Tuple
 
-from vxm_convert.errors import ArtifactError, FormatError
+from vxm_convert.artifacts import read_bounded
+from vxm_convert.errors import FormatError
 from vxm_convert.formats.protobuf import build_messages, parse
 from vxm_convert.formats.tf_graph import DTYPES
 
@@ -65,13 +66,7 @@ def read_index(path: Path) -> CheckpointIndex:
         It is no checkpoint index, is damaged (check sums), or compressed, which TensorFlow never writes.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > MAX_INDEX_BYTES:
-            raise FormatError(f"{path}: {size} bytes, expected an index of at most {MAX_INDEX_BYTES}")
-        data = path.read_bytes()
-    except OSError as exc:
-        raise ArtifactError(f"{path}: cannot read the checkpoint index ({exc.strerror})") from exc
+    data = read_bounded(path, MAX_INDEX_BYTES, "the checkpoint's index", "copy the whole checkpoint, all files of its name")
     try:
         pairs = list(_pairs(data))
     except (IndexError, struct.error, ValueError) as exc:

@@ -2,8 +2,8 @@
 """Reads frozen TensorFlow graphs without TensorFlow: nodes, attributes, constants.
 
 The message tables restate the field numbers of `tensorflow/core/framework/{graph,node_def,attr_value,tensor,
-tensor_shape,types}.proto` (TensorFlow 1.15). Function libraries and training ops are out of scope: a frozen
-inference graph has none.
+tensor_shape,types,function,op_def}.proto` (TensorFlow 1.15). Of a function library only what a call executes is read:
+arguments, nodes, results; gradients and attributes of functions are left out.
 """
 from __future__ import annotations
 
@@ -13,22 +13,30 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from vxm_convert.errors import ArtifactError, FormatError
+from vxm_convert.artifacts import read_bounded
+from vxm_convert.errors import FormatError
 from vxm_convert.formats.protobuf import build_messages, parse
 
 #: A protobuf cannot be larger, and neither can a frozen graph.
 MAX_PB_BYTES = (1 << 31) - 1
 
 _MESSAGES = build_messages("vxm.tensorflow", {
-    "GraphDef": [(1, "node", "NodeDef*"), (4, "versions", "VersionDef")],
+    "GraphDef": [(1, "node", "NodeDef*"), (2, "library", "FunctionDefLibrary"), (4, "versions", "VersionDef")],
+    "FunctionDefLibrary": [(1, "function", "FunctionDef*")],
+    "FunctionDef": [(1, "signature", "OpDef"), (3, "node_def", "NodeDef*"), (4, "ret", "RetEntry*")],
+    "RetEntry": [(1, "key", "string"), (2, "value", "string")],
+    "OpDef": [(1, "name", "string"), (2, "input_arg", "ArgDef*"), (3, "output_arg", "ArgDef*")],
+    "ArgDef": [(1, "name", "string")],
+    "NameAttrList": [(1, "name", "string")],
     "VersionDef": [(1, "producer", "int32"), (2, "min_consumer", "int32")],
     "NodeDef": [(1, "name", "string"), (2, "op", "string"), (3, "input", "string*"), (4, "device", "string"), (5, "attr", "AttrEntry*")],
     "AttrEntry": [(1, "key", "string"), (2, "value", "AttrValue")],
     "AttrValue": [
         (1, "list", "ListValue"), (2, "s", "bytes"), (3, "i", "int64"), (4, "f", "float"), (5, "b", "bool"),
-        (6, "type", "int32"), (7, "shape", "TensorShapeProto"), (8, "tensor", "TensorProto"),
+        (6, "type", "int32"), (7, "shape", "TensorShapeProto"), (8, "tensor", "TensorProto"), (10, "func", "NameAttrList"),
     ],
-    "ListValue": [(2, "s", "bytes*"), (3, "i", "int64*"), (4, "f", "float*"), (5, "b", "bool*"), (6, "type", "int32*")],
+    "ListValue": [(2, "s", "bytes*"), (3, "i", "int64*"), (4, "f", "float*"), (5, "b", "bool*"), (6, "type", "int32*"),
+                  (9, "func", "NameAttrList*")],
     "TensorShapeProto": [(2, "dim", "Dim*"), (3, "unknown_rank", "bool")],
     "Dim": [(1, "size", "int64"), (2, "name", "string")],
     "TensorProto": [
@@ -56,11 +64,26 @@ class TfNode:
     attrs: Dict[str, Any]
 
 
+@dataclass(frozen=True)
+class TfFunction:
+    """A function of the graph's library: the value of an attribute that names it.
+
+    Inside, tensors are written as in a graph (``node`` or ``node:index``); `args` are names that nodes read like nodes.
+    `missing`: the library does not have it.
+    """
+
+    name: str
+    args: Tuple[str, ...] = ()
+    nodes: Tuple[TfNode, ...] = ()
+    returns: Tuple[str, ...] = ()
+    missing: bool = False
+
+
 def read_graph(path: Path) -> List[TfNode]:
     """Nodes of a binary frozen graph, in file order.
 
     Attribute values: dtypes become NumPy names, shapes tuples (None for unknown rank, -1 for an unknown side),
-    tensors arrays, strings ``str``; lists become tuples.
+    tensors arrays, strings ``str``, functions `TfFunction`; lists become tuples.
 
     Raises
     ------
@@ -70,7 +93,8 @@ def read_graph(path: Path) -> List[TfNode]:
         It is no GraphDef, or is empty, larger than 2 GiB, or holds duplicate names.
     """
     graph = read_message(path)
-    nodes = [_decode_node(node, str(path)) for node in graph.node]
+    library = _Library(graph.library.function, str(path))
+    nodes = [_decode_node(node, str(path), library) for node in graph.node]
     names = {node.name for node in nodes}
     if not nodes or not all(node.op for node in nodes):
         raise FormatError(f"{path}: holds no graph; expected a frozen TensorFlow GraphDef in binary form")
@@ -81,14 +105,7 @@ def read_graph(path: Path) -> List[TfNode]:
 
 def read_message(path: Path) -> Any:
     """The GraphDef message itself, unchecked beyond its encoding; raises as `read_graph` does."""
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > MAX_PB_BYTES:
-            raise FormatError(f"{path}: {size} bytes, expected a frozen graph below 2 GiB")
-        data = path.read_bytes()
-    except OSError as exc:
-        raise ArtifactError(f"{path}: cannot read the frozen graph ({exc.strerror}); export the model first") from exc
+    data = read_bounded(Path(path), MAX_PB_BYTES, "the frozen graph", "export the model first")
     return parse(_MESSAGES["GraphDef"], data, str(path))
 
 
@@ -97,17 +114,69 @@ def placeholders(nodes: List[TfNode]) -> Dict[str, Tuple[str, Optional[Tuple[int
     return {n.name: (n.attrs.get("dtype", "?"), n.attrs.get("shape")) for n in nodes if n.op == "Placeholder"}
 
 
-def _decode_node(node: Any, where: str) -> TfNode:
+#: First index of an output that has a name of its own in a function body; all others start at 0.
+_OUTPUT_BASE = {
+    "output_true": 1, "value_index": 1, "indices": 1, "argmax": 1, "flow": 1, "batch_mean": 1, "batch_variance": 2, "reserve_space_1": 3,
+    "reserve_space_2": 4, "reserve_space_3": 5, "idx": 1,
+}
+#: Functions may call functions; deeper nesting than this is a damaged file.
+_MAX_NESTING = 32
+
+
+class _Library:
+    """Functions by name, decoded when an attribute asks for them."""
+
+    def __init__(self, functions: Any, where: str) -> None:
+        self.messages = {function.signature.name: function for function in functions}
+        self.where = where
+        self.made: Dict[str, TfFunction] = {}
+        self.open: List[str] = []
+
+    def get(self, name: str) -> TfFunction:
+        if name in self.made or name not in self.messages:
+            return self.made.get(name) or TfFunction(name, missing=True)
+        if name in self.open or len(self.open) >= _MAX_NESTING:
+            raise FormatError(f"{self.where}: function {name!r} calls itself, or {_MAX_NESTING} functions call each other in turn")
+        self.open.append(name)
+        self.made[name] = self._decode(self.messages[name])
+        self.open.pop()
+        return self.made[name]
+
+    def _decode(self, message: Any) -> TfFunction:
+        where = f"{self.where}, function {message.signature.name!r}"
+        nodes = [_decode_node(node, where, self) for node in message.node_def]
+        nodes = [TfNode(n.name, n.op, tuple(_plain_tensor(text) for text in n.inputs), n.attrs) for n in nodes]
+        args = tuple(arg.name for arg in message.signature.input_arg)
+        names = [node.name for node in nodes] + list(args)
+        if len(set(names)) != len(names):
+            raise FormatError(f"{where}: names appear twice; freeze the graph again")
+        returned = {entry.key: entry.value for entry in message.ret}
+        missing = [arg.name for arg in message.signature.output_arg if arg.name not in returned]
+        if missing:
+            raise FormatError(f"{where}: says nothing of its results {', '.join(missing)}")
+        returns = tuple(_plain_tensor(returned[arg.name]) for arg in message.signature.output_arg)
+        return TfFunction(message.signature.name, args, tuple(nodes), returns)
+
+
+def _plain_tensor(text: str) -> str:
+    """``node:output:number`` of a function body → ``node:index``; arguments and control edges stay."""
+    parts = text.split(":")
+    if len(parts) != 3 or not parts[2].isdigit():
+        return text
+    return f"{parts[0]}:{_OUTPUT_BASE.get(parts[1], 0) + int(parts[2])}"
+
+
+def _decode_node(node: Any, where: str, library: Optional[_Library] = None) -> TfNode:
     attrs = {}
     for entry in node.attr:
         try:
-            attrs[entry.key] = _decode_value(entry.value)
+            attrs[entry.key] = _decode_value(entry.value, library or _Library((), where))
         except ValueError as exc:
             raise FormatError(f"{where}: node {node.name!r}, attribute {entry.key!r}: {exc}") from exc
     return TfNode(node.name, node.op, tuple(node.input), attrs)
 
 
-def _decode_value(value: Any) -> Any:
+def _decode_value(value: Any, library: _Library) -> Any:
     if value.HasField("tensor"):
         return decode_tensor(value.tensor)
     if value.HasField("shape"):
@@ -117,18 +186,22 @@ def _decode_value(value: Any) -> Any:
     if value.HasField("s"):
         return value.s.decode("utf-8", "replace")
     if value.HasField("list"):
-        return _decode_list(value.list)
+        return _decode_list(value.list, library)
+    if value.HasField("func"):
+        return library.get(value.func.name)
     for field in ("i", "f", "b"):
         if value.HasField(field):
             return getattr(value, field)
     return None
 
 
-def _decode_list(values: Any) -> Tuple[Any, ...]:
+def _decode_list(values: Any, library: _Library) -> Tuple[Any, ...]:
     if values.s:
         return tuple(s.decode("utf-8", "replace") for s in values.s)
     if values.type:
         return tuple(DTYPES.get(t, f"DT_{t}") for t in values.type)
+    if values.func:
+        return tuple(library.get(function.name) for function in values.func)
     return tuple(values.i) or tuple(values.f) or tuple(values.b)
 
 

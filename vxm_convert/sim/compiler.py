@@ -15,15 +15,23 @@ from vxm_convert.formats.ge_ir import Desc, Model, Op, padded_size
 from vxm_convert.formats.tf_graph import TfNode
 from vxm_convert.sim import SIM_VERSION
 from vxm_convert.sim.dtypes import assign_dtypes, insert_casts
-from vxm_convert.sim.frontend import import_graph, layout_of
+from vxm_convert.sim.frontend import import_graph, layout_of, original_names
 from vxm_convert.sim.fusion import drop_dead, fuse_bias
 from vxm_convert.sim.layouts import assign_layouts
-from vxm_convert.sim.nodeflags import feed_half, mark_kernel_modes, names_to_keep, result_types
+from vxm_convert.sim.nodeflags import CustomDtypes, customise, feed_half, mark_kernel_modes, names_to_keep, result_types
 
 KERNEL_TEXT = b"simulated kernel of vxm_convert: no device code"
 OUTPUT_NODE = "Node_Output"
 #: name of the real pass that puts a bias into its convolution
 BIAS_FUSION = "ConvBiasaddFusionPass"
+
+
+@dataclass(frozen=True)
+class GearRequest:
+    """Several shapes in one model: the kind (`formats.gears`) and the numbers of each gear for the -1 of the input shapes."""
+
+    kind: int
+    profiles: Tuple[Tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -49,16 +57,23 @@ class CompileRequest:
     mixlist: Dict[str, Optional[bool]] = field(default_factory=dict)
     impl_modes_by_type: Dict[str, int] = field(default_factory=dict)
     impl_modes_by_node: Dict[str, int] = field(default_factory=dict)
+    #: lines of --customize_dtypes
+    custom_dtypes: Tuple[CustomDtypes, ...] = ()
     #: graph fusion passes that are switched off
     fusions_off: FrozenSet[str] = frozenset()
     #: names at the model's edge where `out_nodes` are nodes that the importer made; empty: from `out_nodes`
     out_names: Tuple[str, ...] = ()
+    #: with it, `input_shapes` hold -1; see `vxm_convert.sim.gearing`
+    gears: Optional[GearRequest] = None
+    #: input as `input_shapes` has it → its node, where they differ
+    input_nodes: Dict[str, str] = field(default_factory=dict)
 
 
 def compile_graph(nodes: List[TfNode], request: CompileRequest) -> Model:
     """Run all passes; raises AtcRefusal with the E-code of the real compiler."""
     ops, outputs = import_graph(nodes, request.input_shapes, request.out_nodes)
     loops = _unrolled_loops(ops)
+    imported = frozenset(name for op in ops for name in [op.name] + original_names(op))
     keep = names_to_keep(ops, request.keep_dtype, request.keep_types)
     edge_dtypes = result_types(
         request.out_nodes, [_desc_of(ops, name).dtype for name in outputs], request.output_type, request.output_types,
@@ -69,12 +84,14 @@ def compile_graph(nodes: List[TfNode], request: CompileRequest) -> Model:
     if BIAS_FUSION not in request.fusions_off:
         ops = fuse_bias(ops, outputs)
     assign_dtypes(ops, request.precision_mode, keep, request.mixlist)
+    customise(ops, request.custom_dtypes, imported)
     mark_kernel_modes(ops, request.impl_modes_by_type, request.impl_modes_by_node)
     ops, outputs = insert_casts(ops, list(zip(outputs, edge_dtypes)))
     ops = drop_dead(ops, outputs)
     # Layouts last: a cast between two convolutions stays in blocks.
     ops, outputs = assign_layouts(ops, outputs)
     ops = drop_dead(ops, outputs)
+    _name_origins(ops)
     ops.append(_net_output(ops, outputs))
     names = list(request.out_names) or [f"{name}:{index}" for name, index in request.out_nodes] or outputs
     attrs = _model_attrs(ops, names, request)
@@ -85,7 +102,7 @@ def compile_graph(nodes: List[TfNode], request: CompileRequest) -> Model:
 
 def write_model(path: Path, model: Model) -> None:
     """Write the `.om` file atomically."""
-    kernels = {f"te_{op.type.lower()}_sim": KERNEL_TEXT for op in model.ops if op.type not in ("Data", "Const", "NetOutput")}
+    kernels = {f"te_{op.type.lower()}_sim": KERNEL_TEXT for op in model.all_ops() if op.type not in ("Data", "Const", "NetOutput", "Case")}
     om.write_om(path, model, kernels, platform_version=SIM_VERSION)
 
 
@@ -100,6 +117,14 @@ def original_model(nodes: List[TfNode], request: CompileRequest) -> Model:
 def write_original(path: Path, model: Model) -> None:
     """Write an uncompiled model atomically."""
     om.write_original(path, model, SIM_VERSION)
+
+
+def _name_origins(ops: List[Op]) -> None:
+    """Say on every computed output which tensor of the framework's graph it is: of fused nodes the last one's, as dump tools expect."""
+    for op in ops:
+        names = original_names(op)
+        if names and op.data is None and op.type != "Data":
+            op.output_descs = [replace(desc, origin_name=f"{names[-1]}:{index}") for index, desc in enumerate(op.output_descs)]
 
 
 def _unrolled_loops(ops: List[Op]) -> List[str]:

@@ -20,6 +20,7 @@ from vxm_convert.errors import VxmError
 from vxm_convert.formats.dump import Dump, DumpTensor, dump_name, plain_name, write_dump
 from vxm_convert.formats.fractal import BLOCK, ndc1hwc0_shape
 from vxm_convert.formats.ge_ir import Desc, Op
+from vxm_convert.formats.gears import POSTFIX
 
 log = logging.getLogger(__name__)
 
@@ -105,16 +106,22 @@ class Dumper:
         if self._mode != "output":
             names |= {source for _, op in chosen for source in op.inputs}
         values = {f"{name}:{index}": array for name, index, array in program.run_with_dumps(arrays, names)}
+        last = {name: task for task, op in chosen for name in op.inputs + [f"{op.name}:{i}" for i in range(len(op.output_descs))]}
         try:
             for task, op in chosen:
                 self._write(folder, task, op, values)
+                # At full size a tensor takes up to a gigabyte.
+                for name in [name for name in values if last[name] <= task]:
+                    del values[name]
         except VxmError as exc:
             log.warning("simulated device: dumping stopped: %s", exc)
 
     def _wants(self, op: Op) -> bool:
         if op.type in _NOT_DUMPED:
             return False
-        return not self._layers or bool(self._layers & ({op.name} | set(op.attrs.get("_datadump_original_op_names") or [])))
+        # In a model with gears each gear has the node under a name of its own; the user knows the one before it.
+        names = {op.name, op.name.partition(POSTFIX)[0]} | set(op.attrs.get("_datadump_original_op_names") or [])
+        return not self._layers or bool(self._layers & names)
 
     def _write(self, folder: Path, task: int, op: Op, values: Dict[str, np.ndarray]) -> None:
         now = int(time.time() * 1e6)
@@ -128,7 +135,7 @@ class Dumper:
 
 def _stored(array: np.ndarray, desc: Desc) -> DumpTensor:
     """A tensor as the device keeps it: dtype and layout of `desc`; `array` in logical or in storage shape."""
-    typed = np.asarray(array).astype(desc.dtype)
+    typed = np.asarray(array).astype(desc.dtype, copy=False)
     if desc.layout == "NDC1HWC0" and typed.shape != desc.shape:
         typed = _blocked(typed.reshape(desc.logical_shape))
     return DumpTensor(typed.reshape(desc.shape), FORMATS.get(desc.layout, FORMATS["ND"]), desc.logical_shape)
@@ -136,7 +143,8 @@ def _stored(array: np.ndarray, desc: Desc) -> DumpTensor:
 
 def _blocked(ndhwc: np.ndarray) -> np.ndarray:
     """(N, D, H, W, C) → (N, D, C1, H, W, 16), zero padded."""
-    batch, depth, c1, height, width, _ = ndc1hwc0_shape(ndhwc.shape)
-    padded = np.zeros(ndhwc.shape[:4] + (c1 * BLOCK,), ndhwc.dtype)
-    padded[..., : ndhwc.shape[4]] = ndhwc
-    return np.ascontiguousarray(padded.reshape(batch, depth, height, width, c1, BLOCK).transpose(0, 1, 4, 2, 3, 5))
+    stored = np.zeros(ndc1hwc0_shape(ndhwc.shape), ndhwc.dtype)
+    for block in range(stored.shape[2]):
+        part = ndhwc[..., block * BLOCK : (block + 1) * BLOCK]
+        stored[:, :, block, :, :, : part.shape[-1]] = part
+    return stored

@@ -31,6 +31,18 @@ class TensorDesc:
     format: str
 
 
+def edge_of(model: OmModel) -> Tuple[List[TensorDesc], List[TensorDesc]]:
+    """Inputs and outputs of a model's first graph, in the model's order."""
+    data = sorted((op for op in model.graph if op.type == "Data"), key=lambda op: op.attrs["index"])
+    inputs = [TensorDesc(op.name, d.shape, np.dtype(d.dtype), d.layout) for op in data for d in op.output_descs]
+    outputs = [
+        # pyACL's form of an output name: node:index:top
+        TensorDesc(f"{name}:{name.rpartition(':')[0]}", d.shape, np.dtype(d.dtype), d.layout)
+        for name, d in zip(model.attrs["attr_model_out_nodes_name"], model.graph[-1].output_descs)
+    ]
+    return inputs, outputs
+
+
 class Program:
     """A loaded model, ready to run.
 
@@ -39,15 +51,7 @@ class Program:
     """
 
     def __init__(self, model: OmModel, runner: Runner) -> None:
-        data = sorted((op for op in model.graph if op.type == "Data"), key=lambda op: op.attrs["index"])
-        net_output = model.graph[-1]
-        names = model.attrs["attr_model_out_nodes_name"]
-        self.inputs = [TensorDesc(op.name, d.shape, np.dtype(d.dtype), d.layout) for op in data for d in op.output_descs]
-        self.outputs = [
-            # pyACL's form of an output name: node:index:top
-            TensorDesc(f"{name}:{name.rpartition(':')[0]}", d.shape, np.dtype(d.dtype), d.layout)
-            for name, d in zip(names, net_output.output_descs)
-        ]
+        self.inputs, self.outputs = edge_of(model)
         self.work_bytes = int(model.attrs["memory_size"])
         self.weight_bytes = len(model.weights)
         self.ops = model.graph
@@ -85,14 +89,15 @@ class Program:
         for name in wanted:
             op, index = producers[name]
             value = op.data if op.data is not None else values[source.get(name, name)]
-            yield op.name, index, np.asarray(value, op.output_descs[index].dtype)
+            # A copy: what the engine gave is its own memory.
+            yield op.name, index, np.array(value, op.output_descs[index].dtype)
 
     def _compile_for(self, tensors: List[str], producers: Dict[str, Tuple[Op, int]]) -> Runner:
         """The program with other outputs; rewrites that would remove one of them do not happen, as each is read."""
         descs = [producers[name][0].output_descs[producers[name][1]] for name in tensors]
         net_output = replace(self.ops[-1], inputs=list(tensors), input_descs=descs, output_descs=descs)
         serialized, inputs, outputs = lower([copy.copy(op) for op in self.ops[:-1]] + [net_output])
-        return _with_random(self.ops, inputs, _engine()(serialized, inputs, outputs))
+        return _with_random(self.ops, inputs, _engine()(serialized, inputs, outputs, True))
 
     def _check(self, arrays: List[np.ndarray]) -> None:
         for array, desc in zip(arrays, self.inputs):
@@ -100,8 +105,8 @@ class Program:
                 raise ToolchainError(f"input {desc.name}: got {array.dtype} {array.shape}, expected {desc.dtype} {desc.shape}")
 
 
-def load_program(model: OmModel) -> Program:
-    """Prepare a simulated model for execution.
+def load_program(model: OmModel) -> Any:
+    """Prepare a simulated model for execution: a `Program`, or a `geared.GearedProgram` for one with gears.
 
     Raises
     ------
@@ -115,6 +120,15 @@ def load_program(model: OmModel) -> Program:
             f"{model.name}: compiled by the real ATC ({model.attrs.get('atc_version')}), which the simulated device cannot execute; "
             "run it on an Ascend machine or export again with --toolchain sim"
         )
+    if model.gears is None:
+        return _load_static(model)
+    # Not at the top: it is made of programs.
+    from vxm_convert.sim.geared import GearedProgram
+
+    return GearedProgram(model, model.gears, _load_static)
+
+
+def _load_static(model: OmModel) -> Program:
     try:
         serialized, inputs, outputs = lower(model.graph)
         return Program(model, _with_random(model.graph, inputs, _engine()(serialized, inputs, outputs)))
@@ -123,7 +137,7 @@ def load_program(model: OmModel) -> Program:
         raise FormatError(f"{model.name}: the graph inside the offline model cannot be executed ({exc}); compile it again") from exc
 
 
-def _engine() -> Callable[[bytes, List[str], List[str]], Runner]:
+def _engine() -> Callable[..., Runner]:
     choice = os.environ.get("VXM_SIM_ENGINE", "auto")
     if choice in ("auto", "openvino"):
         try:
@@ -141,6 +155,26 @@ def _engine() -> Callable[[bytes, List[str], List[str]], Runner]:
         raise ToolchainError("the simulated device needs a CPU engine: pip install openvino (or onnxruntime)") from None
 
 
+def _truncated_normal(source: np.random.RandomState, op: Op) -> np.ndarray:
+    """Normal numbers within two standard deviations; the others are drawn again."""
+    values = source.standard_normal(op.output_descs[0].shape)
+    outside = np.abs(values) > 2
+    while outside.any():
+        values[outside] = source.standard_normal(int(outside.sum()))
+        outside = np.abs(values) > 2
+    return values
+
+
+#: What the simulated AI CPU draws, by the node's type in the framework's graph.
+DRAWS: Dict[str, Callable[[np.random.RandomState, Op], np.ndarray]] = {
+    "RandomStandardNormal": lambda source, op: source.standard_normal(op.output_descs[0].shape),
+    # fp32 has fewer numbers below 1 than fp64 has: rounding must not give 1 itself.
+    "RandomUniform": lambda source, op: np.minimum(source.random_sample(op.output_descs[0].shape), 1 - 2.0 ** -24),
+    "RandomUniformInt": lambda source, op: source.randint(op.attrs["minval"], op.attrs["maxval"], op.output_descs[0].shape, np.int64),
+    "TruncatedNormal": _truncated_normal,
+}
+
+
 def _with_random(ops: List[Op], inputs: List[str], runner: Runner) -> Runner:
     """Draw what AI CPU operators draw, and feed it behind the model's own inputs.
 
@@ -151,19 +185,20 @@ def _with_random(ops: List[Op], inputs: List[str], runner: Runner) -> Runner:
     drawn = [by_name[name[len(RANDOM):]] for name in inputs if name.startswith(RANDOM)]
     if not drawn:
         return runner
-    unknown = [op.name for op in drawn if op.attrs.get("original_type") != "RandomStandardNormal"]
+    unknown = [op.name for op in drawn if op.attrs.get("original_type") not in DRAWS]
     if unknown:
         raise AtcRefusal("E19999", f"the simulated AI CPU has no kernel for {', '.join(unknown)}")
     sources = [np.random.RandomState([int(op.attrs.get(key) or 0) & 0xFFFFFFFF for key in ("seed", "seed2")]) for op in drawn]
 
     def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
-        values = [source.standard_normal(op.output_descs[0].shape).astype(np.float32) for source, op in zip(sources, drawn)]
+        values = [DRAWS[op.attrs["original_type"]](source, op).astype(op.output_descs[0].dtype) for source, op in zip(sources, drawn)]
         return runner(list(arrays) + values)
 
     return run
 
 
-def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
+def _openvino(serialized: bytes, inputs: List[str], outputs: List[str], views: bool = False) -> Runner:
+    """With `views`, results are the engine's own memory until the next run: of inner tensors, two copies would not fit."""
     try:
         from openvino import Core
     except ImportError:
@@ -177,12 +212,12 @@ def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runne
 
     def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
         results = request.infer({name: _finite(array) for name, array in zip(inputs, arrays) if name in read})
-        return [np.array(results[name]) for name in outputs]
+        return [results[name] if views else np.array(results[name]) for name in outputs]
 
     return run
 
 
-def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
+def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str], views: bool = False) -> Runner:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -190,7 +225,9 @@ def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str]) -> Ru
     session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
 
     def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
-        return session.run(outputs, {name: _finite(array) for name, array in zip(inputs, arrays)})
+        # What the device holds in fp16 is fp32 in the lowered graph; this engine, unlike the other, does not convert by itself.
+        wide = [array.astype(np.float32) if array.dtype == np.float16 else array for array in arrays]
+        return session.run(outputs, {name: _finite(array) for name, array in zip(inputs, wide)})
 
     return run
 

@@ -9,6 +9,8 @@ They are switched on by ``VXM_SIM_FAULT=name[:argument][,name…]``, read when `
 ``oom_malloc:n``   acl.rt.malloc gives 207001 once n bytes (default 0) were asked; ``oom_malloc:3calls`` counts calls
 ``wrong_soc:x``    the device is a chip x (default Ascend310): models for another one are refused with 545001
 ``corrupt_output`` ``:i`` flips bytes of output i (default 0) after each execution, which still reports success
+``half_output``    ``:i`` executions write the first half of output i (default 0) only, and report success
+``unsteady_output`` ``:i`` flips the lowest bit of the middle value of output i (default 0) after every other execution
 ``hang:n``         executions after the first n (default 0) do not end by themselves: 507014 after VXM_SIM_HANG_SECONDS (60)
 ``slow:f``         each execution takes f times as long (default 10)
 =================  ==========================================================================================
@@ -28,14 +30,17 @@ HANG_VARIABLE = "VXM_SIM_HANG_SECONDS"
 _HANG_SECONDS = 60.0
 #: How often an execution that hangs looks whether it may go on, in seconds.
 _HANG_CHECK_S = 0.01
-#: Bytes that ``corrupt_output`` inverts.
+#: Bytes that ``corrupt_output`` changes.
 _CORRUPT_BYTES = 64
+#: The bits of every fp32 value in them: a 0 becomes the NaN of arithmetic.
+_CORRUPT_BITS = np.uint32(0x7FC00001)
 _CALLS = "calls"
 #: Calls that a client undoes things with: they succeed on a lost device too, or its bookkeeping could not be emptied.
 _RELEASES = ("free", "destroy", "unload", "reset", "finalize", "unsubscribe", "get_", "set_context", "update")
 #: name → default argument
 _DEFAULTS = {
-    "device_lost": "0", "oom_load": "0", "oom_malloc": "0", "wrong_soc": "Ascend310", "corrupt_output": "0", "hang": "0", "slow": "10",
+    "device_lost": "0", "oom_load": "0", "oom_malloc": "0", "wrong_soc": "Ascend310", "corrupt_output": "0", "half_output": "0",
+    "unsteady_output": "0", "hang": "0", "slow": "10",
 }
 
 
@@ -165,13 +170,23 @@ class Faults:
         return float(self.argument("slow") or 1)
 
     def spoil(self, outputs: List[np.ndarray]) -> None:
-        """Invert bytes in the middle of one output; `outputs` are uint8 views of device memory."""
+        """Change bits in the middle of one output; `outputs` are uint8 views of device memory."""
         index = self.argument("corrupt_output")
         if index is not None and int(index) < len(outputs):
             raw = outputs[int(index)]
             # On a multiple of 4, so that whole numbers are spoilt.
             start = raw.size // 8 * 4
-            raw[start : start + _CORRUPT_BYTES] ^= 0xFF
+            raw[start : start + _CORRUPT_BYTES].view(np.uint32)[:] ^= _CORRUPT_BITS
+        unsteady = self.argument("unsteady_output")
+        if unsteady is not None and int(unsteady) < len(outputs) and self._executions % 2 == 0:
+            raw = outputs[int(unsteady)]
+            # Little endian: the first byte of a value is its lowest.
+            raw[raw.size // 8 * 4] ^= 1
+
+    def written(self, index: int, count: int) -> int:
+        """How many of `count` bytes an execution writes to output `index`."""
+        half = self.argument("half_output")
+        return count // 2 if half is not None and int(half) == index else count
 
 
 FAULTS = Faults()

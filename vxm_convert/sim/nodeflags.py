@@ -6,10 +6,11 @@ A name that the graph does not have is refused as the real compiler refuses it; 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Dict, FrozenSet, Iterable, List, Tuple
+from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Tuple
 
-from vxm_convert.formats.ge_ir import Op
+from vxm_convert.formats.ge_ir import Desc, Op
 from vxm_convert.sim.frontend import original_names
+from vxm_convert.sim.op_table import support_of
 from vxm_convert.sim.refusal import AtcRefusal
 
 #: Types that the simulated device can convert a result to.
@@ -51,6 +52,66 @@ def names_to_keep(ops: List[Op], names: FrozenSet[str], types: FrozenSet[str]) -
     if unknown:
         raise AtcRefusal("E10016", f"--keep_dtype names nodes that the graph does not have: {', '.join(unknown)}")
     return names | {op.name for op in ops if op.type in types}
+
+
+class CustomDtypes(NamedTuple):
+    """A line of ``--customize_dtypes``: types of a node's (or of every node of a type's) inputs and outputs; "" leaves one as it is."""
+
+    name: str
+    is_type: bool
+    inputs: Tuple[str, ...]
+    outputs: Tuple[str, ...]
+
+
+def customise(ops: List[Op], lines: Iterable[CustomDtypes], known: FrozenSet[str]) -> None:
+    """``--customize_dtypes``: wins over everything that was decided before; a line for a node wins over one for its type.
+
+    E10016 for a node that the graph (`known`) does not have; a name that a fusion took away has no effect any more. E20001 where
+    the operator has no kernel for the types.
+    """
+    ordered = sorted(lines, key=lambda line: not line.is_type)
+    unknown = sorted(line.name for line in ordered if not line.is_type and line.name not in known)
+    if unknown:
+        raise AtcRefusal("E10016", f"--customize_dtypes names nodes that the graph does not have: {', '.join(unknown)}")
+    for op in ops:
+        if op.data is not None or op.type == "Data":
+            continue
+        for line in ordered:
+            if line.name == (op.type if line.is_type else op.name):
+                op.input_descs = _retyped(op, line, op.input_descs, line.inputs, "input")
+                op.output_descs = _retyped(op, line, op.output_descs, line.outputs, "output")
+        if any(line.name == (op.type if line.is_type else op.name) for line in ordered):
+            _check_kernel(op)
+
+
+def _retyped(op: Op, line: CustomDtypes, descs: List[Desc], types: Tuple[str, ...], what: str) -> List[Desc]:
+    if len([kind for kind in types if kind]) and len(types) > len(descs):
+        raise AtcRefusal("E20001", f"--customize_dtypes gives {op.name} ({op.type}) {len(types)} {what} types, it has {len(descs)}")
+    result = list(descs)
+    for index, kind in enumerate(types):
+        if kind and kind != result[index].dtype:
+            if not {kind, result[index].dtype} <= {"float16", "float32"}:
+                raise AtcRefusal(
+                    "E20001", f"--customize_dtypes makes {what} {index} of {op.name} ({op.type}) {kind}; it is {result[index].dtype}, "
+                    "and only float types can be exchanged",
+                )
+            result[index] = replace(result[index], dtype=kind)
+    return result
+
+
+def _check_kernel(op: Op) -> None:
+    """Vector kernels have one float type for all, the cube takes fp16 and gives either."""
+    row = support_of(op.type)
+    if row is None or op.type == "Cast":
+        return
+    into = {desc.dtype for desc in op.input_descs[: row.singles_from] if desc.dtype.startswith("float")}
+    out = {desc.dtype for desc in op.output_descs if desc.dtype.startswith("float")}
+    fits = into <= set(row.floats) and (row.cube or row.single_out or len(into | out) <= 1) and len(into) <= 1
+    if not fits:
+        raise AtcRefusal(
+            "E20001", f"--customize_dtypes leaves {op.name} ({op.type}) with inputs {sorted(into)} and outputs {sorted(out)}; its kernels "
+            f"take {' or '.join(row.floats)}" + ("" if row.cube else ", the same for all"),
+        )
 
 
 def mark_kernel_modes(ops: Iterable[Op], by_type: Dict[str, int], by_node: Dict[str, int]) -> None:

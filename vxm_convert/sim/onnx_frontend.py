@@ -12,12 +12,17 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
-from vxm_convert.errors import ArtifactError, FormatError
+from vxm_convert.artifacts import read_bounded
+from vxm_convert.errors import FormatError
 from vxm_convert.formats.plain import to_plain
 from vxm_convert.formats.protobuf import decode
 from vxm_convert.formats.tf_graph import TfNode
-from vxm_convert.sim.onnx_ops import DTYPES, HANDLERS, OnnxNode, Translator, Value
+from vxm_convert.sim import onnx_images, onnx_ops, onnx_tensors
+from vxm_convert.sim.onnx_folding import KNOWN, fold_known
+from vxm_convert.sim.onnx_ops import DTYPES, OnnxNode, Translator, Value
 from vxm_convert.sim.refusal import AtcRefusal
+
+HANDLERS = {**onnx_ops.HANDLERS, **onnx_images.HANDLERS, **onnx_tensors.HANDLERS}
 
 Shapes = Dict[str, Tuple[int, ...]]
 MAX_ONNX_BYTES = (1 << 31) - 1
@@ -51,22 +56,41 @@ def read_onnx(path: Path, input_shapes: Shapes, out_nodes: List[Tuple[str, int]]
     AtcRefusal
         E10501 lists all operators without a translation; E10016 a wrong name; E20001 a dynamic shape or an attribute.
     """
-    model = _load(Path(path))
+    path = Path(path)
+    model = _load(path)
+    try:
+        return _graph_of(model, path, input_shapes, out_nodes)
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as exc:
+        # Protobuf reads damaged texts and types without a word; whatever trips over them here is the file's fault.
+        raise FormatError(f"{path}: not a valid ONNX model ({type(exc).__name__}: {exc}); export it again") from exc
+
+
+def _graph_of(model: Any, path: Path, input_shapes: Shapes, out_nodes: List[Tuple[str, int]]) -> OnnxGraph:
     nodes = _nodes(model)
     _check_support(nodes)
-    consts = _constants(model, nodes, Path(path))
+    _check_schemas(model)
+    consts = _constants(model, nodes, path)
     inputs = [value for value in model.graph.input if value.name not in consts]
     _set_shapes(inputs, input_shapes)
-    made = Translator(_infer(model), consts)
+    opset = max([entry.version for entry in model.opset_import if entry.domain in _DOMAINS] or [13])
+    made = Translator(fold_known(model, nodes, consts, opset, _infer), consts)
+    made.opset = opset
     names = {value.name: _placeholder(made, value) for value in inputs}
     for node in nodes:
-        if node.type not in ("Constant", "Shape"):
-            HANDLERS[node.type](made, node)
-        elif node.type == "Shape":
-            consts[node.outputs[0]] = np.int64(made.shape(node.inputs[0], node))
+        if not all(name in consts for name in node.outputs):
+            _translate(made, node)
     wanted = _wanted(model, nodes, out_nodes)
     places = [_place(made, tensor, name) for name, tensor in wanted]
     return OnnxGraph(made.nodes, places, tuple(name for name, _ in wanted), names)
+
+
+def _translate(made: Translator, node: OnnxNode) -> None:
+    if node.type in KNOWN:
+        raise AtcRefusal("E20001", f"{node.name} ({node.type}): its operands must be known when the model is compiled")
+    try:
+        HANDLERS[node.type](made, node)
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError) as exc:
+        raise AtcRefusal("E13026", f"{node.name}: its operands or attributes are not those of a {node.type} node ({exc!r})") from exc
 
 
 def onnx_json(path: Path) -> Dict[str, Any]:
@@ -77,12 +101,7 @@ def onnx_json(path: Path) -> Dict[str, Any]:
 def _load(path: Path) -> Any:
     import onnx
 
-    try:
-        if path.stat().st_size > MAX_ONNX_BYTES:
-            raise FormatError(f"{path}: expected an ONNX model below 2 GiB")
-        model = decode(onnx.ModelProto, path.read_bytes(), str(path))
-    except OSError as exc:
-        raise ArtifactError(f"{path}: cannot read the ONNX model ({exc.strerror}); export it first") from exc
+    model = decode(onnx.ModelProto, read_bounded(path, MAX_ONNX_BYTES, "the ONNX model", "export it first"), str(path))
     if not model.graph.node:
         raise FormatError(f"{path}: holds no ONNX graph; export it again")
     return model
@@ -101,7 +120,7 @@ def _nodes(model: Any) -> List[OnnxNode]:
 
 
 def _check_support(nodes: List[OnnxNode]) -> None:
-    unknown = [node for node in nodes if node.type not in HANDLERS and node.type not in ("Constant", "Shape")]
+    unknown = [node for node in nodes if node.type not in HANDLERS and node.type not in KNOWN]
     if unknown:
         listing = ", ".join(f"{node.name} ({node.type})" for node in unknown)
         raise AtcRefusal(
@@ -109,6 +128,23 @@ def _check_support(nodes: List[OnnxNode]) -> None:
             "The simulated ATC translates what a VoxelMorph export and its like hold.", "Compile frozen.pb, or use the real ATC.",
             [(node.name, node.type) for node in nodes],
         )
+
+
+def _check_schemas(model: Any) -> None:
+    """Operands and attributes of every node as its operator set wants them; the shape inference relies on it without looking."""
+    from onnx import checker, defs
+
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if max([versions.get(domain, 0) for domain in _DOMAINS]) > defs.onnx_opset_version():
+        return
+    context = type(checker.DEFAULT_CONTEXT)()
+    context.ir_version = model.ir_version
+    context.opset_imports = versions or {"": 13}
+    for node in model.graph.node:
+        try:
+            checker.check_node(node, context)
+        except checker.ValidationError as exc:
+            raise AtcRefusal("E13026", f"{node.name or node.op_type} ({node.op_type}): {str(exc).strip().splitlines()[0]}") from exc
 
 
 def _constants(model: Any, nodes: List[OnnxNode], path: Path) -> Dict[str, np.ndarray]:
@@ -119,7 +155,7 @@ def _constants(model: Any, nodes: List[OnnxNode], path: Path) -> Dict[str, np.nd
         if node.type == "Constant":
             tensor = node.attrs.get("value")
             if tensor is None:
-                raise AtcRefusal("E20001", f"{node.name} (Constant): expected a tensor as its value")
+                tensor = _short_constant(node)
             tensors[node.outputs[0]] = tensor
     values: Dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
@@ -130,6 +166,16 @@ def _constants(model: Any, nodes: List[OnnxNode], path: Path) -> Dict[str, np.nd
         except (ValueError, TypeError, KeyError) as exc:
             raise FormatError(f"{path}: constant {name!r} cannot be read ({exc}); export it again") from exc
     return values
+
+
+def _short_constant(node: OnnxNode) -> Any:
+    """A Constant of numbers written as an attribute."""
+    from onnx import numpy_helper
+
+    for key, dtype in (("value_float", "float32"), ("value_floats", "float32"), ("value_int", "int64"), ("value_ints", "int64")):
+        if node.attrs.get(key) is not None:
+            return numpy_helper.from_array(np.asarray(node.attrs[key], dtype))
+    raise AtcRefusal("E20001", f"{node.name} (Constant): expected a tensor or numbers as its value")
 
 
 def _set_shapes(inputs: List[Any], shapes: Shapes) -> None:
@@ -153,7 +199,10 @@ def _infer(model: Any) -> Shapes:
     del model.graph.value_info[:]
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
-    inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    try:
+        inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    except shape_inference.InferenceError as exc:
+        raise ValueError(f"its nodes contradict each other: {exc}") from exc
     shapes: Shapes = {}
     for value in list(inferred.input) + list(inferred.value_info) + list(inferred.output):
         dims = value.type.tensor_type.shape.dim

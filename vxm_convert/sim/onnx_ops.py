@@ -18,6 +18,10 @@ Order = Tuple[int, ...]
 DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
 
 
+#: A larger tensor fits into no device; nothing of a size from a damaged file is allocated.
+MAX_ELEMENTS = 1 << 34
+
+
 class Value(NamedTuple):
     """A tensor of the made graph; axis i of the ONNX tensor is axis ``order[i]`` of it."""
 
@@ -37,6 +41,9 @@ class OnnxNode(NamedTuple):
 
 class Translator:
     """Nodes made so far, and what each ONNX tensor became."""
+
+    #: of the model's default operators; says what a Softmax means
+    opset = 13
 
     def __init__(self, shapes: Dict[str, Tuple[int, ...]], consts: Dict[str, np.ndarray]) -> None:
         self.shapes = shapes
@@ -69,6 +76,11 @@ class Translator:
                 "E20001", f"{node.name} ({node.type}): the shape of {name} is not known when the model is compiled",
                 solution="Export with static shapes or give --input_shape.",
             )
+        count = 1
+        for side in self.shapes[name]:
+            count *= side
+        if count > MAX_ELEMENTS:
+            raise AtcRefusal("E20001", f"{node.name} ({node.type}): {name} has shape {self.shapes[name]}, too large for a device")
         return self.shapes[name]
 
     def const(self, node: OnnxNode, position: int) -> Optional[np.ndarray]:
@@ -113,7 +125,7 @@ class Translator:
         self.values[node.outputs[index]] = Value(tensor, order if order is not None else tuple(range(rank)))
 
 
-def _unary(op: str, **attrs: str) -> Callable[[Translator, OnnxNode], None]:
+def unary(op: str, **attrs: str) -> Callable[[Translator, OnnxNode], None]:
     def build(made: Translator, node: OnnxNode) -> None:
         order = made.order(node.inputs[0], len(made.shape(node.inputs[0], node)))
         given = {theirs: node.attrs[ours] for ours, theirs in attrs.items() if ours in node.attrs}
@@ -123,20 +135,20 @@ def _unary(op: str, **attrs: str) -> Callable[[Translator, OnnxNode], None]:
 
 
 def _leaky_relu(made: Translator, node: OnnxNode) -> None:
-    _unary("LeakyRelu", alpha="alpha")(made, node._replace(attrs={"alpha": node.attrs.get("alpha", 0.01)}))
+    unary("LeakyRelu", alpha="alpha")(made, node._replace(attrs={"alpha": node.attrs.get("alpha", 0.01)}))
 
 
 def _cast(made: Translator, node: OnnxNode) -> None:
     if node.attrs.get("to") not in DTYPES:
         raise AtcRefusal("E20001", f"{node.name} (Cast): to data type {node.attrs.get('to')}, expected one of {sorted(DTYPES)}")
-    _unary("Cast", to="DstT")(made, node._replace(attrs={"to": DTYPES[node.attrs["to"]]}))
+    unary("Cast", to="DstT")(made, node._replace(attrs={"to": DTYPES[node.attrs["to"]]}))
 
 
 def _alias(made: Translator, node: OnnxNode) -> None:
     made.values[node.outputs[0]] = Value(made.get(node.inputs[0]), tuple(range(len(made.shape(node.inputs[0], node)))))
 
 
-def _binary(op: str) -> Callable[[Translator, OnnxNode], None]:
+def binary(op: str) -> Callable[[Translator, OnnxNode], None]:
     """Two or more operands (Max and Min take any number); operands of one rank keep the order of the first that is turned."""
 
     def build(made: Translator, node: OnnxNode) -> None:
@@ -168,32 +180,7 @@ def _clip(made: Translator, node: OnnxNode) -> None:
     made.put(node, tensor, order)
 
 
-def _conv(made: Translator, node: OnnxNode) -> None:
-    """Volumes and pictures; other padding than SAME and VALID becomes a Pad of its own."""
-    filters = made.const(node, 1)
-    if filters is None or filters.ndim not in (4, 5) or node.attrs.get("group", 1) != 1:
-        raise AtcRefusal("E20001", f"{node.name} (Conv): expected a constant 2-D or 3-D filter in one group")
-    spatial = filters.ndim - 2
-    last = (0, spatial + 1) + tuple(range(1, spatial + 1))
-    source = made.get(node.inputs[0], last)
-    sides = made.shape(node.inputs[0], node)[2:]
-    strides, dilations = (tuple(node.attrs.get(key) or (1,) * spatial) for key in ("strides", "dilations"))
-    padding, pads = _padding(node, sides, filters.shape[2:], strides, dilations)
-    if pads:
-        table = [[0, 0]] + [[pads[i], pads[i + spatial]] for i in range(spatial)] + [[0, 0]]
-        source = made.emit("Pad", f"{node.name}/pad", [source, made.constant(f"{node.name}/pads", np.int32(table))])
-    kernel = made.constant(f"{node.name}/filter", np.ascontiguousarray(filters.transpose(tuple(range(2, spatial + 2)) + (1, 0))))
-    tensor = made.emit(
-        f"Conv{spatial}D", node.name, [source, kernel], strides=(1,) + strides + (1,), dilations=(1,) + dilations + (1,),
-        padding=padding, data_format="NDHWC" if spatial == 3 else "NHWC",
-    )
-    bias = made.const(node, 2)
-    if bias is not None:
-        tensor = made.emit("BiasAdd", f"{node.name}/bias_add", [tensor, made.constant(f"{node.name}/bias", bias)], data_format="NHWC")
-    made.put(node, tensor, last)
-
-
-def _padding(
+def padding_of(
     node: OnnxNode, sides: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int],
 ) -> Tuple[str, Tuple[int, ...]]:
     """(TensorFlow's word, pads to add before); ONNX lists all pads before, then all after."""
@@ -201,17 +188,30 @@ def _padding(
     auto = auto.decode() if isinstance(auto, bytes) else auto
     if auto in ("SAME_UPPER", "VALID"):
         return auto.partition("_")[0], ()
+    if auto == "SAME_LOWER":
+        before, after = _same(sides, kernel, strides, dilations)
+        # The odd voxel goes first.
+        return "VALID", tuple(after + before)
     if auto != "NOTSET":
-        raise AtcRefusal("E20001", f"{node.name} (Conv): auto_pad {auto} is not supported")
+        raise AtcRefusal("E20001", f"{node.name} ({node.type}): auto_pad {auto} is not supported")
     pads = tuple(node.attrs.get("pads") or (0,) * (2 * len(sides)))
     if not any(pads):
         return "VALID", ()
+    before, after = _same(sides, kernel, strides, dilations)
+    ceiled = bool(node.attrs.get("ceil_mode"))
+    return ("SAME", ()) if pads == tuple(before + after) and not ceiled else ("VALID", pads)
+
+
+def _same(
+    sides: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int],
+) -> Tuple[List[int], List[int]]:
+    """What SAME adds before and after each axis."""
     before, after = [], []
     for side, width, stride, dilation in zip(sides, kernel, strides, dilations):
         total = max((-(-side // stride) - 1) * stride + (width - 1) * dilation + 1 - side, 0)
         before.append(total // 2)
         after.append(total - total // 2)
-    return ("SAME", ()) if pads == tuple(before + after) else ("VALID", pads)
+    return before, after
 
 
 def _concat(made: Translator, node: OnnxNode) -> None:
@@ -239,11 +239,6 @@ def _transpose(made: Translator, node: OnnxNode) -> None:
     made.values[node.outputs[0]] = Value(value.tensor, tuple(value.order[k] for k in perm))
 
 
-def _gather(made: Translator, node: OnnxNode) -> None:
-    axis = made.constant(f"{node.name}/axis", np.int32(node.attrs.get("axis", 0)))
-    made.put(node, made.emit("GatherV2", node.name, [made.get(node.inputs[0]), made.get(node.inputs[1]), axis]))
-
-
 def _cut(made: Translator, hint: str, tensor: str, begin: Sequence[int], size: Sequence[int]) -> str:
     operands = [made.constant(f"{hint}/begin", np.int32(begin)), made.constant(f"{hint}/size", np.int32(size))]
     return made.emit("Slice", hint, [tensor] + operands)
@@ -264,18 +259,6 @@ def _split(made: Translator, node: OnnxNode) -> None:
         begin += size[axis]
 
 
-def _slice(made: Translator, node: OnnxNode) -> None:
-    shape = made.shape(node.inputs[0], node)
-    starts, ends, axes, steps = (made.const(node, position) for position in (1, 2, 3, 4))
-    if starts is None or ends is None or (steps is not None and (steps != 1).any()):
-        raise AtcRefusal("E20001", f"{node.name} (Slice): expected constant starts and ends, and steps of 1")
-    begin, size = [0] * len(shape), list(shape)
-    for position, axis in enumerate(range(len(starts)) if axes is None else axes):
-        first, last, _ = slice(int(starts[position]), int(ends[position])).indices(shape[axis])
-        begin[axis], size[axis] = first, max(last - first, 0)
-    made.put(node, _cut(made, node.name, made.get(node.inputs[0]), begin, size))
-
-
 def _tile(made: Translator, node: OnnxNode) -> None:
     """Tile and Expand: both repeat; the result's shape is known."""
     source, target = made.shape(node.inputs[0], node), made.shape(node.outputs[0], node)
@@ -285,26 +268,6 @@ def _tile(made: Translator, node: OnnxNode) -> None:
         tensor = made.emit("Reshape", f"{node.name}/rank", [tensor, made.constant(f"{node.name}/shape", np.int32(padded))])
     repeats = made.constant(f"{node.name}/repeats", np.int32([t // s for t, s in zip(target, padded)]))
     made.put(node, made.emit("Tile", node.name, [tensor, repeats]))
-
-
-def _resize(made: Translator, node: OnnxNode) -> None:
-    """Nearest neighbour by whole factors, as one Gather per axis."""
-    source, target = made.shape(node.inputs[0], node), made.shape(node.outputs[0], node)
-    words = {key: value.decode() if isinstance(value, bytes) else value for key, value in node.attrs.items()}
-    kind = (words.get("mode", "nearest"), words.get("coordinate_transformation_mode", "half_pixel"), words.get("nearest_mode"))
-    whole = all(t % s == 0 for t, s in zip(target, source))
-    if kind[0] != "nearest" or not whole or (node.type == "Resize" and kind[1:] != ("asymmetric", "floor")):
-        raise AtcRefusal(
-            "E20001", f"{node.name} ({node.type}): {kind} from {source} to {target} is not supported; "
-            "expected nearest, asymmetric, floor, and whole factors",
-        )
-    order = made.order(node.inputs[0], len(source))
-    tensor = made.get(node.inputs[0], order)
-    for axis, (old, new) in enumerate(zip(source, target)):
-        if old != new:
-            places = made.constant(f"{node.name}/places", np.arange(new, dtype=np.int32) // (new // old))
-            tensor = made.emit("GatherV2", node.name, [tensor, places, made.constant(f"{node.name}/axis", np.int32(order[axis]))])
-    made.put(node, tensor, order)
 
 
 def _batch_norm(made: Translator, node: OnnxNode) -> None:
@@ -320,12 +283,11 @@ def _batch_norm(made: Translator, node: OnnxNode) -> None:
 
 
 HANDLERS: Dict[str, Callable[[Translator, OnnxNode], None]] = {
-    "LeakyRelu": _leaky_relu, "Cast": _cast, "Identity": _alias, "Dropout": _alias, "Clip": _clip, "Conv": _conv, "Concat": _concat,
-    "Reshape": _reshape, "Squeeze": _reshape, "Unsqueeze": _reshape, "Flatten": _reshape, "Transpose": _transpose, "Gather": _gather,
-    "Split": _split, "Slice": _slice, "Tile": _tile, "Expand": _tile, "Resize": _resize, "Upsample": _resize,
-    "BatchNormalization": _batch_norm,
-    **{name: _unary(name) for name in "Relu Sigmoid Tanh Abs Neg Exp Sqrt Floor Round".split()},
-    **{name: _binary(op) for name, op in {
+    "LeakyRelu": _leaky_relu, "Cast": _cast, "Identity": _alias, "Dropout": _alias, "Clip": _clip, "Concat": _concat, "Reshape": _reshape,
+    "Squeeze": _reshape, "Unsqueeze": _reshape, "Flatten": _reshape, "Transpose": _transpose, "Split": _split, "Tile": _tile,
+    "Expand": _tile, "BatchNormalization": _batch_norm,
+    **{name: unary(name) for name in "Relu Sigmoid Tanh Abs Neg Exp Sqrt Floor Round".split()},
+    **{name: binary(op) for name, op in {
         "Add": "AddV2", "Sub": "Sub", "Mul": "Mul", "Div": "RealDiv", "Max": "Maximum", "Min": "Minimum",
     }.items()},
 }

@@ -43,11 +43,12 @@ def _upsampled_and_skip(op: Op, producers: Dict[str, Op]) -> Optional[Tuple[Op, 
     """
     if op.type != "Conv3D" or op.attrs["strides"] != [1] * 5 or op.attrs["dilations"] != [1] * 5 or op.attrs["pads"] != [1] * 6:
         return None
-    if op.input_descs[1].logical_shape[:3] != (3, 3, 3):
+    if op.input_descs[1].logical_shape[:3] != (3, 3, 3) or op.attrs.get("groups", 1) != 1:
         return None
     source, rounded = _skip_moves(op.inputs[0], producers)
     if source.type == "Upsample":
-        return source, None, rounded
+        # Without a skip the sum that remains is the bias.
+        return (source, None, rounded) if len(op.inputs) > 2 else None
     if source.type != "ConcatV2D" or source.attrs["concat_dim"] != 4 or len(source.inputs) != 2:
         return None
     first, rounded_first = _skip_moves(source.inputs[0], producers)

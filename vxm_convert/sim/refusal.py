@@ -38,6 +38,7 @@ TITLES: Dict[str, str] = {
     "E10055": "Unsupported combination",
     "E10056": "Flags exclude each other",
     "E10501": "Operator not supported",
+    "E12013": "Function not found",
     "E13005": "File cannot be parsed",
     "E13010": "Operator without parser",
     "E13026": "Unexpected graph",

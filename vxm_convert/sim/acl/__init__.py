@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import types as _types
 from typing import List as _List
+from typing import NoReturn as _NoReturn
 
 from vxm_convert.sim.acl import callbacks as _callbacks
 from vxm_convert.sim.acl import dataset as _dataset
@@ -18,6 +19,7 @@ from vxm_convert.sim.acl import describe as _describe
 from vxm_convert.sim.acl import dumping as _dumping
 from vxm_convert.sim.acl import events as _events
 from vxm_convert.sim.acl import execute as _execute
+from vxm_convert.sim.acl import gears as _gears
 from vxm_convert.sim.acl import hostutil as _hostutil
 from vxm_convert.sim.acl import memory as _memory
 from vxm_convert.sim.acl import model as _model
@@ -29,7 +31,8 @@ from vxm_convert.sim.acl.args import functions_of as _functions_of
 
 # Importing a module enters its calls into the table.
 _SUBJECTS = (
-    _runtime, _streams, _events, _callbacks, _memory, _model, _describe, _dataset, _tensordesc, _execute, _dumping, _prof, _hostutil,
+    _runtime, _streams, _events, _callbacks, _memory, _model, _describe, _dataset, _tensordesc, _gears, _execute, _dumping, _prof,
+    _hostutil,
 )
 
 
@@ -42,6 +45,16 @@ def _namespace(prefix: str) -> _types.ModuleType:
 rt, mdl, prof, util = _namespace("rt"), _namespace("mdl"), _namespace("prof"), _namespace("util")
 globals().update(_functions_of(""))
 _API = sorted(_functions_of("")) + ["mdl", "prof", "rt", "util"]
+
+
+#: Parts of the real module that inference on volumes has no use for: single operators, images and video, matrix libraries.
+_ABSENT = ("op", "media", "himpi", "blas", "fv")
+
+
+def __getattr__(name: str) -> _NoReturn:
+    if name in _ABSENT:
+        raise AttributeError(f"module 'acl' has no attribute {name!r}: acl.{name} is not simulated; run this program on an Ascend device")
+    raise AttributeError(f"module 'acl' has no attribute {name!r}")
 
 
 def __dir__() -> _List[str]:

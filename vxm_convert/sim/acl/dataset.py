@@ -2,7 +2,7 @@
 """Data buffers (an address and a size) and datasets (an ordered list of them). Neither owns the memory it names."""
 from __future__ import annotations
 
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 from vxm_convert.sim.acl.args import call, query
 from vxm_convert.sim.acl.state import SIM, AclFailure
@@ -27,6 +27,8 @@ class Dataset:
         self.descriptions: Dict[int, int] = {}
         #: those that the system made and that go with the dataset
         self.own: List[int] = []
+        #: numbers of the gear that its contents are for, see `gears`
+        self.profile: Tuple[int, ...] = ()
 
     def buffers(self) -> List[DataBuffer]:
         """Raises AclFailure(100000) when one of them was destroyed meanwhile."""

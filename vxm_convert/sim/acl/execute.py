@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import time
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional
 
 import numpy as np
 
 from vxm_convert.sim.acl.args import CONTEXT, call
 from vxm_convert.sim.acl.dataset import DataBuffer, dataset_of
 from vxm_convert.sim.acl.describe import tensor_bytes
+from vxm_convert.sim.acl.gears import Setting, gear_of
 from vxm_convert.sim.acl.memory import Block, allocate_on_device, check_span
-from vxm_convert.sim.acl.model import Model, model_of, tensors_of
+from vxm_convert.sim.acl.model import Model, gears_of, model_of, tensors_of
 from vxm_convert.sim.acl.state import SIM, AclFailure, log
 from vxm_convert.sim.acl.streams import stream_of
 from vxm_convert.sim.acl.tensordesc import describe_outputs
@@ -58,12 +59,25 @@ def _check_count(end: str, tensors: List[Any], buffers: List[DataBuffer]) -> Non
         raise AclFailure(145000, f"the model has {len(tensors)} {end}s, the dataset {len(buffers)} buffers")
 
 
-def _bind(model: Model, inputs: int, outputs: int, may_allocate: bool) -> Tuple[List[Span], List[Span]]:
-    """Addresses and sizes that an execution will use, checked against the model, in model order."""
+class Bound(NamedTuple):
+    """What an execution will use, in model order; `setting` is the gear of a model that has some."""
+
+    sources: List[Span]
+    targets: List[Span]
+    in_tensors: List[Any]
+    out_tensors: List[Any]
+    setting: Optional[Setting]
+
+
+def _bind(model: Model, inputs: int, outputs: int, may_allocate: bool) -> Bound:
+    """Addresses and sizes, checked against the model; those of a model with gears against the gear that the inputs are set to."""
     in_tensors, out_tensors = tensors_of(model)
     in_buffers, out_buffers = dataset_of(inputs).buffers(), dataset_of(outputs).buffers()
     _check_count("input", in_tensors, in_buffers)
     _check_count("output", out_tensors, out_buffers)
+    setting = gear_of(model, dataset_of(inputs)) if gears_of(model) else None
+    if setting is not None:
+        in_tensors, out_tensors = model.program.tensors(setting.gear)
     sources = [_check_size("input", i, t, b) for i, (t, b) in enumerate(zip(in_tensors, in_buffers))]
     for index, (tensor, buffer) in enumerate(zip(out_tensors, out_buffers)):
         if buffer.address == 0:
@@ -72,7 +86,7 @@ def _bind(model: Model, inputs: int, outputs: int, may_allocate: bool) -> Tuple[
             buffer.size = tensor_bytes(tensor)
             buffer.address = allocate_on_device(buffer.size)
     targets = [_check_size("output", i, t, b) for i, (t, b) in enumerate(zip(out_tensors, out_buffers))]
-    return sources, targets
+    return Bound(sources, targets, in_tensors, out_tensors, setting)
 
 
 def _array(span: Span, tensor: Any) -> np.ndarray:
@@ -86,7 +100,7 @@ def _array(span: Span, tensor: Any) -> np.ndarray:
     return array
 
 
-def _run(model: Model, sources: List[Span], targets: List[Span], stop: Callable[[], bool] = lambda: False) -> None:
+def _run(model: Model, bound: Bound, stop: Callable[[], bool] = lambda: False) -> None:
     """Execute once; `stop()` tells that nobody waits for the result any more."""
     if not model.lock.acquire(False):
         SIM.find(f"model {model.name} is executed by two threads or streams at a time; load it twice for that", 507011)
@@ -96,7 +110,7 @@ def _run(model: Model, sources: List[Span], targets: List[Span], stop: Callable[
         if strike is not None:
             raise AclFailure(*strike)
         started = time.perf_counter()
-        _compute(model, sources, targets)
+        _compute(model, bound)
         seconds = time.perf_counter() - started
         longer = seconds * (FAULTS.slowness() / SIM.speed - 1)
         if longer > 0:
@@ -112,19 +126,20 @@ def _run(model: Model, sources: List[Span], targets: List[Span], stop: Callable[
         model.lock.release()
 
 
-def _compute(model: Model, sources: List[Span], targets: List[Span]) -> None:
+def _compute(model: Model, bound: Bound) -> None:
     """Read device memory, let the engine work, write device memory; dump on request."""
-    in_tensors, out_tensors = tensors_of(model)
-    arrays = [_array(s, t) for s, t in zip(sources, in_tensors)]
-    results = model.program.run(arrays)
-    for result, span, tensor in zip(results, targets, out_tensors):
+    program = bound.setting.program() if bound.setting else model.program
+    arrays = [_array(s, t) for s, t in zip(bound.sources, bound.in_tensors)]
+    results = program.run(arrays)
+    for index, (result, span, tensor) in enumerate(zip(results, bound.targets, bound.out_tensors)):
         if tuple(result.shape) != tuple(tensor.shape) or result.dtype != tensor.dtype:
             got, expected = f"{result.dtype}{result.shape}", f"{tensor.dtype}{tensor.shape}"
             raise AclFailure(507011, f"{tensor.name}: the engine gave {got}, expected {expected}")
-        _view(span.address, span.count)[:] = np.ascontiguousarray(result).reshape(-1).view(np.uint8)[: span.count]
-    FAULTS.spoil([_writable(span) for span in targets])
+        count = FAULTS.written(index, span.count)
+        _view(span.address, count)[:] = np.ascontiguousarray(result).reshape(-1).view(np.uint8)[:count]
+    FAULTS.spoil([_writable(span) for span in bound.targets])
     if model.dumper is not None:
-        model.dumper.execution(model.program, arrays)
+        model.dumper.execution(program, arrays)
 
 
 def _writable(span: Span) -> np.ndarray:
@@ -142,13 +157,14 @@ def _model_in_context(model_id: int) -> Model:
 def execute(model_id: int, inputs: int, outputs: int) -> None:
     """Outputs without memory are allocated here; the client frees them."""
     model = _model_in_context(model_id)
-    _run(model, *_bind(model, inputs, outputs, may_allocate=True))
-    describe_outputs(dataset_of(outputs), tensors_of(model)[1])
+    bound = _bind(model, inputs, outputs, may_allocate=True)
+    _run(model, bound)
+    describe_outputs(dataset_of(outputs), bound.out_tensors)
 
 
 @call("mdl.execute_async", "IKKK", needs=CONTEXT)
 def execute_async(model_id: int, inputs: int, outputs: int, stream: int) -> None:
     model = _model_in_context(model_id)
-    sources, targets = _bind(model, inputs, outputs, may_allocate=False)
+    bound = _bind(model, inputs, outputs, may_allocate=False)
     queue = stream_of(stream)
-    queue.submit(lambda: _run(model, sources, targets, lambda: queue.closing))
+    queue.submit(lambda: _run(model, bound, lambda: queue.closing))

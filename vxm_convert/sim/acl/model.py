@@ -60,6 +60,8 @@ class Model:
         self.context = context
         self.lock = threading.Lock()
         self.dumper: Any = None
+        #: number of the gear that was set last; None before, and in a model with one shape
+        self.gear: Optional[int] = None
 
     def release(self) -> None:
         SIM.devices[self.device_id].give_back(self.booked)
@@ -267,3 +269,8 @@ def load_with_config(handle: int) -> int:
 def tensors_of(model: Model) -> Tuple[List[Any], List[Any]]:
     """The model's inputs and outputs (engine.TensorDesc), in model order."""
     return list(model.program.inputs), list(model.program.outputs)
+
+
+def gears_of(model: Any) -> Any:
+    """The `formats.gears.Gears` of anything with a `program`, None for a model with one shape."""
+    return getattr(model.program, "gears", None)

@@ -2,7 +2,9 @@
 """Streams: a queue of work and a worker thread each. What the work is, is the business of those who submit it."""
 from __future__ import annotations
 
+import atexit
 import threading
+import weakref
 from collections import deque
 from typing import Any, Callable, Deque, Optional
 
@@ -10,6 +12,9 @@ from vxm_convert.sim.acl.args import CONTEXT, call
 from vxm_convert.sim.acl.state import SIM, AclFailure, log
 
 COMPLETE, NOT_READY = 0, 1
+#: Seconds that the end of the process waits for the task that a stream is at.
+_LAST_TASK_SECONDS = 5.0
+_streams: Any = weakref.WeakSet()
 
 
 class Stream:
@@ -30,6 +35,7 @@ class Stream:
         self._done = 0
         self._failure: Optional[AclFailure] = None
         self._worker: Optional[threading.Thread] = None
+        _streams.add(self)
 
     def submit(self, task: Callable[[], Any]) -> None:
         """Queue a task; what it raises is reported by the next `synchronize`."""
@@ -78,6 +84,13 @@ class Stream:
         if failure is not None:
             raise AclFailure(failure.code, failure.message)
 
+    def abandon(self) -> None:
+        """Forget what is queued and wait for the task at hand, for a while."""
+        with self._condition:
+            self._submitted -= len(self._tasks)
+            self._tasks.clear()
+        self.wait(_LAST_TASK_SECONDS)
+
     def close(self) -> None:
         """Finish what is queued and end the worker."""
         with self._condition:
@@ -85,6 +98,13 @@ class Stream:
             self._condition.notify_all()
         if self._worker is not None and self._worker is not threading.current_thread():
             self._worker.join()
+
+
+@atexit.register
+def _abandon_all() -> None:
+    """A program may end with work on its streams; a worker that Python stops inside of the engine would end in an abort."""
+    for stream in list(_streams):
+        stream.abandon()
 
 
 def _failure_of(task: Callable[[], Any]) -> Optional[AclFailure]:

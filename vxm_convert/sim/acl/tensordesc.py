@@ -72,9 +72,12 @@ def get_dataset_tensor_desc(handle: int, index: int) -> int:
 def describe_outputs(dataset: Dataset, tensors: List[Any]) -> None:
     """Say what shapes an execution gave, unless the client has said so itself."""
     for index, tensor in enumerate(tensors):
-        if index not in dataset.descriptions:
-            dims = tuple(int(side) for side in tensor.shape)
-            desc = TensorDesc(acl_dtype(tensor.dtype), dims, FORMATS.get(tensor.format, FORMAT_UNDEFINED))
-            handle = SIM.new_handle(desc)
+        dims = tuple(int(side) for side in tensor.shape)
+        handle = dataset.descriptions.get(index, 0)
+        if not handle:
+            handle = SIM.new_handle(TensorDesc(acl_dtype(tensor.dtype), dims, FORMATS.get(tensor.format, FORMAT_UNDEFINED)))
             dataset.descriptions[index] = handle
             dataset.own.append(handle)
+        elif handle in dataset.own:
+            # Another gear, another shape.
+            _desc(handle).dims = dims

@@ -25,15 +25,14 @@ _USE_REAL = "Compile with the real one (VXM_TOOLCHAIN=cann)."
 #: Flags that the simulator cannot honour, and why. They are refused rather than ignored.
 UNSUPPORTED = {
     "insert_op_conf": "AIPP prepares 8-bit camera images; a volume is fed as it is",
-    "customize_dtypes": "it sets single dtypes below the level of --keep_dtype, which is supported",
-    "input_shape_range": "ranges make a dynamic model; static shapes only",
+    "input_shape_range": "ranges make a model without fixed shapes; give single ones, or several with --dynamic_dims",
     "singleop": "single operators are not compiled; give a model",
     "compress_weight_conf": "weights are stored as they are",
     "compression_optimize_conf": "quantisation is not simulated",
     "is_input_adjust_hw_layout": "inputs keep the framework's layout",
     "is_output_adjust_hw_layout": "outputs keep the framework's layout",
 }
-_FILES = ("insert_op_conf", "customize_dtypes", "singleop", "compress_weight_conf", "compression_optimize_conf", "op_debug_config",
+_FILES = ("insert_op_conf", "singleop", "compress_weight_conf", "compression_optimize_conf", "op_debug_config",
           "op_name_map")
 
 
@@ -48,18 +47,19 @@ def check_request(flags: Dict[str, str], command: str) -> CompileRequest:
     mixlist = _check_mixlist(flags, mode)
     gear = chosen_gear(flags)
     shapes = values.parse_input_shape(flags["input_shape"], dynamic=bool(gear))
-    check_gears(flags, shapes)
+    gears = check_gears(flags, shapes)
     outputs = values.parse_out_nodes(flags["out_nodes"])
     output_type, output_types = values.parse_output_type(flags["output_type"], outputs)
     keep, keep_types = sidefiles.read_keep_dtype(flags["keep_dtype"])
+    custom = sidefiles.read_custom_dtypes(flags["customize_dtypes"])
     fusions_off = sidefiles.read_disabled_fusions(flags["fusion_switch_file"], [BIAS_FUSION])
-    _check_unsupported(flags, gear)
+    _check_unsupported(flags)
     return CompileRequest(
         model_name=os.path.basename(flags["output"]), soc_version=soc, command=command, precision_mode=mode, input_shapes=shapes,
         out_nodes=outputs, keep_dtype=frozenset() if mode == ORIGIN else keep, keep_types=frozenset() if mode == ORIGIN else keep_types,
         framework="Onnx" if flags["framework"] == ONNX else "TensorFlow", output_type=output_type, output_types=output_types,
         half_inputs=frozenset(values.parse_names(flags["input_fp16_nodes"])), mixlist=mixlist, impl_modes_by_type={**listed, **type_modes},
-        impl_modes_by_node=node_modes, fusions_off=fusions_off,
+        impl_modes_by_node=node_modes, fusions_off=fusions_off, custom_dtypes=custom, gears=gears,
     )
 
 
@@ -144,13 +144,10 @@ def _check_mixlist(flags: Dict[str, str], mode: str) -> Dict[str, Optional[bool]
     return sidefiles.read_mixlist(flags["modify_mixlist"])
 
 
-def _check_unsupported(flags: Dict[str, str], gear: str) -> None:
+def _check_unsupported(flags: Dict[str, str]) -> None:
     for name in _FILES:
         if flags[name]:
             sidefiles.read_text(name, flags[name])
     for name, reason in UNSUPPORTED.items():
         if flags[name]:
             raise AtcRefusal("E10055", f"--{name} is not supported by the simulated ATC: {reason}", solution=_USE_REAL)
-    if gear:
-        reason = "the profiles are legal, but the simulated ATC compiles static shapes only"
-        raise AtcRefusal("E10055", f"--{gear}: {reason}", solution=_USE_REAL)

@@ -7,12 +7,17 @@ profiles. **Which of them stands for which rule is our assignment within that ra
 from __future__ import annotations
 
 import re
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
+from vxm_convert.formats import gears as layouts
+from vxm_convert.sim.compiler import GearRequest
 from vxm_convert.sim.refusal import AtcRefusal
 
-FLAGS = ("dynamic_batch_size", "dynamic_image_size", "dynamic_dims")
-MIN_PROFILES, MAX_PROFILES = 2, 100
+FLAGS = tuple(layouts.FLAGS.values())
+KINDS = {flag: kind for kind, flag in layouts.FLAGS.items()}
+_ONNX = "5"
+MIN_PROFILES, MAX_PROFILES = 2, layouts.MAX_GEARS
+_MAX_SIDE = (1 << 31) - 1
 Shapes = Dict[str, Tuple[int, ...]]
 
 
@@ -24,28 +29,28 @@ def chosen_gear(flags: Dict[str, str]) -> str:
     return given[0] if given else ""
 
 
-def check_gears(flags: Dict[str, str], shapes: Shapes) -> List[Tuple[int, ...]]:
-    """Profiles of the dynamic flag in use (empty without one), checked against the -1 sides of ``--input_shape``."""
+def check_gears(flags: Dict[str, str], shapes: Shapes) -> Optional[GearRequest]:
+    """Profiles of the dynamic flag in use (None without one), checked against the -1 sides of ``--input_shape``."""
     name = chosen_gear(flags)
     if not name:
-        return []
+        return None
     if not flags["input_shape"]:
         raise AtcRefusal("E10004", f"--input_shape is empty; --{name} needs it with -1 for each dynamic side")
     unknown = {node: [i for i, side in enumerate(shape) if side == -1] for node, shape in shapes.items()}
     if not any(unknown.values()):
         raise AtcRefusal("E10040", f"--input_shape {flags['input_shape']!r} has no -1; --{name} needs one for each dynamic side")
-    _check_places(name, flags["input_format"], shapes, unknown)
+    _check_places(name, flags["input_format"], flags["framework"], shapes, unknown)
     profiles = _parse_profiles(name, flags[name])
     _check_profiles(name, profiles, sum(len(places) for places in unknown.values()))
-    return profiles
+    return GearRequest(KINDS[name], tuple(profiles))
 
 
-def _check_places(name: str, layout: str, shapes: Shapes, unknown: Dict[str, List[int]]) -> None:
+def _check_places(name: str, layout: str, framework: str, shapes: Shapes, unknown: Dict[str, List[int]]) -> None:
     for node, places in unknown.items():
         if name == "dynamic_batch_size" and places not in ([], [0]):
             raise AtcRefusal("E10018", f"--input_shape of {node} is {shapes[node]}; with --{name} only the first side may be -1")
         if name == "dynamic_image_size" and places:
-            wanted = {"NCHW": [2, 3], "NHWC": [1, 2], "": [1, 2]}.get(layout)
+            wanted = {"NCHW": [2, 3], "NHWC": [1, 2]}.get(layout or ("NCHW" if framework == _ONNX else "NHWC"))
             if wanted != places or len(shapes[node]) != 4:
                 raise AtcRefusal("E10019", f"--input_shape of {node} is {shapes[node]}; with --{name} height and width alone are -1")
     if name == "dynamic_dims" and layout not in ("", "ND"):
@@ -72,8 +77,8 @@ def _check_profiles(name: str, profiles: List[Tuple[int, ...]], unknown: int) ->
     if len(profiles) > MAX_PROFILES:
         raise AtcRefusal("E10036", f"--{name} has {len(profiles)} profiles, expected at most {MAX_PROFILES}")
     for profile in profiles:
-        if any(side <= 0 for side in profile):
-            raise AtcRefusal("E10037", f"--{name} has the profile {profile}; every number must be above 0")
+        if any(not 0 < side <= _MAX_SIDE for side in profile):
+            raise AtcRefusal("E10037", f"--{name} has the profile {profile}; every number must be above 0 and have 31 bits")
         if name == "dynamic_image_size" and len(profile) != 2:
             raise AtcRefusal("E10020", f"--{name} has the profile {profile}, expected height,width")
         if name == "dynamic_dims" and len(profile) != unknown:

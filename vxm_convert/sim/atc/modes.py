@@ -16,6 +16,7 @@ from vxm_convert.sim.atc import reports
 from vxm_convert.sim.atc.checks import ONNX, TENSORFLOW, check_framework, check_log, check_path, check_request
 from vxm_convert.sim.atc.chips import is_first_910
 from vxm_convert.sim.compiler import CompileRequest, compile_graph, original_model, write_model, write_original
+from vxm_convert.sim.gearing import Parser, compile_gears, largest_gear, static_request
 from vxm_convert.sim.refusal import AtcRefusal
 
 Say = Callable[[str], None]
@@ -33,10 +34,13 @@ def _compile(flags: Dict[str, str], command: str, say: Say) -> None:
     request = check_request(flags, command)
     if not is_first_910(request.soc_version):
         say(f"NOTE: the simulated device rounds as an Ascend 910 does; {request.soc_version} is recorded in the model")
-    request, nodes = _parse(flags, request)
+    parse = _parser(flags)
+    # Of several shapes the largest says what the model is; each is compiled by itself.
+    asked = static_request(request, largest_gear(request)) if request.gears else request
+    static, nodes = parse(asked)
     try:
-        model = compile_graph(nodes, request)
-        original = original_model(nodes, request) if flags["save_original_model"] == "true" else None
+        model = compile_gears(parse, request) if request.gears else compile_graph(nodes, static)
+        original = original_model(nodes, static) if flags["save_original_model"] == "true" else None
     except AtcRefusal as exc:
         if reports.is_parse_failure(exc):
             reports.write_check_report(flags["check_report"], flags["model"], [(node.name, node.op) for node in nodes], exc)
@@ -50,6 +54,19 @@ def _compile(flags: Dict[str, str], command: str, say: Say) -> None:
         _show(target, say)
 
 
+def _parser(flags: Dict[str, str]) -> Parser:
+    """What gives the model's nodes for a request with static shapes; a frozen graph is read once."""
+    graphs: List[List[TfNode]] = []
+
+    def parse(request: CompileRequest) -> Tuple[CompileRequest, List[TfNode]]:
+        if not graphs or flags["framework"] != TENSORFLOW:
+            request, nodes = _parse(flags, request)
+            graphs[:] = [nodes]
+        return request, graphs[0]
+
+    return parse
+
+
 def _parse(flags: Dict[str, str], request: CompileRequest) -> Tuple[CompileRequest, List[TfNode]]:
     """The model's nodes; a file that cannot be parsed leaves a check report."""
     try:
@@ -61,8 +78,10 @@ def _parse(flags: Dict[str, str], request: CompileRequest) -> Tuple[CompileReque
         places = dict(zip(parsed.out_names, parsed.outputs))
         types = {places[f"{node}:{index}"]: kind for (node, index), kind in request.output_types.items()}
         halves = frozenset(parsed.inputs.get(name, name) for name in request.half_inputs)
+        given = {name: parsed.inputs.get(name, parsed.inputs.get(f"{name}:0", name)) for name in request.input_shapes}
         return replace(
             request, out_nodes=parsed.outputs, out_names=parsed.out_names, output_types=types, half_inputs=halves, input_shapes={},
+            input_nodes=given,
         ), parsed.nodes
     except VxmError as exc:
         refusal = AtcRefusal("E13005", str(exc))
@@ -76,10 +95,14 @@ def _parse(flags: Dict[str, str], request: CompileRequest) -> Tuple[CompileReque
 
 def _precheck(flags: Dict[str, str], command: str, say: Say) -> None:
     """Reads and compiles without writing a model; the report lists every operator."""
-    request, nodes = _parse(flags, check_request(flags, command))
+    request, parse = check_request(flags, command), _parser(flags)
+    static, nodes = parse(static_request(request, largest_gear(request)) if request.gears else request)
     listed = [(node.name, node.op) for node in nodes]
     try:
-        compile_graph(nodes, request)
+        if request.gears:
+            compile_gears(parse, request)
+        else:
+            compile_graph(nodes, static)
     except AtcRefusal as exc:
         reports.write_check_report(flags["check_report"], flags["model"], listed, exc)
         raise

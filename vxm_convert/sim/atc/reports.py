@@ -28,7 +28,7 @@ def side_file(name: str) -> Path:
 
 def write_fusion_result(model: Model) -> None:
     """How often each fusion pass matched and took effect."""
-    fused = sum(len(op.attrs.get("_datadump_original_op_names", [])) > 1 for op in model.ops)
+    fused = sum(len(op.attrs.get("_datadump_original_op_names", [])) > 1 for op in model.all_ops())
     times = {"effect_times": str(fused), "match_times": str(fused)}
     write_text(side_file(FUSION_RESULT), json.dumps([{
         "graph_fusion": {BIAS_FUSION: times}, "session_and_graph_id": "0_0", "ub_fusion": {}, "simulated": SIM_VERSION,
@@ -62,8 +62,12 @@ def write_check_report(path: str, model: str, nodes: Sequence[Node], refusal: Op
 
 
 def model_info(overview: Overview) -> List[str]:
-    """Lines of mode 6 and ``--display_model_info=1``: the real one's fields; their wording and order were not checked against it."""
+    """Lines of mode 6 and ``--display_model_info=1``: the real one's fields; their wording and order were not checked against it.
+
+    The line about gears is ours.
+    """
     attrs, sizes = overview.attrs, overview.sizes
+    gears = [f"gear     info: {overview.gears}."] if overview.gears else []
     return [
         "============ Display Model Info start ============",
         f"Original Atc command line: {attrs.get('atc_cmdline', '')}",
@@ -74,5 +78,6 @@ def model_info(overview: Overview) -> List[str]:
         f"om       info: modeldef_size[{sizes.get('MODEL_DEF', 0)} B], weight_data_size[{sizes.get('WEIGHTS_DATA', 0)} B], "
         f"tbe_kernels_size[{sizes.get('TBE_KERNELS', 0)} B], cust_aicpu_kernel_store_size[{sizes.get('CUST_AICPU_KERNELS', 0)} B], "
         f"task_info_size[{sizes.get('TASK_INFO', 0)} B].",
+        *gears,
         "============ Display Model Info end   ============",
     ]

@@ -9,9 +9,11 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
+from vxm_convert.sim.nodeflags import CustomDtypes
 from vxm_convert.sim.refusal import AtcRefusal
 
 MAX_BYTES = 16 << 20
@@ -23,6 +25,12 @@ IMPL_MODES = {
 }
 #: list of --modify_mixlist → what it says about an operator in mixed precision: True fp16, False fp32, None as its predecessor
 _LISTS = {"white-list": True, "black-list": False, "gray-list": None}
+
+
+#: types that a line of --customize_dtypes may name
+CUSTOM_TYPES = ("float16", "float32", "int8", "int32", "int64", "uint8", "bool")
+_CUSTOM_LINE = re.compile(
+    r"(?:OpType::(?P<type>[^:]+):|(?P<node>[^:]+)::)(?:InputDtype:(?P<into>[A-Za-z0-9, ]*))?(?:OutputDtype:(?P<out>[A-Za-z0-9, ]*))?$")
 
 
 def read_text(flag: str, path: str) -> str:
@@ -42,6 +50,35 @@ def read_keep_dtype(path: str) -> Tuple[FrozenSet[str], FrozenSet[str]]:
     lines = [line.strip() for line in read_text("keep_dtype", path).splitlines()] if path else []
     types = frozenset(line[len(TYPE_PREFIX):] for line in lines if line.startswith(TYPE_PREFIX))
     return frozenset(line for line in lines if line and not line.startswith(TYPE_PREFIX)), types
+
+
+def read_custom_dtypes(path: str) -> Tuple[CustomDtypes, ...]:
+    """Lines of a ``--customize_dtypes`` file.
+
+    ``node::InputDtype:float16,float32,OutputDtype:float32`` or ``OpType::Type:InputDtype:…,OutputDtype:…``; either part may be left
+    out, and so may a type in its list, which leaves that operand as it is.
+    """
+    entries: List[CustomDtypes] = []
+    for line in read_text("customize_dtypes", path).splitlines() if path else []:
+        text = line.strip()
+        if not text:
+            continue
+        found = _CUSTOM_LINE.match(text)
+        if found is None or not (found.group("into") or found.group("out")):
+            raise AtcRefusal("E10001", f"--customize_dtypes is {path!r}; got the line {text!r}, expected "
+                             "node::InputDtype:type,…,OutputDtype:type,… or OpType::Type:InputDtype:…,OutputDtype:…")
+        # The comma before OutputDtype ends the list of inputs.
+        lists = [[word.strip().lower() for word in _less_comma(found.group(part)).split(",")] for part in ("into", "out")]
+        unknown = [word for words in lists for word in words if word and word not in CUSTOM_TYPES]
+        if unknown:
+            raise AtcRefusal("E10001", f"--customize_dtypes asks for {unknown[0]!r}, expected one of {', '.join(CUSTOM_TYPES)}")
+        entries.append(CustomDtypes(found.group("type") or found.group("node"), bool(found.group("type")), *map(tuple, lists)))
+    return tuple(entries)
+
+
+def _less_comma(text: Optional[str]) -> str:
+    given = (text or "").strip()
+    return given[:-1] if given.endswith(",") else given
 
 
 def read_mixlist(path: str) -> Dict[str, Optional[bool]]:

@@ -23,8 +23,8 @@ def parse_input_shape(text: str, dynamic: bool = False) -> Dict[str, Tuple[int, 
         parts = [part.strip() for part in dims.split(",")]
         if "~" in dims:
             raise AtcRefusal(
-                "E10055", f"--input_shape gives {name} the range {dims}; the simulated ATC takes static shapes only",
-                solution="Give one number per side, or compile with the real ATC (VXM_TOOLCHAIN=cann).",
+                "E10055", f"--input_shape gives {name} the range {dims}; the simulated ATC takes single shapes only",
+                solution="Give one number per side, several shapes with --dynamic_dims, or compile with the real ATC (VXM_TOOLCHAIN=cann).",
             )
         if not colon or not name or not all(re.match(r"^-?[0-9]{1,18}$", part) for part in parts):
             example = "For example moving:1,160,192,224,1"

@@ -11,11 +11,14 @@ from typing import Callable, Dict, List, Tuple
 from vxm_convert.formats.ge_ir import Op
 from vxm_convert.formats.tf_graph import TfNode
 from vxm_convert.sim.frontend import (
+    branches,
     control_flow,
     convolution,
     elementwise,
+    functions,
     inputs,
     pooling,
+    rearrange,
     reduction,
     selection,
     shapes,
@@ -30,11 +33,11 @@ from vxm_convert.sim.refusal import AtcRefusal
 __all__ = ["import_graph", "layout_of", "original_names"]
 
 HANDLERS: Dict[str, Callable[[Importer, TfNode], None]] = {}
-for _room in (inputs, elementwise, shapes, selection, convolution, pooling, reduction, tensor_array):
+for _room in (inputs, elementwise, rearrange, shapes, selection, convolution, pooling, reduction, tensor_array):
     HANDLERS.update(_room.HANDLERS)
 
 #: Folded into constants before a handler is asked; they have none.
-_FOLDED = SHAPE_ONLY | {"Fill", "Range", "LinSpace"}
+_FOLDED = SHAPE_ONLY | {"Fill", "Range", "LinSpace", "BroadcastArgs", "MatrixDiag", "InvertPermutation", "IdentityN"}
 
 
 def import_graph(nodes: List[TfNode], input_shapes: Dict[str, Shape], out_nodes: List[Tuple[str, int]]) -> Tuple[List[Op], List[str]]:
@@ -52,11 +55,12 @@ def import_graph(nodes: List[TfNode], input_shapes: Dict[str, Shape], out_nodes:
         attribute that the kernels cannot take.
     """
     importer = Importer(nodes, input_shapes, HANDLERS)
+    importer.nodes.update(branches.pin_constants(importer.nodes))
     _check_names(importer, out_nodes)
     wanted = out_nodes or _leaves(nodes)
     roots = [name for name, _ in wanted]
     needed = reachable(importer.nodes, roots)
-    _check_support(needed)
+    _check_support(needed + list(functions.bodies_of(needed)))
     control_flow.import_all(importer, roots, needed)
     return list(importer.ops.values()), [_output(importer, name, index) for name, index in wanted]
 

@@ -8,17 +8,18 @@ operators of a copy carry ``vxm_unrolled_iteration``, and the model names its lo
 """
 from __future__ import annotations
 
-from typing import Callable, Dict, List, NamedTuple, Set
+from typing import Callable, Dict, Iterable, List, NamedTuple, Sequence, Set
 
 from vxm_convert.formats.tf_graph import TfNode
+from vxm_convert.sim.frontend import branches, functions
 from vxm_convert.sim.frontend.folding import fold
+from vxm_convert.sim.frontend.functions import MAX_ITERATIONS
 from vxm_convert.sim.frontend.importer import PASS_THROUGH, Importer
 from vxm_convert.sim.frontend.walk import ordered, sources_of
 from vxm_convert.sim.refusal import AtcRefusal
 
-OPERATORS = frozenset("Enter Merge Switch LoopCond NextIteration Exit".split())
-#: Unrolling further would make a model that no device loads.
-MAX_ITERATIONS = 1024
+_VERSION_1 = frozenset("Enter Merge Switch LoopCond NextIteration Exit".split())
+OPERATORS = _VERSION_1 | functions.OPERATORS
 
 
 class Loop(NamedTuple):
@@ -33,19 +34,24 @@ class Loop(NamedTuple):
 
 def import_all(importer: Importer, roots: List[str], needed: List[TfNode]) -> None:
     """Import what the roots need (`needed`, in any order); placeholders come first, in the graph's order."""
-    for node in needed:
-        least = 2 if node.op == "Switch" else 1
-        if (node.op in OPERATORS or node.op in PASS_THROUGH) and len(sources_of(node)) < least:
-            raise AtcRefusal("E13026", f"{node.name} ({node.op}) has {len(sources_of(node))} operands, expected {least} or more")
+    _check_operands(needed)
     placeholders = [node for node in importer.nodes.values() if node.op == "Placeholder"]
     walker = _Walker(importer, needed)
     walker.run(placeholders, "", set())
     walker.run(walker.order(roots, {node.name for node in placeholders}), "", set())
 
 
+def _check_operands(nodes: Iterable[TfNode]) -> None:
+    for node in nodes:
+        least = 2 if node.op == "Switch" else 1
+        if (node.op in _VERSION_1 or node.op in PASS_THROUGH) and len(sources_of(node)) < least:
+            raise AtcRefusal("E13026", f"{node.name} ({node.op}) has {len(sources_of(node))} operands, expected {least} or more")
+
+
 class _Walker:
     def __init__(self, importer: Importer, needed: List[TfNode]) -> None:
         self.importer = importer
+        self.caller = functions.Caller(importer, self._run_body)
         self.loops = _find_loops({node.name: node for node in needed})
         self.by_exit = {node.name: loop for loop in self.loops for node in loop.exits}
         self.finished: Set[str] = set()
@@ -73,7 +79,19 @@ class _Walker:
                 copy = _copy(node, suffix, local)
                 if copy is not node:
                     self.importer.copies[copy.name] = (node.name, self.iteration)
-                import_node(self.importer, copy)
+                if copy.op in functions.OPERATORS:
+                    self.caller.expand(copy, self.iteration if copy is not node else "")
+                else:
+                    import_node(self.importer, copy)
+
+    def _run_body(self, nodes: Dict[str, TfNode], args: Sequence[str], roots: Sequence[str]) -> None:
+        """Import a function's nodes, which have names of their own by now."""
+        _check_operands(nodes.values())
+        nodes.update(branches.pin_constants(nodes))
+        self.importer.nodes.update(nodes)
+        self.by_exit.update({node.name: loop for loop in _find_loops(nodes) for node in loop.exits})
+        known = set(args)
+        self.run(self.order([root for root in roots if root not in known], known), "", set())
 
     def _unroll(self, loop: Loop, suffix: str, local: Set[str]) -> None:
         if loop.frame + suffix in self.finished:
@@ -173,27 +191,19 @@ def import_node(importer: Importer, node: TfNode) -> None:
     sources = [importer.tensor(name) for name in node.inputs if not name.startswith("^")]
     dead = [source in importer.dead for source in sources]
     if node.op == "Merge" and not all(dead):
-        importer.aliases[f"{node.name}:0"] = sources[dead.index(False)]
+        branches.import_merge(importer, node, sources)
+    elif node.op == "IdentityN":
+        importer.aliases.update({f"{node.name}:{index}": source for index, source in enumerate(sources)})
     elif any(dead):
         importer.dead.update(f"{node.name}:{index}" for index in range(int(node.attrs.get("num") or node.attrs.get("num_split") or 2)))
     elif node.op in PASS_THROUGH:
         importer.aliases[f"{node.name}:0"] = sources[0]
     elif node.op == "Switch":
-        _switch(importer, node, sources)
+        branches.import_switch(importer, node, sources)
     else:
         _import_operator(importer, node)
-
-
-def _switch(importer: Importer, node: TfNode, sources: List[str]) -> None:
-    predicate = importer.constant(sources[1])
-    if predicate is None:
-        raise AtcRefusal(
-            "E20001", f"{node.name} (Switch): which branch runs depends on the input",
-            "The simulated compiler resolves conditionals when it compiles.", "Freeze with a constant predicate, or use tf.where.",
-        )
-    taken = int(bool(predicate))
-    importer.aliases[f"{node.name}:{taken}"] = sources[0]
-    importer.dead.add(f"{node.name}:{1 - taken}")
+    if node.op not in ("Switch", "Merge"):
+        branches.note_conditions(importer, node)
 
 
 def _import_operator(importer: Importer, node: TfNode) -> None:

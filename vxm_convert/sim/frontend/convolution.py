@@ -63,15 +63,17 @@ def _attrs(node: TfNode, rank: int) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:
 
 
 def _conv(importer: Importer, node: TfNode) -> None:
-    """Conv2D, Conv3D and DepthwiseConv2dNative."""
+    """Conv2D, Conv3D and DepthwiseConv2dNative; a filter of fewer channels than the input has goes over it in groups."""
     source, filters = importer.desc(node.inputs[0]), importer.desc(node.inputs[1])
     rank = 5 if node.op == "Conv3D" else 4
     if len(source.shape) != rank or len(filters.shape) != rank:
         raise AtcRefusal("E20001", f"{node.name}: {node.op} takes rank {rank}, got input {source.shape} and filter {filters.shape}")
     axes = axes_of(node, rank)
     strides, dilations = _attrs(node, rank)
-    if source.shape[axes.channel] != filters.shape[-2]:
-        found = f"input has {source.shape[axes.channel]} channels, the filter expects {filters.shape[-2]}"
+    depthwise = node.op == "DepthwiseConv2dNative"
+    groups = filters.shape[-2] if depthwise else source.shape[axes.channel] // max(filters.shape[-2], 1)
+    if source.shape[axes.channel] != filters.shape[-2] * (1 if depthwise else groups) or (filters.shape[-1] % groups and not depthwise):
+        found = f"input has {source.shape[axes.channel]} channels, the filter is {filters.shape}"
         raise AtcRefusal("E20001", f"{node.name}: {found} (E60010 in TBE)")
     if node.op == "Conv3D" and dilations[1] != 1:
         raise AtcRefusal("E20001", f"{node.name}: dilation along depth is {dilations[1]}, the 910's Conv3D takes 1 only (E60038 in TBE)")
@@ -79,11 +81,10 @@ def _conv(importer: Importer, node: TfNode) -> None:
     pads, sides = geometry(
         node, axes.take(source.shape), filters.shape[:-2], axes.take(strides), axes.take(dilations), axes,
     )
-    depthwise = node.op == "DepthwiseConv2dNative"
     channels = filters.shape[-2] * filters.shape[-1] if depthwise else filters.shape[-1]
     importer.add(
         node, OPS[node.op].ge_type, node.inputs[:2], [(source.dtype, axes.shape(source.shape[0], sides, channels))], axes.layout,
-        strides=list(strides), pads=pads, dilations=list(dilations), groups=filters.shape[-2] if depthwise else 1,
+        strides=list(strides), pads=pads, dilations=list(dilations), groups=groups,
         data_format=axes.layout,
     )
 
@@ -119,11 +120,19 @@ def _bias_add(importer: Importer, node: TfNode) -> None:
 
 
 def _batch_norm(importer: Importer, node: TfNode) -> None:
-    """``y = x · s + o`` with ``s = scale / sqrt(variance + epsilon)``, ``o = offset − mean · s``, folded here in fp32."""
-    if node.attrs.get("is_training", True):
-        raise AtcRefusal("E20001", f"{node.name}: batch normalisation in training form", solution="Freeze the graph for inference.")
+    """``y = x · s + o`` with ``s = scale / sqrt(variance + epsilon)``, ``o = offset − mean · s``, folded here in fp32.
+
+    In training form mean and variance are the batch's own; of its outputs, y is given.
+    """
     source = importer.desc(node.inputs[0])
     axes = axes_of(node, len(source.shape))
+    if node.attrs.get("is_training", True):
+        epsilon = node.attrs.get("epsilon")
+        importer.add(
+            node, "BatchNorm", node.inputs[:3], [(source.dtype, source.shape)], axes.layout, data_format=axes.layout, is_training=True,
+            epsilon=1e-4 if epsilon is None else float(epsilon),
+        )
+        return
     scale, offset, mean, variance = (importer.const(node, k).astype(np.float32) for k in (1, 2, 3, 4))
     epsilon = node.attrs.get("epsilon")
     factor = scale / np.sqrt(variance + np.float32(1e-4 if epsilon is None else epsilon))
@@ -134,6 +143,7 @@ def _batch_norm(importer: Importer, node: TfNode) -> None:
 
 HANDLERS: Dict[str, Callable[[Importer, TfNode], None]] = {
     "Conv2D": _conv, "Conv3D": _conv, "DepthwiseConv2dNative": _conv, "Conv2DBackpropInput": _conv_backprop,
-    "Conv3DBackpropInputV2": _conv_backprop, "BiasAdd": _bias_add, "FusedBatchNorm": _batch_norm, "FusedBatchNormV2": _batch_norm,
+    "Conv3DBackpropInputV2": _conv_backprop, "BiasAdd": _bias_add, "BiasAddV1": _bias_add,
+    "FusedBatchNorm": _batch_norm, "FusedBatchNormV2": _batch_norm,
     "FusedBatchNormV3": _batch_norm,
 }

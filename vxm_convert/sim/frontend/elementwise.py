@@ -25,16 +25,29 @@ def _binary(importer: Importer, node: TfNode) -> None:
     importer.add(node, OPS[node.op].ge_type, node.inputs[:2], [(left.dtype, shape)], _layout(importer, node, len(shape)))
 
 
+def _whole(importer: Importer, node: TfNode) -> None:
+    """TruncateDiv: TensorFlow truncates integers only."""
+    if not importer.desc(node.inputs[0]).dtype.startswith("int"):
+        raise AtcRefusal("E20001", f"{node.name}: TruncateDiv takes integers, not {importer.desc(node.inputs[0]).dtype}")
+    _binary(importer, node)
+
+
 def _compare(importer: Importer, node: TfNode) -> None:
     shape = broadcast(node, *(importer.desc(name).shape for name in node.inputs[:2]))
     importer.add(node, OPS[node.op].ge_type, node.inputs[:2], [("bool", shape)], _layout(importer, node, len(shape)))
+
+
+def _question(importer: Importer, node: TfNode) -> None:
+    """IsFinite, IsInf, IsNan: one operand, a truth value."""
+    source = importer.desc(node.inputs[0])
+    importer.add(node, OPS[node.op].ge_type, node.inputs[:1], [("bool", source.shape)], source.layout)
 
 
 def _many(importer: Importer, node: TfNode) -> None:
     """AddN, ClipByValue: any number of operands of the first one's type."""
     names = [name for name in node.inputs if not name.startswith("^")]
     shape = broadcast(node, *(importer.desc(name).shape for name in names))
-    attrs = {"N": len(names)} if node.op == "AddN" else {}
+    attrs = {"N": len(names)} if node.op != "ClipByValue" else {}
     importer.add(node, OPS[node.op].ge_type, names, [(importer.desc(names[0]).dtype, shape)], _layout(importer, node, len(shape)), **attrs)
 
 
@@ -65,12 +78,15 @@ def _layout(importer: Importer, node: TfNode, rank: int) -> str:
 
 _UNARY = (
     "LeakyRelu Relu Relu6 Elu Selu Sigmoid Tanh Square Sqrt Rsqrt Neg Abs Exp Expm1 Log Log1p Floor Ceil Round Rint Sign Softplus "
-    "Softsign Reciprocal Inv Erf Sin Cos LogicalNot"
+    "Softsign Reciprocal Inv Erf Erfc Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh LogicalNot"
 )
-_BINARY = "Add AddV2 Sub Mul RealDiv Div DivNoNan Maximum Minimum FloorDiv FloorMod SquaredDifference Pow LogicalAnd LogicalOr"
+_BINARY = "Add AddV2 Sub Mul RealDiv Div DivNoNan Maximum Minimum FloorDiv FloorMod SquaredDifference Pow LogicalAnd LogicalOr "
+_BINARY += "Mod TruncateMod Xdivy Xlogy MulNoNan"
 _COMPARISONS = "Less LessEqual Greater GreaterEqual Equal NotEqual"
 HANDLERS: Dict[str, Callable[[Importer, TfNode], None]] = {
-    "Cast": _cast, "AddN": _many, "ClipByValue": _many, "Select": _select, "SelectV2": _select,
+    "Cast": _cast, "TruncateDiv": _whole, "AddN": _many, "AccumulateNV2": _many,
+    "ClipByValue": _many, "Select": _select, "SelectV2": _select,
+    **{name: _question for name in "IsFinite IsInf IsNan".split()},
     **{name: _unary for name in _UNARY.split()},
     **{name: _binary for name in _BINARY.split()},
     **{name: _compare for name in _COMPARISONS.split()},

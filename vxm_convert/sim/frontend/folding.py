@@ -34,8 +34,8 @@ def fold(importer: Importer, node: TfNode) -> Optional[List[np.ndarray]]:
     try:
         with np.errstate(all="ignore"):
             result = FOLDERS[node.op](node, *arrays)
-    except (ValueError, IndexError, TypeError, ZeroDivisionError) as exc:
-        raise AtcRefusal("E20001", f"{node.name} ({node.op}): its constant operands do not fit together ({exc})") from exc
+    except (ValueError, LookupError, TypeError, ZeroDivisionError, AttributeError) as exc:
+        raise AtcRefusal("E20001", f"{node.name} ({node.op}): its constant operands or attributes do not fit together ({exc!r})") from exc
     return [np.asarray(part) for part in result] if isinstance(result, list) else [np.asarray(result)]
 
 
@@ -147,6 +147,36 @@ def _floor_divide(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.floor_divide(left, right)
 
 
+def _concat_first(node: TfNode, axis: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
+    return np.concatenate(arrays, int(axis))
+
+
+def _split(node: TfNode, *operands: np.ndarray) -> List[np.ndarray]:
+    if node.op == "Split":
+        return list(np.split(operands[1], int(node.attrs["num_split"]), int(operands[0])))
+    array, sizes, axis = operands
+    rest = array.shape[int(axis)] - int(sizes[sizes != -1].sum())
+    given = np.where(sizes == -1, rest, sizes)
+    if (given < 0).any() or given.sum() != array.shape[int(axis)]:
+        raise ValueError(f"parts {sizes.tolist()} of shape {array.shape}")
+    return list(np.split(array, np.cumsum(given)[:-1].astype(int), int(axis)))
+
+
+def _select(node: TfNode, condition: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    rows = node.op == "Select" and condition.ndim == 1 and left.ndim > 1
+    return np.where(condition.reshape((-1,) + (1,) * (left.ndim - 1)) if rows else condition, left, right).astype(left.dtype)
+
+
+def _diagonal(node: TfNode, array: np.ndarray) -> np.ndarray:
+    _check_count(node, array.size * array.shape[-1])
+    return array[..., None] * np.eye(array.shape[-1], dtype=array.dtype)
+
+
+def _matrix_product(node: TfNode, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    left, right = (part.T if node.attrs.get(key) else part for part, key in ((left, "transpose_a"), (right, "transpose_b")))
+    return left @ right
+
+
 FOLDERS: Dict[str, Folder] = {
     **{name: _same(function) for name, function in {
         "Add": np.add, "AddV2": np.add, "Sub": np.subtract, "Mul": np.multiply, "RealDiv": _divide, "Div": _divide,
@@ -154,6 +184,8 @@ FOLDERS: Dict[str, Folder] = {
         "Neg": np.negative, "Abs": np.abs, "Square": np.square, "Sqrt": np.sqrt, "Floor": np.floor, "Ceil": np.ceil,
         "Rsqrt": lambda x: 1 / np.sqrt(x), "Exp": np.exp, "Log": np.log,
         "ClipByValue": lambda x, low, high: np.minimum(np.maximum(x, low), high),
+        "Sign": np.sign, "Round": np.round, "Rint": np.rint, "Pow": np.power, "SquaredDifference": lambda x, y: np.square(x - y),
+        "Reciprocal": lambda x: 1 / x, "Tanh": np.tanh,
         "LogicalAnd": np.logical_and, "LogicalOr": np.logical_or, "LogicalNot": np.logical_not,
     }.items()},
     **{name: _compare(function) for name, function in {
@@ -161,7 +193,7 @@ FOLDERS: Dict[str, Folder] = {
         "NotEqual": np.not_equal,
     }.items()},
     **{name: _reduce(function) for name, function in {
-        "Mean": np.mean, "Sum": np.sum, "Max": np.max, "Min": np.min, "Prod": np.prod,
+        "Mean": np.mean, "Sum": np.sum, "Max": np.max, "Min": np.min, "Prod": np.prod, "All": np.all, "Any": np.any,
     }.items()},
     "Cast": lambda node, array: array.astype(node.attrs["DstT"]),
     "Fill": _fill, "Range": _range, "LinSpace": _lin_space, "Tile": _tile, "BroadcastTo": _broadcast_to, "Squeeze": _squeeze,
@@ -171,5 +203,9 @@ FOLDERS: Dict[str, Folder] = {
     "Pack": lambda node, *arrays: np.stack(arrays, int(node.attrs.get("axis") or 0)),
     "Unpack": lambda node, array: list(np.moveaxis(array, int(node.attrs.get("axis") or 0), 0)),
     "ConcatV2": lambda node, *arrays: np.concatenate(arrays[:-1], int(arrays[-1])),
+    "Concat": _concat_first, "Split": _split, "SplitV": _split, "Select": _select, "SelectV2": _select, "MatrixDiag": _diagonal,
+    "MatMul": _matrix_product, "InvertPermutation": lambda node, array: np.argsort(array).astype(array.dtype),
+    "BroadcastArgs": lambda node, a, b: np.array(np.broadcast(np.empty(tuple(a), np.bool_), np.empty(tuple(b), np.bool_)).shape, a.dtype),
+    "ReverseV2": lambda node, array, axes: np.ascontiguousarray(np.flip(array, tuple(int(n) for n in axes))),
     "StridedSlice": _strided_slice, "Slice": _slice, "GatherV2": _gather, "Gather": _gather,
 }

@@ -2,7 +2,7 @@
 """State of an import: operators made so far, aliases, dead branches, and the small helpers that handlers use."""
 from __future__ import annotations
 
-from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class Importer:
         self.dead: Set[str] = set()
         #: tensor arrays by the name of their flow tensor: the tensor behind each element
         self.arrays: Dict[str, Tuple[Optional[str], ...]] = {}
+        #: node, or ``node:index`` where outputs differ → predicates around it that the input decides, and their values
+        self.conditions: Dict[str, FrozenSet[Tuple[str, bool]]] = {}
         #: copy made of a loop's body → (node it was copied from, "frame#iteration")
         self.copies: Dict[str, Tuple[str, str]] = {}
 
@@ -43,7 +45,7 @@ class Importer:
         tensor = self.tensor(name)
         op_name, _, index = tensor.rpartition(":")
         op = self.ops.get(op_name)
-        if op is None or not 0 <= int(index) < len(op.output_descs):
+        if op is None or not index.isdigit() or int(index) >= len(op.output_descs):
             raise AtcRefusal("E13026", f"{tensor} is no tensor that the compiled graph computes")
         return op.output_descs[int(index)]
 
@@ -65,6 +67,10 @@ class Importer:
     def ints(self, node: TfNode, position: int) -> List[int]:
         """A constant operand as a list of integers."""
         return [int(n) for n in np.atleast_1d(self.const(node, position))]
+
+    def ints_of(self, node: TfNode, position: int) -> List[int]:
+        """A constant operand of any shape, as one list in C order."""
+        return [int(n) for n in self.const(node, position).reshape(-1)]
 
     def add(
         self, node: TfNode, ge_type: str, inputs: Sequence[str], outputs: Sequence[Tuple[str, Shape]], layout: str = "", **attrs: object,

@@ -30,21 +30,27 @@ def _const(importer: Importer, node: TfNode) -> None:
     importer.add_const(node.name, node.attrs["value"])
 
 
-def _random_normal(importer: Importer, node: TfNode) -> None:
+def _random(importer: Importer, node: TfNode) -> None:
     """Runs on the AI CPU with TensorFlow's own kernel, so the node keeps its type as an attribute and its fp32.
 
     Attributes as a file that the real ATC wrote has them. Seeds of 0 mean "any" to TensorFlow; here they are a seed too.
     """
     shape = importer.ints(node, 0)
-    if node.attrs.get("dtype", "float32") != "float32":
-        raise AtcRefusal("E20001", f"{node.name}: the AI CPU draws float32, not {node.attrs['dtype']}")
+    whole = node.op == "RandomUniformInt"
+    dtype = node.attrs.get("Tout" if whole else "dtype") or ("int32" if whole else "float32")
+    if dtype not in (("int32", "int64") if whole else ("float32",)):
+        raise AtcRefusal("E20001", f"{node.name}: the AI CPU draws float32, and integers for RandomUniformInt, not {dtype}")
+    limits = {"minval": int(importer.const(node, 1)), "maxval": int(importer.const(node, 2))} if whole else {}
+    if whole and limits["minval"] >= limits["maxval"]:
+        raise AtcRefusal("E20001", f"{node.name}: nothing between {limits['minval']} and {limits['maxval']} to draw")
     importer.add(
-        node, "FrameworkOp", node.inputs[:1], [("float32", tuple(shape))], original_type=node.op,
+        node, "FrameworkOp", node.inputs[:1], [(dtype, tuple(shape))], original_type=node.op,
         _ge_attr_op_kernel_lib_name="aicpu_tf_kernel", _lxfusion_engine_name="DNN_VM_AICPU",
-        seed=int(node.attrs.get("seed") or 0), seed2=int(node.attrs.get("seed2") or 0),
+        seed=int(node.attrs.get("seed") or 0), seed2=int(node.attrs.get("seed2") or 0), **limits,
     )
 
 
 HANDLERS: Dict[str, Callable[[Importer, TfNode], None]] = {
-    "Placeholder": _placeholder, "Const": _const, "RandomStandardNormal": _random_normal,
+    "Placeholder": _placeholder, "Const": _const, "RandomStandardNormal": _random, "RandomUniform": _random, "TruncatedNormal": _random,
+    "RandomUniformInt": _random,
 }

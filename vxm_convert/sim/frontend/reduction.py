@@ -43,7 +43,7 @@ def _matmul(importer: Importer, node: TfNode) -> None:
 
 
 HANDLERS: Dict[str, Callable[[Importer, TfNode], None]] = {
-    **{name: _reduce for name in "Mean Sum Max Min Prod".split()},
+    **{name: _reduce for name in "Mean Sum Max Min Prod All Any".split()},
     **{name: _softmax for name in "Softmax LogSoftmax".split()},
     **{name: _matmul for name in "MatMul BatchMatMul BatchMatMulV2".split()},
     "ArgMax": _arg, "ArgMin": _arg,

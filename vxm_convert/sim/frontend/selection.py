@@ -80,10 +80,12 @@ def _slice(importer: Importer, node: TfNode) -> None:
 def _gather(importer: Importer, node: TfNode) -> None:
     source, indices = importer.desc(node.inputs[0]), importer.desc(node.inputs[1])
     axis = axis_of(node, int(importer.const(node, 2)), len(source.shape)) if node.op == "GatherV2" else 0
-    if node.attrs.get("batch_dims", 0):
-        raise AtcRefusal("E20001", f"{node.name}: batch_dims of GatherV2 is not supported")
-    shape = source.shape[:axis] + indices.shape + source.shape[axis + 1 :]
-    importer.add(node, "GatherV2D", node.inputs[:2], [(source.dtype, shape)], axis=axis)
+    batch = int(node.attrs.get("batch_dims") or 0)
+    batch += len(indices.shape) if batch < 0 else 0
+    if not 0 <= batch <= min(axis, len(indices.shape)) or source.shape[:batch] != indices.shape[:batch]:
+        raise AtcRefusal("E20001", f"{node.name}: batch_dims {batch} of {source.shape} and indices {indices.shape}, axis {axis}")
+    shape = source.shape[:axis] + indices.shape[batch:] + source.shape[axis + 1 :]
+    importer.add(node, "GatherV2D", node.inputs[:2], [(source.dtype, shape)], axis=axis, batch_dims=batch)
 
 
 def _gather_nd(importer: Importer, node: TfNode) -> None:
@@ -107,12 +109,13 @@ def _one_hot(importer: Importer, node: TfNode) -> None:
 
 
 def _scatter_nd(importer: Importer, node: TfNode) -> None:
-    """Values of equal indices are added; the simulated device takes constant indices without equal ones."""
+    """Values of equal indices are added; the simulated device takes constant indices."""
     indices, updates = importer.const(node, 0), importer.desc(node.inputs[1])
-    rows = indices.reshape(-1, indices.shape[-1])
-    if len(np.unique(rows, axis=0)) != len(rows):
-        raise AtcRefusal("E20001", f"{node.name}: ScatterNd with indices that appear twice is not supported by the simulated compiler")
     shape = tuple(importer.ints(node, 2))
+    depth = indices.shape[-1]
+    sides = np.array(shape[:depth], np.int64)
+    if depth > len(shape) or (indices < 0).any() or (indices >= sides).any() or updates.shape != indices.shape[:-1] + shape[depth:]:
+        raise AtcRefusal("E20001", f"{node.name}: ScatterNd of {updates.shape} by indices {indices.shape} into {shape}")
     importer.add(node, OPS[node.op].ge_type, node.inputs[:2], [(updates.dtype, shape)], shape=list(shape))
 
 

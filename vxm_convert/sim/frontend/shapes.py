@@ -13,12 +13,16 @@ from vxm_convert.sim.refusal import AtcRefusal
 
 
 def _concat(importer: Importer, node: TfNode) -> None:
+    """ConcatV2 has its axis last, Concat first."""
     names = [name for name in node.inputs if not name.startswith("^")]
+    where = 0 if node.op == "Concat" else len(names) - 1
+    direction = int(importer.const(node, where))
+    names = names[1:] + names[:1] if where == 0 else names
     parts = [importer.desc(name) for name in names[:-1]]
-    axis = axis_of(node, int(importer.const(node, len(names) - 1)), len(parts[0].shape))
+    axis = axis_of(node, direction, len(parts[0].shape))
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
-    importer.add(node, "ConcatV2D", names[:-1], [(parts[0].dtype, tuple(shape))], parts[0].layout, concat_dim=axis, N=len(parts))
+    importer.add(node, OPS[node.op].ge_type, names[:-1], [(parts[0].dtype, tuple(shape))], parts[0].layout, concat_dim=axis, N=len(parts))
 
 
 def _reshape(importer: Importer, node: TfNode) -> None:
@@ -122,7 +126,7 @@ def _pad(importer: Importer, node: TfNode) -> None:
 
 
 HANDLERS: Dict[str, Callable[[Importer, TfNode], None]] = {
-    "ConcatV2": _concat, "Reshape": _reshape, "Squeeze": _squeeze, "ExpandDims": _expand_dims, "Transpose": _transpose,
+    "ConcatV2": _concat, "Concat": _concat, "Reshape": _reshape, "Squeeze": _squeeze, "ExpandDims": _expand_dims, "Transpose": _transpose,
     "Unpack": _unpack, "Pack": _pack, "Split": _split, "SplitV": _split, "Tile": _tile, "BroadcastTo": _broadcast_to,
     "Pad": _pad, "PadV2": _pad, "MirrorPad": _pad,
 }

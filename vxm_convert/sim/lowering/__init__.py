@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Callable, Dict, List, Tuple
 
 from vxm_convert.formats.ge_ir import Op
-from vxm_convert.sim.lowering import cube, elementwise, pooling, reduction, shapes
+from vxm_convert.sim.lowering import cube, elementwise, pooling, rearrange, reduction, shapes
 from vxm_convert.sim.lowering.state import Lowering, Value
+from vxm_convert.sim.lowering.tables import has_table, lower_by_table
 from vxm_convert.sim.phase import fold_upsampling
 from vxm_convert.sim.refusal import AtcRefusal
 from vxm_convert.sim.upsampling import find_upsampling
@@ -19,15 +20,18 @@ from vxm_convert.sim.upsampling import find_upsampling
 EXACT = frozenset(
     "ConcatV2D Reshape TransposeD GatherV2D Unpack Pack TileD SliceD StridedSliceD TransData Maximum Minimum Relu Neg Abs Floor Round "
     "Upsample NetOutput Relu6 Ceil Rint Sign ClipByValue Select SelectV2 SplitD SplitVD BroadcastToD PadD PadV2D MirrorPad GatherNd "
-    "OneHotD ScatterNdD MaxPool MaxPool3D ReduceMaxD ReduceMinD ResizeNearestNeighborV2D".split()
+    "OneHotD ScatterNdD MaxPool MaxPool3D ReduceMaxD ReduceMinD ResizeNearestNeighborV2D "
+    "SpaceToBatchNDD SpaceToBatchD BatchToSpaceNDD BatchToSpaceD DepthToSpace SpaceToDepth ReverseV2D TopKV2D ConcatD".split()
 )
 #: Operators that can turn finite numbers into NaN; their fp16 results are cleaned before they are rounded.
-MAKES_NAN = frozenset("RealDiv Div Sqrt Rsqrt Log Log1p Pow Reciprocal Inv FloorDiv FloorMod".split())
+MAKES_NAN = frozenset(
+    "RealDiv Div Sqrt Rsqrt Log Log1p Pow Reciprocal Inv FloorDiv FloorMod Tan Asin Acos "
+    "Acosh Atanh Xlogy Xdivy Mod TruncateMod TruncateDiv".split())
 #: Operators whose fp32 result can be infinite, so that a later one can make NaN of it.
-MAKES_INFINITY = frozenset("Exp Expm1 DivNoNan".split())
+MAKES_INFINITY = frozenset("Exp Expm1 DivNoNan Sinh Cosh".split())
 
 LOWERINGS: Dict[str, Callable[[Lowering, Op], List[Value]]] = {}
-for _room in (cube, elementwise, pooling, reduction, shapes):
+for _room in (cube, elementwise, pooling, rearrange, reduction, shapes):
     LOWERINGS.update(_room.LOWERINGS)
 
 #: Prefix of the inputs that the engine fills with random numbers; the operator's name follows.
@@ -60,6 +64,9 @@ def lower(ops: List[Op]) -> Tuple[bytes, List[str], List[str]]:
 
 
 def _lower_op(state: Lowering, op: Op) -> None:
+    if has_table(op):
+        state.values[f"{op.name}:0"] = lower_by_table(state, op)
+        return
     if op.type not in LOWERINGS:
         raise AtcRefusal("E19999", f"{op.name}: the simulated device has no kernel for {op.type}")
     results = LOWERINGS[op.type](state, op)

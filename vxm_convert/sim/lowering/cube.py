@@ -29,7 +29,7 @@ def _kernel(weights: np.ndarray) -> np.ndarray:
 
 def _conv(state: Lowering, op: Op) -> List[Value]:
     kernel = _kernel(state.weight(op.inputs[1]))
-    return [_convolve(state, op, kernel, 1)]
+    return [_convolve(state, op, kernel, op.attrs.get("groups") or 1)]
 
 
 def _depthwise(state: Lowering, op: Op) -> List[Value]:
@@ -97,10 +97,23 @@ def _bias_add(state: Lowering, op: Op) -> List[Value]:
 def _batch_norm(state: Lowering, op: Op) -> List[Value]:
     first = state.is_first(op.inputs[0])
     rank = len(op.output_descs[0].logical_shape)
-    shape = (1, -1) + (1,) * (rank - 2) if first or op.attrs.get("data_format") == "NCHW" else (-1,)
+    channel = 1 if first or op.attrs.get("data_format") == "NCHW" else rank - 1
+    shape = (1, -1) + (1,) * (rank - 2) if channel == 1 else (-1,)
+    if op.attrs.get("is_training"):
+        return [Value(_normalise(state, op, first, [axis for axis in range(rank) if axis != channel], shape), first)]
     scale, offset = (state.builder.constant(state.consts[source].data.reshape(shape)) for source in op.inputs[1:3])
     scaled = state.builder.one("Mul", state.get(op.inputs[0], first), scale)
     return [Value(state.builder.one("Add", scaled, offset), first)]
+
+
+def _normalise(state: Lowering, op: Op, first: bool, axes: List[int], shape: Tuple[int, ...]) -> str:
+    """With the mean and variance of the batch itself, all in fp32."""
+    builder, x = state.builder, state.get(op.inputs[0], first)
+    scale, offset = (builder.one("Reshape", state.get(source), state.integers(shape)) for source in op.inputs[1:3])
+    centred = builder.one("Sub", x, builder.one("ReduceMean", x, axes=axes, keepdims=1))
+    variance = builder.one("ReduceMean", builder.one("Mul", centred, centred), axes=axes, keepdims=1)
+    deviation = builder.one("Sqrt", builder.one("Add", variance, builder.scalar(op.attrs["epsilon"])))
+    return builder.one("Add", builder.one("Mul", builder.one("Div", centred, deviation), scale), offset)
 
 
 def _matmul(state: Lowering, op: Op) -> List[Value]:

@@ -186,6 +186,54 @@ def _integer_division(state: Lowering, op: Op, left: str, right: str) -> List[st
     return [quotient, rest, builder.one("And", builder.one("Not", builder.one("Equal", rest, zero)), signs)]
 
 
+def _truncated(state: Lowering, op: Op) -> List[Value]:
+    """TruncateDiv, and what it leaves (Mod, TruncateMod), which has the dividend's sign."""
+    builder = state.builder
+    left, right = (state.get(source) for source in op.inputs)
+    dtype = op.output_descs[0].dtype
+    if dtype in INTEGERS:
+        quotient, rest, _ = _integer_division(state, op, left, right)
+        # Where the remainder has the divisor's sign but not the dividend's, the division went too far by one.
+        zero, one = (builder.constant(np.array(n, dtype)) for n in (0, 1))
+        against = builder.one("Xor", builder.one("Less", rest, zero), builder.one("Less", left, zero))
+        against = builder.one("And", builder.one("Not", builder.one("Equal", rest, zero)), against)
+        sign = builder.one("Where", builder.one("Xor", builder.one("Less", left, zero), builder.one("Less", right, zero)),
+                           one, builder.constant(np.array(-1, dtype)))
+        step = builder.one("Where", against, sign, zero)
+        quotient = builder.one("Add", quotient, step)
+        rest = builder.one("Sub", left, builder.one("Mul", quotient, right))
+        return [Value(quotient if op.type == "TruncateDiv" else rest, False)]
+    ratio = builder.one("Div", left, right)
+    size = _floored(state, builder.one("Abs", ratio))
+    whole = builder.one("Where", builder.one("Less", ratio, builder.scalar(0.0)), builder.one("Neg", size), size)
+    return [Value(builder.one("Sub", left, builder.one("Mul", whole, right)), False)]
+
+
+def _zero_wins(kind: str, deciding: int) -> Callable[[Lowering, Op], List[Value]]:
+    """Xdivy, Xlogy, MulNoNan: 0 where the deciding operand is 0, whatever the other is."""
+    def build(state: Lowering, op: Op) -> List[Value]:
+        builder = state.builder
+        left, right = (state.get(source) for source in op.inputs)
+        zero = builder.one("Equal", (left, right)[deciding], builder.scalar(0.0))
+        second = builder.one("Log", right) if kind == "Log" else right
+        value = builder.one("Div" if kind == "Div" else "Mul", left, second)
+        return [Value(builder.one("Where", zero, builder.scalar(0.0), value), False)]
+
+    return build
+
+
+def _erfc(state: Lowering, op: Op) -> List[Value]:
+    (value,) = _follow(state, op, "Erf")
+    return [Value(state.builder.one("Sub", state.builder.scalar(1.0), value.name), value.channels_first)]
+
+
+def _is_finite(state: Lowering, op: Op) -> List[Value]:
+    builder, first = state.builder, state.is_first(op.inputs[0])
+    name = state.get(op.inputs[0], first)
+    either = builder.one("Or", builder.one("IsNaN", name), builder.one("IsInf", name))
+    return [Value(builder.one("Not", either), first)]
+
+
 def _not_equal(state: Lowering, op: Op) -> List[Value]:
     (value,) = _binary("Equal")(state, op)
     return [Value(state.builder.one("Not", value.name), value.channels_first)]
@@ -215,9 +263,12 @@ LOWERINGS: Dict[str, Callable[[Lowering, Op], List[Value]]] = {
     "SquaredDifference": _squared_difference, "Log1p": _log1p, "Expm1": _expm1, "Softplus": _softplus, "Sigmoid": _sigmoid,
     "DivNoNan": _div_no_nan, "FloorDiv": _floor_divide, "FloorMod": _floor_mod, "NotEqual": _not_equal, "Select": _select,
     "SelectV2": _select, "Maximum": _bound("Max"), "Minimum": _bound("Min"), "Rint": _unary("Round"), "LogicalNot": _unary("Not"),
-    "Inv": _unary("Reciprocal"),
+    "Inv": _unary("Reciprocal"), "AccumulateNV2": _sum, "TruncateDiv": _truncated, "Mod": _truncated, "TruncateMod": _truncated,
+    "Xdivy": _zero_wins("Div", 0), "Xlogy": _zero_wins("Log", 0), "MulNoNan": _zero_wins("Mul", 1), "Erfc": _erfc, "IsFinite": _is_finite,
+    "IsNan": _unary("IsNaN"), "IsInf": _unary("IsInf"),
     **{name: _unary(name) for name in (
-        "Relu Elu Selu Tanh Abs Neg Exp Log Sqrt Floor Ceil Round Sign Softsign Reciprocal Erf Sin Cos").split()},
+        "Relu Elu Selu Tanh Abs Neg Exp Log Sqrt Floor Ceil Round Sign Softsign Reciprocal Erf Sin Cos Tan Asin Acos "
+        "Atan Sinh Cosh Asinh Acosh Atanh").split()},
     **{name: _binary(kind) for name, kind in {
         "Add": "Add", "Sub": "Sub", "Mul": "Mul", "RealDiv": "Div", "Div": "Div", "Pow": "Pow", "LogicalAnd": "And", "LogicalOr": "Or",
         "Less": "Less", "LessEqual": "LessOrEqual", "Greater": "Greater", "GreaterEqual": "GreaterOrEqual", "Equal": "Equal",

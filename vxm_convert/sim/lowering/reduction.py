@@ -20,6 +20,17 @@ def _reduce(kind: str) -> Callable[[Lowering, Op], List[Value]]:
     return build
 
 
+def _truth(kind: str) -> Callable[[Lowering, Op], List[Value]]:
+    """All is the least of 0 and 1, Any the greatest."""
+    def build(state: Lowering, op: Op) -> List[Value]:
+        numbers = state.builder.one("Cast", state.get(op.inputs[0]), to=1)
+        if op.attrs["axes"]:
+            numbers = state.builder.one(kind, numbers, axes=list(op.attrs["axes"]), keepdims=int(op.attrs["keep_dims"]))
+        return [Value(state.builder.one("Cast", numbers, to=9), False)]
+
+    return build
+
+
 def _softmax(kind: str) -> Callable[[Lowering, Op], List[Value]]:
     return lambda state, op: [Value(state.builder.one(kind, state.get(op.inputs[0]), axis=-1), False)]
 
@@ -36,5 +47,6 @@ def _arg(kind: str) -> Callable[[Lowering, Op], List[Value]]:
 LOWERINGS: Dict[str, Callable[[Lowering, Op], List[Value]]] = {
     "ReduceMeanD": _reduce("ReduceMean"), "ReduceSumD": _reduce("ReduceSum"), "ReduceMaxD": _reduce("ReduceMax"),
     "ReduceMinD": _reduce("ReduceMin"), "ReduceProdD": _reduce("ReduceProd"), "SoftmaxV2": _softmax("Softmax"),
+    "ReduceAllD": _truth("ReduceMin"), "ReduceAnyD": _truth("ReduceMax"),
     "LogSoftmaxV2": _softmax("LogSoftmax"), "ArgMaxD": _arg("ArgMax"), "ArgMinD": _arg("ArgMin"),
 }

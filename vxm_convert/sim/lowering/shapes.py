@@ -37,7 +37,27 @@ def _shaped(state: Lowering, name: str, shape: Tuple[int, ...]) -> str:
 
 
 def _gather(state: Lowering, op: Op) -> List[Value]:
+    if op.attrs.get("batch_dims"):
+        return [Value(_gather_in_batches(state, op), False)]
     return [Value(state.builder.one("Gather", state.get(op.inputs[0]), state.get(op.inputs[1]), axis=op.attrs["axis"]), False)]
+
+
+def _gather_in_batches(state: Lowering, op: Op) -> str:
+    """(batch…, outer…, axis, inner…) and (batch…, picks…): one Gather over the rows of all batches, numbered through."""
+    builder, axis, batch = state.builder, op.attrs["axis"], op.attrs["batch_dims"]
+    source, indices = (desc.logical_shape for desc in op.input_descs)
+    count, outer, picks = int(np.prod(source[:batch])), axis - batch, len(indices) - batch
+    forward = list(range(batch)) + [axis] + list(range(batch, axis)) + list(range(axis + 1, len(source)))
+    rows = builder.one("Transpose", state.get(op.inputs[0]), perm=forward)
+    rest = source[batch:axis] + source[axis + 1 :]
+    rows = builder.one("Reshape", rows, state.integers((count * source[axis],) + rest))
+    starts = np.arange(count, dtype=np.int64).reshape(source[:batch] + (1,) * picks) * source[axis]
+    places = builder.one("Add", builder.one("Cast", state.get(op.inputs[1]), to=7), builder.constant(starts))
+    found = builder.one("Gather", rows, places, axis=0)
+    # (batch…, picks…, outer…, inner…) → (batch…, outer…, picks…, inner…)
+    middle = list(range(batch + picks, batch + picks + outer)) + list(range(batch, batch + picks))
+    total = batch + picks + len(rest)
+    return builder.one("Transpose", found, perm=list(range(batch)) + middle + list(range(batch + picks + outer, total)))
 
 
 def _gather_nd(state: Lowering, op: Op) -> List[Value]:
@@ -46,10 +66,28 @@ def _gather_nd(state: Lowering, op: Op) -> List[Value]:
 
 
 def _scatter_nd(state: Lowering, op: Op) -> List[Value]:
-    desc = op.output_descs[0]
+    """Rows that share a place are added up first: ONNX's ScatterND of this opset keeps one of them only."""
+    desc, indices = op.output_descs[0], np.asarray(state.consts[op.inputs[0]].data, np.int64)
+    rest = desc.logical_shape[indices.shape[-1]:]
+    rows, back = np.unique(indices.reshape(-1, indices.shape[-1]), axis=0, return_inverse=True)
+    back = np.asarray(back).reshape(-1)
+    updates = state.builder.one("Reshape", state.get(op.inputs[1]), state.integers((len(back),) + rest))
+    # Round k holds the k-th value of every place, or a zero.
+    order = np.argsort(back, kind="stable")
+    rank = np.zeros(len(back), np.int64)
+    rank[order] = np.arange(len(back)) - np.searchsorted(back[order], back[order])
+    padded = updates
+    if len(rows) != len(back):
+        zero = state.builder.constant(np.zeros((1,) + rest, desc.dtype))
+        padded = state.builder.one("Concat", updates, zero, axis=0)
+    total = ""
+    for number in range(int(rank.max()) + 1):
+        places = np.full(len(rows), len(back), np.int64)
+        places[back[rank == number]] = np.nonzero(rank == number)[0]
+        part = state.builder.one("Gather", padded, state.integers(places), axis=0)
+        total = state.builder.one("Add", total, part) if total else part
     zeros = state.builder.constant(np.zeros(desc.logical_shape, desc.dtype))
-    indices = state.integers(state.consts[op.inputs[0]].data)
-    return [Value(state.builder.one("ScatterND", zeros, indices, state.get(op.inputs[1])), False)]
+    return [Value(state.builder.one("ScatterND", zeros, state.integers(rows), total), False)]
 
 
 def _one_hot(state: Lowering, op: Op) -> List[Value]:
@@ -146,7 +184,8 @@ def _trans_data(state: Lowering, op: Op) -> List[Value]:
 
 
 LOWERINGS: Dict[str, Callable[[Lowering, Op], List[Value]]] = {
-    "ConcatV2D": _concat, "Reshape": _reshape, "GatherV2D": _gather, "GatherNd": _gather_nd, "Unpack": _unpack, "Pack": _pack,
+    "ConcatV2D": _concat, "ConcatD": _concat, "Reshape": _reshape,
+    "GatherV2D": _gather, "GatherNd": _gather_nd, "Unpack": _unpack, "Pack": _pack,
     "SliceD": _slice, "StridedSliceD": _slice, "TransposeD": _transpose, "TileD": _tile, "TransData": _trans_data, "Upsample": _upsample,
     "SplitD": _split, "SplitVD": _split, "BroadcastToD": _broadcast_to, "PadD": _pad, "PadV2D": _pad, "MirrorPad": _mirror_pad,
     "OneHotD": _one_hot, "ScatterNdD": _scatter_nd,
