@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m vxm_convert``: doctor, inspect, verify, phantom, sim. Parses and prints; each command's work is in its module."""
+"""``python -m vxm_convert``: doctor, inspect, verify, phantom, profiles, sim. Parses and prints; each command's work is in its module."""
 from __future__ import annotations
 
 import argparse
@@ -12,6 +12,9 @@ from typing import Dict, List, Optional
 from vxm_convert.cliargs import add_common_group, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
 from vxm_convert.spec import parse_shape
+
+#: as `vxm_convert.profiles.listing.ACTIONS`, which reads YAML and is imported late
+PROFILE_ACTIONS = ("list", "show", "figures", "schema")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     verify = commands.add_parser(
         "verify", help="are the files those that their side-cars and contracts recorded?",
-        description="Recomputes sha256 sums and follows who was made from whom, across folders. Exit 1 if a link is broken.",
+        description="Recomputes sha256 sums and follows who was made from whom, across folders, from checkpoint to report. "
+                    "Exit 1 if a link is broken; the last line names the first one.",
     )
     verify.add_argument("folders", type=Path, nargs="+", metavar="DIR",
                         help="folders that train, export or om_runner wrote; several make one chain")
@@ -57,6 +61,15 @@ def build_parser() -> argparse.ArgumentParser:
     phantom.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed makes the same files (default: %(default)s)")
     phantom.set_defaults(run=_phantom)
 
+    profiles = commands.add_parser(
+        "profiles", help="acceptance profiles: list them, show one, list the figures they may limit",
+        description="Profiles say what a precision report must keep; om_runner takes one with --profile. Nothing is written.",
+    )
+    profiles.add_argument("action", nargs="?", default="list", choices=PROFILE_ACTIONS, metavar="|".join(PROFILE_ACTIONS),
+                          help="what to print (default: %(default)s)")
+    profiles.add_argument("name", nargs="?", default=None, metavar="NAME|FILE", help="the profile of show (default: research)")
+    profiles.set_defaults(run=_profiles)
+
     sim = commands.add_parser(
         "sim", help="use the simulated atc and acl from a shell",
         description="Lets programs of your own find the simulated atc and acl.",
@@ -65,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     actions.required = True
     env = actions.add_parser("env", help='prints export lines; use as: eval "$(python -m vxm_convert sim env)"')
     env.set_defaults(run=_sim_env)
-    for command in (doctor, inspect, verify, phantom, env):
+    for command in (doctor, inspect, verify, phantom, profiles, env):
         add_common_group(command)
     return parser
 
@@ -101,17 +114,23 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from vxm_convert.verification import BROKEN, UNPROVEN, verify_folders
+    from vxm_convert.verification import BROKEN, UNPROVEN, first_broken, folders_without_list, verify_folders
 
     links = verify_folders(args.folders)
     for link in links:
         if not args.quiet or link.state in (BROKEN, UNPROVEN):
-            print(f"{link.state:8s} {link.subject}: {link.text}")
+            print(f"{link.state:8s} {link.step:13s} {link.subject}: {link.text}")
+    for folder in folders_without_list(args.folders):
+        print(f"note: {folder}: no SHA256SUMS there, so only files with a side-car or a recorded sha256 are proven")
     broken = [link for link in links if link.state == BROKEN]
     print(f"{len(links)} links, {len(broken)} broken")
     for link in broken:
         sys.stderr.write(f"vxm_convert: error: {link.subject}: {link.text}\n")
-    return EXIT_USER if broken else EXIT_OK
+    first = first_broken(links)
+    if first is None:
+        return EXIT_OK
+    print(f"first broken link: {first.step}: {first.subject}: {first.text}")
+    return EXIT_USER
 
 
 def _phantom(args: argparse.Namespace) -> int:
@@ -122,6 +141,13 @@ def _phantom(args: argparse.Namespace) -> int:
     settings = PhantomSettings(parse_shape(args.shape), args.subjects, args.seed)
     scans = write_cohort(args.out, settings, lambda subjects: tqdm(subjects, unit="scan", disable=True if args.quiet else None))
     print(f"atlas: {args.out / ATLAS_FILE}\nscans: {args.out / SCANS_FOLDER} ({len(scans)})")
+    return EXIT_OK
+
+
+def _profiles(args: argparse.Namespace) -> int:
+    from vxm_convert.profiles.listing import lines_for
+
+    print("\n".join(lines_for(args.action, args.name)))
     return EXIT_OK
 
 

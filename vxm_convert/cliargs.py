@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
-from typing import Callable
+import threading
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator
 
 from vxm_convert.errors import EXIT_USER, VxmError
 from vxm_convert.precision import DEFAULT_PLAN, PLANS
@@ -58,9 +61,10 @@ def set_up_logging(args: argparse.Namespace) -> None:
 
 
 def run_main(body: Callable[[], int], prog: str) -> int:
-    """Run a command's body; a user-fixable error becomes one message and its exit code, Ctrl-C becomes 130."""
+    """Run a command's body; a user-fixable error becomes one message and its exit code, Ctrl-C and SIGTERM become 130."""
     try:
-        return body()
+        with _stop_on_sigterm():
+            return body()
     except VxmError as exc:
         sys.stderr.write(f"{prog}: error: {exc}\n")
         return exc.exit_code
@@ -69,3 +73,21 @@ def run_main(body: Callable[[], int], prog: str) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{prog}: stopped by the user; finished results are kept\n")
         return 130
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM (a batch system's time limit) unwind like Ctrl-C, so that temporary folders are cleared away."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        # None: somebody's handler in C, which cannot be put back from here.
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

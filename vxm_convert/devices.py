@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Ascend devices of this machine, as driver files, device nodes and ``npu-smi info`` tell. Opens no device."""
+"""The Ascend devices of this machine, as driver files, device nodes and ``npu-smi info`` tell; whether npu_bridge can be imported.
+
+Opens no device, and imports nothing: npu_bridge can end the process that imports it (its C++ side aborts), so a child tries.
+"""
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
@@ -12,6 +16,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from vxm_convert.cann_versions import read_text
 
 _SECONDS = 30
+_PROBE_SECONDS = 120
 _SMI_PLACES = ("usr/local/bin/npu-smi", "usr/local/sbin/npu-smi", "usr/local/Ascend/driver/tools/npu-smi")
 #: what a process needs besides /dev/davinciN
 MANAGER_NODES = ("davinci_manager", "devmm_svm", "hisi_hdc")
@@ -84,6 +89,21 @@ def list_devices(npu_smi: str) -> Tuple[List[Device], str]:
         words = next((line.strip() for line in text.splitlines() if line.strip(" +-=|")), "it printed nothing")
         return devices, f"exit code {done.returncode}: {words}" if done.returncode else f"it lists no chip: {words}"
     return devices, ""
+
+
+def npu_bridge_problem() -> Optional[str]:
+    """Why npu_bridge cannot be imported and what to do; None if it can."""
+    command = [sys.executable, "-c", "import npu_bridge.npu_init"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_PROBE_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return f"importing it does not end ({exc}); check the driver with npu-smi info"
+    if not done.returncode:
+        return None
+    words = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
+    said = words[-1].strip() if words else "it said nothing"
+    advice = "source CANN's set_env.sh and the tfplugin's, and use the adapter that belongs to this CANN"
+    return f"cannot be imported (exit code {done.returncode}: {said}); {advice}"
 
 
 def parse_npu_smi(text: str) -> List[Device]:

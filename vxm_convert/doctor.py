@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed here, what is missing, what to do. Looks and never installs; imports none of the packages it looks for.
-
-npu_bridge can end the process that imports it (its C++ side aborts), so a child process tries that.
-"""
+"""What is installed here, what is missing, what to do. Looks and never installs; imports none of the packages it looks for."""
 from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -22,7 +18,6 @@ FOUND = "found"
 MISSING = "missing"
 TENSORFLOW_VERSION = "1.15"
 REPORT_SCHEMA = 1
-_PROBE_SECONDS = 120
 
 #: package → (module, what it is for); the ones that every run of om_runner needs come first
 _NEEDED: Dict[str, Tuple[str, str]] = {
@@ -77,7 +72,7 @@ def summary(rows: List[Finding]) -> List[str]:
     basics = can_register(rows)
     setup = "no: needs TensorFlow 1.15; run `make setup`"
     tensorflow = state["tensorflow"] and basics
-    train = "yes, CPU (the NPU path comes with a later version)" if state["npu_bridge"] else "yes, CPU"
+    train = "yes, NPU (untested on a device) or CPU" if state["npu_bridge"] else "yes, CPU"
     export = "yes, with CANN's atc" if state["CANN"] else "yes, with the simulated atc"
     if not basics:
         runner = "no: packages are missing; run `make setup`"
@@ -142,17 +137,8 @@ def _npu_bridge() -> Finding:
     where = _module_path("npu_bridge")
     if where is None:
         return Finding("npu_bridge", MISSING, "comes with CANN's tfplugin (Python 3.7.5 to 3.7.11); without it training runs on the CPU")
-    command = [sys.executable, "-c", "import npu_bridge.npu_init"]
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_PROBE_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        return Finding("npu_bridge", MISSING, f"{where}: importing it does not end ({exc}); check the driver with npu-smi info")
-    if done.returncode:
-        words = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
-        said = words[-1].strip() if words else "it said nothing"
-        advice = "source CANN's set_env.sh and the tfplugin's, and use the adapter that belongs to this CANN"
-        return Finding("npu_bridge", MISSING, f"{where}: cannot be imported (exit code {done.returncode}: {said}); {advice}")
-    return Finding("npu_bridge", FOUND, where)
+    problem = devices.npu_bridge_problem()
+    return Finding("npu_bridge", FOUND, where) if problem is None else Finding("npu_bridge", MISSING, f"{where}: {problem}")
 
 
 def _toolchains(environ: Mapping[str, str]) -> List[Finding]:

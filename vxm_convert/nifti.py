@@ -7,9 +7,10 @@ level 1; the gzip header carries neither a time nor a name. The two compressors 
 
 from __future__ import annotations
 
+import struct
 import zlib
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Sequence, Tuple, Union
 
 import nibabel as nib
 import numpy as np
@@ -34,15 +35,25 @@ _STORED_AS = {"bool": "uint8", "int64": "int32", "uint64": "int32", "float16": "
 
 
 def write_nifti(
-    path: Path, data: np.ndarray, affine: np.ndarray, dtype: Optional[Any] = None, intent: str = "none", intent_name: str = ""
+    path: Path,
+    data: np.ndarray,
+    affine: np.ndarray,
+    dtype: Optional[Any] = None,
+    intent: Union[str, int] = "none",
+    intent_name: str = "",
+    time_unit: Optional[str] = None,
+    extensions: Sequence[Tuple[int, bytes]] = (),
 ) -> None:
     """Write `data` as NIfTI-1 (``.nii`` or ``.nii.gz``), voxel sizes in mm, qform = sform = `affine` with code 1.
 
     Parameters
     ----------
-    data : ndarray, shape (X, Y, Z) or (X, Y, Z, 1, C).
+    data : ndarray, shape (X, Y, Z), (X, Y, Z, C) or (X, Y, Z, 1, C).
     affine : ndarray, shape (4, 4) — voxel index → RAS mm.
     dtype : dtype-like — of the stored voxels; default: that of `data` (64-bit integers are stored as int32).
+    intent : str or int — nibabel's name or the number of the intent code.
+    time_unit : str — of the fourth axis (``sec``); default: none stored.
+    extensions : sequence of (code, bytes) — header extensions.
 
     Raises
     ------
@@ -56,18 +67,27 @@ def write_nifti(
     header = image.header
     header.set_data_dtype(stored)
     header.set_intent(intent, name=intent_name)
-    header.set_xyzt_units("mm")
+    header.set_xyzt_units("mm", time_unit)
     header.set_sform(affine, code=1)
     _set_qform(header, affine)
     header.set_slope_inter(1, 0)
-    # 4 zero bytes after the 348 of the header say "no extensions"; voxels start at 352.
-    header["vox_offset"] = 352
+    tail = _extension_block(extensions)
+    header["vox_offset"] = 348 + len(tail)
     with atomic_path(Path(path)) as temporary, open(str(temporary), "wb") as handle:
         squeeze = _deflate.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WBITS) if str(path).endswith(".gz") else None
-        for block in _blocks(header.binaryblock + b"\0\0\0\0", data, stored):
+        for block in _blocks(header.binaryblock + tail, data, stored):
             handle.write(block if squeeze is None else squeeze.compress(block))
         if squeeze is not None:
             handle.write(squeeze.flush())
+
+
+def _extension_block(extensions: Sequence[Tuple[int, bytes]]) -> bytes:
+    """What stands between header and voxels: 4 bytes that say whether extensions follow, then size, code and padded content of each."""
+    block = bytes([1 if extensions else 0, 0, 0, 0])
+    for code, content in extensions:
+        size = (len(content) + 8 + 15) // 16 * 16
+        block += struct.pack("<ii", size, code) + content.ljust(size - 8, b"\0")
+    return block
 
 
 def _set_qform(header: Any, affine: np.ndarray) -> None:

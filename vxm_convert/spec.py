@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from vxm_convert.errors import SpecError
 
@@ -14,13 +14,20 @@ SIDE_MULTIPLE = 16
 LEAKY_SLOPE = 0.2
 
 # Decoder and encoder filters of the published variants (voxelmorph legacy, `src/networks.py` and `train.py`:
-# vm1 and vm2 differ in the decoder only, vm2double doubles every count of vm2).
+# vm1 and vm2 differ in the decoder only, vm2double doubles every count of vm2). miccai2018 is the diffeomorphic network
+# (`train_miccai2018.py`, Dalca et al., MICCAI 2018): it ends at half resolution with a velocity.
 _ENCODER = (16, 32, 32, 32)
 VARIANTS: Dict[str, Tuple[Tuple[int, ...], Tuple[int, ...]]] = {
     "vm1": (_ENCODER, (32, 32, 32, 32, 8, 8)),
     "vm2": (_ENCODER, (32, 32, 32, 32, 32, 16, 16)),
     "vm2double": (tuple(2 * n for n in _ENCODER), (64, 64, 64, 64, 64, 32, 32)),
+    "miccai2018": (_ENCODER, (32, 32, 32, 32, 16)),
 }
+#: variants whose flow layer gives a velocity at half resolution, to be integrated
+DIFFEOMORPHIC_VARIANTS = ("miccai2018",)
+#: scaling-and-squaring steps of the published diffeomorphic network
+INTEGRATION_STEPS = 7
+_MAX_INTEGRATION_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class ModelSpec:
     variant : str — one of `VARIANTS`.
     volume_shape : (int, int, int) — voxels of the network grid, axis order as the arrays; each divisible by 16.
     batch : int — static batch of the exported graph, ≥ 1.
-    integration_steps : int — scaling-and-squaring steps of a velocity network; 0 means the network's output is the displacement.
+    integration_steps : int — scaling-and-squaring steps of a diffeomorphic variant; 0 for the others, whose output is the
+        displacement. None, or 0 for a diffeomorphic variant, means the published number.
 
     Raises
     ------
@@ -43,7 +51,7 @@ class ModelSpec:
     variant: str
     volume_shape: Shape3
     batch: int = 1
-    integration_steps: int = 0
+    integration_steps: Optional[int] = None
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -57,10 +65,24 @@ class ModelSpec:
             )
         if not isinstance(self.batch, int) or self.batch < 1:
             raise SpecError(f"batch: got {self.batch!r}, expected a whole number of at least 1; pass --batch 1")
-        if self.integration_steps != 0:
-            steps = self.integration_steps
-            raise SpecError(f"integration steps: got {steps}, expected 0: {self.variant} has no velocity field to integrate")
+        object.__setattr__(self, "integration_steps", self._checked_steps())
         object.__setattr__(self, "volume_shape", shape)
+
+    def _checked_steps(self) -> int:
+        steps = self.integration_steps or 0
+        if not self.diffeomorphic:
+            if steps != 0:
+                raise SpecError(f"integration steps: got {steps}, expected 0: {self.variant} has no velocity field to integrate")
+            return 0
+        steps = steps or INTEGRATION_STEPS
+        if not isinstance(steps, int) or not 1 <= steps <= _MAX_INTEGRATION_STEPS:
+            raise SpecError(f"integration steps: got {steps!r}, expected a whole number from 1 to {_MAX_INTEGRATION_STEPS}")
+        return steps
+
+    @property
+    def diffeomorphic(self) -> bool:
+        """Whether the flow layer gives a velocity at half resolution."""
+        return self.variant in DIFFEOMORPHIC_VARIANTS
 
     @property
     def encoder_filters(self) -> Tuple[int, ...]:
@@ -79,6 +101,11 @@ class ModelSpec:
     def flow_shape(self) -> Tuple[int, ...]:
         """(B, X, Y, Z, 3), NDHWC."""
         return (self.batch,) + self.volume_shape + (3,)
+
+    @property
+    def velocity_shape(self) -> Tuple[int, ...]:
+        """(B, X/2, Y/2, Z/2, 3), NDHWC; of diffeomorphic variants."""
+        return (self.batch,) + tuple(n // 2 for n in self.volume_shape) + (3,)
 
     def to_dict(self) -> Dict[str, Any]:
         return asdict(self)

@@ -47,7 +47,7 @@ def upsample(volume: np.ndarray) -> np.ndarray:
 
 
 def unet(moving: np.ndarray, fixed: np.ndarray, weights: Dict[str, np.ndarray]) -> np.ndarray:
-    """The whole U-Net; vm1 and vm2 tell themselves apart by the number of convolutions."""
+    """The whole U-Net; the variants tell themselves apart by the number of convolutions: with nine it ends at half resolution."""
     count = sum(1 for name in weights if name.startswith("conv3d") and name.endswith("/kernel"))
     names = ["conv3d"] + [f"conv3d_{n}" for n in range(1, count)]
 
@@ -63,10 +63,33 @@ def unet(moving: np.ndarray, fixed: np.ndarray, weights: Dict[str, np.ndarray]) 
     net = block(6, np.concatenate([upsample(net), quarter], axis=-1))
     net = block(7, np.concatenate([upsample(net), half], axis=-1))
     net = block(8, net)
-    net = block(9, np.concatenate([upsample(net), images], axis=-1))
+    if count > 9:
+        net = block(9, np.concatenate([upsample(net), images], axis=-1))
     for number in range(10, count):
         net = block(number, net)
     return conv3d_same(net, weights["flow/kernel"], weights["flow/bias"], 1)
+
+
+def displacement(moving: np.ndarray, fixed: np.ndarray, weights: Dict[str, np.ndarray], steps: int = 7) -> np.ndarray:
+    """What the exported graph's flow must be; networks with a log_sigma layer give a velocity."""
+    field = unet(moving, fixed, weights)
+    return resize_double(2.0 * integrate(field, steps)) if "log_sigma/kernel" in weights else field
+
+
+def integrate(velocity: np.ndarray, steps: int) -> np.ndarray:
+    """Compose the small step with itself: 2^steps small steps in all."""
+    small = velocity.astype(np.float64) / 2 ** steps
+    for _ in range(steps):
+        small = small + warp_linear(small, small)
+    return small
+
+
+def resize_double(volume: np.ndarray) -> np.ndarray:
+    """Linear interpolation at 0, ½, 1, … of each of the axes 1 to 3, clamped at the end."""
+    for axis in (1, 2, 3):
+        side = volume.shape[axis]
+        volume = np.apply_along_axis(lambda line, n=side: np.interp(np.arange(2 * n) / 2.0, np.arange(n), line), axis, volume)
+    return volume
 
 
 def warp_linear(volume: np.ndarray, flow: np.ndarray) -> np.ndarray:

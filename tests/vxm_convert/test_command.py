@@ -155,7 +155,7 @@ def test_a_source_that_is_gone_is_outside_not_broken(run: Dict[str, Path], tmp_p
     run[role].unlink()
     links = verify_folders([tmp_path / "out"])
     assert not [link for link in links if link.state == BROKEN]
-    assert [link.subject for link in links if link.state == OUTSIDE] == [tmp_path / "out" / RUN_NAME, run["result"]]
+    assert [link.subject for link in links if link.state == OUTSIDE] == [run["result"], tmp_path / "out" / RUN_NAME]
 
 
 def test_a_copy_in_another_folder_outweighs_a_broken_source(run: Dict[str, Path], tmp_path: Path) -> None:

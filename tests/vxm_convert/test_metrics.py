@@ -18,8 +18,9 @@ from vxm_convert.warp_numpy import warp_nearest
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Many chunks and slabs, so that their seams are tested."""
-    monkeypatch.setattr(metrics, "_CHUNK", 97)
-    monkeypatch.setattr(metrics, "_SLAB", 3)
+    monkeypatch.setattr(metrics.streams, "CHUNK", 97)
+    monkeypatch.setattr(metrics.streams, "CHUNKS_PER_TASK", 2)
+    monkeypatch.setattr(metrics.jacobian, "SLAB", 3)
 
 
 def pair(shape=(7, 9, 11)):

@@ -10,12 +10,19 @@ from typing import Any
 
 _HOME = {
     "build_unet": "unet",
+    "build_velocity_posterior": "unet",
+    "build_displacement": "model",
+    "double_flow": "integrate",
+    "integrate_velocity": "integrate",
     "upsample_nearest": "unet",
     "warp_linear": "warp",
     "warp_nearest": "warp",
     "build_inference_graph": "model",
 }
-__all__ = ["build_inference_graph", "build_unet", "upsample_nearest", "warp_linear", "warp_nearest"]
+__all__ = [
+    "build_displacement", "build_inference_graph", "build_unet", "build_velocity_posterior", "double_flow", "integrate_velocity",
+    "upsample_nearest", "warp_linear", "warp_nearest",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The inference graph: placeholders, U-Net, warp, two named outputs. Holds no weights and runs nothing.
 
-Rules it keeps: every shape static, no control flow, no `Shape`/`StridedSlice` arithmetic, no `Split`.
-
-Seam for velocity networks: for `spec.integration_steps` > 0 the flow layer's output is a velocity. The integration
-(scaling and squaring with `warp_linear` on the field itself) belongs between `build_unet` and the two outputs, in a module
-of its own, so that both outputs see the integrated displacement. ModelSpec refuses such specs until then.
+Rules it keeps: every shape static, no control flow, no `Shape`/`StridedSlice` arithmetic, no `Split`. A diffeomorphic
+variant registers by its mean velocity: nothing is sampled, and the log_sigma layer is not part of the graph.
 """
 from __future__ import annotations
 
 from typing import Any
 
+from vxm_convert.network.integrate import velocity_to_displacement
 from vxm_convert.network.names import FIXED_NODE, FLOW_NODE, MOVED_NODE, MOVING_NODE
 from vxm_convert.network.tf1 import tf
 from vxm_convert.network.unet import build_unet
 from vxm_convert.network.warp import warp_linear
 from vxm_convert.spec import ModelSpec
+
+
+def build_displacement(moving: Any, fixed: Any, spec: ModelSpec) -> Any:
+    """The displacement by which `moving` is sampled: (B, X, Y, Z, 3), float32, voxels of the fixed grid; see `build_unet`."""
+    flow = build_unet(moving, fixed, spec)
+    return velocity_to_displacement(flow, spec.integration_steps) if spec.diffeomorphic else flow
 
 
 def build_inference_graph(spec: ModelSpec) -> Any:
@@ -29,7 +33,7 @@ def build_inference_graph(spec: ModelSpec) -> Any:
     with graph.as_default():
         moving = tf.placeholder(tf.float32, spec.image_shape, name=MOVING_NODE)
         fixed = tf.placeholder(tf.float32, spec.image_shape, name=FIXED_NODE)
-        flow = build_unet(moving, fixed, spec)
+        flow = build_displacement(moving, fixed, spec)
         moved = warp_linear(moving, flow)
         # Some readers drop an output that other nodes consume, hence the trailing Identities.
         tf.identity(moved, name=MOVED_NODE)

@@ -14,6 +14,9 @@ from vxm_convert.spec import ModelSpec
 KERNEL_SIDE = 3
 FLOW_CHANNELS = 3
 FLOW_LAYER = "flow"
+#: second head of the diffeomorphic variant: the logarithm of the velocity's variance (the published name says sigma)
+LOG_SIGMA_LAYER = "log_sigma"
+HEADS = (FLOW_LAYER, LOG_SIGMA_LAYER)
 
 MOVING_NODE = "moving"
 FIXED_NODE = "fixed"
@@ -43,7 +46,7 @@ def conv_name(number: int) -> str:
 
 
 def conv_layers(spec: ModelSpec) -> Tuple[ConvLayer, ...]:
-    """Every convolution of the U-Net in order of creation, the flow layer last.
+    """Every convolution of the U-Net in order of creation, the flow layer last, or before the log_sigma layer if there is one.
 
     The channels that enter a decoder layer are those of the layer below plus those of the skip connection; the
     fifth decoder layer runs at half resolution without one, the sixth takes the two input images as its skip.
@@ -58,12 +61,12 @@ def conv_layers(spec: ModelSpec) -> Tuple[ConvLayer, ...]:
     for filters, skip in zip(decoder, skips):
         layers.append(ConvLayer(conv_name(len(layers)), channels + skip, filters))
         channels = filters
-    layers.append(ConvLayer(FLOW_LAYER, channels, FLOW_CHANNELS))
+    layers += [ConvLayer(head, channels, FLOW_CHANNELS) for head in (HEADS if spec.diffeomorphic else HEADS[:1])]
     return tuple(layers)
 
 
 def expected_variables(spec: ModelSpec) -> Dict[str, Tuple[int, ...]]:
-    """Variable name → shape for a spec, in order of creation."""
+    """Variable name → shape of what a trained network has, in order of creation; inference does not read log_sigma."""
     shapes: Dict[str, Tuple[int, ...]] = {}
     for layer in conv_layers(spec):
         shapes[layer.name + "/kernel"] = layer.kernel_shape

@@ -6,13 +6,15 @@ Architecture: Balakrishnan et al., "An Unsupervised Learning Model for Deformabl
 """
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, List, Tuple
 
-from vxm_convert.network.names import FLOW_LAYER, ConvLayer, conv_layers
+from vxm_convert.network.names import FLOW_LAYER, HEADS, LOG_SIGMA_LAYER, ConvLayer, conv_layers
 from vxm_convert.network.tf1 import tf
 from vxm_convert.spec import LEAKY_SLOPE, ModelSpec
 
-_FLOW_INIT_STDDEV = 1e-5
+# voxelmorph legacy, `src/networks.py`: almost zero, so that training starts at the identity and with little noise.
+_HEAD_STDDEV = {FLOW_LAYER: 1e-5, LOG_SIGMA_LAYER: 1e-10}
+_LOG_SIGMA_BIAS = -10.0
 
 
 def build_unet(moving: Any, fixed: Any, spec: ModelSpec) -> Any:
@@ -25,11 +27,26 @@ def build_unet(moving: Any, fixed: Any, spec: ModelSpec) -> Any:
 
     Returns
     -------
-    tf.Tensor, shape (B, X, Y, Z, 3), float32 — the flow layer's output: for vm1, vm2 and vm2double the displacement
-    in voxels of the fixed grid, axis order as the array. A variant with `integration_steps` > 0 would read the same
-    tensor as a velocity and integrate it before the warp (see `vxm_convert.network.model`).
+    tf.Tensor, float32 — the flow layer's output. For vm1, vm2 and vm2double, shape (B, X, Y, Z, 3): the displacement in
+    voxels of the fixed grid, axis order as the array. For diffeomorphic variants, shape (B, X/2, Y/2, Z/2, 3): the mean
+    velocity in voxels of that grid, which `vxm_convert.network.integrate` makes a displacement of.
     """
-    layers = iter(conv_layers(spec))
+    net, heads = _features(moving, fixed, spec)
+    return _conv(net, heads[0])
+
+
+def build_velocity_posterior(moving: Any, fixed: Any, spec: ModelSpec) -> Tuple[Any, Any]:
+    """Mean and log-variance of a diffeomorphic variant's velocity, each (B, X/2, Y/2, Z/2, 3); for training."""
+    net, heads = _features(moving, fixed, spec)
+    mean, log_sigma = (_conv(net, head) for head in heads)
+    return mean, log_sigma
+
+
+def _features(moving: Any, fixed: Any, spec: ModelSpec) -> Tuple[Any, List[ConvLayer]]:
+    """What the heads read, and the heads."""
+    all_layers = conv_layers(spec)
+    heads = [layer for layer in all_layers if layer.name in HEADS]
+    layers = iter(all_layers[:-len(heads)])
     images = tf.concat([moving, fixed], axis=-1)
     half, quarter, eighth, bottom = _encode(images, layers)
 
@@ -37,10 +54,11 @@ def build_unet(moving: Any, fixed: Any, spec: ModelSpec) -> Any:
     for skip in (eighth, quarter, half):
         net = _conv_block(tf.concat([upsample_nearest(net), skip], axis=-1), next(layers))
     net = _conv_block(net, next(layers))
-    net = _conv_block(tf.concat([upsample_nearest(net), images], axis=-1), next(layers))
+    if not spec.diffeomorphic:
+        net = _conv_block(tf.concat([upsample_nearest(net), images], axis=-1), next(layers))
     for layer in layers:
-        net = _conv(net, layer) if layer.name == FLOW_LAYER else _conv_block(net, layer)
-    return net
+        net = _conv_block(net, layer)
+    return net, heads
 
 
 def _encode(images: Any, layers: Iterator[ConvLayer]) -> Any:
@@ -85,9 +103,10 @@ def _conv(net: Any, layer: ConvLayer) -> Any:
 
 
 def _initializers(layer: ConvLayer) -> Dict[str, Any]:
-    """He-normal kernels; an almost zero flow layer, so that training starts at the identity."""
-    if layer.name == FLOW_LAYER:
-        kernel = tf.random_normal_initializer(stddev=_FLOW_INIT_STDDEV)
+    """He-normal kernels; almost zero heads."""
+    if layer.name in HEADS:
+        kernel = tf.random_normal_initializer(stddev=_HEAD_STDDEV[layer.name])
     else:
         kernel = tf.variance_scaling_initializer(scale=2.0, mode="fan_in", distribution="truncated_normal")
-    return {"kernel": kernel, "bias": tf.zeros_initializer()}
+    bias = tf.constant_initializer(_LOG_SIGMA_BIAS) if layer.name == LOG_SIGMA_LAYER else tf.zeros_initializer()
+    return {"kernel": kernel, "bias": bias}

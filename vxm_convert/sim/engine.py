@@ -18,6 +18,8 @@ from vxm_convert.sim.refusal import AtcRefusal
 
 log = logging.getLogger(__name__)
 
+#: Arrays in, arrays out; what comes out may be the engine's own memory and holds until the next call: a second copy of inner
+#: tensors, or of the largest layers alone, would not fit.
 Runner = Callable[[List[np.ndarray]], List[np.ndarray]]
 
 
@@ -60,10 +62,10 @@ class Program:
         self._dumping: Optional[Tuple[List[str], Runner]] = None
 
     def run(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
-        """Execute once; arrays have exactly the shapes and dtypes of `inputs`, results those of `outputs`."""
+        """Execute once; arrays have exactly the shapes and dtypes of `inputs`, results those of `outputs` and belong to the caller."""
         self._check(arrays)
         results = self._run(arrays)
-        return [np.asarray(result, desc.dtype).reshape(desc.shape) for result, desc in zip(results, self.outputs)]
+        return [np.array(result, desc.dtype).reshape(desc.shape) for result, desc in zip(results, self.outputs)]
 
     def run_with_dumps(self, arrays: List[np.ndarray], tensors: Iterable[str]) -> Iterator[Tuple[str, int, np.ndarray]]:
         """Execute once more and give inner values; the form of the program that can do so is built at the first call.
@@ -97,7 +99,7 @@ class Program:
         descs = [producers[name][0].output_descs[producers[name][1]] for name in tensors]
         net_output = replace(self.ops[-1], inputs=list(tensors), input_descs=descs, output_descs=descs)
         serialized, inputs, outputs = lower([copy.copy(op) for op in self.ops[:-1]] + [net_output])
-        return _with_random(self.ops, inputs, _engine()(serialized, inputs, outputs, True))
+        return _with_random(self.ops, inputs, _engine()(serialized, inputs, outputs))
 
     def _check(self, arrays: List[np.ndarray]) -> None:
         for array, desc in zip(arrays, self.inputs):
@@ -197,8 +199,7 @@ def _with_random(ops: List[Op], inputs: List[str], runner: Runner) -> Runner:
     return run
 
 
-def _openvino(serialized: bytes, inputs: List[str], outputs: List[str], views: bool = False) -> Runner:
-    """With `views`, results are the engine's own memory until the next run: of inner tensors, two copies would not fit."""
+def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
     try:
         from openvino import Core
     except ImportError:
@@ -211,13 +212,15 @@ def _openvino(serialized: bytes, inputs: List[str], outputs: List[str], views: b
     read = {name for port in compiled.inputs for name in port.get_names()}
 
     def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
-        results = request.infer({name: _finite(array) for name, array in zip(inputs, arrays) if name in read})
-        return [results[name] if views else np.array(results[name]) for name in outputs]
+        # `infer` would answer with copies.
+        request.start_async({name: _finite(array) for name, array in zip(inputs, arrays) if name in read})
+        request.wait()
+        return [request.get_tensor(name).data for name in outputs]
 
     return run
 
 
-def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str], views: bool = False) -> Runner:
+def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -130,7 +130,14 @@ def _compute(model: Model, bound: Bound) -> None:
     """Read device memory, let the engine work, write device memory; dump on request."""
     program = bound.setting.program() if bound.setting else model.program
     arrays = [_array(s, t) for s, t in zip(bound.sources, bound.in_tensors)]
-    results = program.run(arrays)
+    _give(program.run(arrays), bound)
+    # The results are in device memory by now and nowhere else; a dump needs the space.
+    if model.dumper is not None:
+        model.dumper.execution(program, arrays)
+
+
+def _give(results: List[np.ndarray], bound: Bound) -> None:
+    """Results of the engine → device memory, with the faults that are asked for."""
     for index, (result, span, tensor) in enumerate(zip(results, bound.targets, bound.out_tensors)):
         if tuple(result.shape) != tuple(tensor.shape) or result.dtype != tensor.dtype:
             got, expected = f"{result.dtype}{result.shape}", f"{tensor.dtype}{tensor.shape}"
@@ -138,8 +145,6 @@ def _compute(model: Model, bound: Bound) -> None:
         count = FAULTS.written(index, span.count)
         _view(span.address, count)[:] = np.ascontiguousarray(result).reshape(-1).view(np.uint8)[:count]
     FAULTS.spoil([_writable(span) for span in bound.targets])
-    if model.dumper is not None:
-        model.dumper.execution(program, arrays)
 
 
 def _writable(span: Span) -> np.ndarray:

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numerical inversion of a map in space by damped fixed-point iteration, point by point, with the error it leaves.
+
+For a target point q the source p with T(p) = q is sought: p ← p + s · A⁻¹ (q − T(p)), where A is the affine part of T and s is halved
+whenever the residual grows. It converges where T differs from A by less than A itself, and finds some preimage, or none, in a fold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Callable, Dict, Optional, Tuple
+
+import numpy as np
+
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.fields import SLAB, Warp, index_block, slabs
+from vxm_convert.geometry.grids import Grid, apply_affine
+from vxm_convert.geometry.jacobian import determinant_slabs
+from vxm_convert.geometry.maps import SpaceMap
+from vxm_convert.geometry.resample import sample_nearest
+
+TOLERANCE_MM = 1e-3
+MAX_ITERATIONS = 60
+_SAMPLES = 12
+#: values of the mask image
+INSIDE_FOLD, NOT_CONVERGED, OUTSIDE = 1, 2, 4
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Distances in mm over `n` voxels."""
+
+    n: int
+    mean: float
+    p95: float
+    max: float
+
+
+@dataclass(frozen=True)
+class InverseReport:
+    """What an inversion reached.
+
+    Parameters
+    ----------
+    moving_mm : Consistency — |T(T⁻¹(q)) − q| at the moving voxels whose preimage lies on the fixed grid.
+    fixed_mm : Consistency — |T⁻¹(T(p)) − p| at the fixed voxels that T carries onto the moving grid, T⁻¹ interpolated linearly.
+    folded : int — moving voxels whose preimage lies in a fold (determinant at most 0).
+    not_converged, outside : int — moving voxels that kept more than the tolerance, and those with a preimage outside the fixed grid.
+    """
+
+    moving_mm: Consistency
+    fixed_mm: Consistency
+    folded: int
+    not_converged: int
+    outside: int
+    tolerance_mm: float
+
+    def to_dict(self) -> Dict[str, Any]:
+        return asdict(self)
+
+
+def solve(
+    mapping: Callable[[np.ndarray], np.ndarray],
+    points: np.ndarray,
+    affine: np.ndarray,
+    tolerance: float = TOLERANCE_MM,
+    max_iterations: int = MAX_ITERATIONS,
+) -> Tuple[np.ndarray, np.ndarray]:
+    """Preimages of points under a map.
+
+    Parameters
+    ----------
+    mapping : callable — RAS points (n, 3) → RAS points (n, 3), mm.
+    points : ndarray, shape (n, 3) — targets, RAS mm.
+    affine : ndarray, shape (4, 4) — the map's affine part, which gives the start and the step.
+
+    Returns
+    -------
+    found : ndarray, shape (n, 3) — RAS mm; residual : ndarray, shape (n,) — |T(found) − point| in mm.
+    """
+    back = np.linalg.inv(affine)
+    found = apply_affine(back, points)
+    error = points - mapping(found)
+    residual, step = np.linalg.norm(error, axis=-1), np.ones(len(points))
+    for _ in range(max_iterations):
+        active = np.flatnonzero((residual > tolerance) & (step > 1e-3))
+        if not active.size:
+            break
+        trial = found[active] + step[active, np.newaxis] * (error[active] @ back[:3, :3].T)
+        trial_error = points[active] - mapping(trial)
+        trial_residual = np.linalg.norm(trial_error, axis=-1)
+        better = trial_residual < residual[active]
+        step[active[~better]] *= 0.5
+        chosen = active[better]
+        found[chosen], error[chosen], residual[chosen] = trial[better], trial_error[better], trial_residual[better]
+    return found, residual
+
+
+def invert(warp: Warp, target: Optional[Grid] = None, tolerance: float = TOLERANCE_MM) -> Tuple[Warp, np.ndarray, InverseReport]:
+    """The inverse of a warp as a warp.
+
+    Parameters
+    ----------
+    target : Grid — grid of the inverse; default: the moving grid.
+
+    Returns
+    -------
+    inverse : Warp — float32, from `target` to the fixed grid: moving points to fixed points, resamples the fixed image.
+    mask : ndarray, shape of `target`, uint8 — sum of 1 (in a fold), 2 (not converged), 4 (preimage outside the fixed grid).
+    report : InverseReport
+    """
+    target, mapping, affine = target or warp.moving, SpaceMap([warp]), affine_part(warp)
+    u, mask = np.empty(target.shape + (3,), dtype=np.float32), np.zeros(target.shape, dtype=np.uint8)
+    folded, errors = _fold_mask(warp), []
+    for part in slabs(target.shape[0]):
+        index = index_block(target.shape, part)
+        found, residual = solve(mapping, apply_affine(target.affine, index).reshape(-1, 3), affine, tolerance)
+        at = apply_affine(warp.fixed.inverse, found)
+        inside = warp.fixed.contains(at)
+        flags = np.where(inside & sample_nearest(folded, at), INSIDE_FOLD, 0) + np.where(residual > tolerance, NOT_CONVERGED, 0)
+        mask[part] = (flags + np.where(inside, 0, OUTSIDE)).reshape(index.shape[:3])
+        u[part] = at.reshape(index.shape) - index
+        errors.append(residual[inside].astype(np.float32))
+    inverse = Warp(u, target, warp.fixed)
+    counts = [int(np.count_nonzero(mask & flag)) for flag in (INSIDE_FOLD, NOT_CONVERGED, OUTSIDE)]
+    return inverse, mask, InverseReport(_summary(errors), _back_and_forth(mapping, inverse, warp.fixed), *counts, tolerance)
+
+
+def affine_part(warp: Warp) -> np.ndarray:
+    """The affine map (RAS → RAS, 4×4) that is closest to a warp in the least-squares sense, from a coarse sample of its voxels."""
+    axes = [np.unique(np.linspace(0, n - 1, min(n, _SAMPLES)).round().astype(int)) for n in warp.fixed.shape]
+    if min(len(axis) for axis in axes) < 2:
+        raise VolumeError(f"inversion: a warp on {warp.fixed.describe()}, expected at least 2 voxels along each axis")
+    index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    p = apply_affine(warp.fixed.affine, index)
+    q = apply_affine(warp.moving.affine, index + warp.u[tuple(index.T)])
+    centre = p.mean(axis=0)
+    solution = np.linalg.lstsq(np.hstack([p - centre, np.ones((len(p), 1))]), q, rcond=None)[0]
+    matrix = np.eye(4)
+    matrix[:3, :3] = solution[:3].T
+    matrix[:3, 3] = solution[3] - matrix[:3, :3] @ centre
+    if abs(np.linalg.det(matrix[:3, :3])) < 1e-3:
+        raise VolumeError("inversion: the warp squeezes space flat, it has no inverse; was it read in the right format?")
+    return matrix
+
+
+def _fold_mask(warp: Warp) -> np.ndarray:
+    folded = np.empty(warp.fixed.shape, dtype=bool)
+    for part, block in determinant_slabs(warp):
+        folded[part] = ~(block > 0)
+    return folded
+
+
+def _back_and_forth(mapping: SpaceMap, inverse: Warp, fixed: Grid) -> Consistency:
+    back, errors = SpaceMap([inverse]), []
+    for part in slabs(fixed.shape[0], SLAB):
+        p = apply_affine(fixed.affine, index_block(fixed.shape, part)).reshape(-1, 3)
+        q = mapping(p)
+        inside = inverse.fixed.contains(apply_affine(inverse.fixed.inverse, q))
+        errors.append(np.linalg.norm(back(q[inside]) - p[inside], axis=-1).astype(np.float32))
+    return _summary(errors)
+
+
+def _summary(parts: list) -> Consistency:
+    values = np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
+    if not values.size:
+        return Consistency(0, 0.0, 0.0, 0.0)
+    return Consistency(int(values.size), float(values.mean(dtype=np.float64)), float(np.percentile(values, 95)), float(values.max()))

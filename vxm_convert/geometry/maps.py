@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chains of warps and affines as one map in space, and that map as one displacement field on any pair of grids.
+
+A registration is such a chain: fixed point → (affine into the network's space) → network warp → (affine to the scan) → moving point.
+Composing first and resampling the original scan once avoids a second interpolation.
+"""
+
+from __future__ import annotations
+
+from typing import List, Sequence, Union
+
+import numpy as np
+from scipy.ndimage import map_coordinates
+
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.affines import Affine
+from vxm_convert.geometry.fields import SLAB, Warp, index_block, slabs
+from vxm_convert.geometry.grids import Grid, apply_affine
+
+#: what a warp does to points outside its grid: continue the border's displacement, or leave them where they are
+BEYOND = ("edge", "zero")
+
+
+class SpaceMap:
+    """Points of the fixed space to points of the moving space, RAS mm, through the steps in order.
+
+    Parameters
+    ----------
+    steps : sequence of Warp and Affine — in the order in which a fixed point meets them.
+    beyond : str — ``edge`` or ``zero``, see `BEYOND`.
+
+    Raises
+    ------
+    VolumeError
+        Without steps, or for an unknown `beyond`.
+    """
+
+    def __init__(self, steps: Sequence[Union[Warp, Affine]], beyond: str = "edge") -> None:
+        if not steps or beyond not in BEYOND:
+            raise VolumeError(f"composition: {len(steps)} steps, beyond={beyond!r}; expected at least one and one of {BEYOND}")
+        self._beyond = beyond
+        self._steps: List[Union[_SpatialField, np.ndarray]] = [
+            step.pull if isinstance(step, Affine) else _SpatialField(step) for step in steps
+        ]
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """RAS points (…, 3) of the fixed space → RAS points of the moving space, float64."""
+        points = np.asarray(points, dtype=np.float64)
+        for step in self._steps:
+            points = apply_affine(step, points) if isinstance(step, np.ndarray) else points + step.at(points, self._beyond)
+        return points
+
+    def sources(self) -> List[Grid]:
+        """Grids of the warps in the chain, first step first."""
+        return [step.grid for step in self._steps if isinstance(step, _SpatialField)]
+
+
+class _SpatialField:
+    """A warp as displacement in RAS mm on its fixed grid, which linear interpolation treats the same for any moving grid."""
+
+    def __init__(self, warp: Warp) -> None:
+        self.grid = warp.fixed
+        self._field = warp.in_frame("ras")
+        self._to_voxel = warp.fixed.inverse
+
+    def at(self, points: np.ndarray, beyond: str) -> np.ndarray:
+        index = apply_affine(self._to_voxel, points)
+        where = np.moveaxis(index, -1, 0)
+        found = np.stack([map_coordinates(self._field[..., d], where, order=1, mode="nearest", prefilter=False) for d in range(3)], axis=-1)
+        return found if beyond == "edge" else np.where(self.grid.contains(index)[..., np.newaxis], found, 0.0)
+
+
+def compose(steps: Sequence[Union[Warp, Affine]], fixed: Grid, moving: Grid, beyond: str = "edge") -> Warp:
+    """One displacement field on `fixed` that reads from `moving`, for a chain of steps; float64.
+
+    A single warp that already lies on both grids is returned as it is.
+    """
+    if len(steps) == 1 and isinstance(steps[0], Warp) and steps[0].fixed == fixed:
+        return steps[0].on_moving(moving)
+    mapping, out = SpaceMap(steps, beyond), np.empty(fixed.shape + (3,))
+    for part in slabs(fixed.shape[0], SLAB):
+        index = index_block(fixed.shape, part)
+        out[part] = apply_affine(moving.inverse, mapping(apply_affine(fixed.affine, index))) - index
+    return Warp(out, fixed, moving)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights by variable name, from TensorFlow checkpoints and Keras files. Never through a ``.meta``: graphs that were
+trained on an NPU hold ops that plain TensorFlow does not know, and a graph from a file is code.
+"""
+from __future__ import annotations
+
+import logging
+from typing import Dict
+
+import numpy as np
+
+from vxm_convert.errors import CheckpointError
+from vxm_convert.network.names import expected_variables
+from vxm_convert.spec import ModelSpec
+from vxm_convert.weights.files import CheckpointFiles
+from vxm_convert.weights.fit import check_fit, is_training_state
+from vxm_convert.weights.keras_h5 import INDEXINGS, open_h5, swap_xy
+
+_LOG = logging.getLogger(__name__)
+_FLOATS = ("float16", "float32", "float64")
+
+
+def load_weights(files: CheckpointFiles, spec: ModelSpec, h5_indexing: str = "ij") -> Dict[str, np.ndarray]:
+    """Read the weights of `spec`'s network.
+
+    Parameters
+    ----------
+    files : CheckpointFiles — from `vxm_convert.weights.files.find_checkpoint`.
+    spec : ModelSpec — the network they must fit.
+    h5_indexing : str — ``ij``, or ``xy`` for Keras models trained with 'xy' indexing (flow channels 0 and 1 are swapped).
+
+    Returns
+    -------
+    dict — variable name → float32 array, exactly the variables of the network, in order of creation.
+
+    Raises
+    ------
+    CheckpointError
+        For variables that are missing, extra or of another shape, for NaN or Inf, and for unreadable files.
+    """
+    if h5_indexing not in INDEXINGS:
+        raise CheckpointError(f"h5 indexing: got {h5_indexing!r}, expected one of {', '.join(INDEXINGS)}")
+    if files.kind != "h5" and h5_indexing == "xy":
+        raise CheckpointError(f"{files.path}: --h5-indexing xy is for Keras .h5 files, this is a TensorFlow checkpoint; leave it out")
+    weights = _from_h5(files, spec) if files.kind == "h5" else _from_tensorflow(files, spec)
+    bad = [name for name, value in weights.items() if not np.isfinite(value).all()]
+    if bad:
+        raise CheckpointError(f"{files.path}: {', '.join(bad[:4])} holds NaN or Inf; the training diverged, take an earlier checkpoint")
+    return swap_xy(weights) if h5_indexing == "xy" else weights
+
+
+def _from_h5(files: CheckpointFiles, spec: ModelSpec) -> Dict[str, np.ndarray]:
+    with open_h5(files.path) as datasets:
+        check_fit({name: tuple(d.shape) for name, d in datasets.items()}, spec, str(files.path))
+        return {name: np.asarray(datasets[name][()], np.float32) for name in expected_variables(spec)}
+
+
+def _from_tensorflow(files: CheckpointFiles, spec: ModelSpec) -> Dict[str, np.ndarray]:
+    from vxm_convert.network.tf1 import tf
+
+    try:
+        reader = tf.train.load_checkpoint(str(files.path))
+        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+        dtypes = {name: dtype.name for name, dtype in reader.get_variable_to_dtype_map().items()}
+        ignored = sorted(name for name in shapes if is_training_state(name))
+        if ignored:
+            _LOG.debug("%s: leaving out %d variables of the training: %s", files.path, len(ignored), ", ".join(ignored))
+        network = {name: shape for name, shape in shapes.items() if name not in set(ignored)}
+        check_fit(network, spec, str(files.path))
+        _check_dtypes(dtypes, spec, files)
+        return {name: np.asarray(reader.get_tensor(name), np.float32) for name in expected_variables(spec)}
+    except (tf.errors.OpError, ValueError, RuntimeError, UnicodeDecodeError) as exc:
+        raise CheckpointError(f"{files.path}: cannot read the checkpoint ({exc}); it is damaged, copy it again") from exc
+
+
+def _check_dtypes(dtypes: Dict[str, str], spec: ModelSpec, files: CheckpointFiles) -> None:
+    for name in expected_variables(spec):
+        if dtypes[name] not in _FLOATS:
+            raise CheckpointError(f"{files.path}: variable {name} has dtype {dtypes[name]}, expected one of {', '.join(_FLOATS)}")

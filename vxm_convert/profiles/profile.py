@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A profile: which figures must stay within which limits. Reads and checks profiles; judging is in `vxm_convert.acceptance`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Tuple
+
+from vxm_convert.errors import ArtifactError, FormatError
+from vxm_convert.profiles.figures import AT_MOST, FIGURES, Figure
+from vxm_convert.profiles.yamlfile import parse_mapping, read_bytes, suggestion
+
+PROFILE_SCHEMA = 1
+DEFAULT_PROFILE = "research"
+#: the choice that applies no limits; NaN and Inf fail all the same
+NO_PROFILE = "none"
+TOP_KEYS = ("schema", "name", "description", "limits", "cohort")
+LIMIT_ENTRIES = ("max", "min", "optional")
+MAX_TEXT = 2000
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit; `optional`: a scan for which the figure is undefined passes."""
+
+    figure: Figure
+    value: float
+    optional: bool = False
+
+    def holds(self, value: float) -> bool:
+        """False for NaN."""
+        return value <= self.value if self.figure.relation == AT_MOST else value >= self.value
+
+    def to_dict(self) -> Dict[str, Any]:
+        return {"figure": self.figure.name, "relation": self.figure.relation, "limit": self.value, "optional": self.optional}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Limits for each scan, and limits for means over the compared scans; `sha256` is that of the file."""
+
+    name: str
+    description: str
+    limits: Tuple[Limit, ...]
+    cohort: Tuple[Limit, ...]
+    sha256: str
+
+    def to_dict(self) -> Dict[str, Any]:
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "description": self.description,
+            "limits": [limit.to_dict() for limit in self.limits],
+            "cohort": [limit.to_dict() for limit in self.cohort],
+        }
+
+
+def shipped_profiles() -> Dict[str, Path]:
+    """Name → file of the shipped profiles."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.yaml"))}
+
+
+def load_profile(choice: str) -> Profile:
+    """A shipped profile by name, ``none``, or a profile file.
+
+    Raises
+    ------
+    ArtifactError
+        Neither a shipped name nor a readable file.
+    FormatError
+        A file that is no profile; the message names the key.
+    """
+    if choice == NO_PROFILE:
+        return Profile(NO_PROFILE, "No limits; only NaN and Inf fail.", (), (), hashlib.sha256(b"").hexdigest())
+    shipped = shipped_profiles()
+    path = shipped.get(choice, Path(choice))
+    if choice not in shipped and not path.is_file():
+        known = ", ".join(sorted(shipped) + [NO_PROFILE])
+        raise ArtifactError(f"profile {choice!r}: neither a file nor one of {known}{suggestion(choice, shipped)}")
+    return profile_from_bytes(read_bytes(path), str(path))
+
+
+def profile_from_bytes(data: bytes, where: str) -> Profile:
+    """The profile in a file's bytes; `where` names the file in messages. Raises FormatError."""
+    content = parse_mapping(data, where)
+    _check_keys(content, TOP_KEYS, where, "")
+    if content.get("schema") != PROFILE_SCHEMA or isinstance(content["schema"], bool):
+        raise FormatError(f"{where}: schema is {content.get('schema')!r}, expected {PROFILE_SCHEMA}")
+    limits = _limits(content.get("limits"), where, "limits")
+    cohort = _limits(content.get("cohort", {}), where, "cohort")
+    name = _text(content, "name", where)
+    if not name.strip():
+        raise FormatError(f"{where}: name is empty, expected a word such as research")
+    return Profile(name, _text(content, "description", where), limits, cohort, hashlib.sha256(data).hexdigest())
+
+
+def _text(content: Dict[str, Any], key: str, where: str) -> str:
+    value = content.get(key, "" if key == "description" else None)
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise FormatError(f"{where}: {key} is {_short(value)}, expected a text of at most {MAX_TEXT} letters")
+    return " ".join(value.split())
+
+
+def _limits(content: Any, where: str, section: str) -> Tuple[Limit, ...]:
+    if not isinstance(content, dict):
+        raise FormatError(f"{where}: {section} is {_short(content)}, expected figures with limits such as moved.max_abs: {{max: 0.01}}")
+    _check_keys(content, FIGURES, where, section + ": ")
+    return tuple(_limit(FIGURES[name], entry, f"{where}: {section}: {name}") for name, entry in content.items())
+
+
+def _limit(figure: Figure, entry: Any, where: str) -> Limit:
+    if not isinstance(entry, dict):
+        raise FormatError(f"{where}: got {_short(entry)}, expected {{{figure.key}: NUMBER}}")
+    _check_keys(entry, LIMIT_ENTRIES, where, "")
+    wrong = ({"max", "min"} - {figure.key}) & set(entry)
+    if wrong or figure.key not in entry:
+        better = "smaller" if figure.relation == AT_MOST else "larger"
+        raise FormatError(f"{where}: got {', '.join(sorted(entry)) or 'nothing'}, expected {figure.key}: {better} values are better")
+    value, optional = entry[figure.key], entry.get("optional", False)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
+        raise FormatError(f"{where}: {figure.key} is {_short(value)}, expected a finite number in {figure.unit}")
+    if not figure.low <= value <= figure.high:
+        raise FormatError(f"{where}: {figure.key} is {value:g}, expected {figure.low:g} to {figure.high:g} ({figure.unit})")
+    if not isinstance(optional, bool):
+        raise FormatError(f"{where}: optional is {_short(optional)}, expected true or false")
+    return Limit(figure, float(value), optional)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _check_keys(content: Dict[str, Any], known: Any, where: str, section: str) -> None:
+    for key in content:
+        if key not in known:
+            hint = suggestion(key, known) or (f"; expected {', '.join(known)}" if len(known) < 10 else "")
+            more = "" if len(known) < 10 else "; `python -m vxm_convert profiles figures` lists them"
+            raise FormatError(f"{where}: {section}unknown key {key[:80]!r}{hint}{more}")
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:80]

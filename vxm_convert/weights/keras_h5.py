@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights from Keras ``.h5`` files. The file is not trusted: nothing is read before its size and kind were checked.
+
+Layers are ``conv3d_<n>`` with whatever numbers the session that saved them had reached, so their order decides; the
+flow layer is named ``flow``. No Keras is involved and the model description inside the file is never interpreted.
+"""
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple
+
+import numpy as np
+
+from vxm_convert.errors import CheckpointError
+from vxm_convert.network.names import HEADS, conv_name
+
+_WEIGHTS_GROUP = "model_weights"
+_CONV = re.compile(r"conv3d(?:_(\d+))?$")
+_HEAD = re.compile(rf"({'|'.join(HEADS)})(?:_\d+)?$")
+_VARIABLE = re.compile(r"(kernel|bias)(?::0)?$")
+_MAX_LAYERS = 500
+_MAX_DEPTH = 4
+_MAX_ELEMENTS = 1 << 24
+INDEXINGS = ("ij", "xy")
+
+
+@contextmanager
+def open_h5(path: Path) -> Iterator[Dict[str, Any]]:
+    """Variable name (``conv3d/kernel`` …) → h5py dataset, unread; datasets are valid inside the context only.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no HDF5, holds no conv3d layers, or a dataset is not plain numbers stored inside it.
+    """
+    import h5py
+
+    try:
+        handle = h5py.File(str(path), "r")
+    except OSError as exc:
+        raise CheckpointError(f"{path}: cannot open it as HDF5 ({exc}); expected a Keras weights file") from exc
+    with handle:
+        try:
+            yield _rename(_layers(handle, path), path)
+        except (OSError, KeyError, RuntimeError, ValueError) as exc:
+            raise CheckpointError(f"{path}: damaged HDF5 file ({exc}); copy it again") from exc
+
+
+def swap_xy(weights: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """Channels 0 and 1 of the heads exchanged, for networks trained with 'xy' indexing, whose first displacement is along axis 1."""
+    order = [1, 0, 2]
+    swapped = dict(weights)
+    for name in weights:
+        if name.split("/")[0] in HEADS:
+            swapped[name] = np.ascontiguousarray(weights[name][..., order])
+    return swapped
+
+
+def _layers(handle: Any, path: Path) -> Dict[str, Dict[str, Any]]:
+    import h5py
+
+    root = handle.get(_WEIGHTS_GROUP, default=handle) if _is_hard_link(handle, _WEIGHTS_GROUP) else handle
+    if not isinstance(root, h5py.Group) or len(root) > _MAX_LAYERS:
+        raise CheckpointError(f"{path}: expected a group of at most {_MAX_LAYERS} layers; this is no weights file of VoxelMorph")
+    layers = {}
+    for name in root:
+        if _is_hard_link(root, name) and isinstance(root[name], h5py.Group) and (_CONV.match(name) or _HEAD.match(name)):
+            variables = _variables(root[name], path, 0)
+            if variables:
+                layers[name] = variables
+    return layers
+
+
+def _variables(group: Any, path: Path, depth: int) -> Dict[str, Any]:
+    """kernel and bias below a layer's group, however Keras nested it."""
+    import h5py
+
+    if depth > _MAX_DEPTH or len(group) > _MAX_LAYERS:
+        raise CheckpointError(f"{path}: layer {group.name} is nested too deeply or too widely; this is no weights file of VoxelMorph")
+    found: Dict[str, Any] = {}
+    for name in group:
+        if not _is_hard_link(group, name):
+            raise CheckpointError(f"{path}: {group.name}/{name} is a link to another place; expected the weights inside the file")
+        entry = group[name]
+        match = _VARIABLE.match(name)
+        if isinstance(entry, h5py.Group):
+            found.update(_variables(entry, path, depth + 1))
+        elif match:
+            found[match.group(1)] = _checked(entry, path)
+    return found
+
+
+def _is_hard_link(group: Any, name: str) -> bool:
+    """Soft and external links could point to any file of this machine."""
+    import h5py
+
+    return isinstance(group.get(name, getlink=True), h5py.HardLink)
+
+
+def _checked(dataset: Any, path: Path) -> Any:
+    elements = int(np.prod(dataset.shape, dtype=np.float64)) if dataset.shape else 1
+    if dataset.dtype.kind != "f" or elements > _MAX_ELEMENTS:
+        raise CheckpointError(
+            f"{path}: {dataset.name} has dtype {dataset.dtype} and shape {dataset.shape}, "
+            f"expected floating numbers, at most {_MAX_ELEMENTS} of them"
+        )
+    if dataset.external or getattr(dataset, "is_virtual", False):
+        raise CheckpointError(f"{path}: {dataset.name} keeps its numbers in another file; expected the weights inside this one")
+    return dataset
+
+
+def _rename(layers: Dict[str, Dict[str, Any]], path: Path) -> Dict[str, Any]:
+    convolutions: List[Tuple[int, str]] = sorted((int(_CONV.match(name).group(1) or 0), name) for name in layers if _CONV.match(name))
+    if not convolutions:
+        raise CheckpointError(f"{path}: holds no conv3d layers; expected a VoxelMorph weights file as Keras writes it")
+    names = {name: conv_name(position) for position, (_, name) in enumerate(convolutions)}
+    for name in layers:
+        if _HEAD.match(name):
+            head = _HEAD.match(name).group(1)
+            if head in names.values():
+                raise CheckpointError(f"{path}: has more than one {head} layer; expected one")
+            names[name] = head
+    return {f"{names[layer]}/{kind}": dataset for layer, kinds in layers.items() for kind, dataset in kinds.items()}
