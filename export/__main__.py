@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any, Iterator, List, Optional
 
 from export.atc import OM_NAME, PB_NAME
-from export.checkpoints import find_checkpoint
 from export.contracts import build_contract
-from export.h5_weights import INDEXINGS
 from export.pipeline import ONNX_NAME, PARITY_NAME, ExportRequest, export_model
+from export.plans import load_plan
 from export.preflight import JSON_NAME
 from export.preflight.command import main as preflight_main
+from export.tune.command import main as tune_main
 from vxm_convert import cliargs
 from vxm_convert.cann_versions import too_old_for
 from vxm_convert.contract import CONTRACT_NAME, GraphContract
 from vxm_convert.errors import EXIT_OK, SpecError
-from vxm_convert.precision import PLANS
+from vxm_convert.precision import PLANS, PrecisionPlan
 from vxm_convert.spec import ModelSpec, parse_shape
 from vxm_convert.toolchain import Toolchain, find_toolchain
+from vxm_convert.weights.files import find_checkpoint
+from vxm_convert.weights.keras_h5 import INDEXINGS
 
 _LOG = logging.getLogger(__name__)
 _PROG = "export"
@@ -40,7 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export",
         description="Turn a VoxelMorph checkpoint into an offline model for the Ascend 910, with its contract and proofs of parity.",
-        epilog="`python -m export preflight --help`: check a frozen graph that is already there. Exit codes: 0 done, "
+        epilog="`python -m export preflight --help`: check a frozen graph that is already there. `python -m export tune --help`: "
+               "find what must stay in fp32. Exit codes: 0 done, "
                "1 something to fix (one message), 2 usage, 3 an artefact does not compute what the checkpoint computes",
     )
     files = parser.add_argument_group("files")
@@ -63,6 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="what errors of the check before ATC do: stop the export, or be reported only (default: %(default)s)",
     )
     cliargs.add_precision_group(parser)
+    device.add_argument("--plan", default=None, type=Path, metavar="FILE",
+                        help="precision plan from a file, as `python -m export tune` writes it; in place of --precision (default: none)")
     cliargs.add_toolchain_group(parser)
     cliargs.add_common_group(parser)
     return parser
@@ -73,7 +78,13 @@ def main(argv: Optional[List[str]] = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["preflight"]:
         return preflight_main(words[1:], DEFAULT_SOC)
-    args = build_parser().parse_args(words)
+    if words[:1] == ["tune"]:
+        with _stop_on_sigterm():
+            return tune_main(words[1:], DEFAULT_SOC)
+    parser = build_parser()
+    args = parser.parse_args(words)
+    if args.plan is not None and any(word.partition("=")[0] == "--precision" for word in words):
+        parser.error("argument --plan: not allowed with argument --precision")
     cliargs.set_up_logging(args)
     with _stop_on_sigterm():
         return cliargs.run_main(lambda: _export(args), _PROG)
@@ -99,14 +110,19 @@ def _stop_on_sigterm() -> Iterator[None]:
 def _export(args: argparse.Namespace) -> int:
     # Cheap checks first: nothing of this needs TensorFlow or minutes.
     spec = ModelSpec(args.variant, parse_shape(args.shape), args.batch)
+    plan = _plan(args)
     _check_soc_text(args.soc_version)
     files = find_checkpoint(args.checkpoint)
     toolchain = find_toolchain(args.toolchain)
     _log_toolchain(toolchain)
-    contract = build_contract(spec, PLANS[args.precision], args.soc_version)
+    contract = build_contract(spec, plan, args.soc_version)
     done = export_model(ExportRequest(contract, files, args.h5_indexing, toolchain, args.out, not args.skip_onnx, args.preflight == "stop"))
     _print_summary(args.out, done, toolchain)
     return EXIT_OK
+
+
+def _plan(args: argparse.Namespace) -> PrecisionPlan:
+    return PLANS[args.precision] if args.plan is None else load_plan(args.plan)
 
 
 def _check_soc_text(soc: str) -> None:

@@ -33,7 +33,7 @@ def freeze(contract: GraphContract, weights: Dict[str, np.ndarray]) -> Any:
     Parameters
     ----------
     contract : GraphContract — model and node names.
-    weights : dict — variable name → float32 array, as `export.restore.load_weights` returns it.
+    weights : dict — variable name → float32 array, as `vxm_convert.network.restore.load_weights` returns it.
 
     Raises
     ------

@@ -16,13 +16,14 @@ import numpy as np
 
 import vxm_convert
 from export.atc import KEEP_DTYPE_NAME, LOG_NAME, MANIFEST_NAME, OM_NAME, PB_NAME, compile_om
-from export.checkpoints import CheckpointFiles
 from export.preflight import CSV_NAME, JSON_NAME, run_preflight, table, write_reports
 from vxm_convert.artifacts import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
 from vxm_convert.contract import CONTRACT_NAME, GraphContract
 from vxm_convert.errors import ArtifactError, AtcError, ToolchainError
+from vxm_convert.manifest import SUMS_NAME, files_below, finish_manifest
 from vxm_convert.report import report_head
 from vxm_convert.toolchain import Toolchain
+from vxm_convert.weights.files import CheckpointFiles
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ def export_model(request: ExportRequest) -> GraphContract:
 
 def _build(request: ExportRequest, stage: Path) -> GraphContract:
     """Make all artefacts in `stage`."""
-    from export import freeze, parity, restore
+    from export import freeze, parity
+    from vxm_convert.network import restore
 
     contract = request.contract
     _step(1, f"reading {request.files.path}")
@@ -201,8 +203,10 @@ def _staging(out: Path) -> Iterator[Path]:
 
 def _publish(stage: Path, out: Path) -> None:
     """Move the artefacts into place. The contract goes first and comes last: a folder without it is refused by every reader."""
+    finish_manifest(stage, files_below(stage, "."), {})
     try:
         _remove(out / CONTRACT_NAME)
+        _remove(out / SUMS_NAME)
         _remove(out / FAILED_LOG_NAME)
         _remove(out / FAILED_PREFLIGHT_NAME)
         for name in _ARTEFACTS:
@@ -212,6 +216,7 @@ def _publish(stage: Path, out: Path) -> None:
                     os.replace(str(new), str(old))
                 else:
                     _remove(old)
+        os.replace(str(stage / SUMS_NAME), str(out / SUMS_NAME))
         os.replace(str(stage / CONTRACT_NAME), str(out / CONTRACT_NAME))
     except OSError as exc:
         raise ArtifactError(f"{out}: cannot move the artefacts there ({exc}); check its permissions and export again") from exc

@@ -15,6 +15,7 @@ from export.preflight import limits
 from export.preflight.dtypes import float_dtypes
 from export.preflight.graph import GraphView, read_view
 from export.preflight.memory import MemoryEstimate, estimate_memory
+from export.preflight.resolution import Position, find_positions, resolution_findings
 from export.preflight.rules import ERROR, MIB, NOTE, WARNING, Context, Finding, check_nodes
 from export.preflight.shapes import Shapes, data_inputs
 from vxm_convert.errors import ToolchainError
@@ -40,6 +41,12 @@ class Preflight:
     engines: Dict[str, int]
     memory: MemoryEstimate
     unknown_shapes: int
+    positions: Tuple[Position, ...] = ()
+
+    @property
+    def keep_dtype(self) -> Tuple[str, ...]:
+        """Nodes that the plan would put into fp16 although their positions need more."""
+        return tuple(position.node for position in self.positions if position.half)
 
     def count(self, severity: str) -> int:
         return sum(finding.severity == severity for finding in self.findings)
@@ -74,12 +81,15 @@ def run_preflight(
     view = read_view(pb, outputs, shapes)
     dtypes = float_dtypes(view, plan.mode, frozenset(plan.keep_dtype))
     memory = estimate_memory(view, dtypes)
-    findings = check_nodes(Context(view, plan, dtypes)) + _whole_graph(view, soc_version, plan, memory)
+    positions = find_positions(view, dtypes)
+    findings = check_nodes(Context(view, plan, dtypes)) + list(resolution_findings(positions))
+    findings += _whole_graph(view, soc_version, plan, memory)
     order = (ERROR, WARNING, NOTE)
     findings.sort(key=lambda finding: order.index(finding.severity))
     rows = tuple(_row(view, node, dtypes, findings) for node in view.nodes)
     unknown = sum(view.shape(node.name + ":0") is None for node in view.nodes)
-    return Preflight(pb, soc_version, plan, tuple(findings), rows, dict(Counter(row["engine"] for row in rows)), memory, unknown)
+    engines = dict(Counter(row["engine"] for row in rows))
+    return Preflight(pb, soc_version, plan, tuple(findings), rows, engines, memory, unknown, tuple(positions))
 
 
 def _whole_graph(view: GraphView, soc_version: str, plan: PrecisionPlan, memory: MemoryEstimate) -> List[Finding]:
@@ -142,6 +152,7 @@ def write_reports(result: Preflight, folder: Path, toolchain: Mapping[str, Any])
         **head, "pb": result.pb.name, "soc_version": result.soc_version, "precision": result.plan.to_dict(), "engines": result.engines,
         "memory": {**memory, "available": available, "largest_batch": result.memory.largest_batch(available) if available else None},
         "unknown_shapes": result.unknown_shapes, "findings": [asdict(finding) for finding in result.findings], "nodes": list(result.rows),
+        "positions": [asdict(position) for position in result.positions], "keep_dtype": list(result.keep_dtype),
     })
     write_report_csv(Path(folder) / CSV_NAME, result.rows)
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import List, Optional
 
+from export.plans import load_plan
 from export.preflight import CSV_NAME, JSON_NAME, run_preflight, table, write_reports
 from export.preflight.shapes import Shapes, tensorflow_shapes
 from vxm_convert import cliargs
@@ -32,6 +33,8 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=None, metavar="DIR",
                         help=f"folder for {CSV_NAME} and {JSON_NAME} (default: none, the table on the terminal only)")
     cliargs.add_precision_group(parser)
+    parser.add_argument("--plan", default=None, type=Path, metavar="FILE",
+                        help="precision plan from a file, as `python -m export tune` writes it; in place of --precision (default: none)")
     cliargs.add_common_group(parser)
     return parser
 
@@ -47,7 +50,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_output_folder(args.out)
     outputs = [name for name in args.out_nodes.split(";") if name]
-    result = run_preflight(args.pb, args.soc_version, PLANS[args.precision], outputs, _shapes(args.pb))
+    plan = PLANS[args.precision] if args.plan is None else load_plan(args.plan)
+    result = run_preflight(args.pb, args.soc_version, plan, outputs, _shapes(args.pb))
     if args.out is not None:
         write_reports(result, args.out, {"kind": "none"})
     sys.stdout.write("\n".join(table(result)) + "\n")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from export.checkpoints import find_checkpoint
 from vxm_convert.artifacts import sha256_of
 from vxm_convert.errors import CheckpointError
+from vxm_convert.weights.files import find_checkpoint
 
 
 def fake_checkpoint(folder: Path, name: str, age: int = 0, shards: int = 1) -> Path:

@@ -24,10 +24,10 @@ from vxm_convert.network.tf1 import tf  # noqa: E402
 _FREEZE_ELSEWHERE = """
 import sys
 from pathlib import Path
-from export.checkpoints import find_checkpoint
+from vxm_convert.weights.files import find_checkpoint
 from export.contracts import build_contract
 from export.freeze import freeze, write_pb
-from export.restore import load_weights
+from vxm_convert.network.restore import load_weights
 from vxm_convert.precision import PLANS
 from vxm_convert.spec import ModelSpec
 contract = build_contract(ModelSpec("vm2", (16, 16, 32)), PLANS["fast"], "Ascend910A")

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.checkpoints import find_checkpoint
-from export.restore import load_weights
 from tests.export.conftest import SPEC, write_checkpoint, write_h5
 from tests.vxm_convert.reference import random_weights
 from vxm_convert.errors import CheckpointError
 from vxm_convert.network.names import expected_variables
+from vxm_convert.network.restore import load_weights
 from vxm_convert.spec import ModelSpec
+from vxm_convert.weights.files import find_checkpoint
 
 pytest.importorskip("tensorflow")
 h5py = pytest.importorskip("h5py")
@@ -110,8 +110,17 @@ def test_damaged_checkpoints_give_a_message(tmp_path, weights):
 
 def test_a_diffeomorphic_network_is_called_so(tmp_path, weights):
     extra = {"log_sigma/kernel": weights["flow/kernel"], "log_sigma/bias": weights["flow/bias"]}
-    with pytest.raises(CheckpointError, match="diffeomorphic"):
-        load(write_h5(tmp_path / "miccai.h5", {**weights, **extra}))
+    with pytest.raises(CheckpointError, match="diffeomorphic.*fit none of"):
+        load(write_h5(tmp_path / "odd.h5", {**weights, **extra}))
+    diffeomorphic = random_weights(ModelSpec("miccai2018", SPEC.volume_shape))
+    whole = write_h5(tmp_path / "miccai.h5", diffeomorphic)
+    with pytest.raises(CheckpointError, match="diffeomorphic.*these weights fit --variant miccai2018"):
+        load(whole)
+    for indexing, order in (("ij", [0, 1, 2]), ("xy", [1, 0, 2])):
+        read = load(whole, "miccai2018", indexing)
+        assert list(read) == list(diffeomorphic)
+        for head in ("flow/kernel", "flow/bias", "log_sigma/kernel", "log_sigma/bias"):
+            np.testing.assert_array_equal(read[head], diffeomorphic[head][..., order])
 
 
 def test_h5_files_are_not_trusted(tmp_path, weights):

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Precision plans in files: what ``export tune`` writes and ``export --plan`` takes. Refuses whatever it does not know."""
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from vxm_convert.artifacts import write_json
+from vxm_convert.errors import ArtifactError, FormatError
+from vxm_convert.precision import PrecisionPlan
+
+SCHEMA = 1
+#: `--precision_mode` values of ATC that a 910 has and that this program knows to judge
+MODES = ("force_fp16", "allow_mix_precision", "allow_fp32_to_fp16", "force_fp32", "cube_fp16in_fp32out", "must_keep_origin_dtype")
+_KEYS = ("schema", "name", "mode", "keep_dtype", "split_weights", "reasons")
+_NEEDED = ("schema", "name", "mode")
+_MAX_BYTES = 4 << 20
+_PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
+#: as TensorFlow allows it; a name goes into a file of one name per line
+_NODE_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]{0,1023}")
+
+
+def save_plan(path: Path, plan: PrecisionPlan, reasons: Optional[Mapping[str, str]] = None) -> None:
+    """Write a plan; `reasons` say, per decision, why it is there."""
+    write_json(path, {"schema": SCHEMA, **plan.to_dict(), "reasons": dict(reasons or {})})
+
+
+def load_plan(path: Path) -> PrecisionPlan:
+    """Read a plan.
+
+    Raises
+    ------
+    ArtifactError
+        If the file cannot be read.
+    FormatError
+        If it is no plan: not JSON, unknown or missing entries, unknown mode, names that no node can have, names given twice.
+    """
+    path = Path(path)
+    data = _read(path)
+    for key in data:
+        if key not in _KEYS:
+            close = difflib.get_close_matches(key, _KEYS, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(_KEYS)}"
+            raise FormatError(f"{path}: unknown entry {key!r}{hint}")
+    missing = [key for key in _NEEDED if key not in data]
+    if missing:
+        raise FormatError(f"{path}: has no {', '.join(missing)}; a plan has {', '.join(_NEEDED)}, and lists of names")
+    if data["schema"] != SCHEMA or isinstance(data["schema"], bool):
+        raise FormatError(f"{path}: schema is {data['schema']!r}, expected {SCHEMA}; write the plan with this version")
+    name, mode = data["name"], data["mode"]
+    if not isinstance(name, str) or not _PLAN_NAME.fullmatch(name):
+        raise FormatError(f"{path}: name is {name!r}, expected up to 64 letters, digits, blanks and . _ + -")
+    if mode not in MODES:
+        close = difflib.get_close_matches(str(mode), MODES, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise FormatError(f"{path}: mode is {mode!r}, expected one of {', '.join(MODES)}{hint}")
+    return PrecisionPlan(name, mode, _names(path, data, "keep_dtype"), _names(path, data, "split_weights"))
+
+
+def _read(path: Path) -> Dict[str, Any]:
+    try:
+        with open(str(path), "rb") as handle:
+            raw = handle.read(_MAX_BYTES + 1)
+    except OSError as exc:
+        raise ArtifactError(f"{path}: cannot read the plan ({exc.strerror}); pass a file that `python -m export tune` wrote") from exc
+    if len(raw) > _MAX_BYTES:
+        raise FormatError(f"{path}: more than {_MAX_BYTES} bytes; this is no plan")
+    try:
+        data = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise FormatError(f"{path}: not JSON ({exc}); pass a file that `python -m export tune` wrote") from exc
+    if not isinstance(data, dict):
+        raise FormatError(f"{path}: holds a {type(data).__name__}, expected an object with {', '.join(_NEEDED)}")
+    return data
+
+
+def _names(path: Path, data: Mapping[str, Any], key: str) -> Tuple[str, ...]:
+    names = data.get(key, [])
+    if not isinstance(names, list):
+        raise FormatError(f"{path}: {key} is a {type(names).__name__}, expected a list of names")
+    for name in names:
+        if not isinstance(name, str) or not _NODE_NAME.fullmatch(name):
+            raise FormatError(f"{path}: {key} holds {name!r}, which no node can be called; give names as `inspect` shows them")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise FormatError(f"{path}: {key} names {', '.join(twice)} more than once; give each name once")
+    return tuple(names)

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m export tune``: searches the cheapest set of precision decisions that meets a profile on real scans."""
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import vxm_convert
+from export.contracts import build_contract
+from export.preflight.dtypes import float_dtypes
+from export.preflight.graph import GraphView, read_view
+from export.preflight.resolution import find_positions
+from export.preflight.shapes import tensorflow_shapes
+from export.tune import outcome
+from export.tune.cost import SPLIT, GraphCost
+from export.tune.groups import scope_groups, split_group
+from export.tune.journal import JOURNAL_NAME, Journal
+from export.tune.oracle import FileOracle, Setup
+from export.tune.page import build_page
+from export.tune.progress import Progress
+from export.tune.search import EXACT_GROUPS, Group, SearchResult, search_levels
+from export.tune.sources import rank, read_layers, seeds
+from export.tune.trials import Atoms, Trials, Verdict
+from vxm_convert import cliargs
+from vxm_convert.artifacts import check_output_folder, sha256_of, write_text
+from vxm_convert.contract import GraphContract
+from vxm_convert.errors import EXIT_OK, PrecisionError, SpecError, VolumeError
+from vxm_convert.precision import PLANS
+from vxm_convert.report import finite, report_head, write_report_json
+from vxm_convert.scanfiles import scan_files
+from vxm_convert.spec import ModelSpec, parse_shape
+from vxm_convert.toolchain import find_toolchain
+from vxm_convert.weights.files import CheckpointFiles, find_checkpoint
+from vxm_convert.weights.keras_h5 import INDEXINGS
+
+_LOG = logging.getLogger(__name__)
+_PROG = "export tune"
+_DEFAULT_TRIALS = 120
+_WORK = "work"
+_STARTS = ("fast", "balanced")
+_PROFILES = Path(vxm_convert.__file__).with_name("profiles")
+
+
+def build_parser(default_soc: str) -> argparse.ArgumentParser:
+    """Options of ``python -m export tune``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export tune",
+        description="Find what must stay in fp32, and which weights must be split, for the offline model to meet an acceptance profile.",
+        epilog="writes keep_dtype.cfg, atc_flags.txt, plan.json (for export --plan), tune.json, tune.html and the journal trials.jsonl. "
+               "Exit codes: 0 found, 1 something to fix, 2 usage, 3 nothing that was tried meets the profile",
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument("--checkpoint", required=True, type=Path, metavar="CKPT", help="weights, as for the export (required)")
+    files.add_argument("--input", required=True, type=Path, metavar="DIR", help="folder of scans to register and compare (required)")
+    files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (required)")
+    files.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results (required)")
+    files.add_argument("--layers", type=Path, default=None, metavar="FILE",
+                       help="layers.json of `python -m om_runner layers`: where the search begins (default: none, the cheapest first)")
+    files.add_argument("--h5-indexing", default="ij", choices=INDEXINGS, help="as for the export (default: %(default)s)")
+    cliargs.add_model_group(parser)
+    how = parser.add_argument_group("search")
+    how.add_argument("--profile", default="research", metavar="NAME|FILE", help="acceptance profile to meet (default: %(default)s)")
+    how.add_argument("--start", default="fast", choices=_STARTS,
+                     help="plan whose mode the search starts from: fast takes fp16 wherever there is a kernel, balanced for convolutions "
+                          "only (default: %(default)s)")
+    how.add_argument("--max-trials", default=_DEFAULT_TRIALS, type=_positive, metavar="N", help="candidates at most (default: %(default)s)")
+    how.add_argument("--resume", action="store_true", help="go on with the journal in --out, made with the same inputs (default: anew)")
+    device = parser.add_argument_group("device")
+    device.add_argument("--batch", default=1, type=_positive, metavar="N", help="pairs per run (default: %(default)s)")
+    device.add_argument("--soc-version", default=default_soc, metavar="SOC", help="chip, as ATC names it (default: %(default)s)")
+    device.add_argument("--device", default=0, type=int, metavar="ID", help="device number (default: %(default)s)")
+    device.add_argument("--reference-python", default=None, metavar="PATH", help="Python with TensorFlow 1.15 (default: as om_runner's)")
+    cliargs.add_toolchain_group(parser)
+    cliargs.add_common_group(parser)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
+    return int(text)
+
+
+def main(argv: List[str], default_soc: str) -> int:
+    """Exit code of ``python -m export tune``."""
+    args = build_parser(default_soc).parse_args(argv)
+    cliargs.set_up_logging(args)
+    if not args.verbose:
+        # Each candidate runs the whole compiler; its words are of interest where it fails, and then they are in the verdict.
+        logging.getLogger("export.atc").setLevel(logging.WARNING)
+    return cliargs.run_main(lambda: _run(args), _PROG)
+
+
+def _run(args: argparse.Namespace) -> int:
+    scans = _scans(args)
+    layers = read_layers(args.layers) if args.layers else {}
+    setup, inputs = _prepare(args, scans)
+    out = args.out
+    try:
+        view = read_view(setup.pb, [t.tensor_name for t in setup.contract.outputs], tensorflow_shapes(setup.pb))
+        cost = GraphCost(view, setup.contract.precision.mode)
+        groups = scope_groups(view, cost)
+        with Journal(out / JOURNAL_NAME, inputs, args.resume) as journal:
+            outcome.clear_old(out)
+            trials = Trials(_recorded(FileOracle(setup), journal, args.max_trials), cost, args.max_trials)
+            suspects = _suspects(view, setup.contract)
+            start = [SPLIT + name for name in PLANS[args.start].split_weights]
+            _LOG.info("%d groups of decisions, %d scans, at most %d candidates", len(groups), len(scans), args.max_trials)
+            result = search_levels(groups, trials, lambda group: split_group(view, group), rank(groups, layers, suspects, cost),
+                                   seeds(groups, layers, start), EXACT_GROUPS)
+    finally:
+        shutil.rmtree(str(setup.work / "candidate"), ignore_errors=True)
+        setup.pb.unlink()
+    return _conclude(args, setup, inputs, _final_groups(view, groups, result), result, trials)
+
+
+def _scans(args: argparse.Namespace) -> List[Path]:
+    """The scans, before anything takes time."""
+    if not args.atlas.is_file():
+        raise VolumeError(f"{args.atlas}: no such atlas; pass the fixed image with --atlas")
+    if not args.input.is_dir():
+        raise VolumeError(f"{args.input}: no such folder; pass a folder of scans with --input")
+    scans = scan_files(args.input, args.atlas)
+    if not scans:
+        raise VolumeError(f"{args.input}: holds no scan besides the atlas; a search needs at least one")
+    return scans
+
+
+def _prepare(args: argparse.Namespace, scans: List[Path]) -> Tuple[Setup, Dict[str, Any]]:
+    """Check what is cheap, then freeze the network once; what all candidates share, and what their verdicts rest on."""
+    if not args.soc_version.replace("_", "").replace("-", "").isalnum():
+        raise SpecError(f"soc version: got {args.soc_version!r}, expected a chip name such as Ascend910A; `npu-smi info` shows it")
+    spec = ModelSpec(args.variant, parse_shape(args.shape), args.batch)
+    profile, profile_sha256 = _profile(args.profile)
+    files = find_checkpoint(args.checkpoint)
+    toolchain = find_toolchain(args.toolchain)
+    mode = PLANS[args.start].mode
+    contract = build_contract(spec, type(PLANS[args.start])("tuned", mode), args.soc_version)
+    work = check_output_folder(args.out / _WORK)
+    pb = work / "original.pb"
+    _freeze(contract, files, args.h5_indexing, pb)
+    setup = Setup(contract, pb, toolchain, args.input.resolve(), args.atlas.resolve(), profile, len(scans), work.resolve(), args.device,
+                  args.reference_python)
+    described = toolchain.describe()
+    return setup, {
+        "frozen_pb": sha256_of(pb), "mode": mode, "soc_version": args.soc_version, "batch": args.batch, "profile": args.profile,
+        "profile_sha256": profile_sha256, "atlas": sha256_of(args.atlas), "scans": {path.name: sha256_of(path) for path in scans},
+        "toolchain": f"{described['kind']} {described['version']}",
+    }
+
+
+def _freeze(contract: GraphContract, files: CheckpointFiles, h5_indexing: str, pb: Path) -> None:
+    from export import freeze
+    from vxm_convert.network import restore
+
+    freeze.write_pb(freeze.freeze(contract, restore.load_weights(files, contract.model, h5_indexing)), pb)
+
+
+def _profile(choice: str) -> Tuple[str, str]:
+    """The profile as the runner takes it, and the sha256 of its file; refused before anything takes time."""
+    if Path(choice).is_file():
+        return str(Path(choice).resolve()), sha256_of(Path(choice))
+    shipped = {path.stem: path for path in _PROFILES.glob("*.yaml")}
+    if choice not in shipped:
+        raise SpecError(f"profile: got {choice!r}, expected a file or one of {', '.join(sorted(shipped))}")
+    return choice, sha256_of(shipped[choice])
+
+
+def _suspects(view: GraphView, contract: GraphContract) -> List[str]:
+    """Nodes that hold positions too fine for fp16, found without running anything."""
+    dtypes = float_dtypes(view, contract.precision.mode, frozenset())
+    return [position.node for position in find_positions(view, dtypes) if position.half]
+
+
+def _recorded(oracle: FileOracle, journal: Journal, budget: int) -> Any:
+    """The oracle with its journal: what is known is not run again, what is new is on disk before the search goes on."""
+    progress = Progress(budget)
+
+    def judge(atoms: Atoms) -> Verdict:
+        started = time.monotonic()
+        known = journal.find(atoms)
+        verdict = oracle(atoms) if known is None else known
+        seconds = time.monotonic() - started
+        if known is None:
+            journal.add(atoms, verdict, seconds=round(seconds, 3))
+        progress.tell(atoms, verdict, seconds, known is not None)
+        return verdict
+
+    return judge
+
+
+def _final_groups(view: GraphView, groups: List[Group], result: SearchResult) -> List[Group]:
+    """Groups as the report lists them: one of which only a part is kept counts by its parts."""
+    final: List[Group] = []
+    for group in groups:
+        whole = set(group.atoms) <= result.atoms or not set(group.atoms) & result.atoms
+        final += [group] if whole else split_group(view, group)
+    return final
+
+
+def _conclude(args: argparse.Namespace, setup: Setup, inputs: Dict[str, Any], groups: List[Group], result: SearchResult,
+              trials: Trials) -> int:
+    toolchain = setup.toolchain
+    data = {
+        **report_head("precision search", toolchain.describe(), toolchain.simulated, setup.count), "inputs": inputs, "start": args.start,
+        "max_trials": args.max_trials, **outcome.summary(groups, result, trials), "atc_flags": [],
+    }
+    if result.kept is not None:
+        data["atc_flags"] = outcome.write_plan(args.out, setup.contract, result, outcome.reasons(data))
+    write_report_json(args.out / outcome.JSON_NAME, data)
+    write_text(args.out / outcome.PAGE_NAME, build_page(finite(data)))
+    if result.kept is None:
+        best = data["best_try"]
+        raise PrecisionError(
+            f"{args.out}: no set of decisions that was tried meets profile {args.profile} ({result.guarantee}; {len(trials.verdicts)} "
+            f"candidates); the best: {best['reason']}; give more --max-trials, another --start, or look into {outcome.PAGE_NAME}"
+        )
+    _print(args, data, result)
+    return EXIT_OK
+
+
+def _print(args: argparse.Namespace, data: Dict[str, Any], result: SearchResult) -> None:
+    lines = [f"profile {args.profile} is met over n = {data['n_samples']} scans: {data['verdict']['reason']}",
+             f"{result.guarantee}, {len(data['candidates'])} candidates"]
+    lines += [f"  keep {entry['name']}: {entry['why']}" for entry in data["kept"]] or ["  nothing has to be kept"]
+    lines += ["ATC flags: " + " ".join(data["atc_flags"])]
+    lines += [f"  {name:<16}{args.out / name}" for name in (outcome.PLAN_FILE, outcome.KEEP_DTYPE_NAME, outcome.PAGE_NAME)]
+    if data["simulated"]:
+        lines.append("  SIMULATED: the verdicts come from the simulated device, not from an Ascend 910")
+    sys.stdout.write("\n".join(lines) + "\n")

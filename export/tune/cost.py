@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a set of decisions costs, in bytes moved: casts at the borders of the fp32 region, fp32 work, and second convolutions.
+
+An estimate from the graph alone, by the rules that preflight has for dtypes; a device measures. It orders candidates, no more.
+"""
+from __future__ import annotations
+
+from typing import Dict, FrozenSet, Iterator, Optional, Set, Tuple
+
+from export.preflight.dtypes import FLOATS, float_dtypes
+from export.preflight.graph import GraphView
+from export.preflight.shapes import count, data_inputs
+from export.tune.trials import Atoms
+from vxm_convert.formats.tf_graph import TfNode
+from vxm_convert.op_support import OPS
+
+#: prefix of an atom that splits a layer's weights; every other atom is a node that keeps fp32
+SPLIT = "split:"
+_HALF_BYTES, _SINGLE_BYTES = 2, 4
+#: fp16 FLOP per byte at which a 910's cube unit and its memory are in balance: 256 TFLOP/s (published peak) over 1.2 TB/s
+_FLOP_PER_BYTE = 213
+#: a layer with unknown shape must not look free
+_UNKNOWN_BYTES = 1 << 30
+
+
+def keep_of(atoms: Atoms) -> Tuple[str, ...]:
+    """Node names for ``--keep_dtype``, sorted."""
+    return tuple(sorted(atom for atom in atoms if not atom.startswith(SPLIT)))
+
+
+def splits_of(atoms: Atoms) -> Tuple[str, ...]:
+    """Layers whose weights are split, sorted."""
+    return tuple(sorted(atom[len(SPLIT):] for atom in atoms if atom.startswith(SPLIT)))
+
+
+class GraphCost:
+    """Callable: atoms → bytes, beyond what the same mode costs without any decision.
+
+    Parameters
+    ----------
+    view : GraphView — the network without split weights.
+    mode : str — ``--precision_mode``.
+    """
+
+    def __init__(self, view: GraphView, mode: str) -> None:
+        self._view = view
+        self._mode = mode
+        self._nodes = {node.name: node for node in view.nodes}
+        self._plain = float_dtypes(view, mode, frozenset())
+        self._casts = self._cast_bytes(self._plain)
+
+    def __call__(self, atoms: Atoms) -> float:
+        keep = frozenset(keep_of(atoms))
+        chosen = float_dtypes(self._view, self._mode, keep) if keep else self._plain
+        casts = max(0, self._cast_bytes(chosen) - self._casts) if keep else 0
+        return casts + self._work_bytes(chosen, keep) + sum(self._split_bytes(layer) for layer in splits_of(atoms))
+
+    def changes(self, name: str) -> bool:
+        """Whether keeping this node changes anything: its own dtypes, alone."""
+        return name in self._plain and float_dtypes(self._view, self._mode, frozenset((name,)))[name] != self._plain[name]
+
+    def _elements(self, tensor: str) -> Optional[int]:
+        shape = self._view.shape(tensor)
+        return None if shape is None else count(shape)
+
+    def _bytes(self, tensor: str, per_element: int) -> int:
+        elements = self._elements(tensor)
+        return _UNKNOWN_BYTES if elements is None else elements * per_element
+
+    def _cast_bytes(self, chosen: Dict[str, Tuple[str, str]]) -> int:
+        """One cast per tensor and wanted type, read in one type and written in the other; constants are stored as wanted."""
+        casts: Set[Tuple[str, str]] = set()
+        for name, (into, _) in chosen.items():
+            for tensor in self._float_inputs(self._nodes[name]):
+                source = tensor.rpartition(":")[0]
+                if source in chosen and chosen[source][1] != into:
+                    casts.add((tensor, into))
+        for tensor in self._view.outputs:
+            source = tensor.rpartition(":")[0]
+            if source in chosen and chosen[source][1] == "float16" and self._view.dtypes[source] == "float32":
+                casts.add((tensor, "float32"))
+        return sum(self._bytes(tensor, _HALF_BYTES + _SINGLE_BYTES) for tensor, _ in casts)
+
+    def _float_inputs(self, node: TfNode) -> Iterator[str]:
+        return (tensor for tensor in data_inputs(node) if self._view.dtype_of(tensor) in FLOATS)
+
+    def _work_bytes(self, chosen: Dict[str, Tuple[str, str]], keep: FrozenSet[str]) -> int:
+        """Two bytes more for every element that a kept operator reads or writes in fp32; a kept convolution writes only."""
+        total = 0
+        for name in keep & set(chosen):
+            node = self._nodes[name]
+            (into, out), (plain_into, plain_out) = chosen[name], self._plain[name]
+            # Whatever it is kept for: no kept node is free.
+            total += _HALF_BYTES
+            if out != plain_out:
+                total += self._bytes(name + ":0", _HALF_BYTES)
+            if into != plain_into:
+                total += sum(self._bytes(tensor, _HALF_BYTES) for tensor in self._float_inputs(node))
+        return total
+
+    def _split_bytes(self, layer: str) -> float:
+        """A second convolution of the same input: its traffic, its sum with the first, its FLOP at the chip's balance."""
+        conv = self._nodes.get(layer + "/Conv3D")
+        if conv is None:
+            return _UNKNOWN_BYTES
+        source, kernel = data_inputs(conv)[:2]
+        shape, out = self._view.shape(kernel), self._elements(conv.name + ":0")
+        if shape is None or out is None:
+            return _UNKNOWN_BYTES
+        flop = 2 * out * count(shape[:-1])
+        return self._bytes(source, _HALF_BYTES) + 4 * out * _HALF_BYTES + flop / _FLOP_PER_BYTE
+
+
+def is_cube(node: TfNode) -> bool:
+    """Whether it is a convolution or matrix product: kept, its result is fp32, its operands stay fp16."""
+    return node.op in OPS and OPS[node.op].cube
