@@ -4,18 +4,31 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import Dict, List, Optional, Tuple
 
 from om_runner.model import DEFAULT_MODEL
 from om_runner.reference import PYTHON_VARIABLE
 from om_runner.session import Settings, run_session
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, run_main, set_up_logging
 from vxm_convert.labels import DEFAULT_LABEL_SET, LABEL_SETS
+from vxm_convert.profiles import DEFAULT_PROFILE
 
 PROG = "om_runner"
 DEFAULT_OUT = Path("build") / "registered"
+#: First word of the command line → (module with ``main(argv) -> int``, one line of help); any other start registers a folder.
+VERBS: Dict[str, Tuple[str, str]] = {
+    "apply": ("om_runner.verbs.apply", "carry an image, a segmentation or points through warps and affines"),
+    "audit": ("om_runner.audit.command", "the same bits again, in any order, place of the batch, and after loading anew?"),
+    "convert-warp": ("om_runner.verbs.convert_warp", "a warp as ITK, FSL, FreeSurfer, Learn2Reg or VoxelMorph have it"),
+    "evaluate": ("om_runner.verbs.evaluate", "Dice, HD95, ASSD per structure, landmarks, folding"),
+    "invert": ("om_runner.verbs.invert", "the inverse of a warp and the error it leaves in mm"),
+    "jacobian": ("om_runner.verbs.jacobian", "Jacobian determinant of a warp, map and figures"),
+    "layers": ("om_runner.layers.command", "error of every layer against TensorFlow, and which layers it comes from"),
+}
+_EXIT_CODES = "exit codes: 0 done; 1 something to fix, or a scan failed (failures.tsv); 2 usage; 3 outside the profile, or NaN"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m {PROG}",
         description="Register every scan of a folder to an atlas with an offline model (.om) through pyACL.",
-        epilog="exit codes: 0 done; 1 something to fix, or a scan failed (failures.tsv); 2 usage; 3 NaN or Inf in the precision report",
+        epilog="; ".join([_EXIT_CODES] + [f"python -m {PROG} {verb}: {text}" for verb, (_, text) in sorted(VERBS.items())]),
     )
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -51,6 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="scans to compare with TensorFlow on the CPU; 165 MB of temporary disk each at full size (default: %(default)s)",
     )
     report.add_argument(
+        "--profile",
+        default=DEFAULT_PROFILE,
+        metavar="NAME|FILE",
+        help="acceptance profile: a name that `python -m vxm_convert profiles` lists, a YAML file, or none for NaN and Inf only "
+        "(default: %(default)s)",
+    )
+    report.add_argument(
         "--labels",
         default=DEFAULT_LABEL_SET,
         choices=sorted(LABEL_SETS),
@@ -61,6 +81,13 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         metavar="PATH",
         help=f"Python with TensorFlow 1.15 for the reference (default: ${PYTHON_VARIABLE}, else this Python)",
+    )
+    report.add_argument(
+        "--reference-cache",
+        default=None,
+        type=Path,
+        metavar="DIR",
+        help="keep TensorFlow's results here and take them from here where graph and images are the same (default: computed each time)",
     )
     add_toolchain_group(parser)
     parser.add_argument_group("device").add_argument(
@@ -85,12 +112,16 @@ def settings_from(args: argparse.Namespace, command: List[str]) -> Settings:
         reference_python=args.reference_python,
         limit=args.limit,
         command=command,
+        reference_cache=args.reference_cache,
+        profile=args.profile,
     )
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the command; returns the exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
+    if given and given[0] in VERBS:
+        return importlib.import_module(VERBS[given[0]][0]).main(given[1:])
     args = build_parser().parse_args(given)
     set_up_logging(args)
     settings = settings_from(args, ["python", "-m", PROG] + given)

@@ -1,37 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
 """The precision report's figures: offline model against TensorFlow, subject by subject, then over the cohort.
 
-No limits live here: a subject fails for NaN or Inf only. Everything is float64; moved images are on the network's 0..1 scale.
+No limits live here: a profile judges (`vxm_convert.acceptance`). Everything is float64; moved images are on the network's 0..1 scale.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
 from om_runner.reference import ReferenceProcess
 from om_runner.store import FLOW, MOVED, MOVING, REFERENCE_FLOW, REFERENCE_MOVED, SEG, CompareStore
+from vxm_convert.acceptance import VERDICT_FAILED, Judgement, judge_row
 from vxm_convert.errors import VolumeError
 from vxm_convert.labels import label_name
-from vxm_convert.metrics import EndPointError, ErrorStats, Folding, dice, end_point_error, error_stats, folding
-from vxm_convert.warp_numpy import warp_nearest
+from vxm_convert.metrics import (
+    AscendMetrics,
+    EndPointError,
+    ErrorStats,
+    Folding,
+    JacobianStats,
+    SamplingError,
+    compare_tensors,
+    dice,
+    end_point_error,
+    error_stats,
+    jacobian_stats,
+    sampling_error,
+)
+from vxm_convert.profiles import Profile
+from vxm_convert.warp_numpy import warp_linear, warp_nearest
 
 LOG = logging.getLogger(__name__)
 
 #: full scale of a network intensity, for PSNR
 MOVED_PEAK = 1.0
-VERDICT_OK = "ok"
-VERDICT_FAILED = "failed"
-CRITERION = "failed if any value of the offline model or of the reference is NaN or infinite; no other limit is applied"
 
 
 @dataclass(frozen=True)
 class DiceChange:
-    """Mean Dice after registration with either flow, and the structure that changed most (nearest-neighbour labels)."""
+    """Dice after registration with either flow, mean and per structure, and the structure that changed most (nearest-neighbour labels).
+
+    `per_label` maps a structure's name to ``before``, ``reference``, ``offline`` and ``change``; NaN where it is absent.
+    """
 
     label_set: str
     n_labels: int
@@ -40,41 +55,71 @@ class DiceChange:
     offline: float
     worst_label: str
     worst_change: float
+    per_label: Dict[str, Dict[str, float]]
 
     @property
     def change(self) -> float:
         return self.offline - self.reference
 
+    @property
+    def min_change(self) -> float:
+        """Change of the structure that lost most; NaN without structures."""
+        return min((row["change"] for row in self.per_label.values() if not math.isnan(row["change"])), default=math.nan)
+
     def to_dict(self) -> Dict[str, Any]:
-        return {**vars(self), "change": self.change}
+        return {**vars(self), "change": self.change, "mean_change": self.change, "min_change": self.min_change}
 
 
 @dataclass(frozen=True)
 class SubjectComparison:
-    """All figures of one compared subject."""
+    """All figures of one compared subject and what its profile says to them.
+
+    `inside` is the moved image where the fixed image is above zero (None where it nowhere is), `warp_only` the device's moved image
+    against a float64 warp by the device's own flow.
+    """
 
     subject: str
     moved: ErrorStats
+    moved_ascend: AscendMetrics
+    inside: Optional[ErrorStats]
+    warp_only: ErrorStats
     flow: ErrorStats
+    flow_ascend: AscendMetrics
     epe_voxel: EndPointError
     epe_mm: EndPointError
+    sampling: SamplingError
     dice: Optional[DiceChange]
-    folding_reference: Folding
-    folding_offline: Folding
+    jacobian_reference: JacobianStats
+    jacobian_offline: JacobianStats
+    moved_histogram: Dict[str, Any]
     reference_seconds: float
+    judgement: Judgement = field(default_factory=lambda: Judgement(()))
 
     @property
     def verdict(self) -> str:
-        return VERDICT_OK if self.moved.finite and self.flow.finite else VERDICT_FAILED
+        return self.judgement.verdict
+
+    @property
+    def folding_reference(self) -> Folding:
+        return self.jacobian_reference.folding
+
+    @property
+    def folding_offline(self) -> Folding:
+        return self.jacobian_offline.folding
 
     def to_dict(self) -> Dict[str, Any]:
         return {
             "subject": self.subject,
-            "verdict": self.verdict,
-            "moved": self.moved.to_dict(),
-            "flow": self.flow.to_dict(),
+            **self.judgement.to_dict(),
+            "moved": {
+                **_with_ascend(self.moved, self.moved_ascend),
+                "inside": None if self.inside is None else self.inside.to_dict(),
+                "warp_only": self.warp_only.to_dict(),
+            },
+            "flow": _with_ascend(self.flow, self.flow_ascend),
             "epe_voxel": self.epe_voxel.to_dict(),
             "epe_mm": self.epe_mm.to_dict(),
+            "sampling": self.sampling.to_dict(),
             "dice": None if self.dice is None else self.dice.to_dict(),
             "folding": {
                 "reference_fraction": self.folding_reference.fraction,
@@ -83,18 +128,34 @@ class SubjectComparison:
                 "reference_count": self.folding_reference.n_folded,
                 "offline_count": self.folding_offline.n_folded,
             },
+            "jacobian": {"reference": self.jacobian_reference.to_dict(), "offline": self.jacobian_offline.to_dict()},
+            "histograms": {
+                "epe_voxel": self.epe_voxel.histogram,
+                "moved_abs": self.moved_histogram,
+                "jacobian_reference": self.jacobian_reference.histogram,
+                "jacobian_offline": self.jacobian_offline.histogram,
+            },
             "reference_seconds": self.reference_seconds,
         }
 
 
+def _with_ascend(stats: ErrorStats, ascend: AscendMetrics) -> Dict[str, Any]:
+    return {**stats.to_dict(), "ascend": ascend.to_dict(), "ascend_reason": ascend.reason}
+
+
 @dataclass(frozen=True)
 class Views:
-    """Arrays of one subject for the pictures, (X, Y, Z) float32 network intensities; memory-mapped, valid during the callback."""
+    """Arrays of one subject for the pictures, memory-mapped, valid during the callback.
+
+    Images: (X, Y, Z) float32 network intensities; flows: (X, Y, Z, 3) float32 voxels.
+    """
 
     moving: np.ndarray
     fixed: np.ndarray
     moved_reference: np.ndarray
     moved_offline: np.ndarray
+    flow_reference: np.ndarray
+    flow_offline: np.ndarray
 
 
 def compare_all(
@@ -107,6 +168,7 @@ def compare_all(
     spacing: Sequence[float],
     on_subject: Callable[[SubjectComparison, Views], None],
     progress: Callable[[int], Any],
+    profile: Profile,
 ) -> List[SubjectComparison]:
     """Reference, figures and pictures for every stored subject, in order; each one's files go before the next batch is computed."""
     results: List[SubjectComparison] = []
@@ -115,11 +177,10 @@ def compare_all(
         group = subjects[start : start + batch]
         seconds = reference.run(group) / len(group)
         for subject in group:
-            result = compare_subject(store, subject, fixed_seg, label_set, labels, spacing, seconds)
+            result = compare_subject(store, subject, fixed_seg, label_set, labels, spacing, seconds, profile)
             LOG.info("%s", describe(result))
-            on_subject(
-                result, Views(store.get(subject, MOVING), store.fixed(), store.get(subject, REFERENCE_MOVED), store.get(subject, MOVED))
-            )
+            images = [store.get(subject, what) for what in (REFERENCE_MOVED, MOVED, REFERENCE_FLOW, FLOW)]
+            on_subject(result, Views(store.get(subject, MOVING), store.fixed(), *images))
             store.drop(subject)
             results.append(result)
             progress(1)
@@ -134,24 +195,42 @@ def compare_subject(
     labels: Sequence[int],
     spacing: Sequence[float],
     seconds: float,
+    profile: Profile,
 ) -> SubjectComparison:
-    """Figures of one stored subject whose reference is there."""
+    """Figures of one stored subject whose reference is there, and the verdict of a profile."""
     flow, reference_flow = store.get(subject, FLOW), store.get(subject, REFERENCE_FLOW)
-    change = None
+    moved, reference_moved = store.get(subject, MOVED), store.get(subject, REFERENCE_MOVED)
+    inside = np.asarray(store.fixed()) > 0
     seg = store.get(subject, SEG)
+    change = None
     if seg is not None and fixed_seg is not None:
         change = _dice_change(np.asarray(seg), flow, reference_flow, fixed_seg, label_set, labels)
-    return SubjectComparison(
+    moved_pair = compare_tensors(moved, reference_moved, peak=MOVED_PEAK)
+    flow_pair = compare_tensors(flow, reference_flow)
+    in_voxels = end_point_error(flow, reference_flow)
+    in_mm = replace(in_voxels, unit="mm") if _is_unit(spacing) else end_point_error(flow, reference_flow, spacing, "mm")
+    result = SubjectComparison(
         subject=subject,
-        moved=error_stats(store.get(subject, MOVED), store.get(subject, REFERENCE_MOVED), peak=MOVED_PEAK),
-        flow=error_stats(flow, reference_flow),
-        epe_voxel=end_point_error(flow, reference_flow),
-        epe_mm=end_point_error(flow, reference_flow, spacing, "mm"),
+        moved=moved_pair.stats,
+        moved_ascend=moved_pair.ascend,
+        inside=error_stats(moved, reference_moved, MOVED_PEAK, inside) if inside.any() else None,
+        warp_only=error_stats(moved, warp_linear(store.get(subject, MOVING), flow), peak=MOVED_PEAK),
+        flow=flow_pair.stats,
+        flow_ascend=flow_pair.ascend,
+        epe_voxel=in_voxels,
+        epe_mm=in_mm,
+        sampling=sampling_error(flow, reference_flow),
         dice=change,
-        folding_reference=folding(reference_flow),
-        folding_offline=folding(flow),
+        jacobian_reference=jacobian_stats(reference_flow),
+        jacobian_offline=jacobian_stats(flow),
+        moved_histogram=moved_pair.histogram,
         reference_seconds=seconds,
     )
+    return replace(result, judgement=judge_row(result.to_dict(), profile))
+
+
+def _is_unit(spacing: Sequence[float]) -> bool:
+    return all(float(size) == 1.0 for size in spacing)
 
 
 def summary(results: Sequence[SubjectComparison]) -> Dict[str, Any]:
@@ -171,6 +250,8 @@ def summary(results: Sequence[SubjectComparison]) -> Dict[str, Any]:
         "epe_voxel_p999_max": _worst(max, [r.epe_voxel.p999 for r in results]),
         "epe_voxel_mean": _mean([r.epe_voxel.mean for r in results]),
         "epe_mm_max": _worst(max, [r.epe_mm.max for r in results]),
+        "warp_only_max_abs": _worst(max, [r.warp_only.max_abs for r in results]),
+        "dice_min_change": _worst(min, [d.min_change for d in with_dice if not math.isnan(d.min_change)]),
         "dice_reference_mean": _mean([d.reference for d in with_dice]),
         "dice_offline_mean": _mean([d.offline for d in with_dice]),
         "dice_change_worst": max((d.change for d in with_dice), key=abs, default=None),
@@ -186,6 +267,7 @@ def describe(result: SubjectComparison) -> str:
     return (
         f"{result.subject}: against TensorFlow {result.verdict}: moved max error {result.moved.max_abs:.2e} ({psnr}), "
         f"end-point error p99.9 {result.epe_voxel.p999:.4f}, max {result.epe_voxel.max:.4f} voxel{scores}"
+        + "".join(f"; {failure.text}" for failure in result.judgement.failures)
     )
 
 
@@ -199,17 +281,22 @@ def _dice_change(
         # A flow with NaN fails the subject through its error statistics; Dice is just undefined.
         LOG.warning("no Dice change: %s", exc)
         return None
-    changes = {label: offline.per_label[label] - reference.per_label[label] for label in offline.per_label}
-    known = {label: change for label, change in changes.items() if not math.isnan(change)}
-    worst = max(known, key=lambda label: abs(known[label])) if known else None
+    before = dice(seg, fixed_seg, labels)
+    rows = {
+        label: {"before": before.per_label[label], "reference": there, "offline": here, "change": here - there}
+        for label, here, there in ((label, offline.per_label[label], reference.per_label[label]) for label in offline.per_label)
+    }
+    known = [label for label, row in rows.items() if not math.isnan(row["change"])]
+    worst = max(known, key=lambda label: abs(rows[label]["change"])) if known else None
     return DiceChange(
-        label_set,
-        reference.n_labels,
-        dice(seg, fixed_seg, labels).mean,
-        reference.mean,
-        offline.mean,
-        "" if worst is None else label_name(worst),
-        math.nan if worst is None else known[worst],
+        label_set=label_set,
+        n_labels=reference.n_labels,
+        before=before.mean,
+        reference=reference.mean,
+        offline=offline.mean,
+        worst_label="" if worst is None else label_name(worst),
+        worst_change=math.nan if worst is None else rows[worst]["change"],
+        per_label={label_name(label): row for label, row in rows.items()},
     )
 
 

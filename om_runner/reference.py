@@ -52,6 +52,7 @@ class ReferenceProcess:
     python : str — interpreter.
     pb, contract : Path — frozen graph and contract.json.
     store : CompareStore — its folder is where both sides exchange arrays.
+    inner : bool — for `run_tensors`: the graph is not optimised, so that every tensor in it can be had.
 
     Raises
     ------
@@ -59,7 +60,7 @@ class ReferenceProcess:
         As the process reports it.
     """
 
-    def __init__(self, python: str, pb: Path, contract: Path, store: CompareStore) -> None:
+    def __init__(self, python: str, pb: Path, contract: Path, store: CompareStore, inner: bool = False) -> None:
         self._store = store
         self._log = open(str(store.folder / "reference.log"), "w+b")
         command = [
@@ -71,7 +72,7 @@ class ReferenceProcess:
             str(Path(contract).resolve()),
             "--work",
             str(store.folder.resolve()),
-        ]
+        ] + ["--inner"] * inner
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, universal_newlines=True
@@ -115,8 +116,15 @@ class ReferenceProcess:
             }
             for s in subjects
         ]
+        return self._ask({"fixed": f"{FIXED}.npy", "jobs": jobs})
+
+    def run_tensors(self, feeds: Dict[str, str], fetches: Dict[str, str]) -> float:
+        """Compute tensors ``node:index`` from others; values are file names in the store's folder. Returns seconds."""
+        return self._ask({"feeds": feeds, "fetches": fetches})
+
+    def _ask(self, request: Dict[str, Any]) -> float:
         try:
-            self._process.stdin.write(json.dumps({"fixed": f"{FIXED}.npy", "jobs": jobs}) + "\n")
+            self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except OSError:
             LOG.debug("reference: the process is gone, its last answer says why")

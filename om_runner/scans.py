@@ -14,13 +14,15 @@ import numpy as np
 from vxm_convert.artifacts import sha256_of
 from vxm_convert.contract import GraphContract
 from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.conform import Placement
+from vxm_convert.geometry.grids import Grid
 from vxm_convert.scanfiles import find_segmentation, scan_files, volume_stem
 from vxm_convert.volumes import axis_codes, load_scan, network_affine, read_labels, volume_suffix
 
 LOG = logging.getLogger(__name__)
 
 #: names of files and folders that the runner itself makes in the output folder
-RESERVED_SUBJECTS = ("precision", "metrics.tsv", "failures.tsv", "run.json")
+RESERVED_SUBJECTS = ("precision", "metrics.tsv", "failures.tsv", "run.json", "audit.json", "sha256sums")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,21 @@ class Scan:
     subject: str
     path: Path
     seg_path: Optional[Path] = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scan that had to be resampled, as its file has it.
+
+    Parameters
+    ----------
+    image : ndarray, shape of `grid`, float32 — the file's own intensities.
+    seg : ndarray, shape of `grid`, integer, or None.
+    """
+
+    image: np.ndarray
+    seg: Optional[np.ndarray]
+    grid: Grid
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,8 @@ class LoadedScan:
     stored_dtype : str — dtype of the file's values.
     sha256 : str — of the scan's file.
     seg_sha256 : str — of the segmentation's file, or None where the scan's file holds it or there is none.
+    placement : Placement — how the scan lies to the network grid; None where it was not asked for.
+    source : Source — the original of a scan that was resampled to the network grid, else None.
     """
 
     scan: Scan
@@ -56,6 +75,8 @@ class LoadedScan:
     stored_dtype: str
     sha256: str
     seg_sha256: Optional[str] = None
+    placement: Optional[Placement] = None
+    source: Optional[Source] = None
 
 
 def discover(folder: Path, atlas: Path, limit: Optional[int] = None) -> List[Scan]:

@@ -20,14 +20,17 @@ import numpy as np
 from om_runner.batch import Cohort, CohortPlan, CohortResult
 from om_runner.model import OfflineModel, open_model
 from om_runner.outputs import Provenance
-from om_runner.precision import PRECISION_FOLDER, clear_old_report, write_precision_report
+from om_runner.precision import PRECISION_FOLDER, clear_old_report, failure_message, write_precision_report
 from om_runner.reference import check_reference_python, reference_python
 from om_runner.scans import LoadedScan, Scan, discover, load
 from om_runner.store import CompareStore
 from om_runner.tables import write_failures, write_metrics
 from vxm_convert import __version__
+from vxm_convert.acceptance import VERDICT_FAILED
 from vxm_convert.artifacts import check_output_folder, sha256_of, write_json
 from vxm_convert.errors import EXIT_OK, EXIT_USER, PrecisionError, VolumeError
+from vxm_convert.manifest import begin_manifest, files_below, finish_manifest
+from vxm_convert.profiles import DEFAULT_PROFILE, load_profile
 from vxm_convert.scanfiles import find_segmentation
 from vxm_convert.verification import RUN_NAME
 
@@ -55,6 +58,9 @@ class Settings:
     reference_python: Optional[str]
     limit: Optional[int]
     command: List[str]
+    reference_cache: Optional[Path] = None
+    #: name or file of the acceptance profile
+    profile: str = DEFAULT_PROFILE
 
 
 def open_runtime(model: OfflineModel, device: int) -> Any:
@@ -87,6 +93,7 @@ def run_session(settings: Settings, runtime_factory: Callable[[OfflineModel, int
 
 def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable[[OfflineModel, int], Any]) -> int:
     compared = settings.compare is None or settings.compare > 0
+    profile = load_profile(settings.profile)
     python = reference_python(settings.reference_python)
     if compared:
         check_reference_python(python)
@@ -100,11 +107,13 @@ def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable
         # Nothing of an earlier run is touched before the device has taken the model.
         with runtime_factory(model, settings.device) as runtime, _progress_bar(len(scans), "registered") as progress:
             cohort = Cohort(_plan(model, settings, atlas), store, progress)
+            earlier = begin_manifest(settings.out)
             clear_old_report(settings.out)
             try:
                 cohort.run(scans, runtime)
             finally:
                 _write_tables(settings, model, atlas, cohort.result, started, python if compared else None, None)
+                _list_files(settings.out, cohort.result, earlier)
         if compared and store.subjects:
             # The device is closed by now: its memory and TensorFlow's never add up.
             with _progress_bar(len(store.subjects), "compared") as compared_progress:
@@ -118,8 +127,11 @@ def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable
                     settings.label_set,
                     cohort.result.n_run,
                     compared_progress,
+                    settings.reference_cache,
+                    profile=profile,
                 )
             _write_tables(settings, model, atlas, cohort.result, started, python, report)
+            _list_files(settings.out, cohort.result, earlier)
     return _conclude(settings, cohort.result, report)
 
 
@@ -171,6 +183,7 @@ def _write_tables(
         "reference_python": python,
         "compared": 0 if report is None else report["n_samples"],
         "verdict": None if report is None else report["verdict"],
+        "profile": None if report is None else {key: report["profile"][key] for key in ("name", "sha256")},
     }
     if report is not None:
         precision["tensorflow"] = report["reference"]["tensorflow"]
@@ -209,15 +222,18 @@ def _write_tables(
     )
 
 
+def _list_files(out: Path, result: CohortResult, earlier: Dict[str, str]) -> None:
+    """The hash of everything that this run and `earlier` ones left, so that `vxm_convert verify` finds any damaged file."""
+    made = files_below(out, PRECISION_FOLDER, *(row.subject for row in result.rows))
+    finish_manifest(out, made + [METRICS_NAME, FAILURES_NAME, RUN_NAME], earlier)
+
+
 def _conclude(settings: Settings, result: CohortResult, report: Optional[Dict[str, Any]]) -> int:
     LOG.info("%d registered, %d failed; results in %s (%s)", len(result.rows), len(result.failures), settings.out, METRICS_NAME)
     if report is not None:
         LOG.info("precision report over n = %d scans: %s", report["n_samples"], settings.out / PRECISION_FOLDER / "report.html")
-        if report["verdict"] == "failed":
-            raise PrecisionError(
-                f"{settings.out / PRECISION_FOLDER}: NaN or Inf in {report['summary']['n_failed']} of {report['n_samples']} "
-                "compared scans, expected none; export again with --precision accurate and compare once more"
-            )
+        if report["verdict"] == VERDICT_FAILED:
+            raise PrecisionError(failure_message(settings.out / PRECISION_FOLDER, report))
     if result.failures:
         LOG.error("%d scans failed, reasons in %s", len(result.failures), settings.out / FAILURES_NAME)
         return EXIT_USER

@@ -5,6 +5,7 @@ In its own process npu_bridge, which patches TensorFlow when imported, can never
 the device's. It imports nothing of this project, so that the Python that has TensorFlow may be another one than the runner's.
 
 Protocol, one JSON object per line. stdin: ``{"fixed": file, "jobs": [{"moving", "moved", "flow"}…]}`` with at most one batch of jobs;
+or ``{"feeds": {tensor: file}, "fetches": {tensor: file}}`` for any tensors ``node:index`` of the graph, inner ones included;
 stdout: first ``{"ready": true, "tensorflow": version}``, then per line ``{"seconds": s}``; any failure is
 ``{"error": message, "kind": k}`` and exit 1.
 """
@@ -39,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pb", required=True, metavar="FILE", help="the frozen graph (no default)")
     parser.add_argument("--contract", required=True, metavar="FILE", help="contract.json of the export (no default)")
+    parser.add_argument("--inner", action="store_true", help="leave the graph unoptimised, for inner tensors (default: off)")
     parser.add_argument("--work", required=True, metavar="DIR", help="folder of the .npy files; job files are names in it (no default)")
     return parser
 
@@ -51,8 +53,8 @@ def read_contract(path: str) -> dict:
     return {"tensors": tensors, "sha256": data["hashes"].get("frozen_pb")}
 
 
-def open_session(pb: str, contract: dict):
-    """Check the pb's hash, import it, return (tf, session)."""
+def open_session(pb: str, contract: dict, inner: bool):
+    """Check the pb's hash, import it, return (version, session)."""
     try:
         with open(pb, "rb") as handle:
             data = handle.read()
@@ -78,7 +80,10 @@ def open_session(pb: str, contract: dict):
             tf.import_graph_def(graph_def, name="")
     except Exception as exc:  # protobuf and TensorFlow share no base class for a bad graph
         raise ReferenceFailure(f"{pb}: TensorFlow refuses the graph ({exc})", "format") from exc
-    return tensorflow.__version__, tf.Session(graph=graph, config=tf.ConfigProto(device_count={"GPU": 0}))
+    config = tf.ConfigProto(device_count={"GPU": 0})
+    # As the graph stands: a tensor that is fed or fetched must be the one that the nodes of that name compute.
+    config.graph_options.rewrite_options.disable_meta_optimizer = inner
+    return tensorflow.__version__, tf.Session(graph=graph, config=config)
 
 
 def run_job(session, contract: dict, work: str, request: dict) -> None:
@@ -96,6 +101,14 @@ def run_job(session, contract: dict, work: str, request: dict) -> None:
         np.save(os.path.join(work, job["flow"]), flow[position], allow_pickle=False)
 
 
+def run_tensors(session, work: str, request: dict) -> None:
+    """Feed and fetch tensors by name; files are memory-mapped, so that a large one is held once."""
+    feeds = {name: np.load(os.path.join(work, file), mmap_mode="r", allow_pickle=False) for name, file in request["feeds"].items()}
+    names = sorted(request["fetches"])
+    for name, value in zip(names, session.run(names, feeds)):
+        np.save(os.path.join(work, request["fetches"][name]), value, allow_pickle=False)
+
+
 def main(argv=None) -> int:
     args = build_parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -110,11 +123,15 @@ def main(argv=None) -> int:
 
     try:
         contract = read_contract(args.contract)
-        version, session = open_session(args.pb, contract)
+        version, session = open_session(args.pb, contract, args.inner)
         answer({"ready": True, "tensorflow": version})
         for line in sys.stdin:
             start = time.perf_counter()
-            run_job(session, contract, args.work, json.loads(line))
+            request = json.loads(line)
+            if "fetches" in request:
+                run_tensors(session, args.work, request)
+            else:
+                run_job(session, contract, args.work, request)
             answer({"seconds": time.perf_counter() - start})
     except ReferenceFailure as exc:
         answer({"error": str(exc), "kind": exc.kind})

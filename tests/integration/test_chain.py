@@ -21,7 +21,7 @@ pytestmark = pytest.mark.tf
 
 SUBJECT_NAMES = [f"sub-{n + 1:02d}" for n in range(SUBJECTS)]
 RESULTS = ("moved.nii.gz", "flow.nii.gz", "moved_seg.nii.gz")
-REPORTS = ("report.csv", "report.html", "report.json")
+REPORTS = ("junit.xml", "report.csv", "report.html", "report.json")
 
 
 def register(cwd: Path, model: Path, cohort: Cohort, out: Path, *extra: str):
@@ -51,7 +51,8 @@ def test_the_layout_of_the_output(registered):
     out, _ = registered
     files = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     per_subject = [f"{s}/{name}{side}" for s in SUBJECT_NAMES for name in RESULTS for side in ("", ".json")]
-    assert files == sorted(per_subject + [f"precision/{name}" for name in REPORTS] + ["failures.tsv", "metrics.tsv", "run.json"])
+    reports = [f"precision/{name}" for name in REPORTS]
+    assert files == sorted(per_subject + reports + ["SHA256SUMS", "failures.tsv", "metrics.tsv", "run.json"])
 
 
 def test_the_table_has_a_row_per_scan_and_no_failure(registered):

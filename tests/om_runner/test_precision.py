@@ -2,26 +2,20 @@
 """The precision report: figures, page, the TensorFlow process and its refusals."""
 from __future__ import annotations
 
-import base64
 import csv
-import io
 import json
-import re
 import sys
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from om_runner import compare, precision, reference, session
-from om_runner.compare import Views
-from om_runner.pictures import overview_png
-from om_runner.report_html import Picture, build_page
 from om_runner.store import FLOW, MOVED, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from tests.om_runner import fakes
 from tests.om_runner.test_session import Bench
 from vxm_convert.errors import ArtifactError, ChecksumError, FormatError, PrecisionError, ToolchainError
 from vxm_convert.labels import label_set
+from vxm_convert.profiles import load_profile
 
 LABELS = label_set("paper30")
 
@@ -62,18 +56,6 @@ def off_by_little(outputs):
     outputs["flow"][:, 6, 7, 8] += np.float32([0.25, 0, 0])
 
 
-class Loads(HTMLParser):
-    """Collects everything a page could fetch."""
-
-    def __init__(self):
-        super().__init__()
-        self.urls, self.tags = [], set()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.urls += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action", "poster", "background")]
-
-
 def test_figures_of_a_known_fault(tmp_path, monkeypatch, scripted):
     bench = Bench(tmp_path, monkeypatch, spoil=off_by_little)
     for seed, name in enumerate("abc", 1):
@@ -105,9 +87,12 @@ def test_millimetres_follow_the_atlas(tmp_path):
         store.put("s", image.astype(np.float32), None, image.astype(np.float32), flow)
         np.save(str(store.path("s", REFERENCE_MOVED)), image.astype(np.float32))
         np.save(str(store.path("s", REFERENCE_FLOW)), flow + np.float32([0, 0.5, 0]))
-        result = compare.compare_subject(store, "s", None, "paper30", LABELS, (1.0, 2.0, 3.0), 0.0)
+        result = compare.compare_subject(store, "s", None, "paper30", LABELS, (1.0, 2.0, 3.0), 0.0, load_profile("research"))
     assert (result.epe_voxel.max, result.epe_mm.max) == (0.5, 1.0)
     assert result.dice is None and result.moved.psnr_db is None
+    assert {failure.figure for failure in result.judgement.failures} == {"epe_voxel.max", "epe_voxel.p999", "epe_mm.p999"}
+    skipped = {check.figure for check in result.judgement.checks if check.skipped}
+    assert skipped == {"dice.min_change", "dice.mean_change"}, "no labels, said so; equal images have no PSNR and pass"
 
 
 def test_batches_of_references(tmp_path):
@@ -119,7 +104,8 @@ def test_batches_of_references(tmp_path):
             store.put(name, image, None, image, np.zeros(fakes.SHAPE + (3,), np.float32))
         scripted = ScriptedReference(None, None, None, store)
         results = compare.compare_all(
-            store, scripted, 2, None, "paper30", LABELS, (1, 1, 1), lambda result, views: seen.append(result.subject), lambda n: None)
+            store, scripted, 2, None, "paper30", LABELS, (1, 1, 1), lambda result, views: seen.append(result.subject), lambda n: None,
+            load_profile("research"))
         assert list(store.folder.glob("*.flow.npy")) == []
     assert scripted.groups == [["a", "b"], ["c"]] and seen == ["a", "b", "c"] and len(results) == 3
 
@@ -131,69 +117,14 @@ def test_nan_fails_with_exit_3_after_everything_is_written(tmp_path, monkeypatch
 
     bench = Bench(tmp_path, monkeypatch, spoil=spoil)
     fakes.write_scan(bench.inputs / "a.npz", 1)
-    with pytest.raises(PrecisionError, match="NaN or Inf in 1 of 1") as caught:
+    words = "1 of 1 compared scans: a: moved: 0 NaN and 1 Inf in offline model or reference, expected none"
+    with pytest.raises(PrecisionError, match=words) as caught:
         bench.run("--compare", "all")
     assert caught.value.exit_code == 3
     report = json.loads((bench.out / "precision" / "report.json").read_text(encoding="utf-8"))
     assert report["verdict"] == "failed" and report["rows"][0]["flow"]["nan_count"] == 1 and report["rows"][0]["moved"]["inf_count"] == 1
     assert "failed" in (bench.out / "precision" / "report.html").read_text(encoding="utf-8")
     assert (bench.out / "metrics.tsv").exists() and len(bench.table("failures.tsv")) == 1
-
-
-def views(scale=0.01):
-    image = fakes.brain(1)[0].astype(np.float32) / 255
-    moved = image.copy()
-    moved[5, 5, 5] += np.float32(scale)
-    return Views(image, fakes.brain(2)[0].astype(np.float32) / 255, image, moved)
-
-
-def test_pictures_decode_and_state_their_scale():
-    from matplotlib.image import imread
-
-    png, scale = overview_png(views(), "LIA")
-    pixels = imread(io.BytesIO(png), format="png")
-    assert scale == pytest.approx(0.01, rel=1e-5)
-    assert pixels.shape[1] == 1120 and pixels.shape[0] > 300 and pixels.std() > 0.05
-    assert overview_png(views(), "LIA")[0] == png
-    assert overview_png(views(), "RAS")[0] != png
-    assert overview_png(views(scale=0.0), "LIA")[1] == 0.0
-
-
-def example_report(**changes):
-    report = {
-        "schema": 1, "kind": "precision", "toolchain": {"kind": "simulator", "version": "sim-test"}, "simulated": True,
-        "n_samples": 1, "n_run": 4, "verdict": "ok", "criterion": "none", "label_set": "paper30",
-        "model": {"variant": "vm2", "volume_shape": [16, 16, 32], "batch": 1, "precision": "balanced", "soc_version": "Ascend910A",
-                  "om": "vxm.om", "om_sha256": "ab"},
-        "reference": {"tensorflow": "1.15.0", "frozen_pb_sha256": None},
-        "summary": dict.fromkeys((
-            "moved_max_abs", "moved_psnr_db_min", "epe_voxel_max", "epe_mm_max", "epe_voxel_p999_max", "dice_reference_mean",
-            "dice_offline_mean", "dice_change_worst", "folding_reference_mean", "folding_offline_mean"), None),
-        "rows": [{"subject": "<script>alert(1)</script>", "verdict": "ok", "moved": {"max_abs": 0.5, "nan_count": 0, "inf_count": 0},
-                  "flow": {"nan_count": 0, "inf_count": 2}, "dice": None}],
-    }
-    report["summary"].update(n=1, n_with_dice=0)
-    return {**report, **changes}
-
-
-def test_the_page_loads_nothing_and_escapes_everything():
-    png, scale = overview_png(views(), "LIA")
-    page = build_page(example_report(label_set='"><img src=http://x>'), [Picture("<b>x</b>", png, scale)])
-    loads = Loads()
-    loads.feed(page)
-    assert len(loads.urls) == 1 and loads.urls[0].startswith("data:image/png;base64,")
-    assert base64.b64decode(loads.urls[0].split(",")[1]) == png
-    assert not loads.tags & {"script", "link", "iframe", "object", "embed", "b"}
-    assert "@import" not in page and not re.search(r"url\(", page)
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-
-
-@pytest.mark.parametrize("simulated, badge", [(True, "SIMULATED"), (False, "REAL")])
-def test_the_badge_and_n_stand_at_the_top(simulated, badge):
-    page = build_page(example_report(simulated=simulated), [])
-    body = page[page.index("<body>"):]
-    assert body.index(badge) < body.index("<h1>") and "<strong>1 of 4</strong>" in body[:body.index("<h2>")]
-    assert ("SIMULATED" in page) == simulated
 
 
 def test_a_store_keeps_no_more_than_asked(tmp_path):

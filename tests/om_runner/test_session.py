@@ -33,7 +33,9 @@ class Bench:
         monkeypatch.setattr(session, "open_model", lambda *args: self.model)
 
     def run(self, *extra: str) -> int:
-        argv = ["--input", str(self.inputs), "--atlas", str(self.atlas), "--out", str(self.out), "--compare", "none", *extra]
+        argv = ["--input", str(self.inputs), "--atlas", str(self.atlas), "--out", str(self.out), "--compare", "none"]
+        # The arithmetic of the fakes is no warp: no limit would mean anything.
+        argv += ["--profile", "none", *extra]
         settings = cli.settings_from(cli.build_parser().parse_args(argv), argv)
         return session.run_session(settings, lambda model, device: self.runtime)
 
@@ -54,7 +56,7 @@ def test_layout_tables_and_run_json(bench):
     assert bench.run() == 0
     made = sorted(p.relative_to(bench.out).as_posix() for p in bench.out.rglob("*") if p.is_file())
     per_subject = [name + side for name in ("flow.nii.gz", "moved.nii.gz", "moved_seg.nii.gz") for side in ("", ".json")]
-    assert made == sorted([f"{s}/{f}" for s in "ab" for f in per_subject] + ["failures.tsv", "metrics.tsv", "run.json"])
+    assert made == sorted([f"{s}/{f}" for s in "ab" for f in per_subject] + ["SHA256SUMS", "failures.tsv", "metrics.tsv", "run.json"])
     rows = bench.table("metrics.tsv")
     assert [r["subject"] for r in rows] == ["a", "b"]
     assert list(rows[0])[:3] == ["subject", "dice_before", "dice_after"]
