@@ -18,6 +18,7 @@ EPOCHS       ?= 50
 PRECISION    ?= balanced
 SOC          ?= Ascend910A
 INPUT        ?=
+CHECKPOINTS  ?=
 MODEL        ?= build/vxm/vxm.om
 COMPARE      ?= 1
 OUT          ?=
@@ -26,10 +27,10 @@ TESTS        ?= tests
 need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-current lint train export-om register bench doctor clean
+.PHONY: help setup demo test test-all test-current lint train export-om register bench precision-table numerics doctor clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## the Python 3.7 environment, from requirements/py37.lock
 
@@ -66,6 +67,9 @@ register: $(STAMP) ## INPUT= ATLAS= MODEL=build/vxm/vxm.om COMPARE=1 OUT=build/r
 
 bench: $(STAMP) ## seconds and memory of a full-size pair against TensorFlow (MODEL= or SHAPE= BATCH= PRECISION=; OUT=build/bench)
 	@$(PY) -m scripts.bench $(if $(filter-out file,$(origin MODEL)),--model $(MODEL)) --variant $(VARIANT) --shape $(SHAPE) --batch $(BATCH) --precision $(PRECISION) --out $(or $(OUT),build/bench)
+
+precision-table: $(STAMP) ## the errors of every plan, CHECKPOINTS= INPUT= ATLAS= VARIANT= SHAPE= OUT=build/precision_table
+	$(call need,CHECKPOINTS,/my/model.h5)$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)@$(PY) -m scripts.precision_table --checkpoints $(CHECKPOINTS) --input $(INPUT) --atlas $(ATLAS) --variant $(VARIANT) --shape $(SHAPE) --out $(or $(OUT),build/precision_table)
 
 doctor: $(STAMP) ## what is installed, what is missing, what to do
 	@$(PY) -m vxm_convert doctor

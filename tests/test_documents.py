@@ -18,12 +18,18 @@ from vxm_convert.formats.ge_ir import DTYPE_NUMBERS
 from vxm_convert.formats.om import HEADER, PARTITION_NAMES
 from vxm_convert.precision import PLANS
 
-DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/architecture.md", "docs/precision.md", "docs/formats.md", "docs/ascend.md")
+DOCUMENTS = (
+    "README.md", "CHANGELOG.md", "docs/architecture.md", "docs/precision.md", "docs/formats.md", "docs/ascend.md", "docs/training.md",
+    "docs/geometry.md",
+)
 #: modules with a command line; sub-commands have a parser of their own
 COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture")
 SUBCOMMANDS = ("doctor", "inspect", "verify", "phantom", "sim")
 #: a word that may follow the module's name and has options of its own
-MORE_SUBCOMMANDS = {"export": ("preflight",)}
+MORE_SUBCOMMANDS = {
+    "export": ("preflight", "tune"), "vxm_convert": ("profiles",),
+    "om_runner": ("layers", "apply", "convert-warp", "evaluate", "invert", "jacobian"),
+}
 MAX_PICTURE_BYTES = 150_000
 NOT_OURS = {"pytest", "pip", "venv"}
 

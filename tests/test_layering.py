@@ -21,11 +21,12 @@ class Fence(NamedTuple):
 
 FENCES = (
     Fence("tensorflow", ("vxm_convert/network/", "train/", "export/", "om_runner/tf_reference.py")),
-    # The graph builders import TensorFlow when they are imported; only their names.py and the lazy package do not.
-    Fence("vxm_convert.network", ("vxm_convert/network/", "train/", "export/", "om_runner/tf_reference.py")),
+    # The graph builders import TensorFlow when they are imported; only their names.py, which is all that weights/ reads, and
+    # the lazy package do not.
+    Fence("vxm_convert.network", ("vxm_convert/network/", "vxm_convert/weights/", "train/", "export/", "om_runner/tf_reference.py")),
     Fence("npu_bridge", ("train/",)),
     Fence("tf2onnx", ("export/",)),
-    Fence("h5py", ("export/", "vxm_convert/inspection_weights.py")),
+    Fence("h5py", ("export/", "vxm_convert/weights/", "vxm_convert/inspection_weights.py")),
     Fence("acl", ("vxm_convert/toolchain.py",)),
     Fence("vxm_convert.sim", ("vxm_convert/sim/", "vxm_convert/toolchain.py", "vxm_convert/__main__.py")),
     Fence("openvino", ("vxm_convert/sim/", "export/")),
