@@ -1,146 +1,197 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training graph and the loop over its steps. Reads no files but through its pair source; writes checkpoints and metrics.jsonl."""
+"""The run: steps, epochs, validation, checkpoints. Reads scans through the pipeline only; writes through folder and records."""
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List
+from typing import Any, Dict, List, Optional
 
+import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from train.checkpoints import CheckpointFolder
-from train.losses import IMAGE_LOSSES, flow_gradient
-from train.pairs import Batch, PairSource
+from train.cohort import SPLIT_FILE, Cohort, segmentation_of
+from train.initial import load_initial
+from train.loading import Loader
+from train.model import TrainingGraph, build_training_graph, session_config
+from train.pairs import PairOrder
+from train.pipeline import Pipeline, build_pipeline
+from train.records import LOG_NAME, Records
+from train.resume import METRICS_NAME, check_same_run, fingerprint
 from train.settings import TrainSettings
-from vxm_convert.errors import TrainingError
-from vxm_convert.network import build_unet, warp_linear
+from train.slices import pair_pictures
+from train.validation import score_of, validate
+from train.watch import Watch
+from vxm_convert.artifacts import write_json
+from vxm_convert.errors import TrainingError, VxmError
+from vxm_convert.manifest import begin_manifest, finish_manifest
+from vxm_convert.metrics import folding
 from vxm_convert.network.tf1 import tf
+from vxm_convert.weights.files import find_checkpoint
 
 LOG = logging.getLogger(__name__)
 
-METRICS_NAME = "metrics.jsonl"
-#: The default CPU kernels build an im2col buffer of voxels × 27 × channels (25 GB at 160x192x224, measured as an
-#: allocation failure); the eigen_tensor ones give the same gradients in a fifth of the memory, a quarter faster.
-_CPU_KERNELS = {"Conv3DBackpropFilterV2": "eigen_tensor", "Conv3DBackpropInputV2": "eigen_tensor"}
-
 
 @dataclass(frozen=True)
-class TrainingGraph:
-    """Nodes the loop feeds and fetches."""
+class Trained:
+    """Prefixes of the last checkpoint and of the best one by validation (None without validation)."""
 
-    graph: Any
-    moving: Any
-    fixed: Any
-    fetches: Dict[str, Any]
-    train_op: Any
+    last: Path
+    best: Optional[Path]
 
 
-@dataclass(frozen=True)
-class StepRecord:
-    """Losses of one step; `image` is the similarity term, `flow` the unweighted smoothness term."""
+def train(settings: TrainSettings, cohort: Cohort, made_from: Dict[str, str]) -> Trained:
+    """Run all epochs; a checkpoint before the first step, after every epoch, and every `save_every` steps.
 
-    step: int
-    loss: float
-    image: float
-    flow: float
-    seconds: float
-
-
-def build_training_graph(settings: TrainSettings) -> TrainingGraph:
-    """Network, losses and Adam's update in a graph of its own."""
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.set_random_seed(settings.seed)
-        moving = tf.placeholder(tf.float32, settings.spec.image_shape, name="moving")
-        fixed = tf.placeholder(tf.float32, settings.spec.image_shape, name="fixed")
-        flow = build_unet(moving, fixed, settings.spec)
-        image = IMAGE_LOSSES[settings.loss](warp_linear(moving, flow), fixed)
-        smoothness = flow_gradient(flow, settings.penalty)
-        loss = image + settings.smoothness * smoothness
-        train_op = _build_update(loss, graph, settings)
-    return TrainingGraph(graph, moving, fixed, {"loss": loss, "image": image, "flow": smoothness}, train_op)
-
-
-def train(settings: TrainSettings, source: PairSource, made_from: Dict[str, str]) -> Path:
-    """Run all epochs; a checkpoint before the first step and after every epoch.
-
-    Returns
-    -------
-    Path — prefix of the last checkpoint.
+    Parameters
+    ----------
+    made_from : dict — role → sha256 of atlas and scans.
 
     Raises
     ------
     TrainingError
-        When a loss is not a finite number: names the step and the scans; the checkpoints written before stay.
+        When a loss is not a finite number (names step and scans; the checkpoints written before stay), or when a run cannot be
+        resumed.
     """
-    built = build_training_graph(settings)
-    steps = settings.steps_per_epoch or source.steps_per_pass
-    batches = source.batches()
-    with built.graph.as_default(), tf.Session(config=tf.ConfigProto()) as session:
-        folder = CheckpointFolder(settings.out, settings.spec, settings.keep, made_from)
-        session.run(tf.global_variables_initializer())
-        last = folder.save(session, 0)
-        with open(str(settings.out / METRICS_NAME), "w", encoding="utf-8") as metrics, logging_redirect_tqdm(), \
-                tqdm(total=settings.epochs * steps, unit="step", disable=None) as bar:
-            for epoch in range(settings.epochs):
-                records = [_checked_step(session, built, source, batch, epoch * steps + i, settings, metrics, last)
-                           for i, batch in zip(_ticks(steps, bar), batches)]
-                last = folder.save(session, (epoch + 1) * steps)
-                _close_epoch(epoch, records, settings, metrics)
-    return last
+    with tf.Graph().as_default() as graph:
+        tf.set_random_seed(settings.seed)
+        run = _Run(settings, cohort, made_from)
+        with tf.Session(graph=graph, config=session_config(settings.threads)) as session:
+            return run.execute(session)
 
 
-def _build_update(loss: Any, graph: Any, settings: TrainSettings) -> Any:
-    """Adam's update operation; the one place that knows optimizer and kernels."""
-    optimizer = tf.train.AdamOptimizer(settings.learning_rate)
-    with graph._kernel_label_map(_CPU_KERNELS):  # no public name in TensorFlow 1.15
-        return optimizer.minimize(loss, global_step=tf.train.get_or_create_global_step())
+class _Run:
+    """One run in one graph."""
 
+    def __init__(self, settings: TrainSettings, cohort: Cohort, made_from: Dict[str, str]) -> None:
+        self._settings, self._cohort = settings, cohort
+        data = settings.data
+        self._order = PairOrder(cohort.train, data.pairing, settings.seed)
+        self._validation = PairOrder(cohort.validation, data.pairing, settings.seed).each_once() if cohort.validation else []
+        atlas_seg = segmentation_of(data.atlas) if data.atlas is not None else None
+        self._loader = Loader(settings.spec, data.atlas, atlas_seg, settings.loss.dice_weight > 0, data.augment, data.cache, settings.seed)
+        self._steps = settings.steps_per_epoch or self._order.steps_per_pass(settings.spec.batch)
+        self._last_step = settings.epochs * self._steps
+        self._pipeline: Pipeline = build_pipeline(self._order, self._loader, self._last_step)
+        self._built: TrainingGraph = build_training_graph(settings, self._pipeline.inputs)
+        self._fingerprint = fingerprint(settings, self._steps, made_from)
+        self._init = {} if settings.init is None else {f"init {k}": v for k, v in find_checkpoint(settings.init).hashes().items()}
+        self._folder = CheckpointFolder(settings.out, settings.spec, settings.keep, {**made_from, **self._init}, settings.resume)
+        self._best: Optional[Dict[str, Any]] = None
+        self._watch = Watch({})
+        self._last: Optional[Path] = None
 
-def _checked_step(session: Any, built: TrainingGraph, source: PairSource, batch: Batch, step: int,
-                  settings: TrainSettings, metrics: IO[str], last: Path) -> StepRecord:
-    start = time.time()
-    values = session.run({**built.fetches, "update": built.train_op}, {built.moving: batch.moving, built.fixed: source.fixed})
-    record = StepRecord(step, float(values["loss"]), float(values["image"]), float(values["flow"]), time.time() - start)
-    if not math.isfinite(record.loss):
-        names = ", ".join(p.name for p in batch.paths)
-        _write_line(metrics, {"event": "loss not finite", "step": step, "scans": [str(p) for p in batch.paths]})
-        raise TrainingError(
-            f"step {step}: the loss is {record.loss} on {names}, expected a finite number; look at that scan or lower --lr "
-            f"(now {settings.learning_rate:g}); the last good checkpoint is {last}"
+    def execute(self, session: Any) -> Trained:
+        first = self._begin(session)
+        # A resumed run lists everything anew at its end: the logs grow meanwhile.
+        begin_manifest(self._settings.out)
+        image = self._settings.loss.image
+        epoch = first // self._steps
+        write_json(self._settings.out / SPLIT_FILE, self._cohort.to_dict())
+        with Records(self._settings.out, image, first, epoch, self._settings.tensorboard) as records, logging_redirect_tqdm(), \
+                tqdm(total=self._last_step, initial=first, unit="step", disable=None) as bar:
+            self._pipeline.start(session, first)
+            done = records.steps_from(epoch * self._steps)
+            for step in range(first, self._last_step):
+                closes = (step + 1) % self._steps == 0
+                record, images = self._step(session, records, step, closes)
+                done.append(record)
+                bar.update()
+                if closes:
+                    self._close_epoch(session, records, done, images)
+                    done = []
+                if closes or (self._settings.save_every and (step + 1) % self._settings.save_every == 0):
+                    self._last = self._folder.save(session, step + 1, self._state())
+        finish_manifest(self._settings.out, self._folder.files() + [SPLIT_FILE, METRICS_NAME, LOG_NAME], {})
+        return Trained(self._last, self._folder.prefix(self._best["step"]) if self._best else None)
+
+    def _begin(self, session: Any) -> int:
+        """Initial or restored variables; the first step to run."""
+        if not self._settings.resume:
+            session.run(tf.global_variables_initializer())
+            if self._settings.init is not None:
+                load_initial(session, self._settings.init, self._settings.spec, self._settings.h5_indexing)
+            self._last = self._folder.save(session, 0, self._state())
+            return 0
+        state = self._folder.newest()
+        step = state["step"]
+        self._last = self._folder.prefix(step)
+        check_same_run(state["fingerprint"], self._fingerprint, self._last)
+        self._folder.restore(session, step)
+        self._best, self._watch, self._init = state["best"], Watch(state["watch"]), state["init"]
+        self._folder.made_from(self._init)
+        LOG.info("resuming %s: %d of %d steps are done", self._last, step, self._last_step)
+        return step
+
+    def _step(self, session: Any, records: Records, step: int, with_images: bool) -> Any:
+        """Record of one step, and what the last step of an epoch shows."""
+        fetches = {"scalars": self._built.scalars, "update": self._built.train_op}
+        if with_images:
+            fetches["images"] = {**self._built.images, "moving": self._built.inputs["moving"], "fixed": self._built.inputs["fixed"]}
+        start = time.time()
+        try:
+            values = session.run(fetches)
+        except tf.errors.OpError as exc:
+            raise self._failure(step, exc) from exc
+        numbers = {name: float(value) for name, value in values["scalars"].items()}
+        if not all(math.isfinite(n) for n in numbers.values()):
+            raise self._not_finite(records, step, numbers["loss"])
+        image = self._settings.loss.image
+        record = {"step": step, "loss": numbers["loss"], "loss_" + image: numbers["image"], "loss_flow": numbers["flow"],
+                  "displacement": numbers["displacement"], "seconds": round(time.time() - start, 4)}
+        if "dice" in numbers:
+            record["loss_dice"] = numbers["dice"]
+        records.write(record)
+        shown = {k: v for k, v in record.items() if k.startswith("loss")}
+        records.scalars(step, {**shown, "learning_rate": self._settings.learning_rate, "displacement": record["displacement"]})
+        return record, values.get("images")
+
+    def _close_epoch(self, session: Any, records: Records, done: List[Dict[str, Any]], images: Dict[str, np.ndarray]) -> None:
+        """Means, validation, warnings."""
+        last, count = done[-1]["step"], len(done)
+        means = {name: math.fsum(r[name] for r in done) / count for name in done[0] if name.startswith("loss")}
+        seconds = math.fsum(r["seconds"] for r in done) / count
+        folded = folding(images["flow"][0]).fraction
+        result = validate(session, self._built, self._validation, self._loader, self._settings.loss.labels) if self._validation else None
+        if result is not None:
+            self._rank(result, last + 1)
+            records.scalars(last, {f"validation_{k}": v for k, v in result.items() if v is not None and k != "pairs"})
+        records.write({"event": "epoch", "epoch": last // self._steps, "steps": count, **means, "seconds_per_step": round(seconds, 4),
+                       "folding": folded, "displacement": done[-1]["displacement"], "validation": result})
+        records.pictures(last, pair_pictures(images["moving"][0, ..., 0], images["fixed"][0, ..., 0], images["moved"][0, ..., 0],
+                                             images["flow"][0]))
+        for warning in self._watch.close_epoch(last + 1, done[-1]["displacement"], folded):
+            LOG.warning("step %d: %s", last, warning)
+            records.write({"event": "warning", "step": last, "text": warning})
+
+    def _rank(self, result: Dict[str, Any], step: int) -> None:
+        figure, score = score_of(result)
+        if math.isfinite(score) and (self._best is None or score > self._best["score"]):
+            self._best = {"step": step, "figure": figure, "score": score}
+
+    def _state(self) -> Dict[str, Any]:
+        return {"best": self._best, "watch": self._watch.state, "fingerprint": self._fingerprint, "init": self._init}
+
+    def _names(self, step: int) -> str:
+        return ", ".join(pair.name for pair in self._order.pairs_of_step(step, self._settings.spec.batch))
+
+    def _not_finite(self, records: Records, step: int, loss: float) -> TrainingError:
+        pairs = self._order.pairs_of_step(step, self._settings.spec.batch)
+        records.write({"event": "loss not finite", "step": step, "scans": [str(p.moving) for p in pairs]})
+        return TrainingError(
+            f"step {step}: the loss is {loss} on {self._names(step)}, expected a finite number; look at that scan or lower --lr "
+            f"(now {self._settings.learning_rate:g}); the last good checkpoint is {self._last}"
         )
-    LOG.debug("%s", format_step(record, settings.loss))
-    _write_line(metrics, {"step": step, "loss": record.loss, "loss_" + settings.loss: record.image, "loss_flow": record.flow,
-                          "seconds": round(record.seconds, 4)})
-    return record
 
-
-def format_step(record: StepRecord, loss: str) -> str:
-    """One line in the form that logs of earlier Ascend 910 runs have, so that they can be compared by the same scripts."""
-    return (f"step {record.step} ---> loss: {record.loss:.6g}, loss_{loss}: {record.image:.6g}, "
-            f"loss_flow: {record.flow:.6g}, time: {record.seconds:.3f}")
-
-
-def _close_epoch(epoch: int, records: List[StepRecord], settings: TrainSettings, metrics: IO[str]) -> None:
-    count = len(records)
-    mean = {name: math.fsum(getattr(r, name) for r in records) / count for name in ("loss", "image", "flow", "seconds")}
-    LOG.info("epoch %d/%d: loss %.6g (%s %.6g, flow %.6g), %.2f s per step, mean of %d steps",
-             epoch + 1, settings.epochs, mean["loss"], settings.loss, mean["image"], mean["flow"], mean["seconds"], count)
-    _write_line(metrics, {"event": "epoch", "epoch": epoch, "steps": count, "loss": mean["loss"], "loss_" + settings.loss: mean["image"],
-                          "loss_flow": mean["flow"], "seconds_per_step": round(mean["seconds"], 4)})
-
-
-def _ticks(steps: int, bar: Any) -> Iterator[int]:
-    for index in range(steps):
-        yield index
-        bar.update()
-
-
-def _write_line(handle: IO[str], data: Dict[str, Any]) -> None:
-    handle.write(json.dumps(data, sort_keys=True, allow_nan=False) + "\n")
-    handle.flush()
+    def _failure(self, step: int, exc: Exception) -> Exception:
+        """A reader's own exception, or what TensorFlow says, in one message."""
+        reason = self._loader.error
+        if isinstance(reason, VxmError):
+            return TrainingError(f"step {step}: {reason}; the last good checkpoint is {self._last}, --resume goes on from it")
+        if isinstance(exc, tf.errors.ResourceExhaustedError):
+            return TrainingError(f"step {step}: out of memory ({str(exc).splitlines()[0]}); lower --batch")
+        return reason if reason is not None else exc

@@ -1,99 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of training pairs: every scan against one atlas. Reads scans; knows nothing of TensorFlow."""
+"""Which pair is number n of a run: a pure function of the seed and n, so that a resumed run goes on exactly where it was."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from vxm_convert.contract import IntensityRule
-from vxm_convert.errors import TrainingError, VolumeError
-from vxm_convert.scanfiles import scan_files
-from vxm_convert.spec import Shape3
-from vxm_convert.volumes import load_scan, read_image
+from train.manifest import Subject
+
+_ORDER_STREAM, _PARTNER_STREAM = 2, 3
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Moving images of one step.
+class Pair:
+    """Files of one sample; `fixed` None means the atlas."""
+
+    moving: Path
+    fixed: Optional[Path] = None
+    seg: Optional[Path] = None
+    fixed_seg: Optional[Path] = None
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.moving.name if self.fixed is None else f"{self.moving.name} to {self.fixed.name}"
+
+
+class PairOrder:
+    """Endless seeded pairs; every subject once as moving before any again.
 
     Parameters
     ----------
-    moving : ndarray, shape (B, X, Y, Z, 1), float32 — intensities 0..1.
-    paths : tuple of Path — where they came from, for messages.
+    subjects : sequence of Subject
+    pairing : str — ``atlas``, or ``scans``: a subject without a fixed scan of its own gets another subject's scan at random.
+    seed : int
     """
 
-    moving: np.ndarray
-    paths: Tuple[Path, ...]
+    def __init__(self, subjects: Sequence[Subject], pairing: str, seed: int) -> None:
+        self.subjects: Tuple[Subject, ...] = tuple(subjects)
+        self._scan_to_scan = pairing == "scans"
+        self._seed = seed
+        self._permutation = lru_cache(maxsize=4)(self._shuffled)
 
+    def steps_per_pass(self, batch: int) -> int:
+        """Batches that show every subject at least once."""
+        return -(-len(self.subjects) // batch)
 
-def atlas_shape(atlas: Path) -> Shape3:
-    """Voxels of the atlas; raises VolumeError if it cannot be read."""
-    shape = read_image(atlas).data.shape
-    return (int(shape[0]), int(shape[1]), int(shape[2]))
+    def pair(self, sample: int) -> Pair:
+        """Pair number `sample`, from 0."""
+        turn, place = divmod(sample, len(self.subjects))
+        return self._pair_of(self._permutation(turn)[place], sample)
 
+    def pairs_of_step(self, step: int, batch: int) -> List[Pair]:
+        """The batch of a step, from 0."""
+        return [self.pair(step * batch + i) for i in range(batch)]
 
-def find_scans(folder: Path, atlas: Path) -> List[Path]:
-    """Scans of a folder in sorted order, without segmentations and without the atlas itself (see `vxm_convert.scanfiles`).
+    def each_once(self) -> List[Pair]:
+        """Every subject in order, with a partner that does not change; for validation."""
+        return [self._pair_of(index, index) for index in range(len(self.subjects))]
 
-    Raises
-    ------
-    TrainingError
-        If the folder does not exist or holds no scan.
-    VolumeError
-        If it cannot be listed.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder; pass the folder of training scans as --data")
-    scans = scan_files(folder, atlas)
-    if not scans:
-        raise TrainingError(
-            f"{folder}: no scan to train on, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations and the atlas do not count)"
-        )
-    return scans
+    def _shuffled(self, turn: int) -> np.ndarray:
+        return np.random.RandomState([self._seed, _ORDER_STREAM, turn]).permutation(len(self.subjects))
 
-
-class PairSource:
-    """Endless seeded batches, every scan once before any scan again."""
-
-    def __init__(self, scans: List[Path], atlas: Path, shape: Shape3, batch: int, seed: int) -> None:
-        self.scans = list(scans)
-        self._shape = shape
-        self._batch = batch
-        self._random = np.random.RandomState(seed)
-        self._rule = IntensityRule()
-        fixed, _ = load_scan(atlas, shape, self._rule)
-        #: ndarray, shape (B, X, Y, Z, 1), float32 — the atlas, once per pair
-        self.fixed = np.repeat(fixed.data[np.newaxis, ..., np.newaxis], batch, axis=0)
-
-    @property
-    def steps_per_pass(self) -> int:
-        """Batches that show every scan at least once."""
-        return -(-len(self.scans) // self._batch)
-
-    def check_all(self) -> None:
-        """Read every scan once, so that a bad one is named before hours of training; raises VolumeError listing all of them."""
-        problems = []
-        for path in self.scans:
-            try:
-                load_scan(path, self._shape, self._rule)
-            except VolumeError as exc:
-                problems.append(str(exc))
-        if problems:
-            raise VolumeError("\n  ".join([f"{len(problems)} of {len(self.scans)} training scans cannot be used:"] + problems))
-
-    def batches(self) -> Iterator[Batch]:
-        """Batches without end."""
-        order = self._order()
-        while True:
-            paths = tuple(next(order) for _ in range(self._batch))
-            volumes = [load_scan(path, self._shape, self._rule)[0].data for path in paths]
-            yield Batch(np.stack(volumes)[..., np.newaxis], paths)
-
-    def _order(self) -> Iterator[Path]:
-        while True:
-            for index in self._random.permutation(len(self.scans)):
-                yield self.scans[index]
+    def _pair_of(self, index: int, sample: int) -> Pair:
+        subject = self.subjects[index]
+        if subject.fixed is not None or not self._scan_to_scan:
+            return Pair(subject.moving, subject.fixed, subject.seg, subject.fixed_seg)
+        draw = np.random.RandomState([self._seed, _PARTNER_STREAM, sample % (1 << 32)]).randint(len(self.subjects) - 1)
+        other = self.subjects[draw + (draw >= index)]
+        return Pair(subject.moving, other.moving, subject.seg, other.seg)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files are trained on, in which order, and what happens to bad ones."""
+"""Which files are trained on, with which partners, in which order and in which part of the split."""
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from itertools import islice
 from pathlib import Path
 from typing import List
 
@@ -12,8 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from train.pairs import PairSource, find_scans
-from vxm_convert.errors import TrainingError, VolumeError
+from train.cohort import find_scans, read_cohort
+from train.manifest import Subject, read_manifest
+from train.pairs import PairOrder
+from train.settings import DataSettings
+from vxm_convert.errors import TrainingError
 
 SHAPE = (16, 16, 16)
 
@@ -35,6 +37,10 @@ def folder(tmp_path: Path) -> Path:
     return scans
 
 
+def subjects(count: int) -> List[Subject]:
+    return [Subject(Path(f"s{i}.npz")) for i in range(count)]
+
+
 def names(paths: List[Path]) -> List[str]:
     return [p.name for p in paths]
 
@@ -46,6 +52,8 @@ def test_scans_are_sorted_without_atlas_and_label_maps(folder: Path, tmp_path: P
         nib.save(kind(values, np.eye(4)), str(folder / name))
     (folder / "notes.txt").write_text("x")
     assert names(find_scans(folder, tmp_path / "atlas.npz")) == ["s0.npz", "s1.npz", "s2.npz", "s9.nii.gz"]
+    cohort = read_cohort(DataSettings(folder, tmp_path / "atlas.npz"), 0)
+    assert [s.seg.name for s in cohort.train] == ["s0.npz", "s1.npz", "s2.npz", "s9_seg.nii.gz"]
 
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:
@@ -55,35 +63,80 @@ def test_nothing_to_train_on(tmp_path: Path) -> None:
         find_scans(tmp_path, tmp_path / "atlas.npz")
 
 
-def test_every_scan_once_before_any_again(folder: Path, tmp_path: Path) -> None:
-    source = PairSource(find_scans(folder, tmp_path / "atlas.npz"), tmp_path / "atlas.npz", SHAPE, batch=2, seed=5)
-    assert source.steps_per_pass == 2
-    shown = [p.name for batch in islice(source.batches(), 6) for p in batch.paths]
-    assert Counter(shown) == {"s0.npz": 4, "s1.npz": 4, "s2.npz": 4}
-    for start in range(0, 12, 3):
-        assert len(set(shown[start:start + 3])) == 3
+def test_every_scan_once_before_any_again() -> None:
+    order = PairOrder(subjects(5), "atlas", seed=5)
+    assert order.steps_per_pass(2) == 3
+    shown = [pair.moving.name for step in range(10) for pair in order.pairs_of_step(step, 2)]
+    assert Counter(shown) == {f"s{i}.npz": 4 for i in range(5)}
+    for start in range(0, 20, 5):
+        assert len(set(shown[start:start + 5])) == 5
+    assert shown[:5] != shown[5:10]
 
 
-def test_the_seed_decides_the_order(folder: Path, tmp_path: Path) -> None:
-    def order(seed: int) -> List[str]:
-        source = PairSource(find_scans(folder, tmp_path / "atlas.npz"), tmp_path / "atlas.npz", SHAPE, 1, seed)
-        return [b.paths[0].name for b in islice(source.batches(), 12)]
-
-    assert order(1) == order(1)
-    assert order(1) != order(2)
-
-
-def test_batches_are_normalised(folder: Path, tmp_path: Path) -> None:
-    source = PairSource([folder / "s0.npz"], tmp_path / "atlas.npz", SHAPE, batch=2, seed=0)
-    batch = next(source.batches())
-    assert batch.moving.shape == source.fixed.shape == (2,) + SHAPE + (1,)
-    assert batch.moving.dtype == source.fixed.dtype == np.float32
-    assert batch.moving.max() == np.float32(100 / 255) and source.fixed.max() == 1.0
+def test_a_pair_depends_on_seed_and_number_alone() -> None:
+    first, again, other = (PairOrder(subjects(6), "scans", seed) for seed in (1, 1, 2))
+    numbers = list(range(30))
+    backwards = {n: again.pair(n) for n in reversed(numbers)}
+    assert [first.pair(n) for n in numbers] == [backwards[n] for n in numbers]
+    assert [first.pair(n) for n in numbers] != [other.pair(n) for n in numbers]
 
 
-def test_every_bad_scan_is_named_before_training(folder: Path, tmp_path: Path) -> None:
-    np.savez(str(folder / "bad1.npz"), vol=np.full(SHAPE, np.nan, np.float32))
-    np.savez(str(folder / "bad2.npz"), vol=np.zeros((16, 16, 32), np.uint8))
-    source = PairSource(find_scans(folder, tmp_path / "atlas.npz"), tmp_path / "atlas.npz", SHAPE, 1, 0)
-    with pytest.raises(VolumeError, match="(?s)2 of 5.*bad1.*bad2"):
-        source.check_all()
+def test_scans_are_paired_with_other_scans() -> None:
+    order = PairOrder(subjects(4), "scans", seed=0)
+    pairs = [order.pair(n) for n in range(200)]
+    assert all(pair.fixed is not None and pair.fixed != pair.moving for pair in pairs)
+    assert len({(pair.moving, pair.fixed) for pair in pairs}) == 12
+    assert order.each_once() == order.each_once() and len(order.each_once()) == 4
+
+
+def test_a_fixed_scan_of_its_own_comes_first() -> None:
+    order = PairOrder([Subject(Path("a"), Path("b"), Path("c"), Path("d")), Subject(Path("e"))], "scans", seed=0)
+    found = {order.pair(n).moving: order.pair(n) for n in range(4)}
+    assert (found[Path("a")].fixed, found[Path("a")].fixed_seg, found[Path("e")].fixed) == (Path("b"), Path("d"), Path("a"))
+
+
+def test_a_split_is_drawn_by_the_seed(tmp_path: Path) -> None:
+    for index in range(10):
+        write_scan(tmp_path / f"s{index}.npz", 100)
+    data = DataSettings(tmp_path, None, pairing="scans", split=(0.6, 0.2, 0.2))
+    cohort, again, other = (read_cohort(data, seed) for seed in (0, 0, 1))
+    assert [len(part) for part in (cohort.train, cohort.validation, cohort.test)] == [6, 2, 2]
+    assert len({s.moving for s in cohort.subjects}) == 10
+    assert cohort == again != other
+
+
+def test_a_manifest_with_a_header(folder: Path) -> None:
+    text = "# our scans\nsplit,moving,fixed,seg\ntrain,s0.npz,s1.npz,s0.npz\n\nvalidation,s2.npz,,\n"
+    path = folder / "list.csv"
+    path.write_text(text, encoding="utf-8-sig")
+    assert read_manifest(path) == [
+        Subject(folder / "s0.npz", folder / "s1.npz", folder / "s0.npz", None, "train"), Subject(folder / "s2.npz", part="validation")]
+    cohort = read_cohort(DataSettings(path, folder / "s1.npz"), 0)
+    assert names([s.moving for s in cohort.train]) == ["s0.npz"] and names([s.moving for s in cohort.validation]) == ["s2.npz"]
+
+
+def test_a_plain_list(folder: Path) -> None:
+    path = folder.parent / "list.txt"
+    path.write_text("scans/s0.npz\nscans/s1.npz , scans/s2.npz\n")
+    assert read_manifest(path) == [Subject(folder / "s0.npz"), Subject(folder / "s1.npz", folder / "s2.npz")]
+
+
+@pytest.mark.parametrize("text, message", [
+    ("moving,fixd\ns0.npz,s1.npz\n", "did you mean fixed"),
+    ("moving,moving\ns0.npz,s1.npz\n", "at most once"),
+    ("s0.npz\nnone.npz\nlist.txt\n", "(?s)2 lines.*line 2: none.npz: no such file.*line 3: list.txt: not a scan"),
+    ("moving,split\ns0.npz,training\n", "split is 'training'"),
+    ("moving\n,\n", "1 cells more than columns"),
+    ("moving,fixed\n,s1.npz\n", "no moving scan"),
+    ("# nothing\n", "names no scan"),
+])
+def test_manifests_that_are_refused(folder: Path, text: str, message: str) -> None:
+    (folder / "list.txt").write_text(text)
+    with pytest.raises(TrainingError, match=message):
+        read_manifest(folder / "list.txt")
+
+
+def test_a_manifest_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TrainingError, match="UTF-8"):
+        read_manifest(tmp_path / "list.csv")

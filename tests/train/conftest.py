@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small synthetic cohort, and settings of short runs on it."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import pytest
+
+from train.settings import DataSettings, LossSettings, TrainSettings
+from vxm_convert.phantom import PhantomSettings, write_cohort
+from vxm_convert.spec import ModelSpec
+
+SHAPE = (16, 16, 32)
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`atlas.npz` and three scans in `scans`, all with labels."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_cohort(folder, PhantomSettings(SHAPE, subjects=3, seed=0, displacement=0.1))
+    return folder
+
+
+@pytest.fixture
+def make_settings(cohort: Path, tmp_path: Path) -> Callable[..., TrainSettings]:
+    """Settings of a short vm1 run; keywords of `LossSettings` and `DataSettings` may be given beside those of `TrainSettings`."""
+
+    def make(variant: str = "vm1", batch: int = 1, integration_steps: Optional[int] = None, **changes: Any) -> TrainSettings:
+        parts = {}
+        for name, kind in (("loss", LossSettings), ("data", DataSettings)):
+            parts[name] = {key: changes.pop(key) for key in list(changes) if key in kind.__dataclass_fields__ and key != "source"}
+        data = DataSettings(cohort / "scans", parts["data"].pop("atlas", cohort / "atlas.npz"), **parts["data"])
+        values = {"out": tmp_path / "run", "learning_rate": 2e-3, "epochs": 3, "keep": 2, "tensorboard": False, **changes}
+        spec = ModelSpec(variant, SHAPE, batch, integration_steps)
+        return TrainSettings(data=data, spec=spec, loss=LossSettings(**parts["loss"]), **values)
+
+    return make
