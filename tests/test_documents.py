@@ -24,11 +24,12 @@ DOCUMENTS = (
 )
 #: modules with a command line; sub-commands have a parser of their own
 COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture")
-SUBCOMMANDS = ("doctor", "inspect", "verify", "phantom", "sim")
+SUBCOMMANDS = ("doctor", "inspect", "verify", "phantom", "profiles", "sim")
 #: a word that may follow the module's name and has options of its own
 MORE_SUBCOMMANDS = {
-    "export": ("preflight", "tune"), "vxm_convert": ("profiles",),
-    "om_runner": ("layers", "apply", "convert-warp", "evaluate", "invert", "jacobian"),
+    "train": ("evaluate",),
+    "export": ("preflight", "tune"),
+    "om_runner": ("layers", "audit", "apply", "convert-warp", "evaluate", "invert", "jacobian"),
 }
 MAX_PICTURE_BYTES = 150_000
 NOT_OURS = {"pytest", "pip", "venv"}

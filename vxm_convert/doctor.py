@@ -22,7 +22,7 @@ REPORT_SCHEMA = 1
 #: package → (module, what it is for); the ones that every run of om_runner needs come first
 _NEEDED: Dict[str, Tuple[str, str]] = {
     "numpy": ("numpy", "arrays"), "scipy": ("scipy", "interpolation"), "nibabel": ("nibabel", "NIfTI and MGH volumes"),
-    "protobuf": ("google.protobuf", "graph files"), "tqdm": ("tqdm", "progress"), "matplotlib": ("matplotlib", "pictures of the report"),
+    "protobuf": ("google.protobuf", "graph files"), "tqdm": ("tqdm", "progress"), "matplotlib": ("matplotlib", "pictures"),
 }
 _ENGINES: Dict[str, Tuple[str, str]] = {
     "openvino": ("openvino", "engine of the simulated device"), "onnxruntime": ("onnxruntime", "runs vxm.onnx to check it"),

@@ -19,7 +19,8 @@ from vxm_convert.contract import GraphContract
 
 pytestmark = pytest.mark.tf
 ARTEFACTS = [
-    "SHA256SUMS", "atc.log", "atc_manifest.json", "contract.json", "frozen.pb", "frozen.pb.json", "parity.json", "preflight.csv", "preflight.json",
+    "SHA256SUMS", "atc.log", "atc_manifest.json", "contract.json", "frozen.pb", "frozen.pb.json", "parity.json",
+    "preflight.csv", "preflight.json",
     "vxm.om", "vxm.om.json",
 ]
 SMALL = ["--shape", "16,16,32", "--toolchain", "sim"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -13,6 +14,7 @@ from vxm_convert.__main__ import PROFILE_ACTIONS, main
 from vxm_convert.acceptance import judge_cohort, judge_row
 from vxm_convert.errors import ArtifactError, FormatError, VxmError
 from vxm_convert.junit import junit_xml, printable
+from vxm_convert.metrics import ASCEND_NAMES
 from vxm_convert.profiles import DEFAULT_PROFILE, FIGURES, listing, load_profile, profile_from_bytes, shipped_profiles
 from vxm_convert.profiles import profile as profile_module
 from vxm_convert.profiles.schema import json_schema
@@ -271,3 +273,36 @@ def test_junit_counts_skipped_cases_and_the_cohort():
     suite, = ElementTree.fromstring(junit_xml("s", [("a", judge_row(row, profile), 0.0)], judge_cohort([row], profile), {}))
     assert (suite.get("tests"), suite.get("skipped"), suite.get("failures")) == ("4", "1", "0")
     assert [case.get("classname") for case in suite.iter("testcase")] == ["subject.a"] * 3 + ["cohort"]
+
+
+def table_behind(text, heading):
+    """Rows of the first table behind a piece of text, as lists of cells."""
+    lines = text[text.index(heading):].splitlines()
+    first = next(at for at, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            return rows
+        rows.append([cell.strip().strip("`") for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return rows
+
+
+def test_the_table_of_limits_in_the_documentation_is_that_of_the_code(project_root):
+    head, _, *rows = table_behind((project_root / "docs" / "precision.md").read_text(encoding="utf-8"), "## Acceptance profiles")
+    shown = {(name, row[0]): cell for row in rows for name, cell in zip(head[2:], row[2:]) if cell != "–"}
+    signs = {"<=": "≤", ">=": "≥"}
+    limits = {(name, limit.figure.name): f"{signs[limit.figure.relation]} {limit.value:g}"
+              for name in shipped_profiles() for limit in load_profile(name).limits}
+    assert shown == limits and all(FIGURES[row[0]].unit == row[1] for row in rows)
+
+
+def test_the_table_of_ascends_figures_is_that_of_the_code(project_root):
+    rows = table_behind((project_root / "docs" / "precision.md").read_text(encoding="utf-8"), "**Ascend's comparer.**")[2:]
+    assert tuple(row[0] for row in rows) == ASCEND_NAMES
+
+
+def test_the_example_in_the_documentation_is_a_profile(project_root):
+    text = (project_root / "docs" / "precision.md").read_text(encoding="utf-8")
+    example = re.search(r"A profile of your own:\n\n```\n(.*?)```", text, flags=re.DOTALL).group(1)
+    profile = made(example)
+    assert profile.name == "my-study" and len(profile.limits) == 3 and len(profile.cohort) == 1

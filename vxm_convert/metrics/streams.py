@@ -137,6 +137,8 @@ class Percentiles:
 
     def __init__(self, spread: Spread, percents: Sequence[float]) -> None:
         self._n = spread.n
+        # Equal tensors: their one crowded bin would be cut again for every rank, each a look at the whole stream.
+        self._all_zero = spread.max == 0 and spread.counts[0] == spread.n
         self._positions = [(spread.n - 1) * q / 100.0 for q in percents]
         ranks = {rank for p in self._positions for rank in (int(math.floor(p)), int(math.ceil(p)))} if spread.n else set()
         below = np.cumsum(spread.counts)
@@ -163,7 +165,7 @@ class Percentiles:
 
     def values(self, scan: Callable[[Callable[[np.ndarray], Any]], Iterable[Any]]) -> List[float]:
         """The percentiles, in the order in which they were asked for; 0 for an empty stream."""
-        if not self._n:
+        if not self._n or self._all_zero:
             return [0.0] * len(self._positions)
         ordered: Dict[int, float] = {}
         for key in self._small:
@@ -172,7 +174,8 @@ class Percentiles:
             ordered.update((rank, float(values[rank - below])) for rank in ranks)
         for key in self._large:
             below, ranks = self._bins[key]
-            ordered.update((rank, _cut_again(scan, key, rank - below)) for rank in ranks)
+            ends = _ends(scan, key)
+            ordered.update((rank, _cut_again(scan, key, rank - below, *ends)) for rank in ranks)
         out = []
         for position in self._positions:
             low, high = ordered[int(math.floor(position))], ordered[int(math.ceil(position))]
@@ -180,19 +183,29 @@ class Percentiles:
         return out
 
 
-def _cut_again(scan: Callable[[Callable[[np.ndarray], Any]], Iterable[Any]], key: int, rank: int) -> float:
-    """The `rank`-th smallest value of a crowded bin: bits of non-negative float64 order as the numbers, so their range is cut by them."""
+def _members(values: np.ndarray, key: int) -> np.ndarray:
+    """Bits of the values of one bin: those of non-negative float64 order as the numbers."""
+    return values[keys_of(values) == key].view(np.int64)
 
-    def members(values: np.ndarray) -> np.ndarray:
-        return values[keys_of(values) == key].view(np.int64)
 
-    ends = [(int(bits.min()), int(bits.max())) for bits in scan(members) if bits.size]
-    low, high = min(e[0] for e in ends), max(e[1] for e in ends)
+def _ends(scan: Callable[[Callable[[np.ndarray], Any]], Iterable[Any]], key: int) -> Tuple[int, int]:
+    """Bits of the least and the largest value of a bin; equal where the bin holds one value, as in images with a background."""
+
+    def ends(values: np.ndarray) -> Tuple[int, ...]:
+        bits = _members(values, key)
+        return (int(bits.min()), int(bits.max())) if bits.size else ()
+
+    found = [pair for pair in scan(ends) if pair]
+    return min(low for low, _ in found), max(high for _, high in found)
+
+
+def _cut_again(scan: Callable[[Callable[[np.ndarray], Any]], Iterable[Any]], key: int, rank: int, low: int, high: int) -> float:
+    """The `rank`-th smallest value of a crowded bin, whose values have bits from `low` to `high`: the range is cut until one is left."""
     while low < high:
         shift = max(0, (high - low).bit_length() - _RADIX_BITS)
 
         def histogram(values: np.ndarray, low: int = low, high: int = high, shift: int = shift) -> np.ndarray:
-            bits = members(values)
+            bits = _members(values, key)
             bits = bits[(bits >= low) & (bits <= high)]
             return np.bincount((bits - low) >> shift, minlength=(1 << _RADIX_BITS))
 
