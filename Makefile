@@ -71,6 +71,9 @@ bench: $(STAMP) ## seconds and memory of a full-size pair against TensorFlow (MO
 precision-table: $(STAMP) ## the errors of every plan, CHECKPOINTS= INPUT= ATLAS= VARIANT= SHAPE= OUT=build/precision_table
 	$(call need,CHECKPOINTS,/my/model.h5)$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)@$(PY) -m scripts.precision_table --checkpoints $(CHECKPOINTS) --input $(INPUT) --atlas $(ATLAS) --variant $(VARIANT) --shape $(SHAPE) --out $(or $(OUT),build/precision_table)
 
+numerics: $(STAMP) ## errors of every plan on fixed phantoms against tests/numerics.yaml; worse fails
+	@$(PY) -m scripts.numerics
+
 doctor: $(STAMP) ## what is installed, what is missing, what to do
 	@$(PY) -m vxm_convert doctor
 

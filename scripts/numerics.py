@@ -96,14 +96,13 @@ def run(path: Path, update: bool = False, allow_worse: str = "", plans: Mapping[
         A figure is worse than allowed, or the baseline is of another setup.
     """
     setup = Setup()
-    baseline = read_baseline(path) if path.exists() or not update else _empty(setup, plans)
+    baseline = read_baseline(path) if path.exists() or not update else _empty(setup)
     if baseline["setup"] != setup.to_dict() and not update:
         raise PrecisionError(f"{path}: is of setup {baseline['setup']}, this script measures {setup.to_dict()}; rewrite it with --update")
     measured = measure(setup, plans)
     made_with = versions()
     if update:
-        fresh = _empty(setup, plans) if baseline["setup"] != setup.to_dict() else {**baseline, "figures": FIGURES}
-        write_baseline(path, tightened({**fresh, "accepted": baseline["accepted"]}, measured, allow_worse, made_with))
+        write_baseline(path, tightened(baseline, measured, allow_worse, made_with, setup.to_dict(), FIGURES))
         print(f"written: {path}")
         return EXIT_OK
     print(table(baseline, measured))
@@ -202,7 +201,7 @@ def versions() -> Dict[str, str]:
     }
 
 
-def _empty(setup: Setup, plans: Mapping[str, PrecisionPlan]) -> Dict[str, Any]:
+def _empty(setup: Setup) -> Dict[str, Any]:
     return {"schema": SCHEMA, "setup": setup.to_dict(), "made_with": {}, "figures": FIGURES, "plans": {}, "accepted": []}
 
 

@@ -97,28 +97,51 @@ def bound(old: float, rule: Mapping[str, Any]) -> float:
     return old - 20 * math.log10(1 + rule["slack"]) if rule["unit"] == _DB else old * (1 + rule["slack"])
 
 
-def tightened(baseline: Mapping[str, Any], measured: Mapping[str, Any], allow_worse: str, made_with: Mapping[str, Any]) -> Dict[str, Any]:
+def tightened(
+    baseline: Mapping[str, Any], measured: Mapping[str, Any], allow_worse: str, made_with: Mapping[str, Any],
+    setup: Mapping[str, Any], figures: Mapping[str, Any],
+) -> Dict[str, Any]:
     """The baseline with the measured figures.
 
     Parameters
     ----------
-    allow_worse : str — why a figure may be worse than before; empty: none may.
+    allow_worse : str — why the ratchet may be loosened; empty: it may not.
+    setup, figures : mapping — what is measured now, and units and slacks of now.
 
     Raises
     ------
     PrecisionError
-        A figure is worse than its baseline, by however little beyond the digits that are stored, and no reason was given.
+        Without a reason: a figure is worse than its baseline, by however little beyond the digits that are stored; a slack grew;
+        a plan or figure is gone; or the setup is another one, so that what was held before cannot be compared.
     """
-    exact = {**baseline, "figures": {name: {**rule, "slack": 2 * 10.0 ** -_DIGITS} for name, rule in baseline["figures"].items()}}
-    worse = compare(exact, measured) if set(measured) == set(baseline["plans"]) else []
-    if worse and not allow_worse.strip():
-        raise PrecisionError("numerics: " + "; ".join(map(str, worse)) + "; to accept that, give the reason with --allow-worse 'WHY'")
-    accepted = list(baseline["accepted"])
-    if worse:
-        changes = [f"{f.plan} {f.figure}: {f.old:.5g} to {f.new:.5g} {f.unit}" for f in worse]
-        accepted.append({"reason": allow_worse.strip(), "changes": changes})
+    changes = loosened(baseline, measured, setup, figures)
+    if changes and not allow_worse.strip():
+        raise PrecisionError("numerics: " + "; ".join(changes) + "; to accept that, give the reason with --allow-worse 'WHY'")
+    accepted = list(baseline["accepted"]) + ([{"reason": allow_worse.strip(), "changes": changes}] if changes else [])
     plans = {plan: {name: _rounded(value) for name, value in row.items()} for plan, row in measured.items()}
-    return {**baseline, "made_with": dict(made_with), "plans": plans, "accepted": accepted}
+    return {
+        "schema": SCHEMA, "setup": dict(setup), "made_with": dict(made_with), "figures": dict(figures), "plans": plans,
+        "accepted": accepted,
+    }
+
+
+def loosened(
+    baseline: Mapping[str, Any], measured: Mapping[str, Any], setup: Mapping[str, Any], figures: Mapping[str, Any]
+) -> List[str]:
+    """Every way in which the new figures would hold less than the old ones did."""
+    if not baseline["plans"]:
+        return []
+    if baseline["setup"] != setup:
+        return ["another setup than that of the baseline"]
+    changes = [f"plan {plan} is gone" for plan in baseline["plans"] if plan not in measured]
+    changes += [f"figure {name} is gone" for name in baseline["figures"] if name not in figures]
+    kept = {name: rule for name, rule in baseline["figures"].items() if name in figures}
+    changes += [f"slack of {name}: {rule['slack']} to {figures[name]['slack']}" for name, rule in kept.items()
+                if figures[name]["slack"] > rule["slack"]]
+    plans = {plan: row for plan, row in baseline["plans"].items() if plan in measured}
+    exact = {"figures": {name: {**rule, "slack": 2 * 10.0 ** -_DIGITS} for name, rule in kept.items()}, "plans": plans}
+    worse = compare(exact, {plan: measured[plan] for plan in plans})
+    return changes + [f"{f.plan} {f.figure}: {f.old:.5g} to {f.new:.5g} {f.unit}" for f in worse]
 
 
 def write_baseline(path: Path, data: Mapping[str, Any]) -> None:

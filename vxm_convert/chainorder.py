@@ -8,7 +8,7 @@ from typing import Tuple
 
 #: In order: name of the step, and the names of its files (without ``.json`` of a side-car).
 STEPS: Tuple[Tuple[str, str], ...] = (
-    ("checkpoint", r"model-\d+\..+|spec\.json|split\.json|best\.json|metrics\.jsonl|train\.log|events\..*|checkpoint"),
+    ("checkpoint", r"model-\d+\..+|spec\.json|split\.json|best\.json|metrics\.jsonl|train\.log|events\..*|checkpoint|train_report\.html"),
     ("frozen graph", r"frozen\.pb"),
     ("preflight", r"preflight\.(csv|json)"),
     ("parity", r"parity\.json"),

@@ -121,9 +121,9 @@ def verify_folders(folders: Sequence[Path]) -> List[Link]:
         A folder does not exist, or nothing in it carries a side-car or a contract.
     """
     sums = _Sums()
-    manifests = [path for folder in folders for path in _files(Path(folder), SUMS_NAME)]
+    manifests = _below(folders, SUMS_NAME)
     links, distrusted = _check_manifests(manifests, sums)
-    documents = [path for folder in folders for path in _files(Path(folder), "*.json") if os.path.abspath(str(path)) not in distrusted]
+    documents = [path for path in _below(folders, "*.json") if os.path.abspath(str(path)) not in distrusted]
     loaded = {path: _load(path) for path in documents}
     sidecars = {path: data for path, data in sorted(loaded.items()) if path.name not in _RECORDS and _is_sidecar(data)}
     contracts = [path for path in documents if path.name == CONTRACT_NAME]
@@ -151,7 +151,7 @@ def first_broken(links: Sequence[Link]) -> Optional[Link]:
 
 def folders_without_list(folders: Sequence[Path]) -> List[Path]:
     """Folders of an export or a run in which only files with a side-car are proven, as no SHA256SUMS stands there."""
-    ends = [path.parent for folder in folders for name in _RECORDS for path in _files(Path(folder), name)]
+    ends = [path.parent for name in _RECORDS for path in _below(folders, name)]
     return sorted({folder for folder in ends if not (folder / SUMS_NAME).is_file()})
 
 
@@ -174,10 +174,15 @@ def _check_manifests(manifests: Sequence[Path], sums: _Sums) -> Tuple[List[Link]
     return links, distrusted
 
 
-def _files(folder: Path, pattern: str) -> List[Path]:
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder}: no such folder; {_ADVICE}")
-    return sorted(p for p in folder.rglob(pattern) if p.is_file())
+def _below(folders: Sequence[Path], pattern: str) -> List[Path]:
+    """Files of that name below the folders, each once even where one folder lies in another."""
+    found: Dict[str, Path] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise ArtifactError(f"{folder}: no such folder; {_ADVICE}")
+        for path in sorted(p for p in folder.rglob(pattern) if p.is_file()):
+            found.setdefault(os.path.abspath(str(path)), path)
+    return list(found.values())
 
 
 def _load(path: Path) -> Any:

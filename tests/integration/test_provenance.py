@@ -91,6 +91,13 @@ def test_one_flipped_bit_is_caught_and_named_first(chain: Chain, capsys: pytest.
     assert chain.verify() == 0, "the test restored every file"
 
 
+def test_a_folder_named_twice_counts_once(chain: Chain, capsys: pytest.CaptureFixture) -> None:
+    assert chain.verify() == 0
+    once = capsys.readouterr().out.splitlines()
+    assert main(["verify", str(chain.root), str(chain.root / "vxm"), str(chain.root / "out" / ".." / "train")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == once[-1]
+
+
 def test_a_damaged_sidecar_is_named_itself_and_not_its_file(chain: Chain, capsys: pytest.CaptureFixture) -> None:
     """Its recorded hash is changed: the model is as it was, and another record proves that."""
     om = chain.root / "vxm" / "vxm.om"

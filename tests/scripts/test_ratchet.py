@@ -60,20 +60,42 @@ def test_what_got_better_is_told() -> None:
     assert improved(BASELINE, measured(epe_voxel__max=0.015, moved__psnr_db=80.5)) == ["fast epe_voxel.max"]
 
 
+def update(baseline: Dict[str, Any], rows: Dict[str, Any], why: str = "", made_with: Any = None, **change: Any) -> Dict[str, Any]:
+    setup, figures = change.get("setup", BASELINE["setup"]), change.get("figures", BASELINE["figures"])
+    return tightened(baseline, rows, why, made_with or {}, setup, figures)
+
+
 def test_an_update_tightens_and_does_not_loosen_even_within_the_slack() -> None:
-    data = tightened(BASELINE, measured(epe_voxel__max=0.015), "", {"engine": "x 2"})
+    data = update(BASELINE, measured(epe_voxel__max=0.015), made_with={"engine": "x 2"})
     assert data["plans"]["fast"]["epe_voxel.max"] == 0.015 and data["made_with"] == {"engine": "x 2"} and data["accepted"] == []
-    with pytest.raises(PrecisionError, match="fast epe_voxel.max: 0.0201 voxel.*--allow-worse"):
-        tightened(BASELINE, measured(epe_voxel__max=0.0201), "", {})
-    with pytest.raises(PrecisionError):
-        tightened(BASELINE, measured(epe_voxel__max=0.0201), "  ", {})
+    for why in ("", "  "):
+        with pytest.raises(PrecisionError, match="fast epe_voxel.max: 0.02 to 0.0201 voxel.*--allow-worse"):
+            update(BASELINE, measured(epe_voxel__max=0.0201), why)
+
+
+@pytest.mark.parametrize("rows, change, text", [
+    ({"fast": BASELINE["plans"]["fast"]}, {}, "plan balanced is gone"),
+    (measured(), {"setup": {"variant": "vm1"}}, "another setup"),
+    (measured(), {"figures": {"epe_voxel.max": BASELINE["figures"]["epe_voxel.max"]}}, "figure moved.psnr_db is gone"),
+    (measured(), {"figures": {**BASELINE["figures"], "epe_voxel.max": {"unit": "voxel", "slack": 0.2}}},
+     "slack of epe_voxel.max: 0.1 to 0.2"),
+])
+def test_what_is_held_cannot_shrink_without_a_reason(rows: Any, change: Any, text: str) -> None:
+    with pytest.raises(PrecisionError, match=text):
+        update(BASELINE, rows, **change)
+    assert text in update(BASELINE, rows, "because", **change)["accepted"][0]["changes"][0]
+
+
+def test_new_plans_and_smaller_slacks_need_no_reason() -> None:
+    figures = {**BASELINE["figures"], "epe_voxel.max": {"unit": "voxel", "slack": 0.05}}
+    assert update(BASELINE, {**measured(), "new": measured()["fast"]}, figures=figures)["accepted"] == []
 
 
 def test_a_reason_is_recorded_with_what_it_accepted() -> None:
-    data = tightened(BASELINE, measured(epe_voxel__max=0.05), "the device rounds so", {})
+    data = update(BASELINE, measured(epe_voxel__max=0.05), "the device rounds so")
     assert data["plans"]["fast"]["epe_voxel.max"] == 0.05
     assert data["accepted"] == [{"reason": "the device rounds so", "changes": ["fast epe_voxel.max: 0.02 to 0.05 voxel"]}]
-    again = tightened(data, data["plans"], "nothing is worse", {})
+    again = update(data, data["plans"], "nothing is worse")
     assert again["accepted"] == data["accepted"], "a reason without a change is not recorded, an old one stays"
 
 

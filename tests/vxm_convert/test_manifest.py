@@ -99,7 +99,8 @@ def test_refresh_adds_to_a_list_but_makes_none(folder: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name, step", [
     ("model-5.index.json", "checkpoint"), ("model-5.state.json", "checkpoint"), ("spec.json", "checkpoint"),
-    ("frozen.pb.json", "frozen graph"), ("vxm.om", "offline model"), ("contract.json", "contract"), ("moved.nii.gz.json", "output"), ("run.json", "run"),
+    ("frozen.pb.json", "frozen graph"), ("vxm.om", "offline model"), ("contract.json", "contract"),
+    ("moved.nii.gz.json", "output"), ("run.json", "run"),
     ("report.html", "report"), ("notes.json", "other"), ("notes", "other"), (SUMS_NAME, "list"),
 ])
 def test_where_files_stand_in_the_chain(name: str, step: str) -> None:
