@@ -159,6 +159,9 @@ class _Run:
         verdict = self._trials.judge(self._atoms(names))
         if verdict.accepted and (self.best is None or self._cheaper(names, self.best)):
             self.best = names
+        if self.best is not None:
+            unknown = [name for name in self.best if self._atoms(self.best - {name}) not in self._trials.verdicts]
+            self._trials.reserve = len(unknown)
         return verdict
 
     def find_first(self, seed: _Names) -> None:
@@ -262,6 +265,7 @@ class _Run:
         return True
 
     def drop_one(self, names: _Names) -> Iterator[Tuple[str, Verdict]]:
+        self._trials.reserve = 0
         for group in self.ordered(names):
             try:
                 yield group.name, self._trials.judge(self._atoms(names - {group.name}))

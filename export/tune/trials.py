@@ -46,12 +46,15 @@ class Trials:
     oracle : callable — atoms → Verdict.
     cost : callable — atoms → bytes.
     budget : int — candidates that may be judged.
+
+    `reserve` of them are kept back: for the runs that say why each kept group is kept.
     """
 
     def __init__(self, oracle: Oracle, cost: Cost, budget: int) -> None:
         self._oracle = oracle
         self._cost = cost
         self.budget = budget
+        self.reserve = 0
         self.verdicts: Dict[Atoms, Verdict] = {}
         self._costs: Dict[Atoms, float] = {}
 
@@ -62,7 +65,7 @@ class Trials:
     def judge(self, atoms: Atoms) -> Verdict:
         """The verdict on a candidate; raises BudgetSpent instead of asking for one more than the budget."""
         if atoms not in self.verdicts:
-            if self.left <= 0:
+            if self.left <= self.reserve:
                 raise BudgetSpent()
             verdict = self._oracle(atoms)
             if verdict.invalid or math.isnan(verdict.score):

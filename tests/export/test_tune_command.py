@@ -57,14 +57,7 @@ def told(entry: Dict[str, Any]) -> float:
     return float(entry["reason"].split()[1].rstrip(","))
 
 
-def runner_has_profiles() -> bool:
-    from om_runner.__main__ import build_parser
-
-    return "--profile" in build_parser().format_help()
-
-
 @pytest.mark.tf
-@pytest.mark.skipif(not runner_has_profiles(), reason="this om_runner judges by no profile")
 def test_a_search_from_checkpoint_to_plan(case: Case, capsys: pytest.CaptureFixture) -> None:
     out = case.folder / "out"
     assert main(case.common + ["--out", str(out), "--profile", profile(case, "never", 1e-12), "--max-trials", "2"]) == 3

@@ -157,3 +157,14 @@ def test_equal_inputs_give_equal_searches() -> None:
     for calls in (first, second):
         search([Group(f"n{k}", (f"n{k}",)) for k in range(15)], Trials(monotone(frozenset(("n2", "n9", "n12")), calls), len, 60))
     assert first == second
+
+
+@pytest.mark.parametrize("budget", [8, 12, 20])
+def test_trials_are_kept_back_for_the_reasons(budget: int) -> None:
+    """However early the budget ends, each kept group has been left out once."""
+    calls: List[FrozenSet[str]] = []
+    groups = [Group(f"n{i}", (f"n{i}",)) for i in range(16)]
+    needed = frozenset(("n2", "n5", "n11"))
+    result = search(groups, Trials(monotone(needed, calls), len, budget), ["n2", "n5", "n11", "n4"])
+    assert len(calls) <= budget
+    assert {name for name, _ in result.without} == set(names_of(result.kept)) >= needed

@@ -367,7 +367,7 @@ def test_flips_and_the_distance_to_the_step():
 
 def test_a_layer_that_is_too_large_to_run_alone_says_so_and_is_still_compared(acl, tmp_path, monkeypatch):
     # as if running alone took a million times what it takes
-    monkeypatch.setattr(analysis, "_ALONE_OTHERS", 1e6 * analysis._ALONE_OTHERS)
+    monkeypatch.setattr(analysis, "_ENGINE", (4e6, 8e6))
     compared = [r for r in make(tmp_path).analyse(acl) if r.layer.golden is not None and r.layer.type != "NetOutput"]
     large = [r for r in compared if r.layer.elements > 1000]
     assert len(large) > 10 and all(r.entire is not None and r.single is None and "the limit is 6.0" in r.reason for r in large)

@@ -2,10 +2,13 @@
 """What the simulated compiler decides: dtypes per mode, casts, layouts, refusals; and that engine rewrites change nothing."""
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
 from tests.vxm_convert.graphs import PbBuilder, compile_pb, run_pb, up_conv_graph
+from vxm_convert.sim import engine as engine_module
 from vxm_convert.sim import lowering
 from vxm_convert.sim.engine import load_program
 from vxm_convert.sim.phase import fold_upsampling
@@ -127,6 +130,49 @@ def test_output_names_and_order_follow_the_request(graph, tmp_path):
     model = compile_pb(graph, tmp_path / "g.om", [("up", 0), ("y", 0)])
     program = load_program(model)
     assert [d.name for d in program.outputs] == ["up:0:up", "y:0:y"] and [d.name for d in program.inputs] == ["x", "skip"]
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("mode", ["force_fp32", "force_fp16"])
+def test_results_belong_to_the_caller(graph, tmp_path, monkeypatch, engine, mode):
+    pytest.importorskip(engine)
+    monkeypatch.setenv("VXM_SIM_ENGINE", engine)
+    program = load_program(compile_pb(graph, tmp_path / "g.om", [("up", 0), ("y", 0)], mode))
+    feeds = [np.full(desc.shape, 0.5, desc.dtype) for desc in program.inputs]
+    first = program.run(feeds)
+    kept = [result.copy() for result in first]
+    others = program.run([feed + 1 for feed in feeds])
+    # neither another run nor the caller's own writing reaches into them
+    assert all(np.array_equal(a, b) and not np.array_equal(a, c) for a, b, c in zip(first, kept, others))
+    for result in others:
+        result[...] = 7
+    assert all(np.array_equal(a, b) for a, b in zip(program.run(feeds), kept))
+
+
+def test_a_large_model_is_not_held_in_two_forms(graph, tmp_path, monkeypatch):
+    """Running and dumping take turns, and neither changes what the other gives."""
+    alive, engine = [], engine_module._openvino
+
+    def watched(*lowered):
+        runner = engine(*lowered)
+        alive.append(weakref.ref(runner))
+        return runner
+
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(engine_module, "_openvino", watched)
+    for limit in (0, 1 << 62):
+        monkeypatch.setattr(engine_module, "LARGE", limit)
+        del alive[:]
+        program = load_program(compile_pb(graph, tmp_path / "g.om", [("y", 0)]))
+        feeds = [np.full(desc.shape, 0.5, desc.dtype) for desc in program.inputs]
+        (first,) = program.run(feeds)
+        for _ in range(2):
+            dumped = [array for _, _, array in program.run_with_dumps(feeds, [f"{program.ops[-1].name}:0"])]
+            assert sum(r() is not None for r in alive) == (1 if limit == 0 else 2)
+            np.testing.assert_array_equal(dumped[0].reshape(first.shape), first)
+            np.testing.assert_array_equal(program.run(feeds)[0], first)
+            assert sum(r() is not None for r in alive) == (1 if limit == 0 else 2)
+        assert len(alive) == (5 if limit == 0 else 2)
 
 
 def test_equal_requests_give_equal_bytes(graph, tmp_path):

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 #: Arrays in, arrays out; what comes out may be the engine's own memory and holds until the next call: a second copy of inner
 #: tensors, or of the largest layers alone, would not fit.
 Runner = Callable[[List[np.ndarray]], List[np.ndarray]]
+#: Bytes of work memory from which on a model is not held in two compiled forms, for running and for dumping, at a time.
+LARGE = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,22 @@ def edge_of(model: OmModel) -> Tuple[List[TensorDesc], List[TensorDesc]]:
     return inputs, outputs
 
 
+class Form:
+    """A compiled form of a model; `close` gives its memory back, and the next call compiles it again."""
+
+    def __init__(self, compile_it: Callable[[], Runner]) -> None:
+        self._compile = compile_it
+        self._runner: Optional[Runner] = compile_it()
+
+    def __call__(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+        if self._runner is None:
+            self._runner = self._compile()
+        return self._runner(arrays)
+
+    def close(self) -> None:
+        self._runner = None
+
+
 class Program:
     """A loaded model, ready to run.
 
@@ -52,18 +70,21 @@ class Program:
     device would need for it.
     """
 
-    def __init__(self, model: OmModel, runner: Runner) -> None:
+    def __init__(self, model: OmModel, runner: Runner, form: Form) -> None:
         self.inputs, self.outputs = edge_of(model)
         self.work_bytes = int(model.attrs["memory_size"])
         self.weight_bytes = len(model.weights)
         self.ops = model.graph
         self._run = runner
+        self._form = form
         #: names of the tensors in the dumping form of the program, and that form
         self._dumping: Optional[Tuple[List[str], Runner]] = None
 
     def run(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
         """Execute once; arrays have exactly the shapes and dtypes of `inputs`, results those of `outputs` and belong to the caller."""
         self._check(arrays)
+        if self.work_bytes >= LARGE:
+            self._dumping = None
         results = self._run(arrays)
         return [np.array(result, desc.dtype).reshape(desc.shape) for result, desc in zip(results, self.outputs)]
 
@@ -86,6 +107,9 @@ class Program:
         wanted = sorted(tensors)
         inner = sorted({source.get(name, name) for name in wanted if producers[name][0].data is None})
         if self._dumping is None or self._dumping[0] != inner:
+            self._dumping = None
+            if self.work_bytes >= LARGE:
+                self._form.close()
             self._dumping = (inner, self._compile_for(inner, producers))
         values = dict(zip(inner, self._dumping[1](arrays) if inner else []))
         for name in wanted:
@@ -131,9 +155,16 @@ def load_program(model: OmModel) -> Any:
 
 
 def _load_static(model: OmModel) -> Program:
+    engine, names = _engine(), []
+
+    def compile_it() -> Runner:
+        serialized, inputs, outputs = lower([copy.copy(op) for op in model.graph])
+        names[:] = inputs
+        return engine(serialized, inputs, outputs)
+
     try:
-        serialized, inputs, outputs = lower(model.graph)
-        return Program(model, _with_random(model.graph, inputs, _engine()(serialized, inputs, outputs)))
+        form = Form(compile_it)
+        return Program(model, _with_random(model.graph, names, form), form)
     except (AtcRefusal, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as exc:
         # The container was intact, so whatever fails here is the graph that it holds; engines report with RuntimeError.
         raise FormatError(f"{model.name}: the graph inside the offline model cannot be executed ({exc}); compile it again") from exc
