@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
+from om_runner.geometry_args import add_geometry_group, outputs_from, placing_from
 from om_runner.model import DEFAULT_MODEL
 from om_runner.reference import PYTHON_VARIABLE
 from om_runner.session import Settings, run_session
@@ -44,9 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="DIR",
-        help="folder of scans on the network grid: .npz, .nii, .nii.gz, .mgz, .mgh (required)",
+        help="folder of scans: .nii, .nii.gz, .mgz, .mgh, and .npz on the network grid (required)",
     )
-    files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (required)")
+    files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image, like a scan (required)")
     files.add_argument(
         "--model", default=DEFAULT_MODEL, type=Path, metavar="FILE", help="offline model (default: %(default)s, what make export-om writes)"
     )
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument(
         "--limit", default=None, type=_positive, metavar="N", help="register the first N scans only, in name order (default: all)"
     )
+    add_geometry_group(parser)
     report = parser.add_argument_group("precision report")
     report.add_argument(
         "--compare",
@@ -114,6 +116,8 @@ def settings_from(args: argparse.Namespace, command: List[str]) -> Settings:
         command=command,
         reference_cache=args.reference_cache,
         profile=args.profile,
+        placing=placing_from(args),
+        outputs=outputs_from(args),
     )
 
 

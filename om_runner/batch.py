@@ -15,7 +15,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 
 import numpy as np
 
-from om_runner.outputs import Provenance, write_subject
+from om_runner.outputs import Provenance
+from om_runner.products import OutputOptions, Registered, Writer, register
 from om_runner.scans import LoadedScan, OrientationWarner, Scan
 from om_runner.store import CompareStore
 from om_runner.tables import FailureRow, MetricsRow
@@ -23,7 +24,6 @@ from vxm_convert.contract import GraphContract
 from vxm_convert.errors import ToolchainError, VolumeError, VxmError
 from vxm_convert.labels import label_set
 from vxm_convert.metrics import dice, folding
-from vxm_convert.warp_numpy import warp_nearest
 
 LOG = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ class CohortPlan:
     label_set : str — name of the Dice label set.
     toolchain_badge : str — ``simulated`` or ``real``, a column of the table.
     provenance : Provenance — model, atlas and toolchain, for the side-cars.
-    load : callable — Scan → LoadedScan.
+    load : callable — Scan → LoadedScan with a placement.
+    outputs : OutputOptions — what is written for each subject, in which space.
     """
 
     contract: GraphContract
@@ -52,6 +53,7 @@ class CohortPlan:
     toolchain_badge: str
     provenance: Provenance
     load: Callable[[Scan], LoadedScan]
+    outputs: OutputOptions = OutputOptions()
 
 
 @dataclass
@@ -89,6 +91,7 @@ class Cohort:
         self._progress = progress
         self._labels = label_set(plan.label_set)
         self._orientation = OrientationWarner(plan.contract)
+        self._writer = Writer(plan.outputs, plan.atlas, plan.label_set)
         batch = plan.contract.model.batch
         # One array object for the whole run, so that the runtime leaves it on the device.
         self._fixed = np.repeat(plan.atlas.image[np.newaxis, ..., np.newaxis], batch, axis=0)
@@ -116,7 +119,8 @@ class Cohort:
         except VxmError as exc:
             self._fail(scan, "read", exc)
             return None
-        self._orientation.look(ready.loaded)
+        if ready.loaded.source is None:
+            self._orientation.look(ready.loaded)
         self.result.inputs[os.path.abspath(str(scan.path))] = ready.loaded.sha256
         if ready.loaded.seg_sha256 is not None:
             self.result.inputs[os.path.abspath(str(scan.seg_path))] = ready.loaded.seg_sha256
@@ -167,25 +171,15 @@ class Cohort:
                 f"{loaded.scan.path}: the model returned {bad} NaN or infinite values, expected none; nothing is written for this scan, "
                 "export again with --precision accurate"
             )
-        moved_seg = None if loaded.seg is None else warp_nearest(loaded.seg, flow)
-        before, after, count = self._dice(loaded.seg, moved_seg)
+        done = register(loaded, plan.atlas, moved, flow, plan.outputs)
+        before, after, count = self._dice(done)
         folds = folding(flow)
         longest = float(np.sqrt(np.max(np.einsum("...i,...i", flow, flow))))
         if longest < _IDLE_FLOW_VOXEL:
             LOG.warning("%s: the longest displacement is %.3g voxel; are the weights trained, is the scan the atlas?", subject, longest)
         agrees = bool(np.allclose(loaded.affine, plan.atlas.affine, atol=1e-3))
         provenance = plan.provenance.of({"moving": loaded.sha256}, subject=subject, moving_header_agrees=agrees)
-        write_subject(
-            plan.out / subject,
-            moved,
-            flow,
-            moved_seg,
-            plan.atlas.affine,
-            loaded.stored_dtype,
-            loaded.factor,
-            provenance,
-            loaded.seg_sha256,
-        )
+        self._writer.write(plan.out / subject, loaded, done, flow, provenance)
         total = ready.read_seconds + share + time.perf_counter() - start
         row = MetricsRow(
             subject=subject,
@@ -205,12 +199,11 @@ class Cohort:
         LOG.info("%s", describe(row))
         return row
 
-    def _dice(self, seg: Optional[np.ndarray], moved_seg: Optional[np.ndarray]) -> Tuple[Optional[float], Optional[float], Optional[int]]:
-        fixed_seg = self.plan.atlas.seg
-        if seg is None or fixed_seg is None:
+    def _dice(self, done: Registered) -> Tuple[Optional[float], Optional[float], Optional[int]]:
+        if done.moved_seg is None or done.fixed_seg is None:
             return None, None, None
-        after = dice(moved_seg, fixed_seg, self._labels)
-        return dice(seg, fixed_seg, self._labels).mean, after.mean, after.n_labels
+        after = dice(done.moved_seg, done.fixed_seg, self._labels)
+        return dice(done.seg_before, done.fixed_seg, self._labels).mean, after.mean, after.n_labels
 
 
 def read_ahead(scans: Sequence[Scan], load: Callable[[Scan], Any], ahead: int) -> Iterator[Tuple[Scan, Future[Any]]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One subject's folder: moved.nii.gz, flow.nii.gz, moved_seg.nii.gz, each with its side-car. It appears whole or not at all."""
+"""One subject's folder, which appears whole or not at all; names of its files, their scale and their side-cars."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator
 
 import numpy as np
 
 from vxm_convert.artifacts import write_sidecar
 from vxm_convert.errors import ArtifactError
-from vxm_convert.flowfile import write_flow
-from vxm_convert.nifti import write_nifti
 
 MOVED_NAME = "moved.nii.gz"
 FLOW_NAME = "flow.nii.gz"
@@ -75,40 +73,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(str(old), ignore_errors=True)
 
 
-def write_subject(
-    target: Path,
-    moved: np.ndarray,
-    flow_vox: np.ndarray,
-    moved_seg: Optional[np.ndarray],
-    affine: np.ndarray,
-    stored_dtype: str,
-    factor: float,
-    provenance: Provenance,
-    seg_sha256: Optional[str] = None,
-) -> None:
-    """Write one subject's results with the atlas's geometry, and what they were made from.
-
-    Parameters
-    ----------
-    moved : ndarray, shape (X, Y, Z), float32 — network intensities; stored in the scan's own scale (times `factor`) and kind:
-        float32 for a float scan, rounded to the scan's integer dtype for an integer one.
-    flow_vox : ndarray, shape (X, Y, Z, 3), float32 — voxels of the fixed grid.
-    moved_seg : ndarray, shape (X, Y, Z), integer, or None.
-    affine : ndarray, shape (4, 4) — of the atlas.
-    provenance : Provenance — of the moved scan and the flow.
-    seg_sha256 : str — of the segmentation's own file; None where the scan's file holds it.
-    """
-    with whole_folder(target) as folder:
-        write_nifti(folder / MOVED_NAME, to_source_scale(moved, stored_dtype, factor), affine)
-        _record(folder / MOVED_NAME, provenance)
-        write_flow(folder / FLOW_NAME, flow_vox, affine, provenance.made_from, provenance.toolchain, **provenance.details)
-        if moved_seg is not None:
-            write_nifti(folder / MOVED_SEG_NAME, moved_seg, affine)
-            _record(folder / MOVED_SEG_NAME, provenance.of({"moving_seg": seg_sha256} if seg_sha256 else {}))
-
-
 def to_source_scale(moved: np.ndarray, stored_dtype: str, factor: float) -> np.ndarray:
-    """Network intensities back in the scan's scale and kind (see `write_subject`)."""
+    """Network intensities back in the scan's scale (times `factor`) and kind: float32 for a float scan, rounded for an integer one."""
     values = moved * np.float32(factor)
     dtype = np.dtype(stored_dtype)
     if dtype.kind not in "ui":
@@ -117,8 +83,9 @@ def to_source_scale(moved: np.ndarray, stored_dtype: str, factor: float) -> np.n
     return np.clip(np.rint(values), max(limits.min, -(2**31)), min(limits.max, 2**31 - 128)).astype(dtype)
 
 
-def _record(path: Path, provenance: Provenance) -> None:
-    write_sidecar(path, provenance.made_from, provenance.toolchain, **provenance.details)
+def record(path: Path, provenance: Provenance, **details: Any) -> None:
+    """The side-car of a written file: its provenance and further entries."""
+    write_sidecar(path, provenance.made_from, provenance.toolchain, **{**provenance.details, **details})
 
 
 def _umask() -> int:

@@ -151,12 +151,14 @@ class OrientationWarner:
         if found == self._wanted or self._warned:
             return
         self._warned = True
+        identity = np.array_equal(loaded.affine, np.eye(4))
         LOG.warning(
             "%s: the header says axes %s, the network grid is %s; array axes are used as they are and the header is ignored "
-            "(said once, other scans may be alike)",
+            "%s(said once, other scans may be alike)",
             loaded.scan.path,
             found,
             self._wanted,
+            f"(an identity affine is no scanner's; --orientation {self._wanted} says how the array runs) " if identity else "",
         )
 
 

@@ -20,9 +20,11 @@ import numpy as np
 from om_runner.batch import Cohort, CohortPlan, CohortResult
 from om_runner.model import OfflineModel, open_model
 from om_runner.outputs import Provenance
+from om_runner.placing import BY_HEADERS, PlacingOptions, load_anywhere, load_atlas_anywhere
 from om_runner.precision import PRECISION_FOLDER, clear_old_report, failure_message, write_precision_report
+from om_runner.products import OutputOptions
 from om_runner.reference import check_reference_python, reference_python
-from om_runner.scans import LoadedScan, Scan, discover, load
+from om_runner.scans import LoadedScan, Scan, discover
 from om_runner.store import CompareStore
 from om_runner.tables import write_failures, write_metrics
 from vxm_convert import __version__
@@ -61,6 +63,8 @@ class Settings:
     reference_cache: Optional[Path] = None
     #: name or file of the acceptance profile
     profile: str = DEFAULT_PROFILE
+    placing: PlacingOptions = BY_HEADERS
+    outputs: OutputOptions = OutputOptions()
 
 
 def open_runtime(model: OfflineModel, device: int) -> Any:
@@ -97,7 +101,7 @@ def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable
     python = reference_python(settings.reference_python)
     if compared:
         check_reference_python(python)
-    atlas = load_atlas(settings.atlas, model)
+    atlas = load_atlas(settings.atlas, model, settings.placing)
     scans = discover(settings.input, settings.atlas, settings.limit)
     LOG.info("%d scans in %s, atlas %s, batch %d", len(scans), settings.input, settings.atlas.name, model.contract.model.batch)
     started = time.time()
@@ -135,16 +139,12 @@ def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable
     return _conclude(settings, cohort.result, report)
 
 
-def load_atlas(path: Path, model: OfflineModel) -> LoadedScan:
-    """The fixed image, checked like a scan, with a segmentation from the same .npz or a file beside it."""
+def load_atlas(path: Path, model: OfflineModel, placing: PlacingOptions = BY_HEADERS) -> LoadedScan:
+    """The fixed image on the network grid, checked like a scan, with a segmentation from the same .npz or a file beside it."""
     path = Path(path)
     if not path.is_file():
         raise VolumeError(f"{path}: no such atlas; pass the fixed image with --atlas")
-    atlas = load(Scan("atlas", path, find_segmentation(path)), model.contract)
-    if not np.all(np.isfinite(atlas.affine)) or abs(np.linalg.det(atlas.affine[:3, :3])) < 1e-9:
-        raise VolumeError(
-            f"{path}: its header's affine is singular or not finite, and every result takes its geometry from it; repair the header"
-        )
+    atlas = load_atlas_anywhere(Scan("atlas", path, find_segmentation(path)), model.contract, placing)
     if atlas.seg is None:
         LOG.warning("%s: no segmentation of the atlas (array `seg` or a file %s_seg), so no Dice", path, path.name.split(".")[0])
     return atlas
@@ -164,7 +164,8 @@ def _plan(model: OfflineModel, settings: Settings, atlas: LoadedScan) -> CohortP
         label_set=settings.label_set,
         toolchain_badge="simulated" if model.simulated else "real",
         provenance=Provenance(made_from, model.toolchain.describe(), details),
-        load=lambda scan: load(scan, model.contract),
+        load=lambda scan: load_anywhere(scan, model.contract, atlas, settings.placing),
+        outputs=settings.outputs,
     )
 
 
@@ -214,7 +215,8 @@ def _write_tables(
             "atlas": {"path": os.path.abspath(str(settings.atlas)), "sha256": atlas.sha256, "intensity": atlas.intensity},
             "inputs": result.inputs,
             "label_set": settings.label_set,
-            "label_interpolation": "nearest",
+            "label_interpolation": settings.outputs.label_interpolation,
+            "geometry": {**vars(settings.placing), **settings.outputs.to_dict()},
             "registered": len(result.rows),
             "failed": len(result.failures),
             "precision": precision,

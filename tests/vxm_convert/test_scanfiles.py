@@ -9,7 +9,7 @@ from typing import List
 import pytest
 
 from om_runner.scans import discover
-from train.pairs import find_scans
+from train.cohort import find_scans
 from vxm_convert.scanfiles import find_segmentation, scan_files, volume_stem
 
 #: files of a folder → the scans among them

@@ -23,6 +23,8 @@ LOG = logging.getLogger(__name__)
 _BINS = 32
 _SEED = 20170901
 _SHRINK, _SIGMA_MM, _SAMPLED = (8, 4, 2), (4.0, 2.0, 1.0), (1.0, 0.5, 0.2)
+#: a joint histogram of 32 x 32 needs so many samples, whatever the fraction
+_MIN_SAMPLES = 20000
 #: a level with fewer voxels along an axis than this says nothing
 _MIN_SIDE = 8
 #: volume change beyond which no pair of adult brains lies
@@ -69,7 +71,10 @@ def search_affine(fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, movin
         if grid.sheared:
             raise VolumeError(f"--affine auto: the {role} image has sheared axes, SimpleITK takes right-angled ones only; resample it")
     images = [_image(itk, array, grid) for array, grid in ((fixed, fixed_grid), (moving, moving_grid))]
+    threads = itk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     try:
+        # One thread: sums over threads would depend on their number and order. SetNumberOfThreads alone does not reach the metric.
+        itk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         rigid = itk.CenteredTransformInitializer(*images, itk.Euler3DTransform(), itk.CenteredTransformInitializerFilter.MOMENTS)
         rigid, _ = _optimise(itk, images, itk.Euler3DTransform(rigid), min(fixed.shape + moving.shape))
         start = itk.AffineTransform(3)
@@ -79,6 +84,8 @@ def search_affine(fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, movin
         found, metric = _optimise(itk, images, start, min(fixed.shape + moving.shape))
     except RuntimeError as exc:
         raise VolumeError(f"--affine auto: SimpleITK gave up ({_last_line(exc)}); is one of the scans empty?") from exc
+    finally:
+        itk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     affine = from_lps(_matrix(found))
     overlap = _overlap(fixed, fixed_grid, moving, moving_grid, affine)
     _judge(affine, overlap)
@@ -89,8 +96,9 @@ def _optimise(itk: Any, images: list, start: Any, side: int) -> Any:
     method = itk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(_BINS)
     levels = [i for i, shrink in enumerate(_SHRINK) if side // shrink >= _MIN_SIDE] or [len(_SHRINK) - 1]
+    voxels = [images[0].GetNumberOfPixels() / _SHRINK[i] ** 3 for i in levels]
     method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentagePerLevel([_SAMPLED[i] for i in levels], _SEED)
+    method.SetMetricSamplingPercentagePerLevel([max(_SAMPLED[i], min(1.0, _MIN_SAMPLES / n)) for i, n in zip(levels, voxels)], _SEED)
     method.SetShrinkFactorsPerLevel([_SHRINK[i] for i in levels])
     method.SetSmoothingSigmasPerLevel([_SIGMA_MM[i] for i in levels])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()

@@ -152,11 +152,14 @@ def brain_mask(image: np.ndarray) -> np.ndarray:
 
 def outside_network(image: np.ndarray, placement: Placement) -> Tuple[int, int]:
     """Brain voxels of a scan that fall beyond the network grid, and all its brain voxels."""
-    index = np.argwhere(brain_mask(image))
-    if placement.untouched or not len(index):
-        return 0, len(index)
-    there = placement.network.contains(apply_affine(np.linalg.inv(placement.matrix), index))
-    return int(len(index) - np.count_nonzero(there)), len(index)
+    mask, back = brain_mask(image), np.linalg.inv(placement.matrix)
+    total = int(np.count_nonzero(mask))
+    if placement.untouched or not total:
+        return 0, total
+    corners = np.array(np.meshgrid(*zip(*_box(mask)), indexing="ij")).reshape(3, -1).T
+    if placement.network.contains(apply_affine(back, corners)).all():
+        return 0, total
+    return total - int(np.count_nonzero(placement.network.contains(apply_affine(back, np.argwhere(mask))))), total
 
 
 def network_grid_of(image: np.ndarray, atlas: Grid, shape: Tuple[int, int, int], axes: NetworkAxes) -> Grid:
@@ -174,18 +177,18 @@ def network_grid_of(image: np.ndarray, atlas: Grid, shape: Tuple[int, int, int],
     """
     if atlas.shape == tuple(shape) and same_axes(atlas, axes):
         return atlas
-    index = np.argwhere(brain_mask(image))
-    if not len(index):
+    mask = brain_mask(image)
+    if not mask.any():
         raise VolumeError("atlas: every voxel is 0, expected a brain to centre the network grid on")
     turn = _reordering(atlas, axes)
     straight = Grid(tuple(np.rint(np.abs(np.linalg.inv(turn)[:3, :3]) @ atlas.shape).astype(int)), atlas.affine @ turn)
     if same_axes(straight, axes):
-        at = apply_affine(np.linalg.inv(turn), index)
+        at = apply_affine(np.linalg.inv(turn), _box(mask))
         start = _crop_start(straight.shape, at.min(axis=0), at.max(axis=0), shape)
         shift = np.eye(4)
         shift[:3, 3] = start
         return Grid(tuple(shape), straight.affine @ shift)
-    ras = apply_affine(atlas.affine, index)
+    ras = apply_affine(atlas.affine, np.argwhere(mask))
     centre = (ras.min(axis=0) + ras.max(axis=0)) / 2.0
     affine = network_affine(tuple(shape), axes)
     affine[:3, 3] = centre - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2.0)
@@ -197,6 +200,12 @@ def oriented(shape: Tuple[int, int, int], orientation: str, spacing: Tuple[float
     affine = network_affine(tuple(shape), NetworkAxes(orientation, tuple(spacing)))
     affine[:3, 3] = np.asarray(centre_ras) - affine[:3, :3] @ (np.asarray(shape) / 2.0)
     return Grid(tuple(shape), affine)
+
+
+def _box(mask: np.ndarray) -> np.ndarray:
+    """First and last index of a mask that is somewhere true, along each axis; shape (2, 3)."""
+    along = [np.flatnonzero(mask.any(axis=tuple(d for d in range(3) if d != axis))) for axis in range(3)]
+    return np.array([[line[0] for line in along], [line[-1] for line in along]])
 
 
 def _crop_start(have: Tuple[int, ...], low: np.ndarray, high: np.ndarray, want: Tuple[int, ...]) -> np.ndarray:

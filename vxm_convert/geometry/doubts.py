@@ -15,8 +15,8 @@ LEFT_LABELS = (2, 3, 4, 7, 8, 10, 11, 12, 13, 17, 18, 26, 28, 31)
 RIGHT_LABELS = (41, 42, 43, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60, 63)
 #: mm by which the left structures must lie on the right for a flip
 _FLIP_MM = 2.0
-#: litres of bright voxels that no brain fills but a head does; the largest brains have about 2
-_HEAD_LITRES = 2.4
+#: litres of bright voxels that no brain fills but a head does; brains at the size of MNI space have 2.2
+_HEAD_LITRES = 2.8
 #: fraction of the 99.9th percentile above which a voxel is bright: above air, below skin
 _BRIGHT = 0.1
 #: mm between two brain centres beyond which the network cannot follow

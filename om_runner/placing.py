@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading scans and atlas from any grid: which header is believed, where the scan lies to the network, and what is doubtful about it.
+
+A scan that lies on the network grid already goes the way of `om_runner.scans.load`, untouched. Any other is resampled once.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from om_runner.scans import LoadedScan, Scan, Source, load
+from vxm_convert.artifacts import sha256_of
+from vxm_convert.contract import GraphContract
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry import doubts
+from vxm_convert.geometry.affine_search import search_affine
+from vxm_convert.geometry.affinefiles import read_affine
+from vxm_convert.geometry.affines import Affine
+from vxm_convert.geometry.conform import Placement, conform, network_grid_of, oriented, outside_network, place
+from vxm_convert.geometry.grids import Grid, corner_distance_mm
+from vxm_convert.geometry.headers import header_trust, inspect_header
+from vxm_convert.volumes import (
+    Intensity,
+    Volume,
+    check_values,
+    detect_intensity,
+    network_affine,
+    read_image,
+    read_labels,
+    volume_suffix,
+)
+
+LOG = logging.getLogger(__name__)
+
+SUBJECT_FIELD = "{subject}"
+_SAME_SEG_MM = 0.1
+INTENSITIES = ("convention", "percentile")
+#: 99.9th percentile of the positive voxels, and the network value it is given: FreeSurfer's brains / 255 have 0.43 to 0.59 there
+_TOP_PERCENTILE, _TOP_VALUE = 99.9, 0.5
+
+
+@dataclass(frozen=True)
+class PlacingOptions:
+    """``--affine`` (``none``, ``auto`` or a file, in which ``{subject}`` stands for the name), ``--orientation`` and ``--intensity``."""
+
+    affine: str = "none"
+    orientation: Optional[str] = None
+    intensity: str = "convention"
+
+
+#: headers alone
+BY_HEADERS = PlacingOptions()
+
+
+def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOptions) -> LoadedScan:
+    """The atlas on the network grid, which is laid into its space; `LoadedScan.source` keeps it as it was where that differs.
+
+    Raises
+    ------
+    VolumeError
+        For a damaged header or image, and one whose header does not say where it lies although that is needed.
+    """
+    shape = contract.model.volume_shape
+    grid, trusted = _grid_of(scan.path, contract, options, None)
+    if grid is None or (not trusted and grid.shape == shape):
+        loaded = load(scan, contract)
+        grid = Grid(shape, loaded.affine) if grid is None or options.orientation is None else grid
+        return _as_it_is(replace(loaded, affine=np.array(grid.affine)), grid, trusted)
+    if not trusted:
+        raise VolumeError(_nothing_said(scan.path, grid))
+    volume = read_image(scan.path)
+    network = network_grid_of(volume.data, grid, shape, contract.grid)
+    if network == grid:
+        return _as_it_is(replace(load(scan, contract), affine=np.array(grid.affine)), grid, trusted)
+    placement = replace(place(network, grid, contract.grid), how={"affine": "none"})
+    loaded = _load_placed(scan, contract, placement, volume)
+    LOG.info("%s: atlas on %s, network grid laid into it", scan.path.name, grid.describe())
+    _report_outside(scan.path, loaded.source.image, placement)
+    return replace(loaded, affine=np.array(network.affine))
+
+
+def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, options: PlacingOptions) -> LoadedScan:
+    """A scan as the network takes it, with its placement; what is doubtful is logged, one line each.
+
+    Raises
+    ------
+    VolumeError
+        As `om_runner.scans.load`; for a header that leaves the orientation open where it is needed; for a scan most of whose brain is
+        outside the network's field of view; for a segmentation elsewhere than the scan.
+    """
+    network = atlas.placement.network
+    grid, trusted = _grid_of(scan.path, contract, options, network)
+    grid = network if grid is None else grid
+    if not trusted and grid.shape == network.shape and options.orientation is None:
+        grid = network
+    placement = place(network, grid, contract.grid)
+    as_it_is = placement.untouched and options.affine == "none"
+    if as_it_is and options.intensity == "convention":
+        loaded = load(scan, contract)
+        _say(scan.path, doubts.image_doubts(loaded.image, network, loaded.seg))
+        return replace(loaded, placement=placement, affine=loaded.affine if options.orientation is None else np.array(grid.affine))
+    if not trusted and options.orientation is None and not as_it_is:
+        raise VolumeError(_nothing_said(scan.path, grid))
+    if atlas.placement.how.get("header_doubtful") and not as_it_is:
+        raise VolumeError(
+            f"{atlas.scan.path}: its header does not say how the atlas lies, and {scan.path.name} ({grid.describe()}) must be resampled "
+            "to it; name the axes with --orientation, e.g. LIA"
+        )
+    volume = read_image(scan.path)
+    check_values(volume)
+    affine, how = _affine_for(scan, volume.data, grid, atlas, options)
+    placement = place(network, grid, contract.grid, affine, how)
+    loaded = _load_placed(scan, contract, placement, volume, options.intensity)
+    found = doubts.image_doubts(loaded.source.image, grid, loaded.source.seg)
+    apart = doubts.distance_doubt(atlas.image, network, loaded.image, network)
+    _say(scan.path, found + ([apart] if apart else []))
+    _report_outside(scan.path, loaded.source.image, placement)
+    return loaded
+
+
+def _grid_of(path: Path, contract: GraphContract, options: PlacingOptions, network: Optional[Grid]) -> Tuple[Optional[Grid], bool]:
+    """Grid of a file (None: an .npz that lies on the network grid, or fails as such), and whether its header can be believed.
+
+    ``--orientation`` overrides the header of a scan, and that of the atlas (`network` is None) where it cannot be believed.
+    """
+    if not path.is_file():
+        raise VolumeError(f"{path}: no such file, expected a scan, atlas or segmentation; check the path")
+    shape = contract.model.volume_shape
+    headless = volume_suffix(path) == ".npz"
+    if headless and options.orientation is None:
+        return None, True
+    grid, notes = inspect_header(path)
+    trusted = not headless and header_trust(path)
+    if trusted:
+        _say(path, notes)
+    wanted = options.orientation
+    if wanted is None or (trusted and (network is None or grid.orientation == wanted)):
+        return grid, trusted
+    home = (network or Grid(shape, network_affine(shape, contract.grid))).centre_ras
+    spacing = contract.grid.spacing_mm if headless else grid.spacing_mm
+    turned = oriented(grid.shape, wanted, spacing, grid.centre_ras if trusted else home)
+    return (network if network is not None and np.allclose(turned.affine, network.affine, atol=1e-3) else turned), True
+
+
+def _nothing_said(path: Path, grid: Grid) -> str:
+    return (
+        f"{path}: its header does not say how the array lies (identity affine, or neither qform nor sform), "
+        f"and {'x'.join(str(n) for n in grid.shape)} voxels must be resampled; name the axes with --orientation, e.g. LIA"
+    )
+
+
+def _as_it_is(loaded: LoadedScan, grid: Grid, trusted: bool) -> LoadedScan:
+    how: Dict[str, Any] = {"affine": "none"} if trusted else {"affine": "none", "header_doubtful": True}
+    return replace(loaded, placement=Placement(grid, grid, Affine(np.eye(4)), True, how))
+
+
+def _load_placed(scan: Scan, contract: GraphContract, placement: Placement, volume: Volume, rule: str = "convention") -> LoadedScan:
+    """The scan on the network grid, with the original beside it."""
+    check_values(volume)
+    intensity = detect_intensity(volume, contract.intensity) if rule == "convention" else _by_percentile(volume)
+    normal = volume.data if intensity.factor == 1.0 else volume.data / np.float32(intensity.factor)
+    if rule == "percentile":
+        normal = np.clip(normal, contract.intensity.low, contract.intensity.high)
+        placement.how["intensity"] = f"{intensity.name}, clipped to {contract.intensity.low:g}..{contract.intensity.high:g}"
+    LOG.info("%s: %s, intensities %s", scan.path.name, placement.moving.describe(), intensity.name)
+    seg, digest = _segmentation(scan, placement.moving)
+    return LoadedScan(
+        scan=scan,
+        image=conform(normal, placement),
+        seg=None if seg is None else conform(seg, placement, "nearest"),
+        affine=np.array(placement.moving.affine),
+        intensity=intensity.name,
+        factor=intensity.factor,
+        stored_dtype=volume.stored_dtype,
+        sha256=sha256_of(scan.path),
+        seg_sha256=digest,
+        placement=placement,
+        source=Source(volume.data, seg, placement.moving),
+    )
+
+
+def _by_percentile(volume: Volume) -> Intensity:
+    positive = volume.data[volume.data > 0]
+    if not positive.size:
+        raise VolumeError(f"{volume.path}: no voxel is above 0, expected a scan for --intensity percentile")
+    top = float(np.percentile(positive, _TOP_PERCENTILE))
+    return Intensity(f"{_TOP_PERCENTILE:g} % at {top:.6g} = {_TOP_VALUE:g}", top / _TOP_VALUE)
+
+
+def _segmentation(scan: Scan, grid: Grid) -> Tuple[Optional[np.ndarray], Optional[str]]:
+    own = scan.path if volume_suffix(scan.path) == ".npz" else None
+    path = scan.seg_path or own
+    volume = read_labels(path) if path is not None else None
+    if volume is None:
+        return None, None
+    if volume.data.shape != grid.shape:
+        raise VolumeError(f"{path}: shape {volume.data.shape}, its scan has {grid.shape}; a segmentation lies on its scan's grid")
+    apart = 0.0 if volume.affine is None or path == own else corner_distance_mm(Grid(grid.shape, volume.affine), grid)
+    if apart > _SAME_SEG_MM:
+        LOG.warning("%s: its header lies up to %.1f mm off that of %s; the scan's is used", path, apart, scan.path.name)
+    return volume.data, None if scan.seg_path is None else sha256_of(scan.seg_path)
+
+
+def _affine_for(
+    scan: Scan, image: np.ndarray, grid: Grid, atlas: LoadedScan, options: PlacingOptions
+) -> Tuple[Optional[Affine], Dict[str, Any]]:
+    if options.affine == "none":
+        return None, {"affine": "none"}
+    if options.affine == "auto":
+        found = search_affine(atlas.image, atlas.placement.network, image, grid)
+        LOG.info("%s: affine found, brains overlap by %.2f (Dice)", scan.path.name, found.overlap)
+        return found.affine, found.to_dict()
+    path = Path(options.affine.replace(SUBJECT_FIELD, scan.subject))
+    fixed = atlas.source.grid if atlas.source is not None else atlas.placement.network
+    return read_affine(path, fixed, grid), {"affine": path.name, "affine_sha256": sha256_of(path)}
+
+
+def _report_outside(path: Path, image: np.ndarray, placement: Placement) -> None:
+    outside, total = outside_network(image, placement)
+    doubt = doubts.outside_doubt(outside, total)
+    if total and outside > doubts.REFUSED_OUTSIDE * total:
+        raise VolumeError(f"{path}: {doubt}; the header puts it elsewhere than the atlas, align it with --affine auto or --affine FILE")
+    _say(path, [doubt] if doubt else [])
+
+
+def _say(path: Path, notes: List[str]) -> None:
+    for note in notes:
+        LOG.warning("%s: %s", path, note)
