@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import sys
-from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
-from train.cohort import Cohort, segmentation_of
+from train.cohort import segmentation_of
 from train.options import build_parser, settings_from
 from train.precheck import check_cohort
-from train.settings import TrainSettings
-from vxm_convert.artifacts import sha256_of
+from train.provenance import sources_of
+from train.summary import headline
 from vxm_convert.cliargs import run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK
 
 LOG = logging.getLogger(__name__)
 
+#: first word of the command line → (module with ``main(argv) -> int``, one line of help); any other start trains
+VERBS: Dict[str, Tuple[str, str]] = {
+    "evaluate": ("train.evaluate", "Dice of a checkpoint per structure, before and after registration"),
+}
+
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Exit code of `python -m train`."""
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in VERBS:
+        return importlib.import_module(VERBS[words[0]][0]).main(list(words[1:]))
+    parser = build_parser()
+    parser.epilog = "; ".join([parser.epilog] + [f"python -m train {verb}: {text}" for verb, (_, text) in sorted(VERBS.items())])
+    args = parser.parse_args(words)
     set_up_logging(args)
     return run_main(lambda: _train(args), "train")
-
-
-def sources_of(cohort: Cohort, atlas: Optional[Path]) -> Dict[str, str]:
-    """Role → sha256 of every file a run reads; scans of one name are told apart by their folders."""
-    files = {path: None for s in cohort.subjects for path in (s.moving, s.fixed, s.seg, s.fixed_seg) if path is not None}
-    names = [path.name for path in files]
-    made_from = {"scan " + (p.name if names.count(p.name) == 1 else str(p)): sha256_of(p) for p in files}
-    return {**({"atlas": sha256_of(atlas)} if atlas is not None else {}), **made_from}
 
 
 def _train(args: argparse.Namespace) -> int:
     settings, cohort = settings_from(args)
     atlas_seg = segmentation_of(settings.data.atlas) if settings.data.atlas is not None else None
     check_cohort(cohort, settings.data.atlas, atlas_seg, settings.spec.volume_shape, settings.loss.dice_weight > 0)
-    LOG.info("%s", _headline(settings, cohort))
+    LOG.info("%s", headline(settings, cohort))
     from train.loop import train  # TensorFlow loads here, so that --help and bad options need none
 
     trained = train(settings, cohort, sources_of(cohort, settings.data.atlas))
@@ -46,15 +48,6 @@ def _train(args: argparse.Namespace) -> int:
         print(f"best checkpoint: {trained.best}")
     print(f"checkpoint: {trained.last}")
     return EXIT_OK
-
-
-def _headline(settings: TrainSettings, cohort: Cohort) -> str:
-    spec, loss = settings.spec, settings.loss
-    terms = (f"mse / {loss.image_sigma:g}^2 + divergence with prior {loss.prior_lambda:g}" if spec.diffeomorphic
-             else f"{loss.image} + {loss.smoothness:g} x flow gradient")
-    terms += f" + {loss.dice_weight:g} x (1 - Dice of {loss.labels})" if loss.dice_weight else ""
-    counts = f"{len(cohort.train)} scans, {len(cohort.validation)} for validation, {len(cohort.test)} for test"
-    return f"{spec.variant} at {'x'.join(str(n) for n in spec.volume_shape)} on {counts}; loss {terms}"
 
 
 if __name__ == "__main__":

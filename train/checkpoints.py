@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from train.resume import MAX_STATE_BYTES, STATE_SUFFIX
 from vxm_convert.artifacts import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
 from vxm_convert.errors import ArtifactError, TrainingError
 from vxm_convert.network.tf1 import tf
@@ -24,11 +25,11 @@ LOG = logging.getLogger(__name__)
 PREFIX = "model"
 SPEC_NAME = "spec.json"
 BEST_NAME = "best.json"
+#: where TensorFlow's Saver notes the newest checkpoint
+_SAVER_NOTE = "checkpoint"
 STATE_SCHEMA = 1
 _SUFFIXES = (".index", ".data-00000-of-00001")
-_STATE_SUFFIX = ".state.json"
 _NAME = re.compile(rf"{PREFIX}-(\d+)(\..+)$")
-_MAX_STATE_BYTES = 16 << 20
 
 
 class CheckpointFolder:
@@ -40,18 +41,21 @@ class CheckpointFolder:
     spec : ModelSpec — the network that is trained.
     keep : int — newest checkpoints to keep; the best one by validation is kept besides.
     made_from : dict — role → sha256, for the side-cars.
+    writes : bool — False: another process of the run saves; here checkpoints are only restored.
     resume : bool — False: a folder that holds checkpoints is refused, so that two runs never mix.
     """
 
-    def __init__(self, folder: Path, spec: ModelSpec, keep: int, made_from: Dict[str, str], resume: bool = False) -> None:
+    def __init__(self, folder: Path, spec: ModelSpec, keep: int, made_from: Dict[str, str], resume: bool = False,
+                 writes: bool = True) -> None:
         self.folder = check_output_folder(folder)
-        if not resume and any(self.folder.glob(PREFIX + "-*.index")):
+        self._writes = writes
+        if writes and not resume and any(self.folder.glob(PREFIX + "-*.index")):
             raise ArtifactError(f"{self.folder}: already holds checkpoints of another run; pass --resume to go on with it or another --out")
         self._keep = keep
         self._made_from = made_from
         # It keeps everything: TensorFlow's own count would drop the best one.
         self._saver = tf.train.Saver(max_to_keep=0)
-        if not resume:
+        if writes and not resume:
             write_json(self.folder / SPEC_NAME, spec.to_dict())
 
     def made_from(self, more: Dict[str, str]) -> None:
@@ -73,6 +77,8 @@ class CheckpointFolder:
         -------
         Path — the prefix, as `python -m export --checkpoint` takes it.
         """
+        if not self._writes:
+            return self.prefix(step)
         try:
             prefix = self._saver.save(session, str(self.folder / PREFIX), global_step=step, write_meta_graph=False)
         except (tf.errors.OpError, OSError, ValueError) as exc:
@@ -80,7 +86,7 @@ class CheckpointFolder:
         for suffix in _SUFFIXES:
             write_sidecar(Path(prefix + suffix), self._made_from, {"kind": "none"}, step=step)
         files = {suffix: sha256_of(Path(prefix + suffix)) for suffix in _SUFFIXES}
-        write_json(Path(prefix + _STATE_SUFFIX), {**state, "schema": STATE_SCHEMA, "step": step, "files": files})
+        write_json(Path(prefix + STATE_SUFFIX), {**state, "schema": STATE_SCHEMA, "step": step, "files": files})
         best = state.get("best")
         if best:
             write_json(self.folder / BEST_NAME, {**best, "checkpoint": self.prefix(best["step"]).name})
@@ -111,8 +117,11 @@ class CheckpointFolder:
             raise TrainingError(f"{self.prefix(step)}: does not fit this run ({reason}); resume with the options of then") from exc
 
     def files(self) -> List[str]:
-        """Names of everything of this run in the folder: checkpoints, side-cars and states, the spec, the best one's name."""
-        return sorted(p.name for p in self.folder.iterdir() if _NAME.match(p.name) or p.name in (SPEC_NAME, BEST_NAME))
+        """Names of everything of this run in the folder: checkpoints, side-cars, states, spec, and the notes that name checkpoints."""
+        if not self._writes:
+            return []
+        notes = (SPEC_NAME, BEST_NAME, _SAVER_NOTE)
+        return sorted(p.name for p in self.folder.iterdir() if _NAME.match(p.name) or p.name in notes)
 
     def _steps(self) -> List[int]:
         """Of whatever there is, complete or not."""
@@ -120,9 +129,9 @@ class CheckpointFolder:
         return sorted({int(match.group(1)) for match in found if match})
 
     def _state(self, step: int) -> Optional[Dict[str, Any]]:
-        path = Path(str(self.prefix(step)) + _STATE_SUFFIX)
+        path = Path(str(self.prefix(step)) + STATE_SUFFIX)
         try:
-            if path.stat().st_size > _MAX_STATE_BYTES:
+            if path.stat().st_size > MAX_STATE_BYTES:
                 return None
             state = json.loads(path.read_text(encoding="utf-8"))
             sound = all(sha256_of(Path(str(self.prefix(step)) + suffix)) == state["files"][suffix] for suffix in _SUFFIXES)
@@ -137,6 +146,6 @@ class CheckpointFolder:
                 continue
             prefix = str(self.prefix(step))
             data = [Path(prefix + suffix) for suffix in _SUFFIXES]
-            for path in [Path(prefix + _STATE_SUFFIX)] + [sidecar_path(p) for p in data] + data:
+            for path in [Path(prefix + STATE_SUFFIX)] + [sidecar_path(p) for p in data] + data:
                 if path.exists():
                     path.unlink()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Tuple
 
 from train import losses
+from train.backends import Backend
 from train.settings import TrainSettings
 from vxm_convert.labels import label_set
 from vxm_convert.network import build_unet, build_velocity_posterior, warp_linear
 from vxm_convert.network.integrate import velocity_to_displacement
 from vxm_convert.network.tf1 import tf
 
-#: The default CPU kernels build an im2col buffer of voxels × 27 × channels (25 GB at 160x192x224, measured as an
-#: allocation failure); the eigen_tensor ones give the same gradients in a fifth of the memory, a quarter faster.
-_CPU_KERNELS = {"Conv3DBackpropFilterV2": "eigen_tensor", "Conv3DBackpropInputV2": "eigen_tensor"}
 _BACKGROUND = 0
 
 
@@ -32,34 +30,44 @@ class TrainingGraph:
     images: Dict[str, Any]
     train_op: Any
     step: Any
+    scale: Any
 
 
-def build_training_graph(settings: TrainSettings, inputs: Dict[str, Any]) -> TrainingGraph:
+def build_training_graph(settings: TrainSettings, inputs: Dict[str, Any], backend: Backend) -> TrainingGraph:
     """Network, losses and Adam's update around `inputs` (see `train.pipeline`), in the default graph."""
     moving, fixed = inputs["moving"], inputs["fixed"]
     if settings.spec.diffeomorphic:
-        flow, loss, scalars = _diffeomorphic(settings, inputs)
+        posterior = build_velocity_posterior(moving, fixed, settings.spec)
+        with backend.full_precision():
+            flow, loss, scalars = _diffeomorphic(settings, inputs, *posterior)
     else:
         flow = build_unet(moving, fixed, settings.spec)
-        image = losses.IMAGE_LOSSES[settings.loss.image](warp_linear(moving, flow), fixed)
-        smoothness = losses.flow_gradient(flow, settings.loss.penalty)
-        loss, scalars = image + settings.loss.smoothness * smoothness, {"image": image, "flow": smoothness}
-    if "moving_seg" in inputs:
-        scalars["dice"] = _overlap(inputs["moving_seg"], inputs["fixed_seg"], flow, settings)
-        loss = loss + settings.loss.dice_weight * scalars["dice"]
-    scalars = {"loss": loss, **scalars, "displacement": tf.reduce_mean(tf.abs(flow))}
+        with backend.full_precision():
+            loss, scalars = _displacement(settings, inputs, flow)
+    with backend.full_precision():
+        if "moving_seg" in inputs:
+            scalars["dice"] = _overlap(inputs["moving_seg"], inputs["fixed_seg"], flow, settings)
+            loss = loss + settings.loss.dice_weight * scalars["dice"]
+        scalars = {"loss": loss, **scalars, "displacement": tf.reduce_mean(tf.abs(flow))}
+        images = {"moved": warp_linear(moving, flow), "flow": flow}
     step = tf.train.get_or_create_global_step()
-    images = {"moved": warp_linear(moving, flow), "flow": flow}
-    return TrainingGraph(tf.get_default_graph(), inputs, scalars, images, _build_update(loss, step, settings), step)
+    update, scale = _build_update(loss, step, backend, settings.learning_rate)
+    return TrainingGraph(tf.get_default_graph(), inputs, scalars, images, update, step, scale)
 
 
-def _diffeomorphic(settings: TrainSettings, inputs: Dict[str, Any]) -> Tuple[Any, Any, Dict[str, Any]]:
+def _displacement(settings: TrainSettings, inputs: Dict[str, Any], flow: Any) -> Tuple[Any, Dict[str, Any]]:
+    """Loss and its parts, of a flow that the network gives directly."""
+    image = losses.IMAGE_LOSSES[settings.loss.image](warp_linear(inputs["moving"], flow), inputs["fixed"])
+    smoothness = losses.flow_gradient(flow, settings.loss.penalty)
+    return image + settings.loss.smoothness * smoothness, {"image": image, "flow": smoothness}
+
+
+def _diffeomorphic(settings: TrainSettings, inputs: Dict[str, Any], mean: Any, log_sigma: Any) -> Tuple[Any, Any, Dict[str, Any]]:
     """Flow, loss and its parts: a velocity drawn from the posterior, integrated; both ways with `bidirectional`.
 
     Dalca et al., MICCAI 2018; the noise is an input, so that a run can be repeated and resumed.
     """
     moving, fixed = inputs["moving"], inputs["fixed"]
-    mean, log_sigma = build_velocity_posterior(moving, fixed, settings.spec)
     velocity = mean + tf.exp(0.5 * log_sigma) * inputs["noise"]
     flow = velocity_to_displacement(velocity, settings.spec.integration_steps)
     image = losses.mean_squared_error(warp_linear(moving, flow), fixed)
@@ -79,13 +87,8 @@ def _overlap(moving_seg: Any, fixed_seg: Any, flow: Any, settings: TrainSettings
     return losses.label_overlap(warp_linear(moving, 0.5 * flow[:, ::2, ::2, ::2]), fixed)
 
 
-def _build_update(loss: Any, step: Any, settings: TrainSettings) -> Any:
-    """Adam's update operation; the one place that knows optimizer and kernels."""
-    optimizer = tf.train.AdamOptimizer(settings.learning_rate)
-    with tf.get_default_graph()._kernel_label_map(_CPU_KERNELS):  # no public name in TensorFlow 1.15
-        return optimizer.minimize(loss, global_step=step)
-
-
-def session_config(threads: Optional[int]) -> Any:
-    """CPU threads of one operation and of operations side by side; 0 takes all."""
-    return tf.ConfigProto(intra_op_parallelism_threads=threads or 0, inter_op_parallelism_threads=threads or 0)
+def _build_update(loss: Any, step: Any, backend: Backend, learning_rate: float) -> Tuple[Any, Any]:
+    """Adam's update operation and the scale of the loss, None where it is not scaled."""
+    optimizer, scale = backend.scaled(backend.adam(learning_rate))
+    with tf.get_default_graph()._kernel_label_map(backend.kernels):  # no public name in TensorFlow 1.15
+        return optimizer.minimize(loss, global_step=step), scale

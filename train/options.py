@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Tuple
 
 from train.cohort import Cohort, read_cohort
+from train.device_options import add_device_groups, npu_settings, scale_settings
+from train.devices import choose_device
 from train.precheck import atlas_shape
 from train.settings import AUGMENTATIONS, DEFAULT_SMOOTHNESS, PAIRINGS, PENALTIES, DataSettings, LossSettings, TrainSettings
 from vxm_convert.cliargs import add_common_group
@@ -15,17 +18,20 @@ from vxm_convert.labels import DEFAULT_LABEL_SET, LABEL_SETS
 from vxm_convert.spec import INTEGRATION_STEPS, VARIANTS, ModelSpec, parse_shape
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
+LOG = logging.getLogger(__name__)
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Options of training."""
     parser = argparse.ArgumentParser(
-        prog="python -m train", description="Train a VoxelMorph network on the CPU: scans against one atlas, or against each other.",
+        prog="python -m train", description="Train a VoxelMorph network: scans against one atlas, or against each other.",
         epilog="exit codes: 0 done, 1 something to fix (one message), 2 usage")
     _add_files(parser)
     _add_data(parser)
     _add_model(parser)
     _add_training(parser)
     _add_losses(parser)
+    add_device_groups(parser)
     add_common_group(parser)
     return parser
 
@@ -43,10 +49,15 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
         have, first = ",".join(str(n) for n in shape), args.atlas or cohort.train[0].moving
         raise VolumeError(f"{first}: has {have} voxels, --shape says {args.shape}; resample the scans and the atlas or leave --shape out")
     spec = ModelSpec(args.variant, shape, args.batch, args.integration_steps)
+    npu = npu_settings(args)
+    device, why = choose_device(args.device)
+    LOG.info("device: %s (%s)", device, why)
     return TrainSettings(
         data=data, out=args.out, spec=spec, loss=loss, learning_rate=args.lr, epochs=args.epochs, steps_per_epoch=args.steps_per_epoch,
         seed=args.seed, keep=args.keep, save_every=args.save_every, init=args.init, h5_indexing=args.h5_indexing, resume=args.resume,
         threads=args.threads, tensorboard=not args.no_tensorboard,
+        device=device, npu=npu, scale=scale_settings(args, device),
+        workers=tuple(w.strip() for w in args.workers.split(",") if w.strip()), rank=args.rank, worker_timeout=args.worker_timeout,
     ), cohort
 
 

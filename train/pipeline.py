@@ -46,13 +46,15 @@ class Pipeline:
         session.run(self.initializer, {self.first_sample: step * self.batch})
 
 
-def build_pipeline(order: PairOrder, loader: Loader, last_step: int) -> Pipeline:
-    """The pipeline in the default graph; it ends before `last_step`."""
+def build_pipeline(order: PairOrder, loader: Loader, last_step: int, rank: int = 0, ranks: int = 1) -> Pipeline:
+    """The pipeline in the default graph; it ends before `last_step`. Of every `ranks` batches it makes the one at `rank`."""
     batch = loader.spec.batch
     shapes = input_shapes(loader.spec, loader.with_labels)
 
     def load(sample: np.ndarray) -> List[np.ndarray]:
-        arrays = loader.arrays(order.pair(int(sample)), int(sample))
+        step, place = divmod(int(sample), batch)
+        number = (step * ranks + rank) * batch + place
+        arrays = loader.arrays(order.pair(number), number)
         return [arrays[name] for name in shapes]
 
     def read(sample: Any) -> Dict[str, Any]:

@@ -28,9 +28,10 @@ def format_step(record: Dict[str, Any], image: str) -> str:
 
 def format_epoch(record: Dict[str, Any], image: str) -> str:
     """The means of an epoch."""
+    scale = f", loss scale {record['loss_scale']:g}, {record['skipped']} steps skipped" if "loss_scale" in record else ""
     dice = f", validation dice {record['validation']['dice']:.4f}" if (record.get("validation") or {}).get("dice") is not None else ""
     return (f"epoch {record['epoch'] + 1}: loss {record['loss']:.6g} ({image} {record['loss_' + image]:.6g}, "
-            f"flow {record['loss_flow']:.6g}), {record['seconds_per_step']:.2f} s per step, mean of {record['steps']} steps{dice}")
+            f"flow {record['loss_flow']:.6g}), {record['seconds_per_step']:.2f} s per step, mean of {record['steps']} steps{scale}{dice}")
 
 
 class Records:

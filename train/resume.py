@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from train.settings import TrainSettings
-from vxm_convert.artifacts import write_text
-from vxm_convert.errors import TrainingError
+from vxm_convert.artifacts import read_bounded, write_text
+from vxm_convert.errors import ArtifactError, TrainingError
 
+STATE_SUFFIX = ".state.json"
+MAX_STATE_BYTES = 16 << 20
 METRICS_NAME = "metrics.jsonl"
 _MAX_SHOWN = 6
 
 
-def fingerprint(settings: TrainSettings, steps: int, made_from: Dict[str, str]) -> Dict[str, Any]:
+def fingerprint(settings: TrainSettings, steps: int, ranks: int, made_from: Dict[str, str]) -> Dict[str, Any]:
     """Everything that shapes the weights; epochs, checkpoint intervals and output are free to change."""
     loss, data = settings.loss, settings.data
     values = {
@@ -22,10 +24,22 @@ def fingerprint(settings: TrainSettings, steps: int, made_from: Dict[str, str]) 
         "prior_lambda": loss.prior_lambda, "image_sigma": loss.image_sigma, "bidir": loss.bidirectional,
         "dice_weight": loss.dice_weight, "labels": loss.labels, "lr": settings.learning_rate, "steps_per_epoch": steps,
         "seed": settings.seed, "pairs": data.pairing, "split": list(data.split), "augment": sorted(data.augment),
-        "threads": settings.threads, "files": dict(made_from),
+        "threads": settings.threads, "loss_scale": settings.scale.to_dict(),
+        "workers": ranks if ranks > 1 else None, "files": dict(made_from),
     }
     # As it will be read back: tuples become lists.
     return json.loads(json.dumps(values))
+
+
+def scaling_of(folder: Path) -> Optional[str]:
+    """How the run in a folder scales its loss; None where no state of a checkpoint tells."""
+    for path in sorted(Path(folder).glob("*" + STATE_SUFFIX)):
+        try:
+            state = json.loads(read_bounded(path, MAX_STATE_BYTES, "the state of a checkpoint", "check its permissions").decode("utf-8"))
+            return (state["fingerprint"].get("loss_scale") or {"kind": "none"})["kind"]
+        except (ArtifactError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return None
 
 
 def check_same_run(found: Dict[str, Any], now: Dict[str, Any], where: Path) -> None:

@@ -36,3 +36,11 @@ def make_settings(cohort: Path, tmp_path: Path) -> Callable[..., TrainSettings]:
         return TrainSettings(data=data, spec=spec, loss=LossSettings(**parts["loss"]), **values)
 
     return make
+
+
+@pytest.fixture
+def no_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training graphs without gradients, for tests that make no step: most of the time of building a graph goes into them."""
+    from train import model
+
+    monkeypatch.setattr(model, "_build_update", lambda *_: (None, None))

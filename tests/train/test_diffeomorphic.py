@@ -12,6 +12,7 @@ pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
 from tests.train.test_gradients import check_gradients  # noqa: E402
 from tests.train.test_losses import reference_kl  # noqa: E402
 from tests.vxm_convert import reference  # noqa: E402
+from train.backends import Backend  # noqa: E402
 from train.model import build_training_graph  # noqa: E402
 from train.pipeline import placeholders  # noqa: E402
 from vxm_convert.metrics import folding  # noqa: E402
@@ -58,12 +59,13 @@ def test_gradients_of_integration_and_resize() -> None:
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.usefixtures("no_update")
 def test_the_loss_is_that_of_the_paper(make_settings: Callable, bidirectional: bool) -> None:
     settings = make_settings("miccai2018", 2, STEPS, bidirectional=bidirectional, prior_lambda=25.0, image_sigma=0.05)
     spec = settings.spec
     with tf.Graph().as_default(), tf.Session() as session:
         inputs = placeholders(spec, False)
-        built = build_training_graph(settings, inputs)
+        built = build_training_graph(settings, inputs, Backend(settings))
         posterior = build_velocity_posterior(inputs["moving"], inputs["fixed"], spec)
         weights = reference.random_weights(spec, 1)
         for variable in tf.trainable_variables():
@@ -86,12 +88,13 @@ def test_the_loss_is_that_of_the_paper(make_settings: Callable, bidirectional: b
     assert np.abs(images["moved"] - moving).max() > 0.1, "the warp is the identity"
 
 
+@pytest.mark.usefixtures("no_update")
 def test_noise_moves_the_sample_by_its_deviation(make_settings: Callable) -> None:
     settings = make_settings("miccai2018", 1, STEPS)
     spec = settings.spec
     with tf.Graph().as_default(), tf.Session() as session:
         inputs = placeholders(spec, False)
-        built = build_training_graph(settings, inputs)
+        built = build_training_graph(settings, inputs, Backend(settings))
         gradient = tf.gradients(built.scalars["image"], [v for v in tf.trainable_variables() if v.op.name == "log_sigma/bias"])[0]
         session.run(tf.global_variables_initializer())
         feeds = {inputs[name]: value for name, value in batch(spec.image_shape, spec.velocity_shape).items()}

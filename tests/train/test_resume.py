@@ -44,7 +44,7 @@ DIFFEOMORPHIC = ["--variant", "miccai2018", "--integration-steps", "2"]
 
 def options(cohort: Path, out: Path, more: List[str]) -> List[str]:
     return ["--data", str(cohort / "scans"), "--atlas", str(cohort / "atlas.npz"), "--out", str(out), "--epochs", "2", "--quiet",
-            "--steps-per-epoch", "5", "--save-every", "2", "--lr", "1e-3", "--threads", "2", "--no-tensorboard"] + more
+            "--steps-per-epoch", "5", "--save-every", "2", "--lr", "1e-3", "--threads", "2", "--no-tensorboard", "--device", "cpu"] + more
 
 
 def variables(prefix: Path) -> Dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
 
-import train.model as model  # noqa: E402
+import train.backends as backends  # noqa: E402
 from tests.train.conftest import SHAPE  # noqa: E402
 from tests.vxm_convert import reference  # noqa: E402
 from train import loop  # noqa: E402
@@ -53,7 +53,8 @@ def steps_of(folder: Path) -> List[Dict]:
 def graph_of(settings: TrainSettings) -> TrainingGraph:
     with tf.Graph().as_default():
         tf.set_random_seed(settings.seed)
-        return build_training_graph(settings, placeholders(settings.spec, settings.loss.dice_weight > 0))
+        return build_training_graph(settings, placeholders(settings.spec, settings.loss.dice_weight > 0),
+                                    backends.Backend(settings))
 
 
 def feeds_of(settings: TrainSettings, built: TrainingGraph) -> Dict:
@@ -97,6 +98,7 @@ def test_it_learns_and_the_warp_is_no_identity(make_settings: Callable) -> None:
     assert steps[0]["displacement"] < 1e-3 and steps[-1]["displacement"] > 0.1
 
 
+@pytest.mark.usefixtures("no_update")
 def test_one_seed_one_beginning(make_settings: Callable) -> None:
     kernels = []
     for seed in (7, 7, 8):
@@ -109,6 +111,7 @@ def test_one_seed_one_beginning(make_settings: Callable) -> None:
 
 
 @pytest.mark.parametrize("variant", ["vm1", "miccai2018"])
+@pytest.mark.usefixtures("no_update")
 def test_initial_weights_are_as_published(make_settings: Callable, variant: str) -> None:
     settings = make_settings(variant, integration_steps=1 if variant == "miccai2018" else None)
     built = graph_of(settings)
@@ -132,8 +135,8 @@ def test_only_training_nodes_choose_the_lean_kernels(make_settings: Callable) ->
 
 def test_the_lean_kernels_compute_the_same_gradients(make_settings: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, updated = make_settings(), []
-    for labels in (model._CPU_KERNELS, {}):
-        monkeypatch.setattr(model, "_CPU_KERNELS", labels)
+    for labels in (backends.CPU_KERNELS, {}):
+        monkeypatch.setattr(backends, "CPU_KERNELS", labels)
         built = graph_of(settings)
         with built.graph.as_default(), tf.Session() as session:
             session.run(tf.global_variables_initializer())
@@ -144,6 +147,7 @@ def test_the_lean_kernels_compute_the_same_gradients(make_settings: Callable, mo
         np.testing.assert_allclose(lean, default, rtol=2e-3, atol=1e-4 * np.abs(default).max())
 
 
+@pytest.mark.usefixtures("no_update")
 def test_the_dice_term_is_the_overlap_of_the_warped_labels(make_settings: Callable) -> None:
     settings = make_settings(dice_weight=0.5)
     built = graph_of(settings)

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 from train.slices import pair_pictures, png, warped_grid
-from train.watch import Watch
+from train.watch import Watch, scaling_warnings
 
 
 def test_a_flow_that_stays_flat_is_called_so_after_a_while() -> None:
@@ -52,3 +52,9 @@ def test_png_is_what_the_specification_says() -> None:
     content = data[start + 4:start + 4 + length]
     assert zlib.decompress(content) == b"\x00\x00\x80\xff\x00\x01\x02\x03"
     assert int.from_bytes(data[start + 4 + length:start + 8 + length], "big") == zlib.crc32(b"IDAT" + content)
+
+
+def test_overflows_are_worth_a_word_when_there_are_many() -> None:
+    assert not scaling_warnings(2.0 ** 32, 45, 1000)
+    assert "101 of 1000 steps overflowed" in scaling_warnings(2.0 ** 32, 101, 1000)[0]
+    assert "fallen to 1" in scaling_warnings(1.0, 2, 1000)[0]

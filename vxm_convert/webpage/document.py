@@ -16,7 +16,7 @@ from vxm_convert.webpage.style import STYLE, print_style
 
 def page(
     title: str,
-    badge: bool,
+    badge: Optional[bool],
     body_parts: Iterable[Any],
     script: Optional[str] = None,
     details: str = "",
@@ -27,7 +27,8 @@ def page(
     Parameters
     ----------
     title : str — of the window; the page's own h1 is among the parts.
-    badge : bool — True: SIMULATED, False: REAL; the badge stands on top, and again on every printed sheet.
+    badge : bool — True: SIMULATED, False: REAL; the badge stands on top, and again on every printed sheet. None: no badge, for pages
+        that no offline model has a part in.
     body_parts : iterable of Html — a `str` among them is escaped.
     script : str or None — more script of ours, constant text, beside the one that sorts tables.
     details : str — versions of the toolchain, beside the badge.
@@ -55,7 +56,7 @@ def page(
         element("title", title),
         Html(f"<style>{style}</style>"),
     ), "\n")
-    top = element("header", badge_html(badge, details))
+    top = element("header", element("p", details, class_="toolchain versions") if badge is None else badge_html(badge, details))
     tail = join((Html(f"<script>{text}</script>") for text in scripts), "\n")
     body = join((top, element("main", join(body_parts, "\n")), tail), "\n")
     return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'

@@ -5,6 +5,8 @@ No rule loads anything. Meanings are never in colour alone: verdicts carry a sig
 """
 from __future__ import annotations
 
+from typing import Optional
+
 from vxm_convert.webpage.elements import badge_word
 
 #: Okabe and Ito's palette (Color Universal Design, 2008), the two darkest for what must be read
@@ -84,13 +86,13 @@ img {{ display: block; width: 100%; height: auto; image-rendering: pixelated; }}
 """
 
 
-def print_style(simulated: bool) -> str:
+def print_style(simulated: Optional[bool]) -> str:
     """Rules for paper: black on white, nothing clipped, the badge in the margin of each sheet and behind every heading."""
-    word = badge_word(simulated)
+    word = "none" if simulated is None else f'"{badge_word(simulated)}"'
     return f"""
 @page {{
   size: A4; margin: 17mm 13mm 15mm;
-  @top-left {{ content: "{word}"; font: 700 9pt system-ui, sans-serif; letter-spacing: .06em; }}
+  @top-left {{ content: {word}; font: 700 9pt system-ui, sans-serif; letter-spacing: .06em; }}
   @bottom-right {{ content: counter(page) " / " counter(pages); font: 8pt system-ui, sans-serif; }}
 }}
 @media print {{
@@ -98,7 +100,7 @@ def print_style(simulated: bool) -> str:
   header, main {{ max-width: none; padding: 0; }}
   h1 {{ font-size: 20pt; }}
   h2 {{ font-size: 13pt; margin-top: 1.4rem; }}
-  h2::after {{ content: "{word}"; float: right; font-size: 8pt; letter-spacing: .06em; border: 1px solid; padding: 0 .4em; }}
+  h2::after {{ content: {word}; float: right; font-size: 8pt; letter-spacing: .06em; border: 1px solid; padding: 0 .4em; }}
   h2, h3, caption {{ break-after: avoid; }}
   tr, figure, dl, li {{ break-inside: avoid; }}
   thead {{ display: table-header-group; }}

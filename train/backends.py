@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs between devices: session configuration, kernels, the optimizer's wrapper, how many steps one call does.
+
+The graph and the names of its variables are the same everywhere, so that checkpoints can move between devices.
+"""
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Tuple
+
+from train.scaling import scaled
+from train.settings import TrainSettings
+from vxm_convert.network.tf1 import tf
+
+#: The default CPU kernels build an im2col buffer of voxels × 27 × channels (25 GB at 160x192x224, measured as an
+#: allocation failure); the eigen_tensor ones give the same gradients in a fifth of the memory, a quarter faster.
+CPU_KERNELS = {"Conv3DBackpropFilterV2": "eigen_tensor", "Conv3DBackpropInputV2": "eigen_tensor"}
+
+
+class Backend:
+    """CPU or GPU; `train.npu.bridge` has the NPU's.
+
+    Parameters
+    ----------
+    settings : TrainSettings
+    """
+
+    #: training steps in one call of the session
+    steps_per_call = 1
+    #: this process's number among those that train together
+    rank, ranks = 0, 1
+    #: of the session; where operations are put; options of the calls that train
+    target, device_scope, run_options = "", None, None
+
+    def __init__(self, settings: TrainSettings) -> None:
+        self._settings = settings
+
+    @property
+    def kernels(self) -> Dict[str, str]:
+        """Operation type → label of its kernel, for training nodes; GPUs have no such kernels."""
+        return CPU_KERNELS if self._settings.device == "cpu" else {}
+
+    def session_config(self) -> Any:
+        """CPU threads of one operation and of operations side by side, 0 takes all; a GPU's memory as it is needed."""
+        threads = self._settings.threads
+        config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+        if self._settings.device == "cpu":
+            config.device_count["GPU"] = 0
+        else:
+            config.gpu_options.allow_growth = True
+        return config
+
+    def adam(self, learning_rate: float) -> Any:
+        """The optimizer inside the scaling."""
+        return tf.train.AdamOptimizer(learning_rate)
+
+    def scaled(self, optimizer: Any) -> Tuple[Any, Any]:
+        """See `train.scaling.scaled`."""
+        return scaled(optimizer, self._settings.scale)
+
+    @contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """Operations made inside keep their data type under mixed precision."""
+        yield
+
+    def train_op(self, session: Any, update: Any) -> Any:
+        """What one call runs to do `steps_per_call` steps; variables have their values by now."""
+        return update
+
+    @contextmanager
+    def waiting(self, where: str) -> Iterator[None]:
+        """Around calls that may wait for other processes."""
+        yield
+
+    def finish(self, session: Any) -> None:
+        """After the last step, when everything is written."""
+
+
+def open_backend(settings: TrainSettings) -> Backend:
+    """The backend of ``settings.device``.
+
+    Raises
+    ------
+    TrainingError
+        If the NPU's cannot be used.
+    """
+    if settings.device != "npu" and settings.workers:
+        from train.workers import WorkerBackend
+
+        return WorkerBackend(settings)
+    if settings.device != "npu":
+        return Backend(settings)
+    from train.npu.bridge import NpuBackend  # the only importer of npu_bridge
+
+    return NpuBackend(settings)
