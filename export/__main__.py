@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
-import threading
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import List, Optional
 
 from export.atc import OM_NAME, PB_NAME
 from export.contracts import build_contract
@@ -79,32 +76,13 @@ def main(argv: Optional[List[str]] = None) -> int:
     if words[:1] == ["preflight"]:
         return preflight_main(words[1:], DEFAULT_SOC)
     if words[:1] == ["tune"]:
-        with _stop_on_sigterm():
-            return tune_main(words[1:], DEFAULT_SOC)
+        return tune_main(words[1:], DEFAULT_SOC)
     parser = build_parser()
     args = parser.parse_args(words)
     if args.plan is not None and any(word.partition("=")[0] == "--precision" for word in words):
         parser.error("argument --plan: not allowed with argument --precision")
     cliargs.set_up_logging(args)
-    with _stop_on_sigterm():
-        return cliargs.run_main(lambda: _export(args), _PROG)
-
-
-@contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM (a batch system's time limit) unwind like Ctrl-C, so that the half-made artefacts are cleared away."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return cliargs.run_main(lambda: _export(args), _PROG)
 
 
 def _export(args: argparse.Namespace) -> int:

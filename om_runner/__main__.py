@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 from om_runner.geometry_args import add_geometry_group, outputs_from, placing_from
-from om_runner.model import DEFAULT_MODEL
-from om_runner.reference import PYTHON_VARIABLE
+from om_runner.options import add_device_group, add_model_options, add_reference_python, whole_number
 from om_runner.session import Settings, run_session
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, run_main, set_up_logging
 from vxm_convert.labels import DEFAULT_LABEL_SET, LABEL_SETS
@@ -48,13 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of scans: .nii, .nii.gz, .mgz, .mgh, and .npz on the network grid (required)",
     )
     files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image, like a scan (required)")
-    files.add_argument(
-        "--model", default=DEFAULT_MODEL, type=Path, metavar="FILE", help="offline model (default: %(default)s, what make export-om writes)"
-    )
-    files.add_argument("--contract", default=None, type=Path, metavar="FILE", help="its contract (default: contract.json beside the model)")
+    add_model_options(files)
     files.add_argument("--out", default=DEFAULT_OUT, type=Path, metavar="DIR", help="output folder (default: %(default)s)")
     files.add_argument(
-        "--limit", default=None, type=_positive, metavar="N", help="register the first N scans only, in name order (default: all)"
+        "--limit", default=None, type=whole_number, metavar="N", help="register the first N scans only, in name order (default: all)"
     )
     add_geometry_group(parser)
     report = parser.add_argument_group("precision report")
@@ -78,12 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=sorted(LABEL_SETS),
         help="structures that the mean Dice is taken over (default: %(default)s)",
     )
-    report.add_argument(
-        "--reference-python",
-        default=None,
-        metavar="PATH",
-        help=f"Python with TensorFlow 1.15 for the reference (default: ${PYTHON_VARIABLE}, else this Python)",
-    )
+    add_reference_python(report)
     report.add_argument(
         "--reference-cache",
         default=None,
@@ -92,9 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep TensorFlow's results here and take them from here where graph and images are the same (default: computed each time)",
     )
     add_toolchain_group(parser)
-    parser.add_argument_group("device").add_argument(
-        "--device", default=0, type=_device, metavar="ID", help="device number (default: %(default)s)"
-    )
+    add_device_group(parser)
     add_common_group(parser)
     return parser
 
@@ -130,18 +119,6 @@ def main(argv: Optional[List[str]] = None) -> int:
     set_up_logging(args)
     settings = settings_from(args, ["python", "-m", PROG] + given)
     return run_main(lambda: run_session(settings), PROG)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
-    return int(text)
-
-
-def _device(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a device number such as 0")
-    return int(text)
 
 
 def _compare(text: str) -> object:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from om_runner.audit.session import AUDIT_NAME, AuditSettings, run_audit
-from om_runner.model import DEFAULT_MODEL
+from om_runner.options import add_device_group, add_model_options, whole_number
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, PrecisionError
 from vxm_convert.profiles import DEFAULT_PROFILE
@@ -30,8 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     files = parser.add_argument_group("files")
     files.add_argument("--input", required=True, type=Path, metavar="DIR", help="folder of scans on the network grid (required)")
     files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (required)")
-    files.add_argument("--model", default=DEFAULT_MODEL, type=Path, metavar="FILE", help="offline model (default: %(default)s)")
-    files.add_argument("--contract", default=None, type=Path, metavar="FILE", help="its contract (default: contract.json beside the model)")
+    add_model_options(files)
     files.add_argument(
         "--other-model", default=None, type=Path, metavar="FILE",
         help="the same network and plan exported with another batch, contract.json beside it (default: none)",
@@ -41,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="output folder; 330 MB of temporary disk per scan at full size go there too (default: %(default)s)",
     )
     files.add_argument(
-        "--limit", default=None, type=_positive, metavar="N",
+        "--limit", default=None, type=whole_number, metavar="N",
         help="take the first N scans, in name order (default: one more than the batch, and at least 2)",
     )
     parser.add_argument_group("judgement").add_argument(
@@ -49,9 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="acceptance profile that bounds differences: a shipped name, a YAML file, or none (default: %(default)s)",
     )
     add_toolchain_group(parser)
-    parser.add_argument_group("device").add_argument(
-        "--device", default=0, type=_device, metavar="ID", help="device number (default: %(default)s)"
-    )
+    add_device_group(parser)
     add_common_group(parser)
     return parser
 
@@ -76,15 +73,3 @@ def main(argv: Optional[List[str]] = None) -> int:
         return EXIT_OK
 
     return run_main(body, PROG)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
-    return int(text)
-
-
-def _device(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a device number such as 0")
-    return int(text)

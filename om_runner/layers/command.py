@@ -10,8 +10,7 @@ from typing import List, Optional
 
 from om_runner.layers.judge import DEFAULT_LAYER_LIMIT, DEFAULT_OUTPUT_LIMIT, Limits
 from om_runner.layers.session import LayerSettings, run_layers
-from om_runner.model import DEFAULT_MODEL
-from om_runner.reference import PYTHON_VARIABLE
+from om_runner.options import add_device_group, add_model_options, add_reference_python
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK
 
@@ -34,10 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="one scan, or a folder of which the first scans fill one batch (required)",
     )
     files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (required)")
-    files.add_argument(
-        "--model", default=DEFAULT_MODEL, type=Path, metavar="FILE", help="offline model, frozen.pb beside it (default: %(default)s)"
-    )
-    files.add_argument("--contract", default=None, type=Path, metavar="FILE", help="its contract (default: contract.json beside the model)")
+    add_model_options(files, ", frozen.pb beside it")
     files.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder; temporary files go there too (required)")
     files.add_argument(
         "--dump", default=None, type=Path, metavar="DIR",
@@ -63,14 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--limit-gib", default=_DEFAULT_GIB, type=_positive, metavar="N",
         help="memory to stay within, in GiB: fewer layers at a time take less, and longer (default: %(default)s)",
     )
-    what.add_argument(
-        "--reference-python", default=None, metavar="PATH",
-        help=f"Python with TensorFlow 1.15 for the reference (default: ${PYTHON_VARIABLE}, else this Python)",
-    )
+    add_reference_python(what)
     add_toolchain_group(parser)
-    parser.add_argument_group("device").add_argument(
-        "--device", default=0, type=_device, metavar="ID", help="device number (default: %(default)s)"
-    )
+    add_device_group(parser)
     add_common_group(parser)
     return parser
 
@@ -101,9 +92,3 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a number above 0")
     return value
-
-
-def _device(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a device number such as 0")
-    return int(text)
