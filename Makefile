@@ -23,6 +23,7 @@ MODEL        ?= build/vxm/vxm.om
 COMPARE      ?= 1
 OUT          ?=
 TESTS        ?= tests
+JOBS         ?= 2
 
 need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
 
@@ -43,15 +44,15 @@ $(STAMP_CURRENT): requirements/current.lock scripts/setup.sh scripts/find_python
 demo: $(STAMP) ## everything once, on scans it makes itself (OUT=build/demo)
 	@$(PY) -m scripts.demo --out $(or $(OUT),build/demo)
 
-test: $(STAMP) ## the tests, on Python 3.7 and on a current Python where there is one (TESTS=tests)
-	$(PY) -m pytest $(TESTS)
+test: $(STAMP) ## the tests, on Python 3.7 and on a current Python where there is one (TESTS=tests JOBS=2)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 	@if scripts/find_python.sh current >/dev/null 2>&1; then $(MAKE) test-current; else echo "no Python 3.11 or newer here: tests ran on 3.7 only"; fi
 
 test-all: $(STAMP) ## the slow tests too
-	$(PY) -m pytest -m "" $(TESTS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "" $(TESTS)
 
 test-current: $(STAMP_CURRENT) ## the tests that need no TensorFlow, on Python 3.11 or newer
-	$(PY_CURRENT) -m pytest $(TESTS)
+	$(PY_CURRENT) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 lint: $(STAMP) ## ruff
 	$(PY) -m ruff check .

@@ -53,6 +53,11 @@ def test_a_stop_leaves_no_temporary_folder(tmp_path, monkeypatch, capsys, number
 
     monkeypatch.setattr(command, "run_layers", compare)
     before = signal.getsignal(signal.SIGTERM)
-    assert cli.main(["layers", "--input", "a", "--atlas", "b", "--out", str(tmp_path)]) == 130
+    # A shell that starts the tests in the background makes them ignore Ctrl-C.
+    keyboard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert cli.main(["layers", "--input", "a", "--atlas", "b", "--out", str(tmp_path)]) == 130
+    finally:
+        signal.signal(signal.SIGINT, keyboard)
     assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) is before
     assert "stopped" in capsys.readouterr().err

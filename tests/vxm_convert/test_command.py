@@ -260,7 +260,7 @@ def rows_with(**states: str) -> List[Finding]:
     ({}, ["train        no", "export       no", "om_runner    yes, on the simulated device"]),
     ({"tensorflow": FOUND}, ["train        yes, CPU", "export       yes, with the simulated atc", "om_runner    yes, on the simulated"]),
     ({"tensorflow": FOUND, "npu_bridge": FOUND, "CANN": FOUND, "acl": FOUND},
-     ["train        yes, CPU", "export       yes, with CANN's atc", "om_runner    yes, through CANN"]),
+     ["train        yes, NPU", "export       yes, with CANN's atc", "om_runner    yes, through CANN"]),
     ({"openvino": MISSING}, ["train", "export", "om_runner    no: neither CANN nor an engine"]),
     ({"numpy": MISSING, "tensorflow": FOUND}, ["train        no", "export       no", "om_runner    no: packages"]),
 ])
