@@ -52,7 +52,7 @@ test-all: $(STAMP) ## the slow tests too
 	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "" $(TESTS)
 
 test-current: $(STAMP_CURRENT) ## the tests that need no TensorFlow, on Python 3.11 or newer
-	$(PY_CURRENT) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	$(PY_CURRENT) -m pytest $(TESTS)
 
 lint: $(STAMP) ## ruff
 	$(PY) -m ruff check .
