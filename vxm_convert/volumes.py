@@ -8,6 +8,7 @@ lie on the network grid, and array axes are taken as they are.
 from __future__ import annotations
 
 import logging
+import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +37,18 @@ _AXIS_VECTORS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0
 _INTENSITY_SLACK = 2e-3
 #: a 0..255 scan whose maximum is below this fraction of 255 cannot be told from an overshooting 0..1 scan
 _AMBIGUOUS_BELOW = 1.0 / 8.0
-_NIB_ERRORS = (
+#: what nibabel lets escape on damaged files
+READ_ERRORS = (
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
     OSError,
     EOFError,
     ValueError,
     zlib.error,
+    struct.error,
     OverflowError,
     KeyError,
+    MemoryError,
 )
 
 
@@ -115,7 +119,7 @@ def read_image(path: Path, expected_shape: Optional[Tuple[int, int, int]] = None
     image, shape = _open_nibabel(path, expected_shape)
     try:
         raw = np.asanyarray(image.dataobj)
-    except _NIB_ERRORS as exc:
+    except READ_ERRORS as exc:
         raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
     with np.errstate(over="ignore"):
         data = np.ascontiguousarray(raw.reshape(shape, order="F"), dtype=np.float32)
@@ -143,7 +147,7 @@ def read_labels(path: Path, expected_shape: Optional[Tuple[int, int, int]] = Non
         image, shape = _open_nibabel(path, expected_shape)
         try:
             raw = np.asanyarray(image.dataobj).reshape(shape, order="F")
-        except _NIB_ERRORS as exc:
+        except READ_ERRORS as exc:
             raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
         affine = np.array(image.affine, dtype=float)
     return Volume(_as_integers(raw, path), affine, path, raw.dtype.name)
@@ -239,7 +243,7 @@ def _open_nibabel(path: Path, expected: Optional[Tuple[int, int, int]]) -> Tuple
     try:
         image = nib.load(str(path))
         dtype = np.dtype(image.get_data_dtype())
-    except _NIB_ERRORS as exc:
+    except READ_ERRORS as exc:
         raise VolumeError(f"{path}: not a readable {volume_suffix(path)} ({exc}); export the scan again") from exc
     shape = check_shape(image.shape, expected, path)
     if dtype.kind not in "uif" or dtype.itemsize > 8:

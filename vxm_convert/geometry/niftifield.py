@@ -19,6 +19,7 @@ import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
+from vxm_convert.volumes import READ_ERRORS
 
 #: 406³ voxels: a 0.5 mm template fits, what exceeds it is no field of a brain registration
 MAX_FIELD_VOXELS = 1 << 26
@@ -27,18 +28,6 @@ _MAX_VOX_OFFSET = 1 << 20
 #: deflate cannot squeeze better than 1032:1, so a file claims at most this many bytes per byte it has
 _MAX_RATIO = 1040
 _HEADER_BYTES = 540
-_READ_ERRORS = (
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    struct.error,
-    OverflowError,
-    KeyError,
-    MemoryError,
-)
 
 
 @dataclass(frozen=True)
@@ -88,7 +77,7 @@ def open_field(path: Path) -> FieldHeader:
         image = nib.load(str(path))
         shape = tuple(int(n) for n in image.shape)
         intent, dtype = int(image.header["intent_code"]), np.dtype(image.get_data_dtype())
-    except _READ_ERRORS as exc:
+    except READ_ERRORS as exc:
         raise VolumeError(f"{path}: not a readable NIfTI warp ({exc}); copy or export it again") from exc
     _check_shape(path, shape)
     if dtype.kind != "f" or dtype.itemsize > 8:
@@ -105,7 +94,7 @@ def read_field(header: FieldHeader) -> Field:
     try:
         data = np.asanyarray(image.dataobj).reshape(header.shape[:3] + (3,), order="F")
         extensions = [(int(e.get_code()), _content(e)) for e in image.header.extensions]
-    except _READ_ERRORS as exc:
+    except READ_ERRORS as exc:
         raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
     if data.dtype not in (np.float32, np.float64):
         data = data.astype(np.float32 if data.dtype.itemsize <= 4 else np.float64)

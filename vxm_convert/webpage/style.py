@@ -19,7 +19,6 @@ VERMILION = "#c44a00"
 GREEN = "#00704f"
 ORANGE = "#e69f00"
 SKY = "#56b4e9"
-PURPLE = "#a3487c"
 
 STYLE = f"""
 :root {{ color-scheme: light; }}
