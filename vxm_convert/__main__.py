@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, Iterable, List, Optional
 
 from vxm_convert.cliargs import add_common_group, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
@@ -15,6 +15,7 @@ from vxm_convert.spec import parse_shape
 
 #: as `vxm_convert.profiles.listing.ACTIONS`, which reads YAML and is imported late
 PROFILE_ACTIONS = ("list", "show", "figures", "schema")
+PHANTOM_KINDS = ("heads", "shapes")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,11 +54,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     phantom = commands.add_parser(
         "phantom", help="make a synthetic cohort: atlas, scans with segmentations, true flows",
-        description="Writes atlas.npz, scans/, truth/ and phantom.json. For trying things out, never for science.",
+        description="Heads: writes atlas.npz, scans/, truth/ and phantom.json. Shapes: pairs of random label maps, in scans/ and "
+                    "pairs.csv (a manifest for train --data), truth/ and phantom.json. For trying things out, never for science.",
     )
     phantom.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the cohort (required)")
+    phantom.add_argument("--kind", default="heads", choices=PHANTOM_KINDS,
+                         help="heads: subjects and the atlas they are deformations of; shapes: pairs without any anatomy, from which a "
+                              "network learns to register whatever it is shown (default: %(default)s)")
     phantom.add_argument("--shape", default="48,64,64", metavar="X,Y,Z", help="grid in voxels, sides of at least 16 (default: %(default)s)")
-    phantom.add_argument("--subjects", type=int, default=4, metavar="N", help="number of scans (default: %(default)s)")
+    phantom.add_argument("--subjects", type=int, default=4, metavar="N", help="number of scans, or of pairs (default: %(default)s)")
     phantom.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed makes the same files (default: %(default)s)")
     phantom.set_defaults(run=_phantom)
 
@@ -137,9 +142,17 @@ def _phantom(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vxm_convert.phantom import ATLAS_FILE, SCANS_FOLDER, PhantomSettings, write_cohort
+    from vxm_convert.shapes import write_pairs
 
     settings = PhantomSettings(parse_shape(args.shape), args.subjects, args.seed)
-    scans = write_cohort(args.out, settings, lambda subjects: tqdm(subjects, unit="scan", disable=True if args.quiet else None))
+
+    def progress(numbers: Iterable[int]) -> Iterable[int]:
+        return tqdm(numbers, unit="scan", disable=True if args.quiet else None)
+
+    if args.kind == "shapes":
+        print(f"pairs: {write_pairs(args.out, settings, progress)} ({settings.subjects})")
+        return EXIT_OK
+    scans = write_cohort(args.out, settings, progress)
     print(f"atlas: {args.out / ATLAS_FILE}\nscans: {args.out / SCANS_FOLDER} ({len(scans)})")
     return EXIT_OK
 

@@ -124,13 +124,13 @@ def write_cohort(folder: Path, settings: PhantomSettings, progress: Callable[[It
     list of Path — the scans.
     """
     folder = check_output_folder(folder)
-    _write_npz(folder / ATLAS_FILE, _volumes(make_atlas(settings)))
+    write_npz(folder / ATLAS_FILE, _volumes(make_atlas(settings)))
     scans = []
     for index in progress(range(settings.subjects)):
         name = f"sub-{index + 1:02d}"
         head = make_subject(settings, index)
-        _write_npz(folder / TRUTH_FOLDER / f"{name}_flow.npz", {"flow": head.flow})
-        _write_npz(folder / SCANS_FOLDER / f"{name}.npz", _volumes(head))
+        write_npz(folder / TRUTH_FOLDER / f"{name}_flow.npz", {"flow": head.flow})
+        write_npz(folder / SCANS_FOLDER / f"{name}.npz", _volumes(head))
         scans.append(folder / SCANS_FOLDER / f"{name}.npz")
     write_json(folder / "phantom.json", {"kind": "synthetic phantom, not a brain", **asdict(settings)})
     return scans
@@ -139,7 +139,7 @@ def write_cohort(folder: Path, settings: PhantomSettings, progress: Callable[[It
 def make_atlas(settings: PhantomSettings) -> Phantom:
     """The undeformed head, with its own noise."""
     rng = np.random.RandomState(settings.seed)
-    grid = _voxel_grid(settings.shape)
+    grid = voxel_grid(settings.shape)
     seg = _label_map(grid)
     return Phantom(_scan(seg, settings, rng), seg, np.zeros(settings.shape + (3,), np.float32))
 
@@ -150,8 +150,8 @@ def make_subject(settings: PhantomSettings, index: int) -> Phantom:
     Labels are evaluated at the deformed coordinates, not resampled, so the segmentation is exact.
     """
     rng = np.random.RandomState([settings.seed, index + 1])
-    velocity = _random_velocity(settings, rng)
-    grid = _voxel_grid(settings.shape)
+    velocity = random_velocity(settings, rng)
+    grid = voxel_grid(settings.shape)
     seg = _label_map(grid + integrate(velocity))
     return Phantom(_scan(seg, settings, rng), seg, np.moveaxis(integrate(-velocity), 0, -1).astype(np.float32))
 
@@ -167,7 +167,7 @@ def integrate(velocity: np.ndarray, steps: int = _INTEGRATION_STEPS) -> np.ndarr
     -------
     ndarray, shape (3, X, Y, Z), float64 — ``exp(v)(p) - p`` in voxels.
     """
-    grid = _voxel_grid(velocity.shape[1:])
+    grid = voxel_grid(velocity.shape[1:])
     displacement = velocity / 2.0 ** steps
     for _ in range(steps):
         at = grid + displacement
@@ -179,13 +179,13 @@ def _volumes(head: Phantom) -> Dict[str, np.ndarray]:
     return {"vol": head.vol, "seg": head.seg}
 
 
-def _write_npz(path: Path, arrays: Dict[str, np.ndarray]) -> None:
+def write_npz(path: Path, arrays: Dict[str, np.ndarray]) -> None:
     with atomic_path(path) as temporary:
         with open(str(temporary), "wb") as handle:
             np.savez_compressed(handle, **arrays)
 
 
-def _voxel_grid(shape: Tuple[int, ...]) -> np.ndarray:
+def voxel_grid(shape: Tuple[int, ...]) -> np.ndarray:
     """(3, X, Y, Z) float64 voxel indices."""
     return np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in shape), indexing="ij"))
 
@@ -224,18 +224,18 @@ def _scan(seg: np.ndarray, settings: PhantomSettings, rng: np.random.RandomState
         if label < len(lookup):
             lookup[label] = value
     image = ndimage.gaussian_filter(lookup[seg], 0.6)
-    bias = 1.0 + 0.05 * _smooth_field(settings.shape, rng, 4.0)
+    bias = 1.0 + 0.05 * smooth_field(settings.shape, rng, 4.0)
     image = image * bias + rng.normal(0.0, settings.noise, settings.shape)
     image[seg == 0] = 0.0
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def _random_velocity(settings: PhantomSettings, rng: np.random.RandomState) -> np.ndarray:
+def random_velocity(settings: PhantomSettings, rng: np.random.RandomState) -> np.ndarray:
     """(3, X, Y, Z) smooth velocity in voxels, at most `displacement` of each side."""
-    return np.stack([settings.displacement * n * _smooth_field(settings.shape, rng, 8.0) for n in settings.shape])
+    return np.stack([settings.displacement * n * smooth_field(settings.shape, rng, 8.0) for n in settings.shape])
 
 
-def _smooth_field(shape: Tuple[int, ...], rng: np.random.RandomState, waves: float) -> np.ndarray:
+def smooth_field(shape: Tuple[int, ...], rng: np.random.RandomState, waves: float) -> np.ndarray:
     """Gaussian-filtered noise scaled to a largest magnitude of 1; `waves` is the side divided by the filter's sigma."""
     field = ndimage.gaussian_filter(rng.normal(size=shape), [n / waves for n in shape], mode="reflect")
     return field / np.abs(field).max()
