@@ -18,6 +18,7 @@ EPOCHS       ?= 50
 PRECISION    ?= balanced
 SOC          ?= Ascend910A
 INPUT        ?=
+INIT         ?=
 CHECKPOINTS  ?=
 MODEL        ?= build/vxm/vxm.om
 COMPARE      ?= 1
@@ -28,7 +29,7 @@ JOBS         ?= 2
 need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-current lint train export-om register bench precision-table numerics doctor clean
+.PHONY: help setup demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table numerics doctor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,8 +58,11 @@ test-current: $(STAMP_CURRENT) ## the tests that need no TensorFlow, on Python 3
 lint: $(STAMP) ## ruff
 	$(PY) -m ruff check .
 
-train: $(STAMP) ## DATA= ATLAS= VARIANT= BATCH= EPOCHS= OUT=build/train
-	$(call need,DATA,/my/scans)$(call need,ATLAS,/my/atlas.npz)$(PY) -m train --data $(DATA) --atlas $(ATLAS) --variant $(VARIANT) --batch $(BATCH) --epochs $(EPOCHS) --out $(or $(OUT),build/train)
+train: $(STAMP) $(if $(DATA),,build/cohort/atlas.npz) ## DATA= ATLAS= VARIANT= BATCH= EPOCHS= OUT=build/train; without DATA on a synthetic cohort
+	$(if $(DATA),$(call need,ATLAS,/my/atlas.npz))$(PY) -m train --data $(or $(DATA),build/cohort/scans) --atlas $(or $(ATLAS),build/cohort/atlas.npz) --variant $(VARIANT) --batch $(BATCH) --epochs $(EPOCHS) --out $(or $(OUT),build/train)
+
+build/cohort/atlas.npz: | $(STAMP)
+	$(PY) -m vxm_convert phantom --out build/cohort
 
 export-om: $(STAMP) ## CKPT=build/train VARIANT= SHAPE= BATCH= PRECISION= SOC= OUT=build/vxm
 	$(PY) -m export --checkpoint $(CKPT) --variant $(VARIANT) --shape $(SHAPE) --batch $(BATCH) --precision $(PRECISION) --soc-version $(SOC) --out $(or $(OUT),build/vxm)
@@ -71,6 +75,12 @@ bench: $(STAMP) ## seconds and memory of a full-size pair against TensorFlow (MO
 
 precision-table: $(STAMP) ## the errors of every plan, CHECKPOINTS= INPUT= ATLAS= VARIANT= SHAPE= OUT=build/precision_table
 	$(call need,CHECKPOINTS,/my/model.h5)$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)@$(PY) -m scripts.precision_table --checkpoints $(CHECKPOINTS) --input $(INPUT) --atlas $(ATLAS) --variant $(VARIANT) --shape $(SHAPE) --out $(or $(OUT),build/precision_table)
+
+finetune-table: $(STAMP) ## what fine-tuning buys, INIT= INPUT= ATLAS= VARIANT= SHAPE= OUT=build/finetune_table
+	$(call need,INIT,/my/checkpoint)$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)@$(PY) -m scripts.training_tables finetune --init $(INIT) --input $(INPUT) --atlas $(ATLAS) --variant $(VARIANT) --shape $(SHAPE) $(if $(OUT),--out $(OUT))
+
+shapes-table: $(STAMP) ## how a network registers that saw random shapes only, INPUT= ATLAS= VARIANT= SHAPE= OUT=build/shapes_table
+	$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)@$(PY) -m scripts.training_tables shapes --input $(INPUT) --atlas $(ATLAS) --variant $(VARIANT) --shape $(SHAPE) $(if $(OUT),--out $(OUT))
 
 numerics: $(STAMP) ## errors of every plan on fixed phantoms against tests/numerics.yaml; worse fails
 	@$(PY) -m scripts.numerics

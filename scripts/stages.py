@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
 from vxm_convert.artifacts import check_output_folder, write_text
 from vxm_convert.errors import ArtifactError, VxmError
@@ -72,6 +72,6 @@ def read_table(path: Path) -> List[Dict[str, str]]:
         raise ArtifactError(f"{path}: cannot read the table ({exc.strerror})") from exc
 
 
-def column_mean(rows: List[Dict[str, str]], name: str) -> float:
+def column_mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
     """Mean of a numeric column over its rows."""
     return sum(float(row[name]) for row in rows) / len(rows)

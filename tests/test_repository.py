@@ -53,9 +53,16 @@ def test_a_stage_without_its_input_says_what_to_set(project_root: Path, tmp_path
     stamp = tmp_path / "venv" / ".stamp"
     stamp.parent.mkdir()
     stamp.touch()
-    done = subprocess.run(["make", "train", f"VENV={stamp.parent}", "DATA="], cwd=str(project_root), capture_output=True, timeout=60)
+    done = subprocess.run(["make", "train", f"VENV={stamp.parent}", "DATA=/my/scans", "ATLAS="], cwd=str(project_root), capture_output=True, timeout=60)
     assert done.returncode != 0
-    assert b"DATA is not set; for example: make train DATA=" in done.stderr
+    assert b"ATLAS is not set; for example: make train ATLAS=" in done.stderr
+
+
+def test_training_without_data_makes_its_own(project_root: Path, tmp_path: Path) -> None:
+    argv = ["make", "-n", "--always-make", "train", f"VENV={tmp_path}", "DATA=", "ATLAS="]
+    done = subprocess.run(argv, cwd=str(project_root), stdout=subprocess.PIPE, timeout=60, check=True)
+    text = done.stdout.decode()
+    assert "vxm_convert phantom --out build/cohort" in text and "--data build/cohort/scans --atlas build/cohort/atlas.npz" in text
 
 
 @pytest.mark.skipif(sys.version_info < (3, 8), reason="3.7 itself compiles the files; newer Pythons can check the old grammar")
