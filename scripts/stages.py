@@ -18,10 +18,14 @@ MARKER = ".made-by-scripts"
 
 
 class Ran(NamedTuple):
-    """Wall seconds and the process's largest resident memory in bytes (0 where the system does not say)."""
+    """Wall seconds, the process's largest resident memory in bytes (0 where the system does not say), seconds of CPU it took.
+
+    Both of the last are the process's own and its children's that it waited for.
+    """
 
     seconds: float
     peak_bytes: int
+    cpu_seconds: float
 
 
 class StageFailed(VxmError):
@@ -48,7 +52,7 @@ def run_stage(arguments: Sequence[str]) -> Ran:
     if process.returncode:
         code = process.returncode
         raise StageFailed(f"python -m {' '.join(arguments)}: ended with exit code {code}; see its message above", code)
-    return Ran(time.time() - start, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    return Ran(time.time() - start, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), usage.ru_utime + usage.ru_stime)
 
 
 def fresh_folder(folder: Path) -> Path:

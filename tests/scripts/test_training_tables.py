@@ -35,7 +35,7 @@ class Stages:
         elif arguments[0] == "train":
             records: List[Dict[str, Any]] = [{"step": 0, "loss": 3.0}, {"event": "epoch", "loss": 2.0}, {"event": "epoch", "loss": 1.5}]
             (out / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-        return Ran(0.0, 0)
+        return Ran(0.0, 0, 0.0)
 
 
 class FakeContract:
