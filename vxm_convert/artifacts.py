@@ -13,6 +13,9 @@ from typing import Any, Dict, Iterator
 from vxm_convert.errors import ArtifactError, FormatError
 
 _CHUNK = 1 << 20
+#: The umask of the process. Read once, at import: reading means setting it, which threads that write at a time must not see.
+UMASK = os.umask(0o077)
+os.umask(UMASK)
 
 
 def sha256_of(path: Path) -> str:
@@ -72,19 +75,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp makes files private; results are meant to be shared as the umask allows.
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, 0o666 & ~UMASK)
         os.replace(name, str(path))
     except OSError as exc:
         raise ArtifactError(f"{path}: writing failed ({exc.strerror or exc}); is the disk full?") from exc
     finally:
         if temporary.exists():
             temporary.unlink()
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -94,8 +91,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write all of `text` as UTF-8 or nothing."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write all of `text` as UTF-8 or nothing; bytes of file names that are no UTF-8 are written escaped, as JSON has them."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -17,7 +17,7 @@ STEPS: Tuple[Tuple[str, str], ...] = (
     ("offline model", r".+\.om"),
     ("contract", r"contract\.json"),
     ("input", r"(?!)"),
-    ("output", r".+\.nii(\.gz)?|.+\.mg[hz]|.+\.npz"),
+    ("output", r".+\.nii(\.gz)?|.+\.mg[hz]|.+\.npz|log\.txt"),
     ("table", r"metrics\.tsv|failures\.tsv"),
     ("run", r"run\.json"),
     ("report", r"(report|layers|audit)\.(json|csv|html)|junit\.xml"),
@@ -25,11 +25,15 @@ STEPS: Tuple[Tuple[str, str], ...] = (
     ("other", r".*"),
 )
 INPUT = "input"
+#: where om_runner keeps its record of every finished subject, whose names are anything
+RECORDS_FOLDER = ".om_runner"
 _ORDER = {name: position for position, (name, _) in enumerate(STEPS)}
 
 
 def step_of(path: Path) -> str:
     """The step that a file belongs to; a side-car belongs to that of its file."""
+    if Path(path).parent.name == RECORDS_FOLDER:
+        return "run"
     name = Path(path).name
     names = [name, name[: -len(".json")]] if name.endswith(".json") else [name]
     return next(step for step, pattern in STEPS for one in names if re.fullmatch(pattern, one) and (step != "other" or one == names[-1]))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Iterator
 
 from vxm_convert.errors import EXIT_USER, VxmError
+from vxm_convert.plaintext import printable
 from vxm_convert.precision import DEFAULT_PLAN, PLANS
 from vxm_convert.spec import VARIANTS
 
@@ -55,7 +56,9 @@ def add_precision_group(parser: argparse.ArgumentParser) -> None:
 def set_up_logging(args: argparse.Namespace) -> None:
     """Log to stderr; called by `main` functions only."""
     level = logging.DEBUG if getattr(args, "verbose", False) else logging.WARNING if getattr(args, "quiet", False) else logging.INFO
-    logging.basicConfig(stream=sys.stderr, level=level, format=LOG_FORMAT, datefmt="%H:%M:%S")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable(LOG_FORMAT, datefmt="%H:%M:%S"))
+    logging.basicConfig(level=level, handlers=[handler])
     for chatty in ("matplotlib", "PIL", "tensorflow", "tf2onnx", "h5py", "nibabel"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
@@ -66,13 +69,18 @@ def run_main(body: Callable[[], int], prog: str) -> int:
         with _stop_on_sigterm():
             return body()
     except VxmError as exc:
-        sys.stderr.write(f"{prog}: error: {exc}\n")
+        sys.stderr.write(f"{prog}: error: {printable(str(exc))}\n")
         return exc.exit_code
     except BrokenPipeError:
         return EXIT_USER
     except KeyboardInterrupt:
         sys.stderr.write(f"{prog}: stopped by the user; finished results are kept\n")
         return 130
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 @contextmanager

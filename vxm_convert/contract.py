@@ -27,7 +27,7 @@ class TensorSpec:
 
     Parameters
     ----------
-    meaning : str — ``moving``, ``fixed``, ``moved`` or ``flow``.
+    meaning : str — ``moving``, ``fixed``, ``moved``, ``flow``, or ``velocity`` (of diffeomorphic variants).
     node, index : str, int — producing node in the pb and its output index.
     shape : tuple of int — static, batch first.
     dtype : str — NumPy name of the dtype at the model's edge.

@@ -20,6 +20,8 @@ from vxm_convert.errors import ArtifactError, FormatError, VxmError
 LOG = logging.getLogger(__name__)
 
 SUMS_NAME = "SHA256SUMS"
+#: a lock's name; its holder removes it, so it is in no list
+LOCK_NAME = "lock"
 _HEAD = "# What the runs that wrote here left behind; sha256sum -c SHA256SUMS checks it.\n"
 _LAST = "# sha256 of the lines above: "
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\\\n]+)")
@@ -61,7 +63,7 @@ def finish_manifest(folder: Path, names: Iterable[str], earlier: Mapping[str, st
     """
     folder = Path(folder)
     entries = {name: digest for name, digest in earlier.items() if (folder / name).is_file()}
-    entries.update({name: _digest(folder / name) for name in sorted(set(names)) if (folder / name).is_file()})
+    entries.update({name: recorded_digest(folder / name) for name in sorted(set(names)) if (folder / name).is_file()})
     body = _HEAD + "".join(f"{digest}  {name}\n" for name, digest in sorted(entries.items()))
     path = folder / SUMS_NAME
     write_text(path, body + _LAST + hashlib.sha256(body.encode("utf-8")).hexdigest() + "\n")
@@ -77,8 +79,13 @@ def refresh_manifest(folder: Path, names: Iterable[str]) -> None:
 def files_below(folder: Path, *parts: str) -> List[str]:
     """Names of all files in ``folder/part`` for `finish_manifest`; for folders that are ours as a whole."""
     folder = Path(folder)
-    found = [path for part in parts for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith(".tmp-")]
+    found = [path for part in parts for path in (folder / part).rglob("*") if _lasting(path)]
     return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _lasting(path: Path) -> bool:
+    """A file that stays: neither a temporary one nor the lock that its holder removes."""
+    return path.is_file() and not path.name.startswith(".tmp-") and path.name != LOCK_NAME
 
 
 def read_manifest(path: Path) -> Dict[str, str]:
@@ -108,7 +115,7 @@ def _entry(path: Path, line: str) -> List[str]:
     return [match.group(2), match.group(1)]
 
 
-def _digest(path: Path) -> str:
+def recorded_digest(path: Path) -> str:
     """What the side-car recorded when the file was made, so that large results are not read again; else taken now."""
     side = sidecar_path(path)
     try:

@@ -12,11 +12,13 @@ import zlib
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence, Tuple, Union
 
-import nibabel as nib
 import numpy as np
 
 from vxm_convert.artifacts import atomic_path
 from vxm_convert.errors import VolumeError
+from vxm_convert.lazily import LazyModule
+
+nib = LazyModule("nibabel")
 
 try:
     from isal import isal_zlib as _deflate

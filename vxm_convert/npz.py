@@ -20,6 +20,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.plaintext import one_line
 
 _MAGIC = b"\x93NUMPY"
 #: an honest header is 128 bytes or a small multiple of it
@@ -91,6 +92,15 @@ class NpzReader:
                 f"{self.path}[{name}]: cannot read the array's header ({exc}); the archive is damaged, copy it again"
             ) from exc
 
+    def check_size(self, name: str, header: NpyHeader) -> None:
+        """Raise VolumeError where the archive holds more or fewer bytes of an array than its header claims."""
+        claimed = self._archive.getinfo(name + ".npy").file_size
+        if claimed != header.header_bytes + header.data_bytes:
+            raise VolumeError(
+                f"{self.path}[{name}]: {claimed} bytes in the archive, the header asks for {header.header_bytes + header.data_bytes}; "
+                "copy the file again"
+            )
+
     def read(self, name: str, max_bytes: int) -> np.ndarray:
         """The array, C-contiguous; refused before allocation when it is larger than `max_bytes` or not numeric."""
         where = f"{self.path}[{name}]"
@@ -99,12 +109,7 @@ class NpzReader:
             raise VolumeError(
                 f"{where}: {header.data_bytes} bytes of data, expected at most {max_bytes}; this is no volume of the network grid"
             )
-        claimed = self._archive.getinfo(name + ".npy").file_size
-        if claimed != header.header_bytes + header.data_bytes:
-            raise VolumeError(
-                f"{where}: {claimed} bytes in the archive, the header asks for {header.header_bytes + header.data_bytes}; "
-                "copy the file again"
-            )
+        self.check_size(name, header)
         flat = np.empty(header.data_bytes, dtype=np.uint8)
         try:
             with self._archive.open(name + ".npy") as member:
@@ -131,7 +136,7 @@ def _read_header(member: BinaryIO, where: str) -> NpyHeader:
     try:
         shape, fortran_order, dtype = parse(io.BytesIO(raw_length + text))
     except _PARSE_ERRORS as exc:
-        raise VolumeError(f"{where}: malformed .npy header ({exc}); the file is damaged") from exc
+        raise VolumeError(f"{where}: malformed .npy header ({one_line(exc)}); the file is damaged") from exc
     if dtype.hasobject or dtype.kind not in "uifb" or dtype.itemsize > 8:
         raise VolumeError(f"{where}: dtype {dtype}, expected plain integers or floats of at most 64 bits; objects are never unpickled")
     if any(side < 0 for side in shape):

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, List, Tuple
 
 import numpy as np
-from scipy import ndimage
 
 from vxm_convert.artifacts import atomic_path, check_output_folder, write_json
 from vxm_convert.errors import SpecError
+from vxm_convert.lazily import LazyModule
 
+ndimage = LazyModule("scipy.ndimage")
 ATLAS_FILE = "atlas.npz"
 SCANS_FOLDER = "scans"
 TRUTH_FOLDER = "truth"

@@ -10,12 +10,14 @@ hold its own as the array ``seg``. Folders are never searched below their first 
 from __future__ import annotations
 
 import logging
+import os
 import re
+from collections import Counter
 from pathlib import Path
-from typing import Dict, List, Optional, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 from vxm_convert.artifacts import sha256_of
-from vxm_convert.errors import VolumeError
+from vxm_convert.errors import ArtifactError, VolumeError
 from vxm_convert.volumes import volume_suffix
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ def scan_files(folder: Path, atlas: Path) -> List[Path]:
         When the folder cannot be listed.
     """
     files = _volume_files(folder)
+    for path in sorted(set(_named_like_volumes(folder)).difference(files)):
+        LOG.warning("%s: %s, expected a scan in one file; skipped", path, "a folder" if path.is_dir() else "no regular file")
     segmentations = _segmentations(files)
     scans = []
     for path in files:
@@ -54,11 +58,20 @@ def scan_files(folder: Path, atlas: Path) -> List[Path]:
 
 def find_segmentation(path: Path) -> Optional[Path]:
     """The segmentation file beside a scan, or None; raises VolumeError when its folder cannot be listed."""
-    by_stem: Dict[str, Path] = {}
-    for other in _volume_files(path.parent):
-        if other != path:
+    return find_segmentations([path])[0]
+
+
+def find_segmentations(paths: Sequence[Path]) -> List[Optional[Path]]:
+    """As `find_segmentation` for every scan; each folder is listed once, which counts for thousands of scans."""
+    folders: Dict[Path, Dict[str, Path]] = {}
+    for folder in {path.parent for path in paths}:
+        by_stem = folders[folder] = {}
+        for other in _volume_files(folder):
             by_stem.setdefault(volume_stem(other), other)
-    return next((by_stem[stem] for stem in _seg_stems(volume_stem(path)) if stem in by_stem), None)
+    return [
+        next((folders[path.parent][stem] for stem in _seg_stems(volume_stem(path)) if stem in folders[path.parent]), None)
+        for path in paths
+    ]
 
 
 def volume_stem(path: Path) -> str:
@@ -67,17 +80,55 @@ def volume_stem(path: Path) -> str:
     return path.name[: -len(suffix)] if suffix else path.name
 
 
+def is_segmentation_name(stem: str) -> bool:
+    """Whether a file of that name (without suffix) is a segmentation by its name alone."""
+    return bool(_SEG_NAME.search(stem))
+
+
+def unique_names(paths: Sequence[Path], reserved: Iterable[str] = ()) -> List[str]:
+    """Names safe for files and folders, one per scan: the stem; with its suffix where two stems agree; numbered as a last resort.
+
+    Parameters
+    ----------
+    reserved : names that no scan may get, whatever their case.
+    """
+    stems = [safe_name(volume_stem(path)) for path in paths]
+    folded = Counter(stem.lower() for stem in stems)
+    names: List[str] = []
+    taken = {name.lower() for name in reserved}
+    for path, stem in zip(paths, stems):
+        # On file systems that ignore case, Sub1 and sub1 are one folder.
+        name = safe_name(path.name.replace(".", "_")) if folded[stem.lower()] > 1 or stem.lower() in taken else stem
+        base, count = name, 1
+        while name.lower() in taken:
+            count += 1
+            name = f"{base}_{count}"
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def safe_name(name: str) -> str:
+    """Letters, digits, dot, underscore and hyphen, not hidden; anything else becomes an underscore."""
+    return re.sub(r"[^A-Za-z0-9._\-]", "_", name).lstrip(".-") or "scan"
+
+
 def _volume_files(folder: Path) -> List[Path]:
     try:
-        return sorted(p for p in Path(folder).iterdir() if not p.name.startswith(".") and volume_suffix(p) and p.is_file())
+        return sorted(p for p in _named_like_volumes(folder) if os.path.isfile(str(p)) or not os.path.exists(str(p)))
     except OSError as exc:
         raise VolumeError(f"{folder}: cannot list this folder ({exc.strerror}); check its permissions") from exc
+
+
+def _named_like_volumes(folder: Path) -> Iterator[Path]:
+    """Files, links that lead nowhere (their reading fails with a message of its own), and what a walk must not open: pipes, folders."""
+    return (p for p in Path(folder).iterdir() if not p.name.startswith(".") and volume_suffix(p))
 
 
 def _segmentations(files: List[Path]) -> Set[Path]:
     stems = {volume_stem(path) for path in files}
     named_after = {seg for stem in stems for seg in _seg_stems(stem) if seg in stems}
-    return {path for path in files if volume_stem(path) in named_after or _SEG_NAME.search(volume_stem(path))}
+    return {path for path in files if volume_stem(path) in named_after or is_segmentation_name(volume_stem(path))}
 
 
 def _seg_stems(stem: str) -> Tuple[str, ...]:
@@ -86,6 +137,10 @@ def _seg_stems(stem: str) -> Tuple[str, ...]:
 
 
 def _same_bytes(path: Path, other: Path) -> bool:
-    if not other.is_file() or path.stat().st_size != other.stat().st_size:
+    if not other.is_file() or not path.is_file() or path.stat().st_size != other.stat().st_size:
         return False
-    return path.samefile(other) or sha256_of(path) == sha256_of(other)
+    try:
+        return path.samefile(other) or sha256_of(path) == sha256_of(other)
+    except ArtifactError:
+        # Unreadable: whoever reads it will say so, for this scan alone.
+        return False

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Callable, Iterable, Tuple
 
 import numpy as np
-from scipy import ndimage
 
 from vxm_convert.artifacts import check_output_folder, write_json, write_text
 from vxm_convert.labels import label_set
+from vxm_convert.lazily import LazyModule
 from vxm_convert.phantom import (
     SCANS_FOLDER,
     TRUTH_FOLDER,
@@ -30,6 +30,7 @@ from vxm_convert.phantom import (
     write_npz,
 )
 
+ndimage = LazyModule("scipy.ndimage")
 PAIRS_FILE = "pairs.csv"
 #: keeps a pair's random numbers apart from those of the heads with the same seed
 _STREAM = 7

@@ -8,48 +8,38 @@ lie on the network grid, and array axes are taken as they are.
 from __future__ import annotations
 
 import logging
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Tuple
+from typing import Optional, Tuple
 
-import nibabel as nib
 import numpy as np
 
 from vxm_convert.contract import Grid, IntensityRule
 from vxm_convert.errors import VolumeError
+from vxm_convert.lazily import LazyModule
 from vxm_convert.npz import NpzReader
+from vxm_convert.scanbytes import require_file
+from vxm_convert.scanheader import MAX_VOLUME_BYTES, check_shape, open_scan, volume_suffix
 
+nib = LazyModule("nibabel")
 LOG = logging.getLogger(__name__)
 
-VOLUME_SUFFIXES = (".nii.gz", ".npz", ".nii", ".mgz", ".mgh")
 #: array names in an .npz: `vol` today, `vol_data` in VoxelMorph's older files
 NPZ_IMAGE_NAMES = ("vol", "vol_data")
 NPZ_LABEL_NAMES = ("seg",)
-#: 512³ voxels of float64: far above any brain grid, far below what hurts
-MAX_VOLUME_BYTES = 512**3 * 8
 NETWORK_GRID = Grid()
 #: RAS position (mm) of the grid's centre index (side / 2): that of the 160x192x224 crop of FreeSurfer's conformed 256³ grid
 _GRID_CENTRE_RAS = np.array([0.0, -13.0, 1.0])
 _AXIS_VECTORS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+#: 99.9th percentile of the positive voxels, and the network value it is given: FreeSurfer's brains / 255 have 0.43 to 0.59 there
+_TOP_PERCENTILE, _TOP_VALUE = 99.9, 0.5
+#: largest whole number up to which these floats hold every one
+EXACT_IN_FLOAT32 = 2**24
+_EXACT_IN = {"float16": 2**11, "float32": EXACT_IN_FLOAT32}
 #: interpolation overshoot that is still within a convention, as a fraction of its range
 _INTENSITY_SLACK = 2e-3
 #: a 0..255 scan whose maximum is below this fraction of 255 cannot be told from an overshooting 0..1 scan
 _AMBIGUOUS_BELOW = 1.0 / 8.0
-#: what nibabel lets escape on damaged files
-READ_ERRORS = (
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    struct.error,
-    OverflowError,
-    KeyError,
-    MemoryError,
-)
 
 
 @dataclass(frozen=True)
@@ -76,12 +66,6 @@ class Intensity:
 
     name: str
     factor: float
-
-
-def volume_suffix(path: Path) -> Optional[str]:
-    """The suffix of a volume file (``.nii.gz`` counts as one), or None for any other file."""
-    name = Path(path).name.lower()
-    return next((suffix for suffix in VOLUME_SUFFIXES if name.endswith(suffix) and len(name) > len(suffix)), None)
 
 
 def network_affine(shape: Tuple[int, int, int], grid: Grid = NETWORK_GRID) -> np.ndarray:
@@ -116,14 +100,12 @@ def read_image(path: Path, expected_shape: Optional[Tuple[int, int, int]] = None
             shape = check_shape(archive.header(name).shape, expected_shape, path)
             data = archive.read(name, MAX_VOLUME_BYTES)
         return Volume(data.reshape(shape).astype(np.float32), None, path, data.dtype.name)
-    image, shape = _open_nibabel(path, expected_shape)
-    try:
-        raw = np.asanyarray(image.dataobj)
-    except READ_ERRORS as exc:
-        raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
+    scan = open_scan(path, expected_shape)
+    raw = scan.voxels()
     with np.errstate(over="ignore"):
-        data = np.ascontiguousarray(raw.reshape(shape, order="F"), dtype=np.float32)
-    return Volume(data, np.array(image.affine, dtype=float), path, raw.dtype.name)
+        data = np.ascontiguousarray(raw, dtype=np.float32)
+    _warn_of_rounding(raw, path)
+    return Volume(data, np.array(scan.grid.affine), path, raw.dtype.name)
 
 
 def read_labels(path: Path, expected_shape: Optional[Tuple[int, int, int]] = None) -> Optional[Volume]:
@@ -144,31 +126,9 @@ def read_labels(path: Path, expected_shape: Optional[Tuple[int, int, int]] = Non
             shape = check_shape(archive.header(name).shape, expected_shape, path)
             raw = archive.read(name, MAX_VOLUME_BYTES).reshape(shape)
     else:
-        image, shape = _open_nibabel(path, expected_shape)
-        try:
-            raw = np.asanyarray(image.dataobj).reshape(shape, order="F")
-        except READ_ERRORS as exc:
-            raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
-        affine = np.array(image.affine, dtype=float)
+        scan = open_scan(path, expected_shape)
+        raw, affine = scan.voxels(), np.array(scan.grid.affine)
     return Volume(_as_integers(raw, path), affine, path, raw.dtype.name)
-
-
-def check_shape(shape: Tuple[int, ...], expected: Optional[Tuple[int, int, int]], path: Path) -> Tuple[int, int, int]:
-    """The three sides of `shape` without trailing ones; raises VolumeError when they are not three or not `expected`."""
-    sides = tuple(int(n) for n in shape)
-    while len(sides) > 3 and sides[-1] == 1:
-        sides = sides[:-1]
-    text = "x".join(str(n) for n in shape)
-    if len(sides) != 3:
-        raise VolumeError(f"{path}: {len(sides)}-D volume {text}, expected one 3-D scan; take a single frame out of it first")
-    if min(sides) < 1 or np.prod(sides, dtype=float) * 8 > MAX_VOLUME_BYTES:
-        raise VolumeError(f"{path}: shape {text}, expected between 1 and {MAX_VOLUME_BYTES // 8} voxels; the header is damaged")
-    if expected is not None and sides != tuple(expected):
-        want = "x".join(str(n) for n in expected)
-        raise VolumeError(
-            f"{path}: shape {text}, the network wants {want}; scans and atlas must lie on the network grid (resample or crop them to it)"
-        )
-    return sides
 
 
 def check_values(volume: Volume) -> None:
@@ -206,6 +166,18 @@ def detect_intensity(volume: Volume, rule: IntensityRule) -> Intensity:
     return Intensity(stored_name, rule.scale)
 
 
+def percentile_intensity(volume: Volume) -> Intensity:
+    """The convention of a scan of any scale: the 99.9th percentile of its positive voxels becomes 0.5; VolumeError where none is positive.
+
+    Values beyond the network's range must be clipped afterwards.
+    """
+    positive = volume.data[volume.data > 0]
+    if not positive.size:
+        raise VolumeError(f"{volume.path}: no voxel is above 0, expected a scan for --intensity percentile")
+    top = float(np.percentile(positive, _TOP_PERCENTILE))
+    return Intensity(f"{_TOP_PERCENTILE:g} % at {top:.6g} = {_TOP_VALUE:g}", top / _TOP_VALUE)
+
+
 def load_scan(path: Path, expected_shape: Tuple[int, int, int], rule: IntensityRule) -> Tuple[Volume, Intensity]:
     """Read, check and normalise one scan to network inputs (value / scale, float32); see the functions it calls for Raises."""
     volume = read_image(path, expected_shape)
@@ -230,31 +202,23 @@ def spacing_mm(affine: np.ndarray) -> Tuple[float, float, float]:
 
 
 def _existing(path: Path) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise VolumeError(f"{path}: no such file, expected a scan, atlas or segmentation; check the path")
-    return path
+    return require_file(path, "a scan, atlas or segmentation")
 
 
-def _open_nibabel(path: Path, expected: Optional[Tuple[int, int, int]]) -> Tuple[Any, Tuple[int, int, int]]:
-    """A lazily opened image and its checked 3-D shape; no voxel is loaded yet."""
-    if volume_suffix(path) is None:
-        raise VolumeError(f"{path}: unknown kind of file, expected one of {', '.join(VOLUME_SUFFIXES)}")
-    try:
-        image = nib.load(str(path))
-        dtype = np.dtype(image.get_data_dtype())
-    except READ_ERRORS as exc:
-        raise VolumeError(f"{path}: not a readable {volume_suffix(path)} ({exc}); export the scan again") from exc
-    shape = check_shape(image.shape, expected, path)
-    if dtype.kind not in "uif" or dtype.itemsize > 8:
-        raise VolumeError(f"{path}: voxels of dtype {dtype}, expected plain integers or floats; colour and complex volumes are no scans")
-    return image, shape
+def _warn_of_rounding(raw: np.ndarray, path: Path) -> None:
+    """Images are float32: whole numbers above 2**24 are not all among them."""
+    if raw.dtype.kind in "ui" and raw.dtype.itemsize >= 4 and int(np.abs(raw).max()) > EXACT_IN_FLOAT32:
+        LOG.warning(
+            "%s: values up to %d, read as float32, which rounds above %d; a segmentation wants nearest or labels", path,
+            int(np.abs(raw).max()), EXACT_IN_FLOAT32,
+        )
 
 
 def _as_integers(raw: np.ndarray, path: Path) -> np.ndarray:
     if raw.dtype.kind == "b":
         return raw.astype(np.uint8)
     if raw.dtype.kind in "ui":
+        _say_negative(raw, path)
         return np.ascontiguousarray(raw, dtype=raw.dtype.newbyteorder("="))
     with np.errstate(invalid="ignore"):
         whole = np.isfinite(raw) & (raw == np.rint(raw)) & (np.abs(raw) < 2**31)
@@ -263,4 +227,15 @@ def _as_integers(raw: np.ndarray, path: Path) -> np.ndarray:
             f"{path}: {int((~whole).sum())} voxels are no whole numbers, expected label ids; "
             "a segmentation must be resampled with nearest neighbour"
         )
+    if raw.dtype.itemsize <= 4 and float(np.abs(raw).max()) > _EXACT_IN.get(raw.dtype.name, EXACT_IN_FLOAT32):
+        raise VolumeError(
+            f"{path}: ids up to {float(np.abs(raw).max()):.0f} stored as {raw.dtype.name}, which holds every whole number only up to "
+            f"{_EXACT_IN.get(raw.dtype.name, EXACT_IN_FLOAT32)}; ids may have been rounded, save the segmentation in an integer type"
+        )
+    _say_negative(raw, path)
     return np.ascontiguousarray(raw, dtype=np.int32)
+
+
+def _say_negative(raw: np.ndarray, path: Path) -> None:
+    if raw.dtype.kind != "u" and float(raw.min()) < 0:
+        LOG.warning("%s: %d voxels have ids below 0, down to %d; kept, but no structure has such an id", path, (raw < 0).sum(), raw.min())

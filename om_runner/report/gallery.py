@@ -5,10 +5,9 @@ All subjects share the colour scales of their errors, which is only known when t
 """
 from __future__ import annotations
 
-import base64
 import heapq
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,6 +16,8 @@ from om_runner.report.colourbars import colour_bars
 from om_runner.report.figures import Row, badness, non_finite, number, with_unit
 from om_runner.report.pixels import grey_png, largest, magnitude_png, signed_png
 from vxm_convert.webpage import Html, badge_html, element, escape, figure, join, prose, section, verdict_html
+from vxm_convert.webpage.planes import middle, planes
+from vxm_convert.webpage.png import data_uri
 
 #: a page with hundreds of pictures opens nowhere; the tables stay complete
 MOST_SUBJECTS = 8
@@ -86,17 +87,17 @@ def cut(row: Row, views: Views, orientation: str) -> Slices:
     Where the moved images are equal they go through the middle of the bright part of the fixed image.
     """
     centre, is_worst = _where(row, views)
-    planes = []
-    for title, take, at in _planes(orientation, centre, views.fixed.shape):
+    cuts = []
+    for title, take, at in planes(orientation, centre, views.fixed.shape):
         images = [np.array(take(a), dtype=np.float64) for a in (views.fixed, views.moved_reference, views.moved_offline)]
         with np.errstate(invalid="ignore"):
             difference = images[2] - images[1]
             steps = [np.asarray(take(views.flow_offline[..., c]), np.float64) - take(views.flow_reference[..., c])
                      for c in range(views.flow_offline.shape[-1])]
             error = np.sqrt(sum(step * step for step in steps))
-        planes.append(Plane(title, (*images, difference, error), at))
+        cuts.append(Plane(title, (*images, difference, error), at))
     bright = float(np.percentile(_every_second(views.fixed), _WINDOW_PERCENTILE))
-    return Slices(str(row.get("subject")), centre, is_worst, bright if np.isfinite(bright) and bright > 0 else 1.0, tuple(planes))
+    return Slices(str(row.get("subject")), centre, is_worst, bright if np.isfinite(bright) and bright > 0 else 1.0, tuple(cuts))
 
 
 def _where(row: Row, views: Views) -> Tuple[Tuple[int, ...], bool]:
@@ -109,37 +110,11 @@ def _where(row: Row, views: Views) -> Tuple[Tuple[int, ...], bool]:
     found = row["moved"].get("max_index") if isinstance(row.get("moved"), Mapping) else None
     if found is not None and len(found) == len(shape) and number(row, "moved.max_abs"):
         return tuple(int(i) for i in found), True
-    return _middle(views.fixed), False
-
-
-def _middle(image: np.ndarray) -> Tuple[int, ...]:
-    bright = np.asarray(image) > 0.1 * float(np.max(image))
-    if not bright.any():
-        return tuple(side // 2 for side in image.shape)
-    return tuple(int(np.median(where)) for where in np.nonzero(bright))
+    return middle(views.fixed), False
 
 
 def _every_second(image: np.ndarray) -> np.ndarray:
     return image[tuple(slice(None, None, 2) for _ in image.shape)]
-
-
-Take = Callable[[np.ndarray], np.ndarray]
-
-
-def _planes(orientation: str, centre: Sequence[int], shape: Sequence[int]) -> Iterator[Tuple[str, Take, Tuple[int, int]]]:
-    """Title, cut and where `centre` lies in it. LIA: sagittal with anterior right; coronal and axial with the subject's left right."""
-    if len(shape) == 2:
-        yield "the whole image", lambda a: a, (centre[0], centre[1])
-        return
-    x, y, z = centre
-    if orientation == "LIA":
-        yield f"sagittal, x = {x}", lambda a: a[x, :, :], (y, z)
-        yield f"coronal, z = {z}", lambda a: a[:, :, z].T, (y, x)
-        yield f"axial, y = {y}", lambda a: a[:, y, :].T[::-1], (shape[2] - 1 - z, x)
-    else:
-        yield f"first axis = {x}", lambda a: a[x, :, :], (y, z)
-        yield f"second axis = {y}", lambda a: a[:, y, :], (x, z)
-        yield f"third axis = {z}", lambda a: a[:, :, z], (x, y)
 
 
 def gallery_section(kept: Mapping[str, Slices], rows: Sequence[Row], simulated: bool, orientation: str) -> Html:
@@ -147,8 +122,8 @@ def gallery_section(kept: Mapping[str, Slices], rows: Sequence[Row], simulated: 
     listed = [row for row in rows if str(row.get("subject")) in kept]
     if not listed:
         return Html("")
-    planes = [plane for slices in kept.values() for plane in slices.planes]
-    ends = largest([plane.images[3] for plane in planes]), largest([plane.images[4] for plane in planes])
+    shown = [plane for slices in kept.values() for plane in slices.planes]
+    ends = largest([plane.images[3] for plane in shown]), largest([plane.images[4] for plane in shown])
     articles, used = [], 0
     for row in listed:
         slices = kept[str(row.get("subject"))]
@@ -195,7 +170,7 @@ def _article(row: Row, slices: Slices, pictures: Sequence[Sequence[bytes]], simu
 
 def _slice(slices: Slices, plane: Plane, png: bytes, column: str, ring: bool) -> Html:
     height, width = plane.images[0].shape
-    source = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    source = data_uri(png)
     image = Html(f'<img src="{source}" width="{width}" height="{height}" '
                  f'alt="{escape(f"{slices.subject}, {plane.title}: {column}")}">')
     marked: Optional[Html] = None

@@ -5,11 +5,11 @@ Errors are shown on logarithmic scales over three decades, so that one scale ser
 """
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import Optional, Sequence, Tuple
 
 import numpy as np
+
+from vxm_convert.webpage.png import indexed_png
 
 #: decades between the end of an error scale and what is drawn as none
 DECADES = 3.0
@@ -38,21 +38,26 @@ SIGNED = _with_bad(np.concatenate([_ramp(_LOSS, STEPS)[:0:-1], _ramp(_GAIN, STEP
 MAGNITUDE = _with_bad(_ramp(_HEAT, STEPS))
 
 
+def grey_index(image: np.ndarray, white: float) -> np.ndarray:
+    """An image (H, W) from 0 (black) to `white` as indices of `GREY`; uint8."""
+    level = np.clip(_finite(image) / (white or 1.0), 0.0, 1.0) * (_GREYS - 1)
+    return _mark_bad(image, level.round(), GREY)
+
+
 def grey_png(image: np.ndarray, white: float) -> bytes:
     """An image (H, W) from 0 (black) to `white`."""
-    level = np.clip(_finite(image) / (white or 1.0), 0.0, 1.0) * (_GREYS - 1)
-    return _png(_mark_bad(image, level.round(), GREY), GREY)
+    return indexed_png(grey_index(image, white), GREY)
 
 
 def signed_png(image: np.ndarray, end: float) -> bytes:
     """A difference (H, W) on the logarithmic scale of both signs that ends at ±`end`."""
     values = _finite(image)
-    return _png(_mark_bad(image, STEPS + np.sign(values) * _step(np.abs(values), end), SIGNED), SIGNED)
+    return indexed_png(_mark_bad(image, STEPS + np.sign(values) * _step(np.abs(values), end), SIGNED), SIGNED)
 
 
 def magnitude_png(image: np.ndarray, end: float) -> bytes:
     """A size of error (H, W) on the logarithmic scale that ends at `end`."""
-    return _png(_mark_bad(image, _step(_finite(image), end), MAGNITUDE), MAGNITUDE)
+    return indexed_png(_mark_bad(image, _step(_finite(image), end), MAGNITUDE), MAGNITUDE)
 
 
 def _step(size: np.ndarray, end: float) -> np.ndarray:
@@ -71,19 +76,6 @@ def _finite(image: np.ndarray) -> np.ndarray:
 
 def _mark_bad(image: np.ndarray, index: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(image), index, len(palette) - 1).astype(np.uint8)
-
-
-def _png(index: np.ndarray, palette: np.ndarray) -> bytes:
-    """An 8-bit indexed PNG (ISO/IEC 15948): header, palette, one filter-free scan line per row."""
-    height, width = index.shape
-    lines = np.zeros((height, width + 1), np.uint8)
-    lines[:, 1:] = index
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)), (b"PLTE", palette.tobytes()),
-        (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""),
-    )
-    parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) & 0xFFFFFFFF) for kind, data in chunks]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def largest(images: Sequence[np.ndarray]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import Warp, index_block
 from vxm_convert.geometry.grids import Grid, apply_affine, grid_of_geometry
 
@@ -30,6 +31,18 @@ PAIRS = {
         grid_of_geometry((20, 19, 21), (1.3, 0.8, 1.1), LIA @ turn(-0.2, 0.1, 0.3), (-3, 6, 2)),
     ),
 }
+
+
+#: points, RAS mm
+SOME = np.array([[3.0, -4, 5], [-7, 2, 1], [0, 0, 0]])
+
+
+def some_affine() -> Affine:
+    """Turned, scaled by some per cent, shifted."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn(0.1, -0.05, 0.2) @ np.diag([1.1, 0.95, 1.02])
+    matrix[:3, 3] = (3, -5, 7)
+    return Affine(matrix)
 
 
 def displacement(ras: np.ndarray) -> np.ndarray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An affine registration of two scans with SimpleITK, for ``--affine auto``. The only module that imports SimpleITK, when it is used.
+"""A rigid or affine registration of two scans with SimpleITK. The only module that imports SimpleITK, when it is used.
 
 Centres of mass, then a rigid, then an affine transform; Mattes mutual information with 32 bins; regular sampling of all, half, and a
 fifth of the voxels at three resolutions. One thread and a fixed seed: the same images give the same matrix.
@@ -20,6 +20,10 @@ from vxm_convert.geometry.grids import Grid
 
 LOG = logging.getLogger(__name__)
 
+#: how far a transform may go: turn and shift; or scale and shear as well
+KINDS = ("rigid", "affine")
+#: the runner's option
+AUTO_OPTION = "--affine auto"
 _BINS = 32
 _SEED = 20170901
 _SHRINK, _SIGMA_MM, _SAMPLED = (8, 4, 2), (4.0, 2.0, 1.0), (1.0, 0.5, 0.2)
@@ -52,12 +56,16 @@ class AffineFound:
         }
 
 
-def search_affine(fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid) -> AffineFound:
+def search_affine(
+    fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid, kind: str = "affine", asked_by: str = AUTO_OPTION
+) -> AffineFound:
     """The affine that brings a scan onto the atlas.
 
     Parameters
     ----------
     fixed, moving : ndarray, shapes of the grids — brains without skull, any scale of intensity.
+    kind : str — one of `KINDS`; ``rigid`` stops before sizes are changed.
+    asked_by : str — what messages name: the option or the step that wants the affine.
 
     Raises
     ------
@@ -66,29 +74,31 @@ def search_affine(fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, movin
     VolumeError
         For sheared grids, and when the search ends where the two brains do not meet.
     """
-    itk = _simpleitk()
+    if kind not in KINDS:
+        raise VolumeError(f"{asked_by}: transform {kind!r}, expected one of {', '.join(KINDS)}")
+    itk = _simpleitk(asked_by)
     for role, grid in (("fixed", fixed_grid), ("moving", moving_grid)):
         if grid.sheared:
-            raise VolumeError(f"--affine auto: the {role} image has sheared axes, SimpleITK takes right-angled ones only; resample it")
+            raise VolumeError(f"{asked_by}: the {role} image has sheared axes, SimpleITK takes right-angled ones only; resample it")
     images = [_image(itk, array, grid) for array, grid in ((fixed, fixed_grid), (moving, moving_grid))]
     threads = itk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     try:
         # One thread: sums over threads would depend on their number and order. SetNumberOfThreads alone does not reach the metric.
         itk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         rigid = itk.CenteredTransformInitializer(*images, itk.Euler3DTransform(), itk.CenteredTransformInitializerFilter.MOMENTS)
-        rigid, _ = _optimise(itk, images, itk.Euler3DTransform(rigid), min(fixed.shape + moving.shape))
-        start = itk.AffineTransform(3)
-        start.SetCenter(rigid.GetCenter())
-        start.SetMatrix(rigid.GetMatrix())
-        start.SetTranslation(rigid.GetTranslation())
-        found, metric = _optimise(itk, images, start, min(fixed.shape + moving.shape))
+        found, metric = _optimise(itk, images, itk.Euler3DTransform(rigid), min(fixed.shape + moving.shape))
+        if kind == "affine":
+            start = itk.AffineTransform(3)
+            start.SetCenter(found.GetCenter())
+            start.SetMatrix(found.GetMatrix())
+            start.SetTranslation(found.GetTranslation())
+            found, metric = _optimise(itk, images, start, min(fixed.shape + moving.shape))
     except RuntimeError as exc:
-        raise VolumeError(f"--affine auto: SimpleITK gave up ({_last_line(exc)}); is one of the scans empty?") from exc
+        raise VolumeError(f"{asked_by}: SimpleITK gave up ({_last_line(exc)}); is one of the scans empty?") from exc
     finally:
         itk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     affine = from_lps(_matrix(found))
-    overlap = _overlap(fixed, fixed_grid, moving, moving_grid, affine)
-    _judge(affine, overlap)
+    overlap = judge_affine(fixed, fixed_grid, moving, moving_grid, affine, asked_by)
     return AffineFound(affine, metric, overlap, itk.Version.VersionString())
 
 
@@ -129,28 +139,42 @@ def _matrix(transform: Any) -> np.ndarray:
     return matrix
 
 
-def _overlap(fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid, affine: Affine) -> float:
+def judge_affine(
+    fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid, affine: Affine, asked_by: str = AUTO_OPTION
+) -> float:
+    """Overlap (Dice) of the two brains under an affine, whoever found it; a low one is logged.
+
+    Raises
+    ------
+    VolumeError
+        When the brains do not meet, or volumes change as between no two adult brains.
+    """
     here = brain_mask(fixed)
     there = conform(brain_mask(moving).astype(np.uint8), Placement(fixed_grid, moving_grid, affine), "nearest") > 0
-    return float(2.0 * np.count_nonzero(here & there) / max(1, np.count_nonzero(here) + np.count_nonzero(there)))
-
-
-def _judge(affine: Affine, overlap: float) -> None:
+    overlap = float(2.0 * np.count_nonzero(here & there) / max(1, np.count_nonzero(here) + np.count_nonzero(there)))
     scaling = float(np.linalg.det(affine.pull[:3, :3]))
     if not 1.0 / _MAX_SCALING <= scaling <= _MAX_SCALING or overlap < _REFUSED_OVERLAP:
+        own = ", or give an affine with --affine FILE" if asked_by == AUTO_OPTION else ""
         raise VolumeError(
-            f"--affine auto: ended with brains that overlap by {overlap:.2f} (Dice) and a volume change of {scaling:.2f}; "
-            "look at the two scans, or give an affine with --affine FILE"
+            f"{asked_by}: ended with brains that overlap by {overlap:.2f} (Dice) and a volume change of {scaling:.2f}; "
+            f"look at the two scans{own}"
         )
     if overlap < _DOUBTED_OVERLAP:
-        LOG.warning("--affine auto: the two brains overlap by %.2f only (Dice); is the skull still on one of them?", overlap)
+        LOG.warning("%s: the two brains overlap by %.2f only (Dice); is the skull still on one of them?", asked_by, overlap)
+    return overlap
 
 
-def _simpleitk() -> Any:
+def simpleitk_version(asked_by: str = AUTO_OPTION) -> str:
+    """SimpleITK's version; raises ToolchainError where it is not installed."""
+    return str(_simpleitk(asked_by).Version.VersionString())
+
+
+def _simpleitk(asked_by: str) -> Any:
     try:
         import SimpleITK
     except ImportError as exc:
-        raise ToolchainError("--affine auto: SimpleITK is not installed; pip install SimpleITK, or give --affine FILE or none") from exc
+        own = ", or give --affine FILE or none" if asked_by == AUTO_OPTION else ""
+        raise ToolchainError(f"{asked_by}: SimpleITK is not installed; pip install SimpleITK{own}") from exc
     return SimpleITK
 
 

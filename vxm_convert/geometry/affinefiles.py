@@ -15,7 +15,9 @@ from vxm_convert.artifacts import write_bytes, write_sidecar, write_text
 from vxm_convert.errors import FormatError, VolumeError
 from vxm_convert.geometry import itkaffine, lta
 from vxm_convert.geometry.affines import Affine, from_fsl, from_lps
+from vxm_convert.geometry.foreign import refuse_foreign
 from vxm_convert.geometry.grids import Grid
+from vxm_convert.scanbytes import require_file
 
 #: format → (what the stored matrix maps, frame, suffixes that it is written to)
 AFFINE_FORMATS: Dict[str, Any] = {
@@ -122,8 +124,8 @@ def _rows(matrix: np.ndarray) -> str:
 
 
 def _read_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        raise VolumeError(f"{path}: no such file, expected an affine; check the path")
+    refuse_foreign(path)
+    require_file(path, "an affine")
     if not 0 < path.stat().st_size <= _MAX_BYTES:
         raise VolumeError(f"{path}: {path.stat().st_size} bytes, expected an affine of 1 to {_MAX_BYTES} bytes")
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
-import nibabel as nib
 import numpy as np
 
 from vxm_convert.contract import Grid as NetworkAxes
@@ -20,7 +19,10 @@ from vxm_convert.geometry.fields import Warp, index_block, slabs
 from vxm_convert.geometry.grids import Grid, apply_affine, same_place
 from vxm_convert.geometry.maps import compose
 from vxm_convert.geometry.resample import EDGES, INTERPOLATIONS, SAMPLERS
+from vxm_convert.lazily import LazyModule
 from vxm_convert.volumes import network_affine
+
+nib = LazyModule("nibabel")
 
 #: a voxel map this close to whole numbers (matrix entries; voxels of translation) copies voxels
 _SNAP_MATRIX, _SNAP_VOXEL = 1e-5, 1e-3

@@ -17,10 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, Sequence, Tuple
 
-import nibabel as nib
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.lazily import LazyModule
+
+nib = LazyModule("nibabel")
 
 #: RAS ↔ LPS, its own inverse
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any, List, Tuple
 
-import nibabel as nib
 import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid, corner_distance_mm
+from vxm_convert.lazily import LazyModule
 from vxm_convert.npz import NpzReader
-from vxm_convert.volumes import NPZ_IMAGE_NAMES, NPZ_LABEL_NAMES, VOLUME_SUFFIXES, check_shape, network_affine, volume_suffix
+from vxm_convert.scanbytes import require_file
+from vxm_convert.scanheader import check_shape, open_scan, read_errors, volume_suffix
+from vxm_convert.volumes import NPZ_IMAGE_NAMES, NPZ_LABEL_NAMES, network_affine
 
+nib = LazyModule("nibabel")
 #: qform and sform further apart than this at a corner are a disagreement, not rounding
 DISAGREEMENT_MM = 0.1
-_ERRORS = (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError, ValueError, zlib.error, KeyError)
 
 
 def read_grid(path: Path) -> Grid:
@@ -33,27 +34,18 @@ def read_grid(path: Path) -> Grid:
 
 def inspect_header(path: Path) -> Tuple[Grid, List[str]]:
     """Grid and notes of a file: no orientation stored, qform and sform apart, sheared or mirrored axes, an identity affine."""
-    path = Path(path)
-    if not path.is_file():
-        raise VolumeError(f"{path}: no such file, expected a scan or segmentation; check the path")
-    if volume_suffix(path) is None:
-        raise VolumeError(f"{path}: unknown kind of file, expected one of {', '.join(VOLUME_SUFFIXES)}")
+    path = require_file(path, "a scan or segmentation")
     if volume_suffix(path) == ".npz":
         with NpzReader(path) as archive:
             name = archive.first_of(NPZ_IMAGE_NAMES + NPZ_LABEL_NAMES)
             if name is None:
                 raise VolumeError(f"{path}: holds {archive.names}, expected one of {', '.join(NPZ_IMAGE_NAMES + NPZ_LABEL_NAMES)}")
-            shape = check_shape(archive.header(name).shape, None, path)
+            header = archive.header(name)
+            shape = check_shape(header.shape, None, path)
+            archive.check_size(name, header)
         return Grid(shape, network_affine(shape)), ["no header: taken to lie on the network grid, axes LIA, 1 mm"]
-    try:
-        image = nib.load(str(path))
-    except _ERRORS as exc:
-        raise VolumeError(f"{path}: not a readable {volume_suffix(path)} ({exc}); export the scan again") from exc
-    try:
-        grid = Grid(check_shape(image.shape, None, path), image.affine)
-    except VolumeError as exc:
-        raise exc if str(exc).startswith(str(path)) else VolumeError(f"{path}: {exc}") from exc
-    return grid, _notes(image, grid)
+    scan = open_scan(path)
+    return scan.grid, _notes(scan.image, scan.grid)
 
 
 def header_trust(path: Path) -> bool:
@@ -75,7 +67,7 @@ def _notes(image: Any, grid: Grid) -> List[str]:
         try:
             qform, q_code = header.get_qform(coded=True)
             sform, s_code = header.get_sform(coded=True)
-        except _ERRORS as exc:
+        except read_errors() as exc:
             return [f"the qform cannot be read ({exc}); tools that prefer it will refuse the file"]
         if not q_code and not s_code:
             notes.append("neither qform nor sform: orientation and place are unknown, a guess is used")

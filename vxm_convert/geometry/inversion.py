@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numerical inversion of a map in space by damped fixed-point iteration, point by point, with the error it leaves.
+"""Numerical inversion of a map in space by damped fixed-point iteration, point by point; and the error that any inverse leaves.
 
 For a target point q the source p with T(p) = q is sought: p ← p + s · A⁻¹ (q − T(p)), where A is the affine part of T and s is halved
 whenever the residual grows. It converges where T differs from A by less than A itself, and finds some preimage, or none, in a fold.
@@ -45,6 +45,7 @@ class InverseReport:
     moving_mm : Consistency — |T(T⁻¹(q)) − q| at the moving voxels whose preimage lies on the fixed grid.
     fixed_mm : Consistency — |T⁻¹(T(p)) − p| at the fixed voxels that T carries onto the moving grid, T⁻¹ interpolated linearly.
     folded : int — moving voxels whose preimage lies in a fold (determinant at most 0).
+    method : str — ``fixed point``, or ``negative velocity``, which iterates nothing.
     not_converged, outside : int — moving voxels that kept more than the tolerance, and those with a preimage outside the fixed grid.
     """
 
@@ -54,6 +55,7 @@ class InverseReport:
     not_converged: int
     outside: int
     tolerance_mm: float
+    method: str = "fixed point"
 
     def to_dict(self) -> Dict[str, Any]:
         return asdict(self)
@@ -124,6 +126,26 @@ def invert(warp: Warp, target: Optional[Grid] = None, tolerance: float = TOLERAN
     inverse = Warp(u, target, warp.fixed)
     counts = [int(np.count_nonzero(mask & flag)) for flag in (INSIDE_FOLD, NOT_CONVERGED, OUTSIDE)]
     return inverse, mask, InverseReport(_summary(errors), _back_and_forth(mapping, inverse, warp.fixed), *counts, tolerance)
+
+
+def measure(warp: Warp, inverse: Warp, method: str) -> InverseReport:
+    """What an inverse that was made otherwise reaches; nothing in it counts as not converged.
+
+    Parameters
+    ----------
+    warp, inverse : Warp — fixed to moving grid, and back.
+    """
+    mapping, back, folded = SpaceMap([warp]), SpaceMap([inverse]), _fold_mask(warp)
+    errors, counts = [], np.zeros(2, dtype=int)
+    for part in slabs(inverse.fixed.shape[0]):
+        q = apply_affine(inverse.fixed.affine, index_block(inverse.fixed.shape, part)).reshape(-1, 3)
+        p = back(q)
+        at = apply_affine(warp.fixed.inverse, p)
+        inside = warp.fixed.contains(at)
+        counts += np.count_nonzero(inside & sample_nearest(folded, at)), np.count_nonzero(~inside)
+        errors.append(np.linalg.norm(mapping(p[inside]) - q[inside], axis=-1).astype(np.float32))
+    both_ways = _summary(errors), _back_and_forth(mapping, inverse, warp.fixed)
+    return InverseReport(*both_ways, int(counts[0]), 0, int(counts[1]), TOLERANCE_MM, method)
 
 
 def affine_part(warp: Warp) -> np.ndarray:

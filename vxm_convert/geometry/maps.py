@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import List, Sequence, Union
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import SLAB, Warp, index_block, slabs
 from vxm_convert.geometry.grids import Grid, apply_affine
+from vxm_convert.lazily import LazyModule
+
+ndimage = LazyModule("scipy.ndimage")
 
 #: what a warp does to points outside its grid: continue the border's displacement, or leave them where they are
 BEYOND = ("edge", "zero")
@@ -66,7 +68,8 @@ class _SpatialField:
     def at(self, points: np.ndarray, beyond: str) -> np.ndarray:
         index = apply_affine(self._to_voxel, points)
         where = np.moveaxis(index, -1, 0)
-        found = np.stack([map_coordinates(self._field[..., d], where, order=1, mode="nearest", prefilter=False) for d in range(3)], axis=-1)
+        parts = [ndimage.map_coordinates(self._field[..., d], where, order=1, mode="nearest", prefilter=False) for d in range(3)]
+        found = np.stack(parts, axis=-1)
         return found if beyond == "edge" else np.where(self.grid.contains(index)[..., np.newaxis], found, 0.0)
 
 

@@ -7,28 +7,23 @@ dtypes and intent codes, but not what a displacement means: that is warpfiles.py
 
 from __future__ import annotations
 
-import gzip
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Tuple
 
-import nibabel as nib
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.foreign import refuse_foreign
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.volumes import READ_ERRORS
+from vxm_convert.lazily import LazyModule
+from vxm_convert.scanbytes import RawHeader, judge, read_voxels, require_file
+from vxm_convert.scanheader import read_errors, scaled
+
+nib = LazyModule("nibabel")
 
 #: 406³ voxels: a 0.5 mm template fits, what exceeds it is no field of a brain registration
 MAX_FIELD_VOXELS = 1 << 26
-#: room for header extensions; FreeSurfer's takes some hundred bytes
-_MAX_VOX_OFFSET = 1 << 20
-#: deflate cannot squeeze better than 1032:1, so a file claims at most this many bytes per byte it has
-_MAX_RATIO = 1040
-_HEADER_BYTES = 540
-
 
 @dataclass(frozen=True)
 class Field:
@@ -59,6 +54,7 @@ class FieldHeader:
     shape: Tuple[int, ...]
     intent: int
     ndim: int
+    raw: RawHeader
 
 
 def open_field(path: Path) -> FieldHeader:
@@ -70,31 +66,30 @@ def open_field(path: Path) -> FieldHeader:
         When the file is missing, damaged, too large, or no such field.
     """
     path = Path(path)
-    if not path.is_file():
-        raise VolumeError(f"{path}: no such file, expected a warp; check the path")
-    packed = _check_first_bytes(path)
+    _check_name(path)
+    raw = judge(path, "a warp")
     try:
         image = nib.load(str(path))
         shape = tuple(int(n) for n in image.shape)
         intent, dtype = int(image.header["intent_code"]), np.dtype(image.get_data_dtype())
-    except READ_ERRORS as exc:
+    except read_errors() as exc:
         raise VolumeError(f"{path}: not a readable NIfTI warp ({exc}); copy or export it again") from exc
     _check_shape(path, shape)
     if dtype.kind != "f" or dtype.itemsize > 8:
         raise VolumeError(f"{path}: components of dtype {dtype}, expected float32 or float64; a warp in integers has lost its fractions")
-    claimed, have = int(np.prod(shape, dtype=float)) * dtype.itemsize, path.stat().st_size
-    if claimed > have * (_MAX_RATIO if packed else 1):
-        raise VolumeError(f"{path}: the header claims {claimed} bytes of voxels, the file has {have}; copy the file again")
-    return FieldHeader(path, image, shape, intent, len(shape))
+    if np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
+        raise VolumeError(f"{path}: bits per voxel and dtype {dtype} disagree in the header; export the warp again")
+    return FieldHeader(path, image, shape, intent, len(shape), raw)
 
 
 def read_field(header: FieldHeader) -> Field:
     """The whole field of an opened file; raises VolumeError for damaged data."""
     path, image = header.path, header.image
+    flat = read_voxels(header.raw).view(image.get_data_dtype())
+    data = scaled(flat.reshape(header.shape[:3] + (3,), order="F"), image)
     try:
-        data = np.asanyarray(image.dataobj).reshape(header.shape[:3] + (3,), order="F")
         extensions = [(int(e.get_code()), _content(e)) for e in image.header.extensions]
-    except READ_ERRORS as exc:
+    except read_errors() as exc:
         raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
     if data.dtype not in (np.float32, np.float64):
         data = data.astype(np.float32 if data.dtype.itemsize <= 4 else np.float64)
@@ -103,6 +98,13 @@ def read_field(header: FieldHeader) -> Field:
     except VolumeError as exc:
         raise VolumeError(f"{path}: {exc}") from exc
     return Field(data.astype(data.dtype.newbyteorder("="), copy=False), grid, header.shape, header.intent, extensions)
+
+
+def _check_name(path: Path) -> None:
+    refuse_foreign(path)
+    require_file(path, "a warp")
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise VolumeError(f"{path}: unknown kind of file, expected a warp as .nii, .nii.gz or .npz")
 
 
 def _content(extension: Any) -> bytes:
@@ -117,30 +119,3 @@ def _check_shape(path: Path, shape: Tuple[int, ...]) -> None:
         raise VolumeError(f"{path}: shape {text}, expected X x Y x Z x 3 or X x Y x Z x 1 x 3: one displacement of three parts per voxel")
     if min(shape) < 1 or np.prod(shape[:3], dtype=float) > MAX_FIELD_VOXELS:
         raise VolumeError(f"{path}: shape {text}, expected between 1 and {MAX_FIELD_VOXELS} voxels; the header is damaged")
-
-
-def _check_first_bytes(path: Path) -> bool:
-    """Judge the header's own numbers, before nibabel mends or follows them; returns whether the file is gzipped."""
-    try:
-        with open(str(path), "rb") as handle:
-            packed = handle.read(2) == b"\x1f\x8b"
-        opener = gzip.open if packed else open
-        with opener(str(path), "rb") as handle:
-            start = handle.read(_HEADER_BYTES)
-    except (OSError, EOFError, zlib.error) as exc:
-        raise VolumeError(f"{path}: damaged or truncated ({exc}); copy the file again") from exc
-    kinds = {(order, size) for order in "<>" for size in (348, 540) if start[:4] == struct.pack(order + "i", size)}
-    if not kinds or len(start) < 348:
-        what = "is empty" if not start else f"starts with {start[:4]!r}"
-        raise VolumeError(f"{path}: {what}, expected a NIfTI-1 or NIfTI-2 header; this is no NIfTI warp or it is damaged")
-    order, size = kinds.pop()
-    try:
-        sizes = struct.unpack_from(order + ("3f" if size == 348 else "3d"), start, 80 if size == 348 else 112)
-        offset = struct.unpack_from(order + ("f" if size == 348 else "q"), start, 108 if size == 348 else 168)[0]
-    except struct.error as exc:
-        raise VolumeError(f"{path}: the header ends after {len(start)} bytes; copy the file again") from exc
-    if not all(np.isfinite(s) and s > 0 for s in sizes):
-        raise VolumeError(f"{path}: voxel sizes {sizes}, expected positive numbers of mm (pixdim[1..3]); mend the header")
-    if not 0 <= offset <= _MAX_VOX_OFFSET:
-        raise VolumeError(f"{path}: voxels said to start at byte {offset}, expected at most {_MAX_VOX_OFFSET}; the header is damaged")
-    return packed

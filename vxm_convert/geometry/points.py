@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Point lists: CSV in, CSV out, and the frames their columns may be in.
+"""Point lists: CSV, TSV or Slicer's markups, out as they came in, and the frames their coordinates may be in.
 
-A file has columns x, y, z: named by a header line, or the first three of a file without one. A warp is a map of fixed points to moving
-points, although the *image* it resamples goes the other way; moving points are carried to the fixed side by solving for them.
+A table has columns x, y, z: named by a header line, or the first three of a file without one; Slicer's files name their frame.
+A warp is a map of fixed points to moving points, although the *image* it resamples goes the other way; moving points are carried to the
+fixed side by solving for them.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Sequence, Type, Union
 
 import numpy as np
 
 from vxm_convert.artifacts import write_text
-from vxm_convert.errors import VolumeError
+from vxm_convert.errors import FormatError, VolumeError
 from vxm_convert.geometry.grids import LPS, Grid, apply_affine
+from vxm_convert.geometry.markups import Fcsv, MarkupsJson
+from vxm_convert.scanbytes import require_file
 
 POINT_FRAMES = ("ras", "lps", "voxel")
 _MAX_BYTES = 64 << 20
@@ -25,27 +28,47 @@ _MAX_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class PointList:
-    """Coordinates (n, 3) float64, and whatever else the file holds: its header and rows of text (header empty without one)."""
+    """Coordinates (n, 3) float64, and whatever else the file holds.
+
+    Parameters
+    ----------
+    header, rows, columns — of a table: its header (empty without one), rows of text, and where x, y and z stand.
+    frame : str — that the file names (``ras``, ``lps``), or None: a table says nothing.
+    markups : Fcsv or MarkupsJson — of a file of Slicer's.
+    """
 
     xyz: np.ndarray
-    header: List[str]
-    rows: List[List[str]]
-    columns: List[int]
+    header: Sequence[str] = ()
+    rows: Sequence[List[str]] = ()
+    columns: Sequence[int] = ()
+    frame: Optional[str] = None
+    markups: Optional[Union[Fcsv, MarkupsJson]] = None
+
+    def frame_or(self, given: Optional[str], path: Path) -> str:
+        """The frame of the coordinates: the file's, else the `given` one, else RAS; VolumeError where the two disagree."""
+        if self.frame is not None and given not in (None, self.frame):
+            raise VolumeError(f"{path}: its header says {self.frame.upper()}, --frame says {given}; leave --frame out")
+        return self.frame or given or "ras"
 
 
 def read_points(path: Path) -> PointList:
-    """Read a CSV or TSV of points; VolumeError for anything without three finite numbers per line."""
+    """Read a CSV, TSV, .fcsv or .mrk.json of points; VolumeError for anything without three finite numbers per point."""
     path = Path(path)
-    if not path.is_file():
-        raise VolumeError(f"{path}: no such file, expected a CSV with columns x, y, z; check the path")
+    require_file(path, "a CSV with columns x, y, z")
     if path.stat().st_size > _MAX_BYTES:
         raise VolumeError(f"{path}: {path.stat().st_size} bytes, expected a point list of at most {_MAX_BYTES}")
     try:
         text = path.read_text(encoding="utf-8-sig")
+        kind = _markups_kind(path)
+        if kind is not None:
+            markups = kind(text)
+            return PointList(markups.xyz, frame=markups.frame, markups=markups)
         first = text.split("\n", 1)[0]
         rows = [row for row in csv.reader(io.StringIO(text), delimiter="\t" if "\t" in first else ",") if any(c.strip() for c in row)]
+    except FormatError as exc:
+        raise VolumeError(f"{path}: {exc}") from exc
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise VolumeError(f"{path}: not a readable CSV ({exc})") from exc
+        raise VolumeError(f"{path}: not a readable list of points ({exc}), expected a CSV with columns x, y, z") from exc
     header: List[str] = []
     if rows and not all(_is_number(cell) for cell in rows[0][:3]):
         header = [cell.strip() for cell in rows.pop(0)]
@@ -59,9 +82,13 @@ def read_points(path: Path) -> PointList:
 
 
 def write_points(path: Path, points: PointList, xyz: np.ndarray) -> None:
-    """Write new coordinates in the place of the old ones; other columns and the header stay."""
+    """Write new coordinates in the place of the old ones; everything else stays."""
+    check_points_target(path, points)
+    if points.markups is not None:
+        write_text(Path(path), points.markups.with_points(xyz))
+        return
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, delimiter="\t" if Path(path).name.lower().endswith(".tsv") else ",", lineterminator="\n")
     if points.header:
         writer.writerow(points.header)
     for row, position in zip(points.rows, xyz):
@@ -70,6 +97,21 @@ def write_points(path: Path, points: PointList, xyz: np.ndarray) -> None:
             cells[column] = f"{value:.6f}"
         writer.writerow(cells)
     write_text(Path(path), text.getvalue())
+
+
+def check_points_target(path: Path, points: PointList) -> None:
+    """Raise VolumeError for a name that would not say what the points are written as: the kind they were read as."""
+    kind = _markups_kind(path)
+    if (kind is None) != (points.markups is None) or not (kind is None or isinstance(points.markups, kind)):
+        wanted = "a .csv or .tsv" if points.markups is None else ".fcsv" if isinstance(points.markups, Fcsv) else ".mrk.json"
+        raise VolumeError(f"{path}: points are written as they were read, expected {wanted}; change the name")
+    if kind is None and not Path(path).name.lower().endswith((".csv", ".tsv", ".txt")):
+        raise VolumeError(f"{path}: points are written to .csv or .tsv; change the name")
+
+
+def _markups_kind(path: Path) -> Optional[Type[Union[Fcsv, MarkupsJson]]]:
+    name = Path(path).name.lower()
+    return Fcsv if name.endswith(".fcsv") else MarkupsJson if name.endswith(".json") else None
 
 
 def to_ras(xyz: np.ndarray, frame: str, grid: Optional[Grid]) -> np.ndarray:

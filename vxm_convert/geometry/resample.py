@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import Callable, Dict, Union
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.fields import Warp, slabs
+from vxm_convert.lazily import LazyModule
+
+ndimage = LazyModule("scipy.ndimage")
 
 EDGES = ("zero", "clamp")
 INTERPOLATIONS = ("linear", "nearest", "labels")
@@ -60,7 +62,7 @@ def sample_linear(image: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Linear interpolation at voxel positions (…, 3), border values continued; float32, float64 for a float64 image."""
     wide = np.float64 if image.dtype == np.float64 else np.float32
     source = image if image.dtype == wide else image.astype(np.float32)
-    return map_coordinates(source, np.moveaxis(at, -1, 0), output=wide, order=1, mode="nearest", prefilter=False)
+    return ndimage.map_coordinates(source, np.moveaxis(at, -1, 0), output=wide, order=1, mode="nearest", prefilter=False)
 
 
 def sample_nearest(image: np.ndarray, at: np.ndarray) -> np.ndarray:

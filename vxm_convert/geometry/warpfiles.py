@@ -23,6 +23,7 @@ from vxm_convert.geometry.niftifield import MAX_FIELD_VOXELS, Field, open_field,
 from vxm_convert.geometry.warpformats import FORMATS, WarpFormat, describe, recognise, warp_format
 from vxm_convert.nifti import write_nifti
 from vxm_convert.npz import NpzReader
+from vxm_convert.scanbytes import require_file
 
 LOG = logging.getLogger(__name__)
 
@@ -151,8 +152,7 @@ def check_target(path: Path, form: WarpFormat, dtype: str = "float32") -> str:
 def _read_npz(path: Path, format_name: Optional[str], fixed: Optional[Grid]) -> Field:
     if format_name not in (None, "l2r", "vxm"):
         raise VolumeError(f"{path}: an .npz holds voxels (l2r, vxm), not {format_name}")
-    if not path.is_file():
-        raise VolumeError(f"{path}: no such file, expected a warp; check the path")
+    require_file(path, "a warp")
     with NpzReader(path) as archive:
         name = archive.first_of(NPZ_WARP_NAMES) or (archive.names[0] if len(archive.names) == 1 else None)
         if name is None:

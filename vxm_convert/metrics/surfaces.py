@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
-from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.lazily import LazyModule
+
+ndimage = LazyModule("scipy.ndimage")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def _boxes(volume: np.ndarray, ids: Sequence[int]) -> Dict[int, Optional[Tuple[s
     """Bounding box of each label, None where it is absent; one pass over the volume for all of them."""
     known = np.asarray(ids, dtype=np.int64)
     at = np.minimum(np.searchsorted(known, volume), len(known) - 1)
-    found = find_objects(np.where(known[at] == volume, at + 1, 0).astype(np.int32), max_label=len(known))
+    found = ndimage.find_objects(np.where(known[at] == volume, at + 1, 0).astype(np.int32), max_label=len(known))
     return dict(zip(ids, found))
 
 
@@ -70,12 +72,12 @@ def _distance(
     # Both surfaces lie in the union of the boxes, so distances between them need nothing outside it.
     box = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(box_a, box_b))
     surface_a, surface_b = _surface(test[box] == label), _surface(reference[box] == label)
-    to_b = distance_transform_edt(~surface_b, sampling=spacing)[surface_a]
-    to_a = distance_transform_edt(~surface_a, sampling=spacing)[surface_b]
+    to_b = ndimage.distance_transform_edt(~surface_b, sampling=spacing)[surface_a]
+    to_a = ndimage.distance_transform_edt(~surface_a, sampling=spacing)[surface_b]
     return SurfaceDistance(
         float(max(np.percentile(to_b, 95), np.percentile(to_a, 95))), float((to_b.sum() + to_a.sum()) / (to_b.size + to_a.size))
     )
 
 
 def _surface(inside: np.ndarray) -> np.ndarray:
-    return inside & ~binary_erosion(inside, border_value=0)
+    return inside & ~ndimage.binary_erosion(inside, border_value=0)

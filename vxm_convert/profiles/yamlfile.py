@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, Iterable
 
-import yaml
-
 from vxm_convert.errors import ArtifactError, FormatError
+from vxm_convert.lazily import LazyModule
+
+yaml = LazyModule("yaml")
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 6
 MAX_NODES = 4000
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that knows YAML 1.2's floats."""
+@lru_cache(maxsize=None)
+def _loader() -> Any:
+    """SafeLoader that knows YAML 1.2's floats; made when a file is read, because PyYAML is not imported before."""
 
+    class Loader(yaml.SafeLoader):
+        pass
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]{1,4}$"), list("-+.0123456789")
-)
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]{1,4}$"), list("-+.0123456789")
+    )
+    return Loader
 
 
 def read_bytes(path: Path) -> bytes:
@@ -52,7 +58,7 @@ def parse_mapping(data: bytes, where: str) -> Dict[str, Any]:
         raise FormatError(f"{where}: not UTF-8 text ({exc.reason} at byte {exc.start}), expected a YAML profile") from exc
     try:
         _check_events(text, where)
-        loader = _Loader(text)
+        loader = _loader()(text)
         try:
             node = loader.get_single_node()
             if not isinstance(node, yaml.MappingNode):
@@ -66,7 +72,7 @@ def parse_mapping(data: bytes, where: str) -> Dict[str, Any]:
 
 def _check_events(text: str, where: str) -> None:
     depth = nodes = documents = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=_loader()):
         mark = f"line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise FormatError(f"{where}: {mark}: anchors and aliases are not allowed in a profile; write the value out")
@@ -81,7 +87,7 @@ def _check_events(text: str, where: str) -> None:
             raise FormatError(f"{where}: {mark}: a second document, expected one profile per file")
 
 
-def _plain(loader: _Loader, node: yaml.Node, where: str, path: str) -> Any:
+def _plain(loader: Any, node: Any, where: str, path: str) -> Any:
     if isinstance(node, yaml.MappingNode):
         out: Dict[str, Any] = {}
         for key_node, value_node in node.value:

@@ -21,6 +21,7 @@ def page(
     script: Optional[str] = None,
     details: str = "",
     style: str = "",
+    picture_files: bool = False,
 ) -> str:
     """A whole page.
 
@@ -33,6 +34,7 @@ def page(
     script : str or None — more script of ours, constant text, beside the one that sorts tables.
     details : str — versions of the toolchain, beside the badge.
     style : str — more rules of ours, constant text, that only this page needs.
+    picture_files : bool — pictures may be files beside the page; otherwise only what stands in the page itself is shown.
 
     Raises
     ------
@@ -44,8 +46,10 @@ def page(
     for text in scripts + [style]:
         if "</" in text or "<!--" in text:
             raise ValueError("a script or style of a page must not hold '</' or '<!--'")
+    # What 'self' is for a page opened as a file differs between browsers; a file is no way out of the machine.
+    pictures = "img-src data: 'self' file:" if picture_files else "img-src data:"
     policy = "; ".join((
-        "default-src 'none'", "img-src data:", f"style-src {_hash(style)}", f"script-src {' '.join(_hash(text) for text in scripts)}",
+        "default-src 'none'", pictures, f"style-src {_hash(style)}", f"script-src {' '.join(_hash(text) for text in scripts)}",
         "base-uri 'none'", "form-action 'none'",
     ))
     head = join((
