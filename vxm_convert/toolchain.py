@@ -134,7 +134,7 @@ def find_toolchain(choice: Optional[str] = None, environ: Optional[Mapping[str, 
 
 def _simulator(environ: Mapping[str, str]) -> Toolchain:
     # The package as a whole must stay unreachable from product code, hence the import here and not above.
-    version = importlib.import_module("vxm_convert.sim").SIM_VERSION
+    version = importlib.import_module("vxm_convert.sim.rewrites").named(environ)
     environment = dict(environ)
     package_root = str(Path(vxm_convert.__file__).resolve().parent.parent)
     environment["PYTHONPATH"] = _joined([package_root], environ.get("PYTHONPATH", ""))

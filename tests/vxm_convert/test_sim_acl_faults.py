@@ -56,7 +56,8 @@ def test_malformed_faults(sim, monkeypatch, text):
     assert "VXM_SIM_FAULT" in sim.acl.get_recent_err_msg()
 
 
-@pytest.mark.parametrize("name, value", [("VXM_SIM_SPEED", "0"), ("VXM_SIM_SPEED", "fast"), ("VXM_SIM_HANG_SECONDS", "x")])
+@pytest.mark.parametrize("name, value", [("VXM_SIM_SPEED", "0"), ("VXM_SIM_SPEED", "fast"), ("VXM_SIM_HANG_SECONDS", "x"),
+                                         ("VXM_SIM_LATENCY", "-1"), ("VXM_SIM_LATENCY", "nan"), ("VXM_SIM_LATENCY", "long")])
 def test_malformed_settings(sim, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert sim.acl.init() == 100000
@@ -178,6 +179,15 @@ def test_slow_devices(sim, monkeypatch, fault, speed, factor):
     started = time.perf_counter()
     assert acl.mdl.execute(model_id, inputs, outputs) == 0
     assert time.perf_counter() - started >= 0.04 * factor
+
+
+def test_latency_is_sleep(sim, monkeypatch):
+    monkeypatch.setenv("VXM_SIM_LATENCY", "0.2")
+    acl = sim.start()
+    model_id, inputs, outputs = ready(sim, acl)
+    started, cpu = time.perf_counter(), time.process_time()
+    assert acl.mdl.execute(model_id, inputs, outputs) == 0
+    assert time.perf_counter() - started >= 0.2 > 2 * (time.process_time() - cpu)
 
 
 # --- through AclRuntime ----------------------------------------------------------------------------------------------

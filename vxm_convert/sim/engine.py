@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Executes a simulated offline model on the CPU: OpenVINO, or ONNX Runtime where that is missing."""
+"""Executes a simulated offline model on the CPU, by an engine of `engines`."""
 from __future__ import annotations
 
 import copy
 import logging
-import os
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
@@ -13,14 +12,13 @@ import numpy as np
 from vxm_convert.errors import FormatError, ToolchainError
 from vxm_convert.formats.ge_ir import Op
 from vxm_convert.formats.om import OmModel
+from vxm_convert.sim import engines, rewrites
+from vxm_convert.sim.engines import Runner
 from vxm_convert.sim.lowering import RANDOM, lower
 from vxm_convert.sim.refusal import AtcRefusal
 
 log = logging.getLogger(__name__)
 
-#: Arrays in, arrays out; what comes out may be the engine's own memory and holds until the next call: a second copy of inner
-#: tensors, or of the largest layers alone, would not fit.
-Runner = Callable[[List[np.ndarray]], List[np.ndarray]]
 #: Bytes of work memory from which on a model is not held in two compiled forms, for running and for dumping, at a time.
 LARGE = 1 << 28
 
@@ -82,11 +80,15 @@ class Program:
 
     def run(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
         """Execute once; arrays have exactly the shapes and dtypes of `inputs`, results those of `outputs` and belong to the caller."""
+        return [np.array(result) for result in self.lend(arrays)]
+
+    def lend(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+        """As `run`, but the results may be the engine's own memory, and hold until the next call only."""
         self._check(arrays)
         if self.work_bytes >= LARGE:
             self._dumping = None
         results = self._run(arrays)
-        return [np.array(result, desc.dtype).reshape(desc.shape) for result, desc in zip(results, self.outputs)]
+        return [np.asarray(result, desc.dtype).reshape(desc.shape) for result, desc in zip(results, self.outputs)]
 
     def run_with_dumps(self, arrays: List[np.ndarray], tensors: Iterable[str]) -> Iterator[Tuple[str, int, np.ndarray]]:
         """Execute once more and give inner values; the form of the program that can do so is built at the first call.
@@ -122,8 +124,8 @@ class Program:
         """The program with other outputs; rewrites that would remove one of them do not happen, as each is read."""
         descs = [producers[name][0].output_descs[producers[name][1]] for name in tensors]
         net_output = replace(self.ops[-1], inputs=list(tensors), input_descs=descs, output_descs=descs)
-        serialized, inputs, outputs = lower([copy.copy(op) for op in self.ops[:-1]] + [net_output])
-        return _with_random(self.ops, inputs, _engine()(serialized, inputs, outputs))
+        runner, inputs = _build([copy.copy(op) for op in self.ops[:-1]] + [net_output])
+        return _with_random(self.ops, inputs, runner)
 
     def _check(self, arrays: List[np.ndarray]) -> None:
         for array, desc in zip(arrays, self.inputs):
@@ -155,12 +157,11 @@ def load_program(model: OmModel) -> Any:
 
 
 def _load_static(model: OmModel) -> Program:
-    engine, names = _engine(), []
+    names: List[str] = []
 
     def compile_it() -> Runner:
-        serialized, inputs, outputs = lower([copy.copy(op) for op in model.graph])
-        names[:] = inputs
-        return engine(serialized, inputs, outputs)
+        runner, names[:] = _build([copy.copy(op) for op in model.graph])
+        return runner
 
     try:
         form = Form(compile_it)
@@ -170,22 +171,16 @@ def _load_static(model: OmModel) -> Program:
         raise FormatError(f"{model.name}: the graph inside the offline model cannot be executed ({exc}); compile it again") from exc
 
 
-def _engine() -> Callable[..., Runner]:
-    choice = os.environ.get("VXM_SIM_ENGINE", "auto")
-    if choice in ("auto", "openvino"):
-        try:
-            import openvino  # noqa: F401
-
-            return _openvino
-        except ImportError:
-            if choice == "openvino":
-                raise ToolchainError("VXM_SIM_ENGINE=openvino: OpenVINO is not installed; pip install openvino") from None
-    try:
-        import onnxruntime  # noqa: F401
-
-        return _onnxruntime
-    except ImportError:
-        raise ToolchainError("the simulated device needs a CPU engine: pip install openvino (or onnxruntime)") from None
+def _build(ops: List[Op]) -> Tuple[Runner, List[str]]:
+    """The compiled graph, made executable as the environment says, and the names of its inputs."""
+    engine = engines.find_engine()
+    settings = rewrites.settings(engine.fastest())
+    if not settings.rounding:
+        log.warning("%s=off: the simulated device does NOT round as a 910 does; its results say nothing about one",
+                    rewrites.ROUNDING_VARIABLE)
+    log.debug("rewrites for this engine: %s", ", ".join(sorted(settings.rewrites)) or "none")
+    serialized, inputs, outputs = lower(ops, settings)
+    return engine.compile(serialized, inputs, outputs), inputs
 
 
 def _truncated_normal(source: np.random.RandomState, op: Op) -> np.ndarray:
@@ -228,46 +223,3 @@ def _with_random(ops: List[Op], inputs: List[str], runner: Runner) -> Runner:
         return runner(list(arrays) + values)
 
     return run
-
-
-def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
-    try:
-        from openvino import Core
-    except ImportError:
-        from openvino.runtime import Core
-    core = Core()
-    # Without the hint, processors with bf16 instructions would compute in bf16.
-    compiled = core.compile_model(core.read_model(serialized), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"})
-    request = compiled.create_infer_request()
-    # An input that nothing reads is gone from the compiled form.
-    read = {name for port in compiled.inputs for name in port.get_names()}
-
-    def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
-        # `infer` would answer with copies.
-        request.start_async({name: _finite(array) for name, array in zip(inputs, arrays) if name in read})
-        request.wait()
-        return [request.get_tensor(name).data for name in outputs]
-
-    return run
-
-
-def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
-
-    def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
-        # What the device holds in fp16 is fp32 in the lowered graph; this engine, unlike the other, does not convert by itself.
-        wide = [array.astype(np.float32) if array.dtype == np.float16 else array for array in arrays]
-        return session.run(outputs, {name: _finite(array) for name, array in zip(inputs, wide)})
-
-    return run
-
-
-def _finite(array: np.ndarray) -> Any:
-    """NaN and infinity cannot arise inside (everything saturates), so they are dealt with where they could come in."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        return np.nan_to_num(array)
-    return array

@@ -22,7 +22,8 @@ _TYPES = {
 class OnnxBuilder:
     """Collects nodes and constants. fp16 tensors of the device are fp32 tensors here whose values lie on the fp16 grid."""
 
-    def __init__(self) -> None:
+    def __init__(self, rounding: bool = True) -> None:
+        self._rounding = rounding
         self.nodes: List[Any] = []
         self.initializers: List[Any] = []
         self._constants: Dict[Tuple[str, Tuple[int, ...], bytes], str] = {}
@@ -54,8 +55,11 @@ class OnnxBuilder:
     def round_half(self, value: str) -> str:
         """fp32 → nearest fp16 value, saturating; see `numerics.rounding_constants` for the proof.
 
-        Plain Cast pairs would be removed by every inference engine tried, and the rounding with them.
+        Plain Cast pairs would be removed by every inference engine tried, and the rounding with them. Where rounding is
+        switched off for a measurement, the value itself.
         """
+        if not self._rounding:
+            return value
         factor, floor = rounding_constants()
         clipped = self.one("Clip", value, self.scalar(-HALF_MAX), self.scalar(HALF_MAX))
         size = self.one("Max", self.one("Abs", clipped), self.scalar(floor))

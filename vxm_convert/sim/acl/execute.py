@@ -112,7 +112,7 @@ def _run(model: Model, bound: Bound, stop: Callable[[], bool] = lambda: False) -
         started = time.perf_counter()
         _compute(model, bound)
         seconds = time.perf_counter() - started
-        longer = seconds * (FAULTS.slowness() / SIM.speed - 1)
+        longer = seconds * (FAULTS.slowness() / SIM.speed - 1) + SIM.latency
         if longer > 0:
             time.sleep(longer)
         for observe in list(OBSERVERS):
@@ -130,7 +130,7 @@ def _compute(model: Model, bound: Bound) -> None:
     """Read device memory, let the engine work, write device memory; dump on request."""
     program = bound.setting.program() if bound.setting else model.program
     arrays = [_array(s, t) for s, t in zip(bound.sources, bound.in_tensors)]
-    _give(program.run(arrays), bound)
+    _give(program.lend(arrays), bound)
     # The results are in device memory by now and nowhere else; a dump needs the space.
     if model.dumper is not None:
         model.dumper.execution(program, arrays)

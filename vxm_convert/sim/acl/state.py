@@ -26,6 +26,8 @@ _FIRST_HANDLE = 0x00A5_0000_0000_0000
 _HANDLE_STEP = 0x40
 #: Lowest VXM_SIM_SPEED
 _SLOWEST = 0.001
+#: Highest VXM_SIM_LATENCY, in seconds
+_LONGEST = 3600.0
 HIGHEST_ADDRESS = 1 << 47
 
 T = TypeVar("T")
@@ -86,6 +88,7 @@ class Simulator:
             self.finalised = False
             self.strict = False
             self.speed = 1.0
+            self.latency = 0.0
             self.dump: Any = None
             self.dump_ready = False
             self.errors_of_process = False
@@ -101,15 +104,19 @@ class Simulator:
 
     def configure(self) -> None:
         """Read the environment: VXM_SIM_DEVICES (count), VXM_SIM_MEMORY (bytes per device), VXM_SIM_SOC (name), VXM_SIM_STRICT (0, 1),
-        VXM_SIM_SPEED (0.001 to 1: how fast executions are, 1 as fast as this CPU) and VXM_SIM_FAULT (see `faults`)."""
+        VXM_SIM_SPEED (0.001 to 1: how fast executions are, 1 as fast as this CPU), VXM_SIM_LATENCY (seconds that each execution sleeps
+        on top) and VXM_SIM_FAULT (see `faults`)."""
         try:
             FAULTS.read_environment()
-            speed = float(os.environ.get("VXM_SIM_SPEED") or 1)
+            speed, latency = float(os.environ.get("VXM_SIM_SPEED") or 1), float(os.environ.get("VXM_SIM_LATENCY") or 0)
         except ValueError as exc:
-            raise AclFailure(100000, f"environment variables VXM_SIM_FAULT, VXM_SIM_HANG_SECONDS, VXM_SIM_SPEED: {exc}") from exc
+            names = "VXM_SIM_FAULT, VXM_SIM_HANG_SECONDS, VXM_SIM_SPEED, VXM_SIM_LATENCY"
+            raise AclFailure(100000, f"environment variables {names}: {exc}") from exc
         if not _SLOWEST <= speed <= 1:
             raise AclFailure(100000, f"environment variable VXM_SIM_SPEED is {speed}, expected {_SLOWEST} to 1")
-        self.speed = speed
+        if not 0 <= latency <= _LONGEST:
+            raise AclFailure(100000, f"environment variable VXM_SIM_LATENCY is {latency}, expected 0 to {_LONGEST:g} seconds")
+        self.speed, self.latency = speed, latency
         count = _whole_number("VXM_SIM_DEVICES", 1, 1, MAX_DEVICES)
         memory = _whole_number("VXM_SIM_MEMORY", MEMORY_910, 1 << 20, 1 << 44)
         soc = os.environ.get("VXM_SIM_SOC", "Ascend910A")

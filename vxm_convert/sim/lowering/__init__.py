@@ -9,17 +9,21 @@ from __future__ import annotations
 from typing import Callable, Dict, List, Tuple
 
 from vxm_convert.formats.ge_ir import Op
+from vxm_convert.sim.lanes import fill_lanes
 from vxm_convert.sim.lowering import cube, elementwise, pooling, rearrange, reduction, shapes
 from vxm_convert.sim.lowering.state import Lowering, Value
 from vxm_convert.sim.lowering.tables import has_table, lower_by_table
 from vxm_convert.sim.phase import fold_upsampling
+from vxm_convert.sim.phases import split_phases
 from vxm_convert.sim.refusal import AtcRefusal
+from vxm_convert.sim.rewrites import Settings
 from vxm_convert.sim.upsampling import find_upsampling
 
 #: Operators that only move or select values: what goes in on the fp16 grid comes out on it.
 EXACT = frozenset(
     "ConcatV2D Reshape TransposeD GatherV2D Unpack Pack TileD SliceD StridedSliceD TransData Maximum Minimum Relu Neg Abs Floor Round "
-    "Upsample NetOutput Relu6 Ceil Rint Sign ClipByValue Select SelectV2 SplitD SplitVD BroadcastToD PadD PadV2D MirrorPad GatherNd "
+    "Upsample Interleave "
+    "NetOutput Relu6 Ceil Rint Sign ClipByValue Select SelectV2 SplitD SplitVD BroadcastToD PadD PadV2D MirrorPad GatherNd "
     "OneHotD ScatterNdD MaxPool MaxPool3D ReduceMaxD ReduceMinD ResizeNearestNeighborV2D "
     "SpaceToBatchNDD SpaceToBatchD BatchToSpaceNDD BatchToSpaceD DepthToSpace SpaceToDepth ReverseV2D TopKV2D ConcatD".split()
 )
@@ -34,17 +38,23 @@ LOWERINGS: Dict[str, Callable[[Lowering, Op], List[Value]]] = {}
 for _room in (cube, elementwise, pooling, rearrange, reduction, shapes):
     LOWERINGS.update(_room.LOWERINGS)
 
+#: Rewrites of the graph, by their names in `rewrites.REWRITES` and in that order.
+PASSES: Dict[str, Callable[[List[Op]], List[Op]]] = {
+    "upsampling": find_upsampling, "transposed": fold_upsampling, "phases": split_phases, "lanes": fill_lanes,
+}
 #: Prefix of the inputs that the engine fills with random numbers; the operator's name follows.
 RANDOM = "random:"
 
 
-def lower(ops: List[Op]) -> Tuple[bytes, List[str], List[str]]:
+def lower(ops: List[Op], settings: Settings) -> Tuple[bytes, List[str], List[str]]:
     """(serialised ONNX, input names, output names); order as the Data and NetOutput operators have it.
 
     Behind the model's inputs come those that start with `RANDOM`: what an AI CPU operator draws.
     """
-    ops = fold_upsampling(find_upsampling(ops))
-    state = Lowering(ops)
+    for name, apply in PASSES.items():
+        if name in settings.rewrites:
+            ops = apply(ops)
+    state = Lowering(ops, settings)
     inputs: List[Tuple[str, str, Tuple[int, ...]]] = []
     net_output = ops[-1]
     drawn = [op for op in ops if op.type == "FrameworkOp"]

@@ -13,9 +13,31 @@ from vxm_convert.sim.numerics import to_half
 
 def _concat(state: Lowering, op: Op) -> List[Value]:
     rank = len(op.output_descs[0].logical_shape)
-    first = rank in (4, 5) and any(state.is_first(source) for source in op.inputs)
+    first = rank in (4, 5) and (any(state.is_first(source) for source in op.inputs) or _joins_channels(state, op, rank))
     axis = axis_in(op.attrs["concat_dim"], rank, first)
     return [Value(state.builder.one("Concat", *(state.get(source, first) for source in op.inputs), axis=axis), first)]
+
+
+def _joins_channels(state: Lowering, op: Op, rank: int) -> bool:
+    """Images of one channel are joined where channels come first: as whole images, not number by number."""
+    narrow = all(desc.logical_shape[-1] == 1 for desc in op.input_descs)
+    return "channels" in state.settings.rewrites and narrow and op.attrs["concat_dim"] == rank - 1
+
+
+def _interleave(state: Lowering, op: Op) -> List[Value]:
+    """Made by `phases` and `lanes`: groups of channels become neighbouring voxels, the last axis fastest."""
+    builder, factors, shape = state.builder, op.attrs["factors"], op.output_descs[0].logical_shape
+    small = [side // factor for side, factor in zip(shape[1:4], factors)]
+    wide = [factor for factor in factors if factor > 1]
+    split = builder.one("Reshape", state.get(op.inputs[0], True), state.integers([shape[0], *wide, shape[4], *small]))
+    perm, used = [0, len(wide) + 1], 0
+    for axis, factor in enumerate(factors):
+        perm.append(len(wide) + 2 + axis)
+        if factor > 1:
+            used += 1
+            perm.append(used)
+    turned = builder.one("Transpose", split, perm=perm)
+    return [Value(builder.one("Reshape", turned, state.integers([shape[0], shape[4], *shape[1:4]])), True)]
 
 
 def _upsample(state: Lowering, op: Op) -> List[Value]:
@@ -187,6 +209,7 @@ LOWERINGS: Dict[str, Callable[[Lowering, Op], List[Value]]] = {
     "ConcatV2D": _concat, "ConcatD": _concat, "Reshape": _reshape,
     "GatherV2D": _gather, "GatherNd": _gather_nd, "Unpack": _unpack, "Pack": _pack,
     "SliceD": _slice, "StridedSliceD": _slice, "TransposeD": _transpose, "TileD": _tile, "TransData": _trans_data, "Upsample": _upsample,
+    "Interleave": _interleave,
     "SplitD": _split, "SplitVD": _split, "BroadcastToD": _broadcast_to, "PadD": _pad, "PadV2D": _pad, "MirrorPad": _mirror_pad,
     "OneHotD": _one_hot, "ScatterNdD": _scatter_nd,
 }

@@ -9,6 +9,7 @@ import numpy as np
 from vxm_convert.formats.ge_ir import Op
 from vxm_convert.sim.layouts import unpacked
 from vxm_convert.sim.onnx_graph import OnnxBuilder
+from vxm_convert.sim.rewrites import Settings
 
 
 class Value(NamedTuple):
@@ -21,13 +22,14 @@ class Value(NamedTuple):
 class Lowering:
     """State while walking the operators."""
 
-    def __init__(self, ops: List[Op]) -> None:
-        self.builder = OnnxBuilder()
+    def __init__(self, ops: List[Op], settings: Settings) -> None:
+        self.settings = settings
+        self.builder = OnnxBuilder(settings.rounding)
         self.values: Dict[str, Value] = {}
         self.consts = {f"{op.name}:0": op for op in ops if op.data is not None}
         #: fp32 tensors that may hold NaN or infinity
         self.doubtful: Set[str] = set()
-        self._ranks = {f"{op.name}:{i}": len(desc.logical_shape) for op in ops for i, desc in enumerate(op.output_descs)}
+        self._shapes = {f"{op.name}:{i}": desc.logical_shape for op in ops for i, desc in enumerate(op.output_descs)}
         self._turned: Dict[Tuple[str, bool], Value] = {}
 
     def get(self, tensor: str, channels_first: bool = False) -> str:
@@ -39,10 +41,16 @@ class Lowering:
             return value.name
         key = (value.name, channels_first)
         if key not in self._turned:
-            rank = self._ranks[tensor]
-            perm = [0, rank - 1] + list(range(1, rank - 1)) if channels_first else [0] + list(range(2, rank)) + [1]
-            self._turned[key] = Value(self.builder.one("Transpose", value.name, perm=perm), channels_first)
+            self._turned[key] = Value(self._turn(value.name, self._shapes[tensor], channels_first), channels_first)
         return self._turned[key].name
+
+    def _turn(self, name: str, shape: Tuple[int, ...], channels_first: bool) -> str:
+        rank = len(shape)
+        perm = [0, rank - 1] + list(range(1, rank - 1)) if channels_first else [0] + list(range(2, rank)) + [1]
+        if shape[-1] == 1 and "channels" in self.settings.rewrites:
+            # One channel: both orders lie in memory alike.
+            return self.builder.one("Reshape", name, self.integers([shape[axis] for axis in perm] if channels_first else shape))
+        return self.builder.one("Transpose", name, perm=perm)
 
     def is_first(self, tensor: str) -> bool:
         return tensor in self.values and self.values[tensor].channels_first
