@@ -21,6 +21,7 @@ LOG = logging.getLogger(__name__)
 #: first word of the command line → (module with ``main(argv) -> int``, one line of help); any other start trains
 VERBS: Dict[str, Tuple[str, str]] = {
     "evaluate": ("train.evaluate", "Dice of a checkpoint per structure, before and after registration"),
+    "prepare": ("train.prepare.command", "scans and segmentations onto the network grid, registered to one reference"),
 }
 
 

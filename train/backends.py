@@ -8,12 +8,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Tuple
 
+from train.blocks import BlockConvolutions
 from train.scaling import scaled
 from train.settings import TrainSettings
 from vxm_convert.network.tf1 import tf
+from vxm_convert.network.unet import Convolutions
 
-#: The default CPU kernels build an im2col buffer of voxels × 27 × channels (25 GB at 160x192x224, measured as an
-#: allocation failure); the eigen_tensor ones give the same gradients in a fifth of the memory, a quarter faster.
+#: For `direct` convolutions. The default CPU kernels build an im2col buffer of voxels × 27 × channels (25 GB at 160x192x224,
+#: measured as an allocation failure); the eigen_tensor ones give the same gradients in a fifth of the memory, a quarter faster.
 CPU_KERNELS = {"Conv3DBackpropFilterV2": "eigen_tensor", "Conv3DBackpropInputV2": "eigen_tensor"}
 
 
@@ -34,6 +36,13 @@ class Backend:
 
     def __init__(self, settings: TrainSettings) -> None:
         self._settings = settings
+
+    @property
+    def convolutions(self) -> Convolutions:
+        """The form of the network's convolutions; in blocks by default on CPUs, elsewhere the device's own kernels are better."""
+        chosen = self._settings.convolutions
+        blocks = self._settings.device == "cpu" if chosen == "auto" else chosen == "blocks"
+        return BlockConvolutions() if blocks else Convolutions()
 
     @property
     def kernels(self) -> Dict[str, str]:

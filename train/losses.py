@@ -110,11 +110,8 @@ IMAGE_LOSSES: Dict[str, Callable[[Any, Any], Any]] = {"mse": mean_squared_error,
 
 
 def _forward_difference(tensor: Any, axis: int) -> Any:
-    size = tensor.shape.as_list()
-    ahead, here = [0] * 5, [0] * 5
-    ahead[axis] = 1
-    size[axis] -= 1
-    return tf.slice(tensor, ahead, size) - tf.slice(tensor, here, size)
+    count = tensor.shape.as_list()[axis] - 1
+    return _along(tensor, axis, 1, count) - _along(tensor, axis, 0, count)
 
 
 def _neighbours(sides: List[int], dtype: Any) -> Any:
@@ -131,10 +128,33 @@ def _neighbours(sides: List[int], dtype: Any) -> Any:
 
 
 def _box_sum(volumes: Any, window: int) -> Any:
-    """Sum over a cube around every voxel, zeros outside: three one-dimensional sums give the same as one of `window`³ taps."""
-    for axis in range(3):
-        sides = [1, 1, 1]
-        sides[axis] = window
-        kernel = tf.ones(sides + [1, 1], volumes.dtype)
-        volumes = tf.nn.conv3d(volumes, kernel, strides=(1, 1, 1, 1, 1), padding="SAME")
+    """Sum over a cube around every voxel, zeros outside, along one axis after the other.
+
+    Along an axis, sums over 1, 2, 4, … voxels are each the sum of two of the sums before, and those whose lengths add up to the
+    window make the result: four additions for nine voxels. Plain additions, because a 910 convolves in float16.
+    """
+    for axis in (1, 2, 3):
+        volumes = _running_sum(volumes, axis, window)
     return volumes
+
+
+def _running_sum(volumes: Any, axis: int, window: int) -> Any:
+    side, total, start = volumes.shape.as_list()[axis], None, 0
+    pads = [(0, 0)] * 5
+    pads[axis] = ((window - 1) // 2, window // 2)
+    sums, length = tf.pad(volumes, pads), 1
+    while True:
+        if window & length:
+            part = _along(sums, axis, start, side)
+            total = part if total is None else total + part
+            start += length
+        if 2 * length > window:
+            return total
+        rest = sums.shape.as_list()[axis] - length
+        sums, length = _along(sums, axis, 0, rest) + _along(sums, axis, length, rest), 2 * length
+
+
+def _along(tensor: Any, axis: int, start: int, count: int) -> Any:
+    begin, size = [0] * 5, tensor.shape.as_list()
+    begin[axis], size[axis] = start, count
+    return tf.slice(tensor, begin, size)

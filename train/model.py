@@ -9,7 +9,7 @@ from train import losses
 from train.backends import Backend
 from train.settings import TrainSettings
 from vxm_convert.labels import label_set
-from vxm_convert.network import build_unet, build_velocity_posterior, warp_linear
+from vxm_convert.network import build_unet, build_velocity_posterior, make_variables, warp_linear
 from vxm_convert.network.integrate import velocity_to_displacement
 from vxm_convert.network.tf1 import tf
 
@@ -36,12 +36,13 @@ class TrainingGraph:
 def build_training_graph(settings: TrainSettings, inputs: Dict[str, Any], backend: Backend) -> TrainingGraph:
     """Network, losses and Adam's update around `inputs` (see `train.pipeline`), in the default graph."""
     moving, fixed = inputs["moving"], inputs["fixed"]
+    make_variables(settings.spec)
     if settings.spec.diffeomorphic:
-        posterior = build_velocity_posterior(moving, fixed, settings.spec)
+        posterior = build_velocity_posterior(moving, fixed, settings.spec, backend.convolutions)
         with backend.full_precision():
             flow, loss, scalars = _diffeomorphic(settings, inputs, *posterior)
     else:
-        flow = build_unet(moving, fixed, settings.spec)
+        flow = build_unet(moving, fixed, settings.spec, backend.convolutions)
         with backend.full_precision():
             loss, scalars = _displacement(settings, inputs, flow)
     with backend.full_precision():

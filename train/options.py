@@ -11,7 +11,7 @@ from train.cohort import Cohort, read_cohort
 from train.device_options import add_device_groups, npu_settings, scale_settings
 from train.devices import choose_device
 from train.precheck import atlas_shape
-from train.settings import AUGMENTATIONS, DEFAULT_SMOOTHNESS, PAIRINGS, PENALTIES, DataSettings, LossSettings, TrainSettings
+from train.settings import AUGMENTATIONS, CONVOLUTIONS, DEFAULT_SMOOTHNESS, PAIRINGS, PENALTIES, DataSettings, LossSettings, TrainSettings
 from vxm_convert.cliargs import add_common_group
 from vxm_convert.errors import SpecError, VolumeError
 from vxm_convert.labels import DEFAULT_LABEL_SET, LABEL_SETS
@@ -55,7 +55,7 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
     return TrainSettings(
         data=data, out=args.out, spec=spec, loss=loss, learning_rate=args.lr, epochs=args.epochs, steps_per_epoch=args.steps_per_epoch,
         seed=args.seed, keep=args.keep, save_every=args.save_every, init=args.init, h5_indexing=args.h5_indexing, resume=args.resume,
-        threads=args.threads, tensorboard=not args.no_tensorboard,
+        threads=args.threads, convolutions=args.convolutions, tensorboard=not args.no_tensorboard,
         device=device, npu=npu, scale=scale_settings(args, device),
         workers=tuple(w.strip() for w in args.workers.split(",") if w.strip()), rank=args.rank, worker_timeout=args.worker_timeout,
     ), cohort
@@ -120,6 +120,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--save-every", default=0, type=int, metavar="STEPS",
                      help="steps between checkpoints within an epoch; 0: at its end only (default: %(default)s)")
     run.add_argument("--threads", default=0, type=int, metavar="N", help="CPU threads of TensorFlow; 0: all (default: %(default)s)")
+    run.add_argument("--convolutions", default="auto", choices=CONVOLUTIONS,
+                     help="direct: TensorFlow's operations; blocks: the same sums rearranged, several times faster on CPUs; auto: blocks "
+                     "on the CPU, direct elsewhere (default: %(default)s)")
     run.add_argument("--no-tensorboard", action="store_true", help="write no event files for TensorBoard (default: off)")
 
 

@@ -25,6 +25,8 @@ def fingerprint(settings: TrainSettings, steps: int, ranks: int, made_from: Dict
         "dice_weight": loss.dice_weight, "labels": loss.labels, "lr": settings.learning_rate, "steps_per_epoch": steps,
         "seed": settings.seed, "pairs": data.pairing, "split": list(data.split), "augment": sorted(data.augment),
         "threads": settings.threads, "loss_scale": settings.scale.to_dict(),
+        # Left to the device, it may change with the device.
+        "convolutions": None if settings.convolutions == "auto" else settings.convolutions,
         "workers": ranks if ranks > 1 else None, "files": dict(made_from),
     }
     # As it will be read back: tuples become lists.

@@ -20,6 +20,7 @@ PAIRINGS = ("atlas", "scans")
 AUGMENTATIONS = ("flip", "intensity")
 SPLIT_NAMES = ("train", "validation", "test")
 SCALINGS = ("none", "fixed", "exponential")
+CONVOLUTIONS = ("auto", "direct", "blocks")
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ class TrainSettings:
     init : Path — weights to start from, or None; `h5_indexing` as in `vxm_convert.network.restore`.
     resume : bool — go on with the newest checkpoint in `out`.
     threads : int — CPU threads of TensorFlow, 0 for all.
+    convolutions : str — ``direct``: TensorFlow's operations; ``blocks``: the same sums rearranged for CPUs (`train.blocks`);
+        ``auto``: blocks on the CPU, direct elsewhere.
     tensorboard : bool — write event files.
     device : str — ``cpu``, ``gpu`` or ``npu``; `npu` holds what the last one is told.
     scale : ScaleSettings — of the loss.
@@ -157,6 +160,7 @@ class TrainSettings:
     h5_indexing: str = "ij"
     resume: bool = False
     threads: int = 0
+    convolutions: str = "auto"
     tensorboard: bool = True
     device: str = "cpu"
     npu: NpuSettings = field(default_factory=NpuSettings)
@@ -177,6 +181,9 @@ class TrainSettings:
         if self.resume and self.init is not None:
             raise SpecError("resume: got --init as well; a resumed run starts from its own checkpoint, leave --init out")
         check_choice("device", self.device, ("cpu", "gpu", "npu"))
+        check_choice("convolutions", self.convolutions, CONVOLUTIONS)
+        if self.convolutions == "blocks" and self.device == "npu":
+            raise SpecError("convolutions: blocks are for CPUs, an NPU has kernels of its own; leave --convolutions out")
         self._check_workers()
         self._check_variant()
 

@@ -17,6 +17,8 @@ from vxm_convert.errors import ToolchainError
 FOUND = "found"
 MISSING = "missing"
 TENSORFLOW_VERSION = "1.15"
+#: distributions that bring the module; two of them overwrite each other's files
+TENSORFLOW_BUILDS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "intel-tensorflow")
 REPORT_SCHEMA = 1
 
 #: package → (module, what it is for); the ones that every run of om_runner needs come first
@@ -106,6 +108,12 @@ def installed_version(package: str) -> Optional[str]:
     return None
 
 
+def tensorflow_builds() -> List[Tuple[str, str]]:
+    """(distribution, version) of every TensorFlow that is installed; more than one is a mistake."""
+    found = [(name, installed_version(name)) for name in TENSORFLOW_BUILDS]
+    return [(name, version) for name, version in found if version is not None]
+
+
 def _module_path(module: str) -> Optional[str]:
     try:
         spec = find_spec(module)
@@ -127,10 +135,13 @@ def _package(name: str, module: str, purpose: str, needed: bool = False) -> Find
 def _tensorflow() -> Finding:
     if _module_path("tensorflow") is None:
         return Finding("tensorflow", MISSING, "train, export and --compare need 1.15 on Python 3.7; run `make setup`")
-    version = installed_version("tensorflow") or installed_version("tensorflow-cpu") or installed_version("intel-tensorflow")
-    if version is None or not version.startswith(TENSORFLOW_VERSION + "."):
-        return Finding("tensorflow", MISSING, f"got {version or 'an unknown version'}, expected {TENSORFLOW_VERSION}.x; run `make setup`")
-    return Finding("tensorflow", FOUND, f"{version}: training, export, the reference of the precision report")
+    builds = tensorflow_builds()
+    named = " and ".join(f"{name} {version}" for name, version in builds)
+    if not builds or not all(version.startswith(TENSORFLOW_VERSION + ".") for _, version in builds):
+        return Finding("tensorflow", MISSING, f"got {named or 'an unknown version'}, expected {TENSORFLOW_VERSION}.x; run `make setup`")
+    if len(builds) > 1:
+        return Finding("tensorflow", MISSING, f"{named} overwrite each other's files; make the environment anew with one of them")
+    return Finding("tensorflow", FOUND, f"{named}: training, export, the reference of the precision report")
 
 
 def _npu_bridge() -> Finding:

@@ -128,23 +128,26 @@ def test_initial_weights_are_as_published(make_settings: Callable, variant: str)
 
 
 def test_only_training_nodes_choose_the_lean_kernels(make_settings: Callable) -> None:
-    nodes = graph_of(make_settings()).graph.as_graph_def().node
+    nodes = graph_of(make_settings(convolutions="direct")).graph.as_graph_def().node
     labels = {n.op: n.attr["_kernel"].s for n in nodes if n.op.startswith("Conv3D")}
     assert labels == {"Conv3D": b"", "Conv3DBackpropFilterV2": b"eigen_tensor", "Conv3DBackpropInputV2": b"eigen_tensor"}
 
 
-def test_the_lean_kernels_compute_the_same_gradients(make_settings: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, updated = make_settings(), []
-    for labels in (backends.CPU_KERNELS, {}):
+def test_every_form_and_kernel_computes_the_same_gradients(make_settings: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the same initial weights, which are a matter of the seed alone."""
+    updated = []
+    for form, labels in (("direct", {}), ("direct", backends.CPU_KERNELS), ("blocks", {})):
         monkeypatch.setattr(backends, "CPU_KERNELS", labels)
+        settings = make_settings(convolutions=form)
         built = graph_of(settings)
         with built.graph.as_default(), tf.Session() as session:
             session.run(tf.global_variables_initializer())
             session.run(built.train_op, feeds_of(settings, built))
             # Adam's first moment after one step is 0.1 times the gradient.
             updated.append(session.run([v for v in tf.global_variables() if v.op.name.endswith("kernel/Adam")]))
-    for lean, default in zip(*updated):
-        np.testing.assert_allclose(lean, default, rtol=2e-3, atol=1e-4 * np.abs(default).max())
+    for default, lean, blocks in zip(*updated):
+        for other in (lean, blocks):
+            np.testing.assert_allclose(other, default, rtol=2e-3, atol=1e-4 * np.abs(default).max())
 
 
 @pytest.mark.usefixtures("no_update")

@@ -140,6 +140,18 @@ def test_npu_bridge_is_tried_in_a_process_of_its_own(
     assert finding.state == state and said in finding.detail and "npu_bridge.npu_init" not in sys.modules
 
 
+@pytest.mark.parametrize("builds, state, said", [
+    ({"tensorflow": "1.15.0"}, FOUND, "tensorflow 1.15.0: training"), ({"intel-tensorflow": "1.15.2"}, FOUND, "intel-tensorflow 1.15.2: "),
+    ({"tensorflow": "1.15.0", "intel-tensorflow": "1.15.2"}, MISSING, "tensorflow 1.15.0 and intel-tensorflow 1.15.2 overwrite each other"),
+    ({"tensorflow": "2.11.0"}, MISSING, "got tensorflow 2.11.0, expected 1.15"), ({}, MISSING, "unknown version"),
+])
+def test_it_says_which_tensorflow(monkeypatch: pytest.MonkeyPatch, builds: dict, state: str, said: str) -> None:
+    monkeypatch.setattr(doctor_module, "_module_path", lambda name: "somewhere")
+    monkeypatch.setattr(doctor_module, "installed_version", builds.get)
+    finding = doctor_module._tensorflow()
+    assert finding.state == state and said in finding.detail
+
+
 def test_json_holds_the_table_and_the_conclusions(capsys: pytest.CaptureFixture) -> None:
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.tf
 
 from vxm_convert.network import build_inference_graph, names, upsample_nearest, warp_linear, warp_nearest  # noqa: E402
 from vxm_convert.network.tf1 import tf  # noqa: E402
-from vxm_convert.network.unet import _conv  # noqa: E402
+from vxm_convert.network.unet import Convolutions, _conv  # noqa: E402
 
 SHAPE = (16, 16, 32)
 
@@ -66,7 +66,7 @@ def test_convolution_matches_numpy(stride):
     graph = tf.Graph()
     with graph.as_default():
         entry = tf.placeholder(tf.float32, volume.shape)
-        output = _conv(entry, layer)
+        output = _conv(entry, layer, Convolutions())
     got = run(graph, {entry: volume}, output, {"conv3d/kernel": kernel, "conv3d/bias": bias})
     np.testing.assert_allclose(got, reference.conv3d_same(volume, kernel, bias, stride), atol=2e-5)
 

@@ -13,6 +13,7 @@ _HOME = {
     "build_velocity_posterior": "unet",
     "build_displacement": "model",
     "double_flow": "integrate",
+    "make_variables": "unet",
     "integrate_velocity": "integrate",
     "upsample_nearest": "unet",
     "warp_linear": "warp",
@@ -21,7 +22,7 @@ _HOME = {
 }
 __all__ = [
     "build_displacement", "build_inference_graph", "build_unet", "build_velocity_posterior", "double_flow", "integrate_velocity",
-    "upsample_nearest", "warp_linear", "warp_nearest",
+    "make_variables", "upsample_nearest", "warp_linear", "warp_nearest",
 ]
 
 

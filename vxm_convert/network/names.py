@@ -23,6 +23,8 @@ FIXED_NODE = "fixed"
 MOVED_NODE = "moved"
 #: Not "flow": that scope belongs to the variables flow/kernel and flow/bias.
 FLOW_NODE = "flow_field"
+#: of diffeomorphic variants: what the displacement was integrated from, so that its negative can be
+VELOCITY_NODE = "velocity"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Architecture: Balakrishnan et al., "An Unsupervised Learning Model for Deformabl
 """
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from vxm_convert.network.names import FLOW_LAYER, HEADS, LOG_SIGMA_LAYER, ConvLayer, conv_layers
 from vxm_convert.network.tf1 import tf
@@ -17,13 +17,26 @@ _HEAD_STDDEV = {FLOW_LAYER: 1e-5, LOG_SIGMA_LAYER: 1e-10}
 _LOG_SIGMA_BIAS = -10.0
 
 
-def build_unet(moving: Any, fixed: Any, spec: ModelSpec) -> Any:
+class Convolutions:
+    """How the network's convolutions are computed; training may hand in another form of the same sums (`train.blocks`)."""
+
+    def upsampled(self, net: Any, skip: Any) -> Any:
+        """`net` doubled along X, Y and Z, `skip` behind its channels; what `convolve` takes."""
+        return tf.concat([upsample_nearest(net), skip], axis=-1)
+
+    def convolve(self, net: Any, kernel: Any, stride: int) -> Any:
+        """SAME: on even sides, stride 2 pads one voxel at the far end only."""
+        return tf.nn.conv3d(net, kernel, strides=(1, stride, stride, stride, 1), padding="SAME", name="Conv3D")
+
+
+def build_unet(moving: Any, fixed: Any, spec: ModelSpec, convolutions: Optional[Convolutions] = None) -> Any:
     """Build the U-Net; variables are made, or reused, under the checkpoint's names.
 
     Parameters
     ----------
     moving, fixed : tf.Tensor, shape (B, X, Y, Z, 1), float32 — intensities 0..1, static shapes.
     spec : ModelSpec — variant; its volume shape is not read, so that training may use another one.
+    convolutions : Convolutions — None for the plain form, which every exported graph has.
 
     Returns
     -------
@@ -31,41 +44,49 @@ def build_unet(moving: Any, fixed: Any, spec: ModelSpec) -> Any:
     voxels of the fixed grid, axis order as the array. For diffeomorphic variants, shape (B, X/2, Y/2, Z/2, 3): the mean
     velocity in voxels of that grid, which `vxm_convert.network.integrate` makes a displacement of.
     """
-    net, heads = _features(moving, fixed, spec)
-    return _conv(net, heads[0])
+    form = convolutions or Convolutions()
+    net, heads = _features(moving, fixed, spec, form)
+    return _conv(net, heads[0], form)
 
 
-def build_velocity_posterior(moving: Any, fixed: Any, spec: ModelSpec) -> Tuple[Any, Any]:
+def build_velocity_posterior(moving: Any, fixed: Any, spec: ModelSpec, convolutions: Optional[Convolutions] = None) -> Tuple[Any, Any]:
     """Mean and log-variance of a diffeomorphic variant's velocity, each (B, X/2, Y/2, Z/2, 3); for training."""
-    net, heads = _features(moving, fixed, spec)
-    mean, log_sigma = (_conv(net, head) for head in heads)
+    form = convolutions or Convolutions()
+    net, heads = _features(moving, fixed, spec, form)
+    mean, log_sigma = (_conv(net, head, form) for head in heads)
     return mean, log_sigma
 
 
-def _features(moving: Any, fixed: Any, spec: ModelSpec) -> Tuple[Any, List[ConvLayer]]:
+def make_variables(spec: ModelSpec) -> None:
+    """Every variable of the network before its first operation: initial weights then depend on the seed and on no form of the sums."""
+    for layer in conv_layers(spec):
+        _variables(layer)
+
+
+def _features(moving: Any, fixed: Any, spec: ModelSpec, form: Convolutions) -> Tuple[Any, List[ConvLayer]]:
     """What the heads read, and the heads."""
     all_layers = conv_layers(spec)
     heads = [layer for layer in all_layers if layer.name in HEADS]
     layers = iter(all_layers[:-len(heads)])
     images = tf.concat([moving, fixed], axis=-1)
-    half, quarter, eighth, bottom = _encode(images, layers)
+    half, quarter, eighth, bottom = _encode(images, layers, form)
 
-    net = _conv_block(bottom, next(layers))
+    net = _conv_block(bottom, next(layers), form)
     for skip in (eighth, quarter, half):
-        net = _conv_block(tf.concat([upsample_nearest(net), skip], axis=-1), next(layers))
-    net = _conv_block(net, next(layers))
+        net = _conv_block(form.upsampled(net, skip), next(layers), form)
+    net = _conv_block(net, next(layers), form)
     if not spec.diffeomorphic:
-        net = _conv_block(tf.concat([upsample_nearest(net), images], axis=-1), next(layers))
+        net = _conv_block(form.upsampled(net, images), next(layers), form)
     for layer in layers:
-        net = _conv_block(net, layer)
+        net = _conv_block(net, layer, form)
     return net, heads
 
 
-def _encode(images: Any, layers: Iterator[ConvLayer]) -> Any:
+def _encode(images: Any, layers: Iterator[ConvLayer], form: Convolutions) -> Any:
     levels = []
     net = images
     for _ in range(4):
-        net = _conv_block(net, next(layers))
+        net = _conv_block(net, next(layers), form)
         levels.append(net)
     return levels
 
@@ -84,22 +105,23 @@ def upsample_nearest(volume: Any) -> Any:
     return tf.reshape(tf.concat([net, net], axis=-1), (batch, 2 * x, 2 * y, 2 * z, channels))
 
 
-def _conv_block(net: Any, layer: ConvLayer) -> Any:
-    net = _conv(net, layer)
+def _conv_block(net: Any, layer: ConvLayer, form: Convolutions) -> Any:
+    net = _conv(net, layer, form)
     with tf.name_scope(layer.name + "/"):
         return tf.nn.leaky_relu(net, alpha=LEAKY_SLOPE)
 
 
-def _conv(net: Any, layer: ConvLayer) -> Any:
-    """3×3×3 convolution, SAME: on even sides, stride 2 pads one voxel at the far end only."""
+def _conv(net: Any, layer: ConvLayer, form: Convolutions) -> Any:
+    kernel, bias = _variables(layer)
+    with tf.name_scope(layer.name + "/"):
+        return tf.nn.bias_add(form.convolve(net, kernel, layer.stride), bias, name="BiasAdd")
+
+
+def _variables(layer: ConvLayer) -> Tuple[Any, Any]:
     kernel_init, bias_init = _initializers(layer)["kernel"], _initializers(layer)["bias"]
     with tf.variable_scope(layer.name, reuse=tf.AUTO_REUSE):
         kernel = tf.get_variable("kernel", layer.kernel_shape, tf.float32, kernel_init, use_resource=False)
-        bias = tf.get_variable("bias", (layer.channels_out,), tf.float32, bias_init, use_resource=False)
-    stride = layer.stride
-    with tf.name_scope(layer.name + "/"):
-        net = tf.nn.conv3d(net, kernel, strides=(1, stride, stride, stride, 1), padding="SAME", name="Conv3D")
-        return tf.nn.bias_add(net, bias, name="BiasAdd")
+        return kernel, tf.get_variable("bias", (layer.channels_out,), tf.float32, bias_init, use_resource=False)
 
 
 def _initializers(layer: ConvLayer) -> Dict[str, Any]:

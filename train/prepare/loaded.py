@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One scan in memory: its grid, its intensities as the network takes them, its labels. Says by which rule; resamples nothing."""
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, List, Optional, Tuple
+
+import numpy as np
+
+from train.prepare.settings import AXES, RULE, PrepareSettings
+from train.prepare.subjects import Source
+from vxm_convert.artifacts import sha256_of
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.grids import Grid
+from vxm_convert.geometry.scangrid import grid_of_scan, labels_of_scan, nothing_said
+from vxm_convert.volumes import Intensity, Volume, check_values, detect_intensity, network_affine, percentile_intensity, read_image
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A scan as it lies in its own space.
+
+    Parameters
+    ----------
+    image : ndarray, shape of `grid`, float32 — 0..1.
+    seg : ndarray, shape of `grid`, integer, or None.
+    rule : str — how file values became 0..1.
+    as_filed : bool — the file's header says what `grid` says, so that other programs may read the file itself.
+    """
+
+    source: Source
+    image: np.ndarray
+    grid: Grid
+    seg: Optional[np.ndarray]
+    rule: str
+    as_filed: bool
+    sha256: str
+    seg_sha256: Optional[str]
+
+
+def load_source(source: Source, settings: PrepareSettings, network: Optional[Grid] = None) -> Loaded:
+    """Read and check a scan with its labels.
+
+    Parameters
+    ----------
+    network : Grid — where the network grid lies; None for the reference, which decides it.
+
+    Raises
+    ------
+    VolumeError
+        As the readers do, and for a header that leaves open how the array lies where that matters.
+    """
+    digest = sha256_of(source.path)
+    grid, as_filed = _grid(source.path, settings, network)
+    volume = read_image(source.path, grid.shape)
+    check_values(volume)
+    image, rule = to_unit(volume, settings.intensity)
+    seg, seg_digest = labels_of_scan(source.path, source.seg, grid)
+    return Loaded(source, image, grid, seg, rule, as_filed, digest, seg_digest)
+
+
+def to_unit(volume: Volume, how: str) -> Tuple[np.ndarray, str]:
+    """Intensities 0..1, float32, and the rule in words.
+
+    ``convention``: 0..255 divided by 255, 0..1 as it is, anything else refused. ``percentile``: the 99.9th percentile of the positive
+    voxels becomes 0.5. ``auto``: the first, and where it refuses the second, with a warning.
+    """
+    if how == "percentile":
+        intensity = percentile_intensity(volume)
+    else:
+        intensity = _by_convention(volume, fall_back=how == "auto")
+    scaled = volume.data if intensity.factor == 1.0 else volume.data / np.float32(intensity.factor)
+    return np.clip(scaled, RULE.low, RULE.high), f"{intensity.name}, divided by {intensity.factor:.6g}, clipped to 0..1"
+
+
+def _by_convention(volume: Volume, fall_back: bool) -> Intensity:
+    try:
+        return detect_intensity(volume, RULE)
+    except VolumeError as exc:
+        if not fall_back:
+            raise
+        intensity = percentile_intensity(volume)
+        LOG.warning("%s; scaled by its own percentile instead", exc)
+        return intensity
+
+
+def _grid(path: Path, settings: PrepareSettings, network: Optional[Grid]) -> Tuple[Grid, bool]:
+    home = network or Grid(settings.shape, network_affine(settings.shape, AXES))
+    grid, trusted = grid_of_scan(path, settings.shape, AXES, settings.orientation, network)
+    if grid is None:
+        return home, False
+    if trusted:
+        return grid, settings.orientation is None
+    if grid.shape != settings.shape:
+        raise VolumeError(nothing_said(path, grid))
+    LOG.warning("%s: its header says nothing about axes; taken to lie on the network grid (%s)", path, AXES.orientation)
+    return home, False
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: List[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def collected_warnings() -> Iterator[List[str]]:
+    """What this project's modules warn of inside goes into the list that is given, and nowhere else."""
+    handler, loggers = _Collector(), [logging.getLogger(name) for name in ("vxm_convert", "train")]
+    before = [logger.propagate for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
+    try:
+        yield handler.messages
+    finally:
+        for logger, propagate in zip(loggers, before):
+            logger.removeHandler(handler)
+            logger.propagate = propagate

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which program finds the linear transform, and its result in one form. Both see the scan as it is, and the reference on the network grid.
+
+Carrying images and labels through the transform is ours in either case, one interpolation straight onto the network grid, so that two
+tools differ in the matrix alone.
+"""
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from train.prepare import freesurfer
+from train.prepare.loaded import Loaded
+from train.prepare.reference import Reference
+from vxm_convert.errors import ToolchainError, VolumeError
+from vxm_convert.geometry.affine_search import judge_affine, search_affine, simpleitk_version
+from vxm_convert.geometry.affinefiles import read_affine
+from vxm_convert.geometry.affines import Affine
+from vxm_convert.nifti import write_nifti
+from vxm_convert.volumes import volume_suffix
+
+LOG = logging.getLogger(__name__)
+
+FREESURFER, SIMPLEITK = "freesurfer", "simpleitk"
+_ASKED_BY = "linear registration"
+#: what mri_robust_register reads
+_READABLE = (".mgz", ".nii", ".nii.gz", ".mgh")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """`name`: freesurfer or simpleitk; `program`: FreeSurfer's, else None."""
+
+    name: str
+    version: str
+    program: Optional[Path] = None
+
+    def describe(self) -> str:
+        """For logs and pages."""
+        return f"{freesurfer.PROGRAM} ({self.version})" if self.program else f"SimpleITK {self.version}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The transform, the overlap (Dice) of the brains under it, and how it was found."""
+
+    affine: Affine
+    overlap: float
+    how: Dict[str, Any]
+
+
+def choose_tool(choice: str) -> Tool:
+    """The tool of ``--tool``; ``auto`` takes FreeSurfer where it is usable.
+
+    Raises
+    ------
+    ToolchainError
+        What was asked for is not there or not usable.
+    """
+    program = freesurfer.find_program() if choice != SIMPLEITK else None
+    problem = freesurfer.environment_problem() if program else f"no {freesurfer.PROGRAM} on PATH"
+    if choice == FREESURFER and problem:
+        raise ToolchainError(f"--tool freesurfer: {problem}; or pass --tool simpleitk")
+    if program and not problem:
+        return Tool(FREESURFER, freesurfer.version_of(program), program)
+    if program:
+        LOG.warning("%s is there, but %s; SimpleITK is used", program, problem)
+    return Tool(SIMPLEITK, simpleitk_version(_ASKED_BY))
+
+
+def find_transform(tool: Tool, kind: str, reference: Reference, loaded: Loaded, folder: Path, threads: int) -> Found:
+    """The transform that brings a scan onto the reference.
+
+    Parameters
+    ----------
+    kind : str — ``rigid`` or ``affine``.
+    folder : Path — an empty folder for the tool's own files.
+    threads : int — for FreeSurfer; SimpleITK uses one, because its sums depend on their number.
+
+    Raises
+    ------
+    VolumeError, ToolchainError
+        The tool fails, or ends where the brains do not meet.
+    """
+    if tool.program is None:
+        found = search_affine(reference.image, reference.network, loaded.image, loaded.grid, kind, _ASKED_BY)
+        return Found(found.affine, found.overlap, {**found.to_dict(), "affine": kind})
+    moving, fixed = _moving_file(loaded, folder), folder / "reference.nii"
+    write_nifti(fixed, reference.image, reference.network.affine)
+    calls, lta = freesurfer.commands(tool.program, moving, fixed, folder, kind)
+    for call in calls:
+        freesurfer.run(call, folder, threads)
+    if not lta.is_file():
+        raise ToolchainError(f"{freesurfer.PROGRAM} ended without error and without a transform; expected {lta.name}")
+    try:
+        affine = read_affine(lta, reference.network.as_stored(), loaded.grid)
+    except VolumeError as exc:
+        raise ToolchainError(f"{freesurfer.PROGRAM} wrote a transform that cannot be used: {exc}") from exc
+    overlap = judge_affine(reference.image, reference.network, loaded.image, loaded.grid, affine, _ASKED_BY)
+    words = [[Path(word).name if word.startswith("/") else word for word in call] for call in calls]
+    return Found(Affine(affine.pull), overlap, {"affine": kind, "affine_tool": tool.describe(), "affine_overlap_dice": overlap,
+                                                "affine_commands": words})
+
+
+def _moving_file(loaded: Loaded, folder: Path) -> Path:
+    """The scan's own file where its header and its suffix are what FreeSurfer reads, else a copy."""
+    if loaded.as_filed and volume_suffix(loaded.source.path) in _READABLE:
+        return loaded.source.path.resolve()
+    path = folder / "moving.nii"
+    write_nifti(path, loaded.image, loaded.grid.affine)
+    return path
