@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import List, Optional
 
 from export.atc import OM_NAME, PB_NAME
+from export.autobatch import AUTO, choose_batch
 from export.contracts import build_contract
 from export.pipeline import ONNX_NAME, PARITY_NAME, ExportRequest, export_model
 from export.plans import load_plan
@@ -56,7 +58,11 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument("--skip-onnx", action="store_true", help="make no vxm.onnx (default: make it)")
     cliargs.add_model_group(parser)
     device = parser.add_argument_group("device")
-    device.add_argument("--batch", default=1, type=int, metavar="N", help="pairs per run, fixed in the model (default: %(default)s)")
+    device.add_argument(
+        "--batch", default=1, type=_batch, metavar="N|auto",
+        help="pairs per run, fixed in the model; auto: 1, 2, 4 or 8, whichever an ESTIMATE of time and memory on the chip advises "
+             "(`python -m export preflight --estimate` shows it; default: %(default)s)",
+    )
     device.add_argument("--soc-version", default=DEFAULT_SOC, metavar="SOC", help="chip, as ATC names it (default: %(default)s)")
     device.add_argument(
         "--preflight", default="stop", choices=("stop", "report"),
@@ -87,16 +93,34 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     # Cheap checks first: nothing of this needs TensorFlow or minutes.
-    spec = ModelSpec(args.variant, parse_shape(args.shape), args.batch)
+    spec = ModelSpec(args.variant, parse_shape(args.shape), 1 if args.batch == AUTO else args.batch)
     plan = _plan(args)
     _check_soc_text(args.soc_version)
     files = find_checkpoint(args.checkpoint)
     toolchain = find_toolchain(args.toolchain)
     _log_toolchain(toolchain)
+    choice = None
+    if args.batch == AUTO:
+        choice = choose_batch(spec, plan, args.soc_version, files, args.h5_indexing)
+        spec = replace(spec, batch=choice.batch)
+        _LOG.info("--batch auto, ESTIMATE for %s: %s", args.soc_version, choice.why)
     contract = build_contract(spec, plan, args.soc_version)
-    done = export_model(ExportRequest(contract, files, args.h5_indexing, toolchain, args.out, not args.skip_onnx, args.preflight == "stop"))
+    done = export_model(ExportRequest(
+        contract, files, args.h5_indexing, toolchain, args.out, not args.skip_onnx, args.preflight == "stop",
+        None if choice is None else choice.to_dict(),
+    ))
     _print_summary(args.out, done, toolchain)
     return EXIT_OK
+
+
+def _batch(text: str) -> object:
+    """A whole number, or ``auto``; whether the number is a possible batch, the model's spec decides."""
+    if text == AUTO:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number or {AUTO}") from None
 
 
 def _plan(args: argparse.Namespace) -> PrecisionPlan:

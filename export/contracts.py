@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vxm_convert.contract import GraphContract, TensorSpec
-from vxm_convert.network.names import FIXED_NODE, FLOW_NODE, MOVED_NODE, MOVING_NODE
+from vxm_convert.network.names import FIXED_NODE, FLOW_NODE, MOVED_NODE, MOVING_NODE, VELOCITY_NODE
 from vxm_convert.precision import PrecisionPlan
 from vxm_convert.spec import ModelSpec
 
@@ -14,6 +14,7 @@ _FRAME = "fixed voxel grid"
 def build_contract(spec: ModelSpec, plan: PrecisionPlan, soc_version: str) -> GraphContract:
     """Names, shapes and meanings of the inference graph of `spec`; hashes and tool versions are still empty."""
     image, flow = spec.image_shape, spec.flow_shape
+    velocity = TensorSpec("velocity", VELOCITY_NODE, 0, spec.velocity_shape, frame="every second voxel of the fixed grid", unit="its voxel")
     return GraphContract(
         model=spec,
         inputs=(
@@ -23,7 +24,8 @@ def build_contract(spec: ModelSpec, plan: PrecisionPlan, soc_version: str) -> Gr
         outputs=(
             TensorSpec("moved", MOVED_NODE, 0, image, frame=_FRAME, unit=_IMAGE_UNIT),
             TensorSpec("flow", FLOW_NODE, 0, flow, frame=_FRAME, unit="voxel"),
-        ),
+        )
+        + ((velocity,) if spec.diffeomorphic else ()),
         precision=plan,
         soc_version=soc_version,
     )

@@ -10,7 +10,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Optional
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class ExportRequest:
     out : Path — folder for the artefacts.
     with_onnx : bool
     strict_preflight : bool — stop when preflight finds errors.
+    batch_choice : dict or None — how the batch was chosen, where not by the user; goes into ``parity.json`` and the contract.
     """
 
     contract: GraphContract
@@ -60,6 +61,7 @@ class ExportRequest:
     out: Path
     with_onnx: bool = True
     strict_preflight: bool = True
+    batch_choice: Optional[Dict[str, Any]] = None
 
 
 def export_model(request: ExportRequest) -> GraphContract:
@@ -113,6 +115,9 @@ def _build(request: ExportRequest, stage: Path) -> GraphContract:
     else:
         _step(5, "ONNX: skipped")
     head = report_head("export parity", _NO_TOOLCHAIN, False, contract.model.batch)
+    if request.batch_choice is not None:
+        head["batch_choice"] = request.batch_choice
+        tools["batch"] = f"auto; {request.batch_choice['why']}"
     write_json(stage / PARITY_NAME, {**head, "input": f"smooth random pair, seed {parity.PAIR_SEED}", "comparisons": rows})
     del pair, reference, frozen
 

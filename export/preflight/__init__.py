@@ -18,6 +18,8 @@ from export.preflight.memory import MemoryEstimate, estimate_memory
 from export.preflight.resolution import Position, find_positions, resolution_findings
 from export.preflight.rules import ERROR, MIB, NOTE, WARNING, Context, Finding, check_nodes
 from export.preflight.shapes import Shapes, data_inputs
+from export.preflight.timing import TimeEstimate, estimate_time
+from export.preflight.work import CAST, LAYOUT
 from vxm_convert.errors import ToolchainError
 from vxm_convert.op_support import OPS
 from vxm_convert.precision import PrecisionPlan
@@ -27,11 +29,13 @@ CSV_NAME = "preflight.csv"
 JSON_NAME = "preflight.json"
 _SHOWN_NODES = 3
 _FOLDED, _UNKNOWN = "constant", "unsupported"
+#: columns of a node that costs no time of its own
+_NO_TIME = {"estimate_ms": 0.0, "estimate_convert_ms": 0.0}
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """Result: findings (errors first), one row per node, counts per engine, the memory estimate."""
+    """Result: findings (errors first), one row per node, counts per engine, the estimates of memory and time."""
 
     pb: Path
     soc_version: str
@@ -40,6 +44,7 @@ class Preflight:
     rows: Tuple[Dict[str, Any], ...]
     engines: Dict[str, int]
     memory: MemoryEstimate
+    time: TimeEstimate
     unknown_shapes: int
     positions: Tuple[Position, ...] = ()
 
@@ -86,10 +91,12 @@ def run_preflight(
     findings += _whole_graph(view, soc_version, plan, memory)
     order = (ERROR, WARNING, NOTE)
     findings.sort(key=lambda finding: order.index(finding.severity))
-    rows = tuple(_row(view, node, dtypes, findings) for node in view.nodes)
+    time = estimate_time(view, dtypes, soc_version, memory)
+    spent = _estimated_ms(time)
+    rows = tuple({**_row(view, node, dtypes, findings), **spent.get(node.name, _NO_TIME)} for node in view.nodes)
     unknown = sum(view.shape(node.name + ":0") is None for node in view.nodes)
     engines = dict(Counter(row["engine"] for row in rows))
-    return Preflight(pb, soc_version, plan, tuple(findings), rows, engines, memory, unknown, tuple(positions))
+    return Preflight(pb, soc_version, plan, tuple(findings), rows, engines, memory, time, unknown, tuple(positions))
 
 
 def _whole_graph(view: GraphView, soc_version: str, plan: PrecisionPlan, memory: MemoryEstimate) -> List[Finding]:
@@ -137,6 +144,16 @@ def _row(view: GraphView, node: Any, dtypes: Mapping[str, Tuple[str, str]], find
     }
 
 
+def _estimated_ms(time: TimeEstimate) -> Dict[str, Dict[str, float]]:
+    """Node → its columns: its own kernel, and the casts and layouts before it."""
+    spent: Dict[str, Dict[str, float]] = {}
+    for layer in time.layers:
+        column = "estimate_convert_ms" if layer.kind in (CAST, LAYOUT) and " of " in layer.op else "estimate_ms"
+        columns = spent.setdefault(layer.node, dict(_NO_TIME))
+        columns[column] = round(columns[column] + layer.seconds * 1e3, 6)
+    return spent
+
+
 def write_reports(result: Preflight, folder: Path, toolchain: Mapping[str, Any]) -> None:
     """``preflight.csv`` (a row per node) and ``preflight.json`` (all of it).
 
@@ -151,7 +168,8 @@ def write_reports(result: Preflight, folder: Path, toolchain: Mapping[str, Any])
     write_report_json(Path(folder) / JSON_NAME, {
         **head, "pb": result.pb.name, "soc_version": result.soc_version, "precision": result.plan.to_dict(), "engines": result.engines,
         "memory": {**memory, "available": available, "largest_batch": result.memory.largest_batch(available) if available else None},
-        "unknown_shapes": result.unknown_shapes, "findings": [asdict(finding) for finding in result.findings], "nodes": list(result.rows),
+        "estimate": result.time.to_dict(), "unknown_shapes": result.unknown_shapes, "nodes": list(result.rows),
+        "findings": [asdict(finding) for finding in result.findings],
         "positions": [asdict(position) for position in result.positions], "keep_dtype": list(result.keep_dtype),
     })
     write_report_csv(Path(folder) / CSV_NAME, result.rows)

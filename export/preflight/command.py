@@ -11,6 +11,7 @@ from typing import List, Optional
 from export.plans import load_plan
 from export.preflight import CSV_NAME, JSON_NAME, run_preflight, table, write_reports
 from export.preflight.shapes import Shapes, tensorflow_shapes
+from export.preflight.timing_text import estimate_table
 from vxm_convert import cliargs
 from vxm_convert.artifacts import check_output_folder
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
@@ -32,6 +33,11 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
     parser.add_argument("--out-nodes", default="", metavar="N:I;…", help="outputs, as ATC's --out_nodes has them (default: all leaves)")
     parser.add_argument("--out", type=Path, default=None, metavar="DIR",
                         help=f"folder for {CSV_NAME} and {JSON_NAME} (default: none, the table on the terminal only)")
+    parser.add_argument(
+        "--estimate", action="store_true",
+        help="print an ESTIMATE of the time on the chip as well: slowest layers in ms, totals per kind, batches of 1 to 8 with memory in "
+             "MiB, the batch to take, and every assumption; a model, no measurement (default: off; the files have it anyway)",
+    )
     cliargs.add_precision_group(parser)
     parser.add_argument("--plan", default=None, type=Path, metavar="FILE",
                         help="precision plan from a file, as `python -m export tune` writes it; in place of --precision (default: none)")
@@ -54,7 +60,7 @@ def _run(args: argparse.Namespace) -> int:
     result = run_preflight(args.pb, args.soc_version, plan, outputs, _shapes(args.pb))
     if args.out is not None:
         write_reports(result, args.out, {"kind": "none"})
-    sys.stdout.write("\n".join(table(result)) + "\n")
+    sys.stdout.write("\n".join(table(result) + (estimate_table(result.time) if args.estimate else [])) + "\n")
     return EXIT_USER if any(finding.severity == "error" for finding in result.findings) else EXIT_OK
 
 

@@ -81,7 +81,7 @@ def read_view(path: Path, outputs: Sequence[str] = (), shapes: Optional[Shapes] 
     order = _in_order(path, nodes, [root.rpartition(":")[0] for root in roots])
     needed = {node.name for node in order}
     return GraphView(
-        order, [node for node in nodes.values() if node.name not in needed], infer_shapes(order) if shapes is None else shapes,
+        order, [node for node in nodes.values() if node.name not in needed], infer_shapes(order, shapes),
         _dtypes(order), _folded(order), tuple(roots),
     )
 

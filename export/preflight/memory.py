@@ -22,8 +22,11 @@ _LAYOUT_KEEPERS = frozenset("LeakyRelu Relu Elu Sigmoid Tanh Square Sqrt Rsqrt N
 _CONVOLUTIONS = ("Conv3D", "Conv2D")
 _BLOCKED_RANKS = (4, 5)
 _HALF = 2
+#: bytes beyond which a tensor of a damaged graph is not counted
+LARGEST = 1 << 80
 
-_Buffer = Tuple[str, bool, str]
+#: (tensor, in blocks?, dtype)
+Buffer = Tuple[str, bool, str]
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,10 @@ class MemoryEstimate:
 
 def estimate_memory(view: GraphView, dtypes: Dict[str, Tuple[str, str]]) -> MemoryEstimate:
     """Walk the nodes in execution order; `dtypes` as `float_dtypes` gives them."""
-    plan = _Plan(view, dtypes)
-    for step, node in enumerate(view.nodes):
-        plan.run(step, node)
+    plan = lay_out(view, dtypes)
     peak, where = plan.peak()
     inputs = [node.name + ":0" for node in view.nodes if node.op == "Placeholder"]
-    edges = sum(view.nbytes(name) or 0 for name in inputs + list(view.outputs))
+    edges = sum(min(view.nbytes(name) or 0, LARGEST) for name in inputs + list(view.outputs))
     firsts = {shape[0] for shape in (view.shape(name) for name in inputs) if shape}
     return MemoryEstimate(_weights(view, dtypes), edges, peak, where, firsts.pop() if len(firsts) == 1 else None, plan.unknown)
 
@@ -93,16 +94,27 @@ def _weights(view: GraphView, dtypes: Dict[str, Tuple[str, str]]) -> int:
     return total
 
 
-class _Plan:
-    """Buffers with their first and last step. A buffer is (tensor, in blocks?, dtype)."""
+def lay_out(view: GraphView, dtypes: Dict[str, Tuple[str, str]]) -> Buffers:
+    """Every buffer of the graph, in execution order."""
+    plan = Buffers(view, dtypes)
+    for step, node in enumerate(view.nodes):
+        plan.run(step, node)
+    return plan
+
+
+class Buffers:
+    """Buffers with their first and last step, which node reads and makes them, and the copies between layouts and dtypes."""
 
     def __init__(self, view: GraphView, dtypes: Dict[str, Tuple[str, str]]) -> None:
         self.view, self.dtypes = view, dtypes
         self.alias: Dict[str, str] = {}
-        self.sizes: Dict[_Buffer, int] = {}
-        self.life: Dict[_Buffer, List[int]] = {}
+        self.sizes: Dict[Buffer, int] = {}
+        self.life: Dict[Buffer, List[int]] = {}
         #: how the producer of a tensor left it
-        self.made: Dict[str, _Buffer] = {}
+        self.made: Dict[str, Buffer] = {}
+        #: step → buffers that its node reads; (step that needs it, buffer, converted copy of it)
+        self.reads: Dict[int, List[Buffer]] = {}
+        self.conversions: List[Tuple[int, Buffer, Buffer]] = []
         self.unknown = 0
         self.used = {tensor for node in view.nodes for tensor in data_inputs(node)} | set(view.outputs)
 
@@ -177,24 +189,35 @@ class _Plan:
             self.life[held][1] = step
         shape = self.view.shape(source)
         copy = (source, wanted[0] and shape is not None and len(shape) in _BLOCKED_RANKS, wanted[1])
+        self.reads.setdefault(step, []).append(copy)
         if copy != held:
+            if copy not in self.life:
+                self.conversions.append((step, held, copy))
             self._use(copy, step)
 
-    def _use(self, buffer: _Buffer, step: int) -> None:
+    def _use(self, buffer: Buffer, step: int) -> None:
         if buffer in self.life:
             self.life[buffer][1] = step
             return
+        size = self.size(buffer)
+        if size is None:
+            self.unknown += buffer[0] in self.used
+            return
+        self.sizes[buffer] = size
+        self.life[buffer] = [step, step]
+
+    def size(self, buffer: Buffer) -> Optional[int]:
+        """Bytes, None for an unknown shape."""
         tensor, in_blocks, dtype = buffer
         shape = self.view.shape(tensor)
         if shape is None:
-            self.unknown += tensor in self.used
-            return
-        self.sizes[buffer] = blocked_bytes(shape, _itemsize(dtype)) if in_blocks and len(shape) in _BLOCKED_RANKS else \
-            count(shape) * _itemsize(dtype)
-        self.life[buffer] = [step, step]
+            return None
+        size = blocked_bytes(shape, itemsize_of(dtype)) if in_blocks and len(shape) in _BLOCKED_RANKS else count(shape) * itemsize_of(dtype)
+        return min(size, LARGEST)
 
 
-def _itemsize(dtype: str) -> int:
+def itemsize_of(dtype: str) -> int:
+    """Bytes of an element; 4 for a type that NumPy does not know."""
     try:
         return np.dtype(dtype).itemsize
     except TypeError:

@@ -7,16 +7,19 @@ never guesses.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
+from export.preflight.moreshapes import MORE_RULES
 from vxm_convert.formats.tf_graph import TfNode
 
 Shape = Optional[Tuple[int, ...]]
 Shapes = Dict[str, Shape]
 
 MAX_FOLDED = 64
+#: a loop's body is walked before the shapes that go round are known; the third look sees where the second contradicted the first
+_LOOP_WALKS = 3
 
 
 def tensor_name(entry: str) -> str:
@@ -53,33 +56,45 @@ def tensorflow_shapes(path: Path) -> Shapes:
     return shapes
 
 
-def infer_shapes(ordered: Sequence[TfNode]) -> Shapes:
+def infer_shapes(ordered: Sequence[TfNode], known: Optional[Shapes] = None) -> Shapes:
     """Walk the nodes in execution order.
 
     Parameters
     ----------
     ordered : sequence of TfNode — producers before readers; a reader of something not yet walked (a loop) gets None.
+    known : dict or None — e.g. TensorFlow's; where it has all sides it is believed, and outputs that it names are there.
     """
-    walker = _Walker()
-    for node in ordered:
-        walker.visit(node)
+    walker = _Walker(known or {})
+    for _ in range(_LOOP_WALKS if any(node.op == "Merge" for node in ordered) else 1):
+        for node in ordered:
+            walker.visit(node)
     return walker.shapes
 
 
 class _Walker:
-    def __init__(self) -> None:
+    def __init__(self, known: Shapes) -> None:
+        self.known = known
         self.shapes: Shapes = {}
         self.values: Dict[str, np.ndarray] = {}
+        #: of tensor arrays: handle → length, flow → shape of an element
+        self.sizes: Dict[str, int] = {}
+        self.elements: Dict[str, Tuple[int, ...]] = {}
+        #: loop variables that a step was seen to change the shape of
+        self.changing: Set[str] = set()
 
     def visit(self, node: TfNode) -> None:
         rule = _RULES.get(node.op)
         try:
             outputs = rule(self, node) if rule else [None]
-        except (IndexError, KeyError, ValueError, TypeError, ZeroDivisionError):
+        except (IndexError, KeyError, ValueError, TypeError, ZeroDivisionError, OverflowError):
             # Malformed or of unknown parts: whoever checks the node will say so, the walker only does not know.
             outputs = [None]
-        for index, shape in enumerate(outputs):
-            self.shapes[f"{node.name}:{index}"] = shape
+        index = 0
+        while index < len(outputs) or f"{node.name}:{index}" in self.known:
+            name = f"{node.name}:{index}"
+            given, own = self.known.get(name), outputs[index] if index < len(outputs) else None
+            self.shapes[name] = given if own is None or (given is not None and -1 not in given) else own
+            index += 1
 
     def shape(self, node: TfNode, position: int) -> Tuple[int, ...]:
         """Shape of an input; ValueError if unknown."""
@@ -90,7 +105,26 @@ class _Walker:
 
     def value(self, node: TfNode, position: int) -> np.ndarray:
         """Value of a constant input; KeyError if it is none."""
-        return self.values[data_inputs(node)[position]]
+        return self.values[self.source(node, position)]
+
+    def source(self, node: TfNode, position: int) -> str:
+        """Tensor that an input reads; IndexError if there is none."""
+        return data_inputs(node)[position]
+
+    def keep_value(self, node: TfNode, value: object) -> None:
+        """Numbers that are known although the graph computes them."""
+        self.values[node.name + ":0"] = np.asarray(value)
+
+    def passed_on(self, node: TfNode, position: int, outputs: Tuple[int, ...]) -> Shape:
+        """Shape of an input that comes out as it went in, with what is known of it if it is a tensor array."""
+        source = self.source(node, position)
+        for index in outputs:
+            name = f"{node.name}:{index}"
+            if source in self.sizes:
+                self.sizes[name] = self.sizes[source]
+            if source in self.elements:
+                self.elements[name] = self.elements[source]
+        return self.shapes.get(source)
 
 
 def _constant(walker: _Walker, node: TfNode) -> List[Shape]:
@@ -108,7 +142,7 @@ def _same(walker: _Walker, node: TfNode) -> List[Shape]:
     source = data_inputs(node)[0]
     if node.op == "Identity" and source in walker.values:
         walker.values[node.name + ":0"] = walker.values[source]
-    return [walker.shapes.get(source)]
+    return [walker.passed_on(node, 0, (0,))]
 
 
 def _broadcast(walker: _Walker, node: TfNode) -> List[Shape]:
@@ -207,12 +241,6 @@ def _unpack(walker: _Walker, node: TfNode) -> List[Shape]:
     return [source[:axis] + source[axis + 1:]] * int(node.attrs["num"])
 
 
-def _pack(walker: _Walker, node: TfNode) -> List[Shape]:
-    source = walker.shape(node, 0)
-    axis = _axis(node.attrs.get("axis", 0), len(source) + 1)
-    return [source[:axis] + (len(data_inputs(node)),) + source[axis:]]
-
-
 def _split(walker: _Walker, node: TfNode) -> List[Shape]:
     source, count = walker.shape(node, 1), int(node.attrs["num_split"])
     axis = _axis(walker.value(node, 0), len(source))
@@ -257,11 +285,12 @@ _BINARY = "Add AddV2 Sub Mul RealDiv Div DivNoNan Maximum Minimum FloorDiv Floor
 _RULES: Dict[str, Callable[[_Walker, TfNode], List[Shape]]] = {
     "Const": _constant, "Placeholder": _placeholder, "Conv3D": _conv, "Conv2D": _conv, "MaxPool3D": _pool, "AvgPool3D": _pool,
     "MaxPool": _pool, "AvgPool": _pool, "ConcatV2": _concat, "Reshape": _reshape, "Squeeze": _squeeze, "ExpandDims": _expand_dims,
-    "Transpose": _transpose, "GatherV2": _gather, "Gather": _gather, "GatherNd": _gather_nd, "Unpack": _unpack, "Pack": _pack,
+    "Transpose": _transpose, "GatherV2": _gather, "Gather": _gather, "GatherNd": _gather_nd, "Unpack": _unpack,
     "Split": _split, "Tile": _tile, "Pad": _pad, "PadV2": _pad, "MirrorPad": _pad, "Slice": _slice, "MatMul": _matmul,
     # Their first input is the shape of the result.
     **{name: _fill for name in "Fill RandomStandardNormal Conv2DBackpropInput Conv3DBackpropInputV2".split()},
     **{name: _reduce for name in "Mean Sum Prod Max Min".split()},
+    **MORE_RULES,
     **{name: _same for name in _UNARY.split()},
     **{name: _broadcast for name in _BINARY.split()},
 }

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``--batch auto``: the batch that the estimate of the chip's time and memory advises, with a record that it was chosen so."""
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from export.contracts import build_contract
+from export.preflight import run_preflight
+from export.preflight.timing import LABEL, NOTE
+from export.preflight.timing_text import advice
+from vxm_convert.errors import ToolchainError
+from vxm_convert.precision import PrecisionPlan
+from vxm_convert.spec import ModelSpec
+from vxm_convert.weights.files import CheckpointFiles
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class BatchChoice:
+    """The batch, the advice in words, and the table that it rests on."""
+
+    batch: int
+    why: str
+    table: Dict[str, Any]
+
+    def to_dict(self) -> Dict[str, Any]:
+        return {"asked": AUTO, "batch": self.batch, "why": f"{LABEL}: {self.why}", **self.table}
+
+
+def choose_batch(spec: ModelSpec, plan: PrecisionPlan, soc_version: str, files: CheckpointFiles, h5_indexing: str) -> BatchChoice:
+    """Freeze the graph with batch 1 in a temporary folder and ask the estimate.
+
+    Parameters
+    ----------
+    spec : ModelSpec — its batch is not read.
+
+    Raises
+    ------
+    ToolchainError
+        No batch is advised: nothing fits, or the chip's memory is not known.
+    VxmError
+        As reading the weights and freezing say.
+    """
+    from export import freeze
+    from export.preflight.shapes import tensorflow_shapes
+    from vxm_convert.network import restore
+
+    single = replace(spec, batch=1)
+    contract = build_contract(single, plan, soc_version)
+    with tempfile.TemporaryDirectory(prefix="vxm-batch-") as folder:
+        pb = Path(folder) / "frozen.pb"
+        freeze.write_pb(freeze.freeze(contract, restore.load_weights(files, single, h5_indexing)), pb)
+        outputs = [tensor.tensor_name for tensor in contract.outputs]
+        estimate = run_preflight(pb, soc_version, plan, outputs, tensorflow_shapes(pb)).time
+    chosen: Optional[int] = estimate.recommended
+    if chosen is None:
+        raise ToolchainError(f"--batch {AUTO}: {advice(estimate)}; or give a number")
+    rows = [{"batch": row.batch, "ms_per_scan": row.ms_per_scan, "memory_bytes": row.memory, "fits": row.fits} for row in estimate.batches]
+    return BatchChoice(chosen, advice(estimate), {"label": NOTE, "soc_version": soc_version, "batches": rows})
