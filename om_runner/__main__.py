@@ -9,13 +9,17 @@ import sys
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
+from om_runner.batch_args import add_batch_group, batch_from
+from om_runner.bids.options import GROUP, LEVELS, add_app_arguments, add_bids_group, bids_from
 from om_runner.geometry_args import add_geometry_group, outputs_from, placing_from
-from om_runner.options import add_device_group, add_model_options, add_reference_python, whole_number
-from om_runner.session import Settings, run_session
+from om_runner.options import add_device_group, add_model_options, add_reference_python
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, run_main, set_up_logging
 from vxm_convert.labels import DEFAULT_LABEL_SET, LABEL_SETS
+from vxm_convert.lazily import LazyModule
 from vxm_convert.profiles import DEFAULT_PROFILE
 
+group = LazyModule("om_runner.bids.group")
+session = LazyModule("om_runner.session")
 PROG = "om_runner"
 DEFAULT_OUT = Path("build") / "registered"
 #: First word of the command line → (module with ``main(argv) -> int``, one line of help); any other start registers a folder.
@@ -27,32 +31,38 @@ VERBS: Dict[str, Tuple[str, str]] = {
     "invert": ("om_runner.verbs.invert", "the inverse of a warp and the error it leaves in mm"),
     "jacobian": ("om_runner.verbs.jacobian", "Jacobian determinant of a warp, map and figures"),
     "layers": ("om_runner.layers.command", "error of every layer against TensorFlow, and which layers it comes from"),
+    "qc": ("om_runner.verbs.qc", "pictures of every registered subject, and one page over the cohort, worst first"),
 }
 _EXIT_CODES = "exit codes: 0 done; 1 something to fix, or a scan failed (failures.tsv); 2 usage; 3 outside the profile, or NaN"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line of the runner."""
+_APP = f"as a BIDS App: python -m {PROG} BIDS_DIR OUT_DIR participant|group [--participant-label 01 02] --atlas FILE ..."
+
+
+def build_parser(app: bool = False) -> argparse.ArgumentParser:
+    """The command line of the runner; `app`: of the BIDS-App call, which has its folders as positional arguments."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {PROG}",
         description="Register every scan of a folder to an atlas with an offline model (.om) through pyACL.",
-        epilog="; ".join([_EXIT_CODES] + [f"python -m {PROG} {verb}: {text}" for verb, (_, text) in sorted(VERBS.items())]),
+        epilog="; ".join([_EXIT_CODES, _APP] + [f"python -m {PROG} {verb}: {text}" for verb, (_, text) in sorted(VERBS.items())]),
     )
     files = parser.add_argument_group("files")
-    files.add_argument(
-        "--input",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="folder of scans: .nii, .nii.gz, .mgz, .mgh, and .npz on the network grid (required)",
-    )
-    files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image, like a scan (required)")
+    if app:
+        add_app_arguments(parser)
+    else:
+        files.add_argument(
+            "--input",
+            required=True,
+            type=Path,
+            metavar="DIR",
+            help="folder of scans: .nii, .nii.gz, .mgz, .mgh, and .npz on the network grid; or a BIDS dataset (required)",
+        )
+        files.add_argument("--out", default=DEFAULT_OUT, type=Path, metavar="DIR", help="output folder (default: %(default)s)")
+    files.add_argument("--atlas", required=not app, type=Path, metavar="FILE", help="fixed image, like a scan (required)")
     add_model_options(files)
-    files.add_argument("--out", default=DEFAULT_OUT, type=Path, metavar="DIR", help="output folder (default: %(default)s)")
-    files.add_argument(
-        "--limit", default=None, type=whole_number, metavar="N", help="register the first N scans only, in name order (default: all)"
-    )
+    add_batch_group(parser)
     add_geometry_group(parser)
+    add_bids_group(parser, app)
     report = parser.add_argument_group("precision report")
     report.add_argument(
         "--compare",
@@ -88,9 +98,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def settings_from(args: argparse.Namespace, command: List[str]) -> Settings:
+def settings_from(args: argparse.Namespace, command: List[str]) -> session.Settings:
     """The parsed command line as the session takes it."""
-    return Settings(
+    return session.Settings(
         input=args.input,
         atlas=args.atlas,
         model=args.model,
@@ -107,6 +117,8 @@ def settings_from(args: argparse.Namespace, command: List[str]) -> Settings:
         profile=args.profile,
         placing=placing_from(args),
         outputs=outputs_from(args),
+        batch=batch_from(args),
+        bids=bids_from(args),
     )
 
 
@@ -115,10 +127,18 @@ def main(argv: Optional[List[str]] = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     if given and given[0] in VERBS:
         return importlib.import_module(VERBS[given[0]][0]).main(given[1:])
-    args = build_parser().parse_args(given)
+    app = bool(given) and not given[0].startswith("-")
+    parser = build_parser(app)
+    if app and not Path(given[0]).is_dir() and not {*given} & {*LEVELS, "-h", "--help"}:
+        parser.error(f"{given[0]!r} is no verb ({', '.join(sorted(VERBS))}), and a BIDS-App call names {' or '.join(LEVELS)}")
+    args = parser.parse_args(given)
     set_up_logging(args)
+    if app and args.level == GROUP:
+        return run_main(lambda: group.run_group(args.input, args.out), PROG)
+    if args.atlas is None:
+        parser.error("--atlas is needed to register participants")
     settings = settings_from(args, ["python", "-m", PROG] + given)
-    return run_main(lambda: run_session(settings), PROG)
+    return run_main(lambda: session.run_session(settings), PROG)
 
 
 def _compare(text: str) -> object:

@@ -10,12 +10,13 @@ import ctypes
 import logging
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
+from om_runner.acl_buffers import Buffers, Port, index_of, same_bytes, tensor_bytes, view_of
 from om_runner.runtime import FIXED, RunResult, Runtime
 from vxm_convert.acl_tables import (
     DEVICE_TO_HOST,
@@ -109,27 +110,6 @@ class _Caller:
         return code == SUCCESS
 
 
-@dataclass
-class _Port:
-    """One input or output: its contract entry, its place in the model, and its memory on both sides.
-
-    Parameters
-    ----------
-    spec : TensorSpec
-    index : int — position among the model's inputs or outputs.
-    size : int — bytes of the model's buffer; at least the bytes of the tensor.
-    host : ndarray — view of page-locked memory, shape and dtype of `spec`.
-    host_address, device_address : int
-    """
-
-    spec: TensorSpec
-    index: int
-    size: int
-    host: Optional[np.ndarray] = None
-    host_address: int = 0
-    device_address: int = 0
-
-
 @contextmanager
 def acl_started(acl_module: Any, where: str) -> Iterator[None]:
     """ACL started once around several runtimes: older CANN cannot start it again in a process that has ended it."""
@@ -167,7 +147,8 @@ class AclRuntime(Runtime):
     The fixed image is copied to the device only when it differs, byte for byte, from the one that is there.
     Output buffers are filled with NaN before every execution and searched for it afterwards: a value of an earlier run never
     passes for a result. Both together take some 40 ms for the 110 MB of a pair at 160x192x224 on one core.
-    A runtime may be used by several threads, one after the other, never by two at a time.
+    A runtime may be used by several threads, one after the other, never by two at a time; with two sets of buffers (`reserve`) one
+    thread may execute one set while another stages or fetches the other.
     """
 
     def __init__(
@@ -179,11 +160,11 @@ class AclRuntime(Runtime):
         self.device_id = int(device_id)
         self._call = _Caller(acl_module, str(om_path))
         self._releases = ExitStack()
-        self._inputs: List[_Port] = []
-        self._outputs: List[_Port] = []
-        self._fixed_is_there = False
+        self._inputs: List[Port] = []
+        self._outputs: List[Port] = []
+        self._sets: List[Buffers] = []
+        self._free: List[Buffers] = []
         self._context = self._stream = self._model_id = 0
-        self._input_set = self._output_set = 0
 
     # open ---------------------------------------------------------------------------------------------------
     def _open(self) -> None:
@@ -194,11 +175,31 @@ class AclRuntime(Runtime):
         try:
             self._open_device()
             self._open_model()
-            self._input_set = self._make_dataset(self._inputs)
-            self._output_set = self._make_dataset(self._outputs)
+            self._add_buffers()
         except BaseException:
             self._close()
             raise
+
+    def reserve(self, sets: int) -> int:
+        """See `Runtime.reserve`; a device without memory for another set leaves it at those it has."""
+        self._call.do("rt.set_context", self._context)
+        while len(self._sets) < sets:
+            try:
+                self._add_buffers()
+            except AclError as exc:
+                log.warning("%s; going on with %d set of buffers, which is slower", exc, len(self._sets))
+                break
+        return len(self._sets)
+
+    def _add_buffers(self) -> None:
+        """Another set; what was made of one that fails is given back at once."""
+        made = Buffers([replace(port) for port in self._inputs], [replace(port) for port in self._outputs])
+        with ExitStack() as undo:
+            made.input_set = self._make_dataset(made.inputs, undo)
+            made.output_set = self._make_dataset(made.outputs, undo)
+            self._releases.push(undo.pop_all())
+        self._sets.append(made)
+        self._free.append(made)
 
     def _later(self, name: str, *args: Any) -> None:
         """Remember a release; `_close` does them in reverse order."""
@@ -228,11 +229,11 @@ class AclRuntime(Runtime):
         self._inputs = self._match("input", desc, self.contract.inputs)
         self._outputs = self._match("output", desc, self.contract.outputs)
 
-    def _match(self, end: str, desc: int, specs: Tuple[TensorSpec, ...]) -> List[_Port]:
+    def _match(self, end: str, desc: int, specs: Tuple[TensorSpec, ...]) -> List[Port]:
         """The model's inputs or outputs in model order, each with the contract entry of its name."""
         count = int(self._call.ask(f"mdl.get_num_{end}s", desc))
         names = [self._call.ask(f"mdl.get_{end}_name_by_index", desc, i) for i in range(count)]
-        ports = [self._checked_port(end, desc, _index_of(end, spec, names, self.om_path), spec) for spec in specs]
+        ports = [self._checked_port(end, desc, index_of(end, spec, names, self.om_path), spec) for spec in specs]
         if len(ports) != count:
             raise ContractError(
                 f"{self.om_path}: has {count} {end}s ({', '.join(names)}), the contract names {len(ports)}; "
@@ -240,14 +241,14 @@ class AclRuntime(Runtime):
             )
         return sorted(ports, key=lambda port: port.index)
 
-    def _checked_port(self, end: str, desc: int, index: int, spec: TensorSpec) -> _Port:
+    def _checked_port(self, end: str, desc: int, index: int, spec: TensorSpec) -> Port:
         """Compare dims, dtype, layout and size of one input or output with the contract."""
         dims = tuple(int(n) for n in self._call.get(f"mdl.get_{end}_dims", desc, index)["dims"])
         number = int(self._call.ask(f"mdl.get_{end}_data_type", desc, index))
         layout = int(self._call.ask(f"mdl.get_{end}_format", desc, index))
         size = int(self._call.ask(f"mdl.get_{end}_size_by_index", desc, index))
         dtype = np.dtype(spec.dtype)
-        need = _tensor_bytes(spec)
+        need = tensor_bytes(spec)
         if dims != tuple(spec.shape):
             self._refuse(end, spec, f"has dims {dims}", f"{tuple(spec.shape)}")
         if numpy_dtype(number) != dtype:
@@ -256,7 +257,7 @@ class AclRuntime(Runtime):
             self._refuse(end, spec, f"has the device layout {format_name(layout)}", spec.layout)
         if not need <= size <= need + _PADDING:
             self._refuse(end, spec, f"has {size} bytes", f"{need} (a size of 0 means the model's output is unbounded)")
-        return _Port(spec, index, size)
+        return Port(spec, index, size)
 
     def _refuse(self, end: str, spec: TensorSpec, got: str, expected: str) -> None:
         raise ContractError(
@@ -264,60 +265,99 @@ class AclRuntime(Runtime):
             "the model and contract.json are not of one export, export again"
         )
 
-    def _make_dataset(self, ports: List[_Port]) -> int:
-        """Memory on both sides for every port, and a dataset of the device side in model order."""
+    def _make_dataset(self, ports: List[Port], undo: ExitStack) -> int:
+        """Memory on both sides for every port, and a dataset of the device side in model order; `undo` gives all of it back."""
+        def later(name: str, *args: Any) -> None:
+            undo.callback(self._call.release, name, *args)
+
         dataset = self._call.make("mdl.create_dataset")
-        self._later("mdl.destroy_dataset", dataset)
+        later("mdl.destroy_dataset", dataset)
         for port in ports:
             port.host_address = self._call.get("rt.malloc_host", port.size)
-            self._later("rt.free_host", port.host_address)
-            port.host = _view(port.host_address, port.spec)
+            later("rt.free_host", port.host_address)
+            port.host = view_of(port.host_address, port.spec)
+            # Touched here, so that the first run does not wait for its pages.
+            ctypes.memset(port.host_address, 0, port.size)
             port.device_address = self._call.get("rt.malloc", port.size, MALLOC_HUGE_FIRST)
-            self._later("rt.free", port.device_address)
+            later("rt.free", port.device_address)
             buffer = self._call.make("create_data_buffer", port.device_address, port.size)
-            self._later("destroy_data_buffer", buffer)
+            later("destroy_data_buffer", buffer)
             self._call.get("mdl.add_dataset_buffer", dataset, buffer)
         return dataset
 
     # run ----------------------------------------------------------------------------------------------------
     def _run(self, feeds: Dict[str, np.ndarray]) -> RunResult:
-        # The context is a property of the thread; the caller may have moved to another one since open.
-        self._call.do("rt.set_context", self._context)
-        for port in self._inputs:
-            # Taken out: an array that nobody else holds is gone before the device works.
-            self._send(port, feeds.pop(port.spec.meaning))
-        for port in self._outputs:
-            self._poison(port)
-        start = time.perf_counter()
-        self._call.do("mdl.execute_async", self._model_id, self._input_set, self._output_set, self._stream)
-        self._call.do("rt.synchronize_stream", self._stream)
-        seconds = time.perf_counter() - start
-        return RunResult({port.spec.meaning: self._fetch(port) for port in self._outputs}, seconds)
+        return self.fetch(self.collect(self.execute(self._stage(feeds))))
 
-    def _send(self, port: _Port, array: np.ndarray) -> None:
+    def stage(self, feeds: Dict[str, np.ndarray]) -> Buffers:
+        return self._stage(self._complete(feeds))
+
+    def _stage(self, feeds: Dict[str, np.ndarray]) -> Buffers:
+        if not self._free:
+            raise RuntimeError(f"all {len(self._sets)} sets of buffers are in use: fetch first, or reserve more")
+        buffers = self._free.pop()
+        with self._keeping(buffers):
+            for port in buffers.inputs:
+                # Taken out: an array that nobody else holds is gone before the device works.
+                self._send(buffers, port, feeds.pop(port.spec.meaning))
+            for port in buffers.outputs:
+                self._poison(port)
+        return buffers
+
+    def execute(self, staged: Buffers) -> Buffers:
+        with self._keeping(staged):
+            start = time.perf_counter()
+            self._call.do("mdl.execute_async", self._model_id, staged.input_set, staged.output_set, self._stream)
+            self._call.do("rt.synchronize_stream", self._stream)
+            staged.seconds = time.perf_counter() - start
+        return staged
+
+    def collect(self, executed: Buffers) -> Buffers:
+        with self._keeping(executed):
+            for port in executed.outputs:
+                count = tensor_bytes(port.spec)
+                self._call.do("rt.memcpy", port.host_address, port.size, port.device_address, count, DEVICE_TO_HOST)
+        return executed
+
+    def fetch(self, collected: Buffers) -> RunResult:
+        with self._keeping(collected):
+            outputs = {port.spec.meaning: self._taken(port) for port in collected.outputs}
+        self._free.append(collected)
+        return RunResult(outputs, collected.seconds)
+
+    @contextmanager
+    def _keeping(self, buffers: Buffers) -> Iterator[None]:
+        """Work on a set in any thread; it is free again when that fails."""
+        try:
+            # The context is a property of the thread; the caller may have moved to another one since open.
+            self._call.do("rt.set_context", self._context)
+            yield
+        except BaseException:
+            self._free.append(buffers)
+            raise
+
+    def _send(self, buffers: Buffers, port: Port, array: np.ndarray) -> None:
         is_fixed = port.spec.meaning == FIXED
         # Comparing bytes costs a few ms for a full-size volume and, unlike identity, notices changes made in place.
-        if is_fixed and self._fixed_is_there and _same_bytes(port.host, array):
+        if is_fixed and buffers.fixed_is_there and same_bytes(port.host, array):
             return
         if is_fixed:
-            self._fixed_is_there = False
+            buffers.fixed_is_there = False
         np.copyto(port.host, array)
         self._call.do("rt.memcpy", port.device_address, port.size, port.host_address, array.nbytes, HOST_TO_DEVICE)
         if is_fixed:
-            self._fixed_is_there = True
+            buffers.fixed_is_there = True
 
-    def _poison(self, port: _Port) -> None:
+    def _poison(self, port: Port) -> None:
         """Fill both sides, so that neither an execution nor a copy that does less than it says can pass off an earlier result."""
         self._call.do("rt.memset", port.device_address, port.size, _POISON, port.size)
         ctypes.memset(port.host_address, _POISON, port.size)
 
-    def _fetch(self, port: _Port) -> np.ndarray:
-        count = _tensor_bytes(port.spec)
-        self._call.do("rt.memcpy", port.host_address, port.size, port.device_address, count, DEVICE_TO_HOST)
+    def _taken(self, port: Port) -> np.ndarray:
         self._check_written(port)
         return np.array(port.host, copy=True)
 
-    def _check_written(self, port: _Port) -> None:
+    def _check_written(self, port: Port) -> None:
         if port.host.dtype.kind != "f":
             # All bits set is a NaN that no operator makes, but among integers it is -1, an index like any other.
             return
@@ -341,46 +381,8 @@ class AclRuntime(Runtime):
             # After a failed run the device may still be writing into the buffers that are freed next.
             self._call.release("rt.synchronize_stream", self._stream)
         # The views go first: after free_host they would point at memory that is no longer ours.
-        self._inputs, self._outputs = [], []
-        self._fixed_is_there = False
+        self._inputs, self._outputs, self._sets, self._free = [], [], [], []
         try:
             self._releases.close()
         finally:
             self._context = self._stream = self._model_id = 0
-            self._input_set = self._output_set = 0
-
-
-def _index_of(end: str, spec: TensorSpec, names: List[str], om_path: Path) -> int:
-    """Position of the contract's tensor among the model's names, which are ``node`` for inputs, ``node:index[:top]`` for outputs."""
-    if end == "input":
-        found = [i for i, name in enumerate(names) if name == spec.node]
-    else:
-        found = [i for i, name in enumerate(names) if name == spec.tensor_name or name.startswith(spec.tensor_name + ":")]
-    if len(found) == 1:
-        return found[0]
-    wanted = spec.node if end == "input" else spec.tensor_name
-    raise ContractError(
-        f"{om_path}: {len(found) or 'no'} {end}s are named {wanted} ({spec.meaning}), the model has {', '.join(names) or 'none'}; "
-        "the model and contract.json are not of one export, export again"
-    )
-
-
-def _tensor_bytes(spec: TensorSpec) -> int:
-    count = np.dtype(spec.dtype).itemsize
-    for side in spec.shape:
-        count *= side
-    return count
-
-
-def _view(address: int, spec: TensorSpec) -> np.ndarray:
-    """Memory at an address as an array of the tensor's shape and dtype, not a copy."""
-    raw = (ctypes.c_char * _tensor_bytes(spec)).from_address(address)
-    return np.frombuffer(raw, np.dtype(spec.dtype)).reshape(tuple(spec.shape))
-
-
-def _same_bytes(first: Optional[np.ndarray], second: np.ndarray) -> bool:
-    if first is None:
-        return False
-    # As integers: NaN equals itself there, and 0.0 differs from -0.0.
-    bits = np.dtype(f"u{second.dtype.itemsize}")
-    return bool(np.array_equal(first.view(bits), second.view(bits)))

@@ -1,59 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cohort loop: reads ahead, fills the model's static batch, runs it, writes each subject. A bad scan is a row, not the end."""
+"""The cohort loop: fills the model's static batch, keeps the device busy, has each subject finished. A bad scan is a row, not the end."""
 
 from __future__ import annotations
 
 import logging
 import os
-import time
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
-from om_runner.outputs import Provenance
-from om_runner.products import OutputOptions, Registered, Writer, register
-from om_runner.scans import LoadedScan, OrientationWarner, Scan
+from om_runner.finishing import CohortPlan, Finisher, Ready, describe
+from om_runner.pipeline import WriteBehind, read_ahead
+from om_runner.scans import OrientationWarner, Scan
+from om_runner.stopping import stop_between_scans
 from om_runner.store import CompareStore
+from om_runner.subjectlog import notes_to
 from om_runner.tables import FailureRow, MetricsRow
-from vxm_convert.contract import GraphContract
-from vxm_convert.errors import ToolchainError, VolumeError, VxmError
-from vxm_convert.labels import label_set
-from vxm_convert.metrics import dice, folding
+from om_runner.timeline import D2H, DECODE, EXECUTE, H2D, Timeline
+from vxm_convert.errors import ToolchainError, VxmError
 
 LOG = logging.getLogger(__name__)
 
-#: a longest displacement below this is no registration: untrained weights, or the wrong input
-_IDLE_FLOW_VOXEL = 0.05
-
-
-@dataclass(frozen=True)
-class CohortPlan:
-    """What stays the same for every subject.
-
-    Parameters
-    ----------
-    atlas : LoadedScan — the fixed image, network intensities.
-    out : Path — output folder.
-    label_set : str — name of the Dice label set.
-    toolchain_badge : str — ``simulated`` or ``real``, a column of the table.
-    provenance : Provenance — model, atlas and toolchain, for the side-cars.
-    load : callable — Scan → LoadedScan with a placement.
-    outputs : OutputOptions — what is written for each subject, in which space.
-    """
-
-    contract: GraphContract
-    atlas: LoadedScan
-    out: Path
-    label_set: str
-    toolchain_badge: str
-    provenance: Provenance
-    load: Callable[[Scan], LoadedScan]
-    outputs: OutputOptions = OutputOptions()
+#: sets of buffers: one is executed while the other is filled and emptied
+BUFFER_SETS = 2
 
 
 @dataclass
@@ -68,10 +40,13 @@ class CohortResult:
     n_run: int = 0
 
 
-@dataclass(frozen=True)
-class _Ready:
-    loaded: LoadedScan
-    read_seconds: float
+@dataclass
+class _Flight:
+    """A batch that the device has; `lost` when the device failed with it, which is said once."""
+
+    batch: List[Ready]
+    executed: Future[Any]
+    lost: bool = False
 
 
 class Cohort:
@@ -82,45 +57,99 @@ class Cohort:
     plan : CohortPlan
     store : CompareStore — takes arrays of the subjects to compare.
     progress : callable — called with 1 after every scan, done or failed.
+    timeline : Timeline — told what every stage does when.
     """
 
-    def __init__(self, plan: CohortPlan, store: CompareStore, progress: Callable[[int], Any] = lambda n: None) -> None:
+    def __init__(
+        self,
+        plan: CohortPlan,
+        store: CompareStore,
+        progress: Callable[[int], Any] = lambda n: None,
+        timeline: Optional[Timeline] = None,
+    ) -> None:
         self.plan = plan
         self.result = CohortResult()
+        self.timeline = timeline or Timeline()
         self._store = store
         self._progress = progress
-        self._labels = label_set(plan.label_set)
         self._orientation = OrientationWarner(plan.contract)
-        self._writer = Writer(plan.outputs, plan.atlas, plan.label_set)
+        self._finisher = Finisher(plan, self.timeline)
         batch = plan.contract.model.batch
         # One array object for the whole run, so that the runtime leaves it on the device.
         self._fixed = np.repeat(plan.atlas.image[np.newaxis, ..., np.newaxis], batch, axis=0)
 
+    # the loop -----------------------------------------------------------------------------------------------
     def run(self, scans: Sequence[Scan], runtime: Any) -> None:
-        """Register all scans with an open Runtime; raises ToolchainError when the device itself fails."""
-        batch: List[_Ready] = []
-        for scan, future in read_ahead(scans, self._timed_load, self.plan.contract.model.batch):
-            ready = self._take(scan, future)
-            if ready is not None:
-                batch.append(ready)
-            if len(batch) == self.plan.contract.model.batch:
-                self._run_batch(batch, runtime)
-                batch = []
+        """Register all scans with an open Runtime; raises ToolchainError when the device itself fails.
+
+        However it ends, the batch that the device has and the results that are being written are finished first; only a second
+        Ctrl-C drops them.
+        """
+        with stop_between_scans() as stop, WriteBehind(self.plan.threads, self._written) as behind:
+            with ThreadPoolExecutor(1, "device") as device, closing(self._batches(scans)) as batches:
+                self._fly(batches, runtime, device, behind, stop)
+
+    def _fly(
+        self, batches: Iterator[List[Ready]], runtime: Any, device: ThreadPoolExecutor, behind: WriteBehind, stop: Callable[[], bool]
+    ) -> None:
+        overlap = runtime.reserve(BUFFER_SETS) >= BUFFER_SETS
+        flight: Optional[_Flight] = None
+        try:
+            for batch in batches:
+                if stop():
+                    break
+                if not overlap:
+                    before, flight = flight, None
+                    self._land(before, runtime, behind)
+                try:
+                    staged = self._stage(batch, runtime)
+                except ToolchainError:
+                    # Where the batch before failed as well, its error came first and is the one to tell.
+                    before, flight = flight, None
+                    self._land(before, runtime, behind)
+                    raise
+                if flight is not None:
+                    self._wait(flight)
+                if stop():
+                    break
+                before, flight = flight, _Flight(batch, device.submit(self._execute, batch, staged, runtime))
+                self._land(before, runtime, behind)
+                before = None
+        except Exception:
+            self._land_after_error(flight, runtime, behind)
+            raise
+        self._land(flight, runtime, behind)
+
+    def _batches(self, scans: Sequence[Scan]) -> Iterator[List[Ready]]:
+        """Loaded scans in order, as many as the model takes; the last batch may be smaller."""
+        size, readers = self.plan.contract.model.batch, max(1, self.plan.threads // 2)
+        batch: List[Ready] = []
+        with closing(read_ahead(scans, self._load, max(size, readers), readers)) as loading:
+            for scan, future in loading:
+                ready = self._take(scan, future)
+                batch += [] if ready is None else [ready]
+                if len(batch) == size:
+                    yield batch
+                    batch = []
         if batch:
-            self._run_batch(batch, runtime)
+            yield batch
 
-    def _timed_load(self, scan: Scan) -> _Ready:
-        start = time.perf_counter()
-        return _Ready(self.plan.load(scan), time.perf_counter() - start)
+    def _load(self, scan: Scan) -> Ready:
+        """Called by a reading thread."""
+        notes: List[str] = []
+        with notes_to(notes), self.timeline.span(DECODE, [scan.subject]) as span:
+            loaded = self.plan.load(scan)
+        return Ready(loaded, notes, {DECODE: span.wall})
 
-    def _take(self, scan: Scan, future: Future[_Ready]) -> Optional[_Ready]:
+    def _take(self, scan: Scan, future: Future[Ready]) -> Optional[Ready]:
         try:
             ready = future.result()
         except VxmError as exc:
             self._fail(scan, "read", exc)
             return None
         if ready.loaded.source is None:
-            self._orientation.look(ready.loaded)
+            with notes_to(ready.notes):
+                self._orientation.look(ready.loaded)
         self.result.inputs[os.path.abspath(str(scan.path))] = ready.loaded.sha256
         if ready.loaded.seg_sha256 is not None:
             self.result.inputs[os.path.abspath(str(scan.seg_path))] = ready.loaded.seg_sha256
@@ -131,107 +160,87 @@ class Cohort:
         self.result.failures.append(FailureRow(scan.subject, str(scan.path), stage, str(reason)))
         self._progress(1)
 
-    def _run_batch(self, batch: List[_Ready], runtime: Any) -> None:
-        start = time.perf_counter()
+    # the device ---------------------------------------------------------------------------------------------
+    @contextmanager
+    def _on_device(self, batch: List[Ready], stage: str) -> Iterator[None]:
+        """Times a stage of a batch; when the device fails there, all of its scans have failed."""
         try:
-            outcome = runtime.run({"moving": self._moving(batch), "fixed": self._fixed})
+            with self.timeline.span(stage, [ready.subject for ready in batch]) as span:
+                yield
         except ToolchainError as exc:
             for ready in batch:
                 self._fail(ready.loaded.scan, "run", exc)
             raise
-        share = (time.perf_counter() - start) / len(batch)
-        self.result.n_run += len(batch)
-        device = outcome.device_seconds / len(batch)
-        for position, ready in enumerate(batch):
-            moved = outcome.outputs["moved"][position, ..., 0]
-            flow = outcome.outputs["flow"][position]
+        for ready in batch:
+            ready.seconds[stage] = span.wall / len(batch)
+
+    def _stage(self, batch: List[Ready], runtime: Any) -> Any:
+        with self._on_device(batch, H2D):
+            return runtime.stage({"moving": self._moving(batch), "fixed": self._fixed})
+
+    def _execute(self, batch: List[Ready], staged: Any, runtime: Any) -> Any:
+        """Called by the device's thread."""
+        subjects = [ready.subject for ready in batch]
+        with self.timeline.span(EXECUTE, subjects):
+            executed = runtime.execute(staged)
+        with self.timeline.span(D2H, subjects):
+            return runtime.collect(executed)
+
+    def _wait(self, flight: _Flight) -> Any:
+        try:
+            return flight.executed.result()
+        except ToolchainError as exc:
+            if not flight.lost:
+                flight.lost = True
+                for ready in flight.batch:
+                    self._fail(ready.loaded.scan, "run", exc)
+            raise
+
+    def _land(self, flight: Optional[_Flight], runtime: Any, behind: WriteBehind) -> None:
+        """Take the outputs of a batch and have them finished."""
+        if flight is None:
+            return
+        collected = self._wait(flight)
+        with self._on_device(flight.batch, D2H):
+            outcome = runtime.fetch(collected)
+        self.result.n_run += len(flight.batch)
+        for position, ready in enumerate(flight.batch):
+            ready.seconds[EXECUTE] = outcome.device_seconds / len(flight.batch)
+            moved, flow = outcome.outputs["moved"][position, ..., 0], outcome.outputs["flow"][position]
             try:
-                self.result.rows.append(self._finish(ready, moved, flow, device, share))
+                if self._store.wants_more:
+                    self._store.put(ready.subject, ready.loaded.image, ready.loaded.seg, moved, flow)
             except VxmError as exc:
                 self._fail(ready.loaded.scan, "write", exc)
                 continue
-            self._progress(1)
+            velocity = outcome.outputs.get("velocity")
+            behind.submit(ready, self._finisher.finish, moved, flow, None if velocity is None else velocity[position])
 
-    def _moving(self, batch: List[_Ready]) -> np.ndarray:
+    def _land_after_error(self, flight: Optional[_Flight], runtime: Any, behind: WriteBehind) -> None:
+        """What the device has in hand is not lost because something else went wrong; the first error is the one to report."""
+        if flight is None or flight.lost:
+            return
+        try:
+            self._land(flight, runtime, behind)
+        except VxmError as exc:
+            LOG.error("the batch in hand is lost as well: %s", exc)
+
+    def _moving(self, batch: List[Ready]) -> np.ndarray:
         """(B, X, Y, Z, 1) float32; the places left over repeat the last scan and are cut from the result."""
         moving = np.empty(self.plan.contract.model.image_shape, dtype=np.float32)
         for position in range(moving.shape[0]):
             moving[position, ..., 0] = batch[min(position, len(batch) - 1)].loaded.image
         return moving
 
-    def _finish(self, ready: _Ready, moved: np.ndarray, flow: np.ndarray, device: float, share: float) -> MetricsRow:
-        start = time.perf_counter()
-        loaded, plan = ready.loaded, self.plan
-        subject = loaded.scan.subject
-        if self._store.wants_more:
-            self._store.put(subject, loaded.image, loaded.seg, moved, flow)
-        bad = int(moved.size - np.isfinite(moved).sum() + flow.size - np.isfinite(flow).sum())
-        if bad:
-            raise VolumeError(
-                f"{loaded.scan.path}: the model returned {bad} NaN or infinite values, expected none; nothing is written for this scan, "
-                "export again with --precision accurate"
-            )
-        done = register(loaded, plan.atlas, moved, flow, plan.outputs)
-        before, after, count = self._dice(done)
-        folds = folding(flow)
-        longest = float(np.sqrt(np.max(np.einsum("...i,...i", flow, flow))))
-        if longest < _IDLE_FLOW_VOXEL:
-            LOG.warning("%s: the longest displacement is %.3g voxel; are the weights trained, is the scan the atlas?", subject, longest)
-        agrees = bool(np.allclose(loaded.affine, plan.atlas.affine, atol=1e-3))
-        provenance = plan.provenance.of({"moving": loaded.sha256}, subject=subject, moving_header_agrees=agrees)
-        self._writer.write(plan.out / subject, loaded, done, flow, provenance)
-        total = ready.read_seconds + share + time.perf_counter() - start
-        row = MetricsRow(
-            subject=subject,
-            dice_before=before,
-            dice_after=after,
-            n_labels=count,
-            label_set=plan.label_set,
-            folding_fraction=folds.fraction,
-            jacobian_min=folds.minimum,
-            flow_max_voxel=longest,
-            device_seconds=device,
-            total_seconds=total,
-            intensity=loaded.intensity,
-            toolchain=plan.toolchain_badge,
-            source=loaded.scan.path.name,
-        )
-        LOG.info("%s", describe(row))
-        return row
-
-    def _dice(self, done: Registered) -> Tuple[Optional[float], Optional[float], Optional[int]]:
-        if done.moved_seg is None or done.fixed_seg is None:
-            return None, None, None
-        after = dice(done.moved_seg, done.fixed_seg, self._labels)
-        return dice(done.seg_before, done.fixed_seg, self._labels).mean, after.mean, after.n_labels
-
-
-def read_ahead(scans: Sequence[Scan], load: Callable[[Scan], Any], ahead: int) -> Iterator[Tuple[Scan, Future[Any]]]:
-    """Scans in order with their loading, `ahead` of which are read or being read by one thread beyond the one in hand."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        todo = iter(scans)
-        waiting = deque((scan, pool.submit(load, scan)) for scan in islice(todo, ahead))
+    # results ------------------------------------------------------------------------------------------------
+    def _written(self, ready: Ready, future: Future[MetricsRow]) -> None:
+        """Take what became of a subject, in order."""
         try:
-            while waiting:
-                scan, future = waiting.popleft()
-                following = next(todo, None)
-                if following is not None:
-                    waiting.append((following, pool.submit(load, following)))
-                yield scan, future
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
-def describe(row: MetricsRow) -> str:
-    """One line for the log."""
-    known = row.dice_before is not None and row.dice_after is not None
-    score = (
-        f"Dice ({row.label_set}, {row.n_labels} labels) {row.dice_before:.3f} -> {row.dice_after:.3f}"
-        if known
-        else "no Dice (a segmentation is missing)"
-    )
-    return (
-        f"{row.subject}: {score}, folding {100 * row.folding_fraction:.3f} %, longest displacement {row.flow_max_voxel:.2f} voxel, "
-        f"device {row.device_seconds:.2f} s, total {row.total_seconds:.2f} s ({row.toolchain})"
-    )
+            row = future.result()
+        except VxmError as exc:
+            self._fail(ready.loaded.scan, "write", exc)
+            return
+        self.result.rows.append(row)
+        self.plan.layout.note(row)
+        LOG.info("%s", describe(row))
+        self._progress(1)

@@ -11,6 +11,7 @@ from om_runner.placing import INTENSITIES, SUBJECT_FIELD, PlacingOptions
 from om_runner.products import DEFAULT_OUTPUTS, LABEL_INTERPOLATIONS, OUTPUTS, SPACES, OutputOptions
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.conform import oriented
+from vxm_convert.geometry.foreign import refuse_foreign
 from vxm_convert.geometry.resample import EDGES
 from vxm_convert.geometry.warpformats import FORMATS
 
@@ -23,8 +24,9 @@ def add_geometry_group(parser: argparse.ArgumentParser) -> None:
         default="none",
         type=_affine,
         metavar="auto|FILE|none",
-        help="map from the atlas's to the scan's space before the network: estimated with SimpleITK, read from an LTA, ITK or 4x4 file "
-        f"({SUBJECT_FIELD} in its name stands for the subject), or the headers alone (default: %(default)s)",
+        help="map from the atlas's to the scan's space before the network: estimated with SimpleITK, read from an LTA, ITK or 4x4 text "
+        f"file ({SUBJECT_FIELD} in its name stands for the subject; .h5 and .xfm are refused with what converts them), or the headers "
+        "alone (default: %(default)s)",
     )
     group.add_argument(
         "--orientation",
@@ -82,6 +84,10 @@ def outputs_from(args: argparse.Namespace) -> OutputOptions:
 
 
 def _affine(text: str) -> str:
+    try:
+        refuse_foreign(Path(text))
+    except VolumeError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
     if text in ("auto", "none") or SUBJECT_FIELD in text or Path(text).is_file():
         return text
     raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, none, or an existing file")

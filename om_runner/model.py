@@ -11,8 +11,10 @@ from typing import Optional
 from vxm_convert.artifacts import sha256_of
 from vxm_convert.contract import CONTRACT_NAME, GraphContract
 from vxm_convert.errors import ArtifactError, ChecksumError, ContractError, ToolchainError
-from vxm_convert.formats.om import read_om
+from vxm_convert.lazily import LazyModule
 from vxm_convert.toolchain import Toolchain, find_toolchain
+
+om_format = LazyModule("vxm_convert.formats.om")
 
 #: what `make export-om` writes
 DEFAULT_MODEL = Path("build") / "vxm" / "vxm.om"
@@ -51,7 +53,7 @@ def open_model(om_path: Path, contract_path: Optional[Path] = None, toolchain_ch
     om_path = Path(om_path)
     if not om_path.is_file():
         raise ArtifactError(f"{om_path}: no such offline model; make one with `make export-om` or pass --model")
-    om = read_om(om_path)
+    om = om_format.read_om(om_path)
     contract_path = Path(contract_path) if contract_path else om_path.with_name(CONTRACT_NAME)
     contract = GraphContract.load(contract_path)
     _check_hash(om_path, contract_path, contract)

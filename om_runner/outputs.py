@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator
 
 import numpy as np
 
-from vxm_convert.artifacts import write_sidecar
+from vxm_convert.artifacts import UMASK, write_sidecar
 from vxm_convert.errors import ArtifactError
 
 MOVED_NAME = "moved.nii.gz"
@@ -57,7 +57,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
-        os.chmod(str(temporary), 0o777 & ~_umask())
+        os.chmod(str(temporary), 0o777 & ~UMASK)
         if target.exists() or target.is_symlink():
             os.replace(str(target), str(old))
         try:
@@ -86,9 +86,3 @@ def to_source_scale(moved: np.ndarray, stored_dtype: str, factor: float) -> np.n
 def record(path: Path, provenance: Provenance, **details: Any) -> None:
     """The side-car of a written file: its provenance and further entries."""
     write_sidecar(path, provenance.made_from, provenance.toolchain, **{**provenance.details, **details})
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

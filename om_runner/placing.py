@@ -7,9 +7,10 @@ A scan that lies on the network grid already goes the way of `om_runner.scans.lo
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
 
@@ -21,27 +22,15 @@ from vxm_convert.geometry import doubts
 from vxm_convert.geometry.affine_search import search_affine
 from vxm_convert.geometry.affinefiles import read_affine
 from vxm_convert.geometry.affines import Affine
-from vxm_convert.geometry.conform import Placement, conform, network_grid_of, oriented, outside_network, place
-from vxm_convert.geometry.grids import Grid, corner_distance_mm
-from vxm_convert.geometry.headers import header_trust, inspect_header
-from vxm_convert.volumes import (
-    Intensity,
-    Volume,
-    check_values,
-    detect_intensity,
-    network_affine,
-    read_image,
-    read_labels,
-    volume_suffix,
-)
+from vxm_convert.geometry.conform import Placement, conform, network_grid_of, outside_network, place
+from vxm_convert.geometry.grids import Grid
+from vxm_convert.geometry.scangrid import grid_of_scan, labels_of_scan, nothing_said
+from vxm_convert.volumes import Volume, check_values, detect_intensity, percentile_intensity, read_image
 
 LOG = logging.getLogger(__name__)
 
 SUBJECT_FIELD = "{subject}"
-_SAME_SEG_MM = 0.1
 INTENSITIES = ("convention", "percentile")
-#: 99.9th percentile of the positive voxels, and the network value it is given: FreeSurfer's brains / 255 have 0.43 to 0.59 there
-_TOP_PERCENTILE, _TOP_VALUE = 99.9, 0.5
 
 
 @dataclass(frozen=True)
@@ -51,6 +40,15 @@ class PlacingOptions:
     affine: str = "none"
     orientation: Optional[str] = None
     intensity: str = "convention"
+
+    def affine_file(self, subject: str) -> Optional[Path]:
+        """The file of a subject's affine, or None where no file is read."""
+        return None if self.affine in ("none", "auto") else Path(self.affine.replace(SUBJECT_FIELD, subject))
+
+    def files_of(self, subjects: Iterable[str]) -> Dict[str, str]:
+        """Absolute path → sha256 of the affine files of subjects, as run.json lists what was read."""
+        files = {path for path in map(self.affine_file, subjects) if path is not None and path.is_file()}
+        return {os.path.abspath(str(path)): sha256_of(path) for path in sorted(files)}
 
 
 #: headers alone
@@ -66,14 +64,15 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
         For a damaged header or image, and one whose header does not say where it lies although that is needed.
     """
     shape = contract.model.volume_shape
-    grid, trusted = _grid_of(scan.path, contract, options, None)
+    grid, trusted = grid_of_scan(scan.path, shape, contract.grid, options.orientation)
     if grid is None or (not trusted and grid.shape == shape):
         loaded = load(scan, contract)
         grid = Grid(shape, loaded.affine) if grid is None or options.orientation is None else grid
         return _as_it_is(replace(loaded, affine=np.array(grid.affine)), grid, trusted)
     if not trusted:
-        raise VolumeError(_nothing_said(scan.path, grid))
+        raise VolumeError(nothing_said(scan.path, grid))
     volume = read_image(scan.path)
+    check_values(volume)
     network = network_grid_of(volume.data, grid, shape, contract.grid)
     if network == grid:
         return _as_it_is(replace(load(scan, contract), affine=np.array(grid.affine)), grid, trusted)
@@ -94,7 +93,7 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
         outside the network's field of view; for a segmentation elsewhere than the scan.
     """
     network = atlas.placement.network
-    grid, trusted = _grid_of(scan.path, contract, options, network)
+    grid, trusted = grid_of_scan(scan.path, network.shape, contract.grid, options.orientation, network)
     grid = network if grid is None else grid
     if not trusted and grid.shape == network.shape and options.orientation is None:
         grid = network
@@ -105,7 +104,7 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
         _say(scan.path, doubts.image_doubts(loaded.image, network, loaded.seg))
         return replace(loaded, placement=placement, affine=loaded.affine if options.orientation is None else np.array(grid.affine))
     if not trusted and options.orientation is None and not as_it_is:
-        raise VolumeError(_nothing_said(scan.path, grid))
+        raise VolumeError(nothing_said(scan.path, grid))
     if atlas.placement.how.get("header_doubtful") and not as_it_is:
         raise VolumeError(
             f"{atlas.scan.path}: its header does not say how the atlas lies, and {scan.path.name} ({grid.describe()}) must be resampled "
@@ -123,37 +122,6 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
     return loaded
 
 
-def _grid_of(path: Path, contract: GraphContract, options: PlacingOptions, network: Optional[Grid]) -> Tuple[Optional[Grid], bool]:
-    """Grid of a file (None: an .npz that lies on the network grid, or fails as such), and whether its header can be believed.
-
-    ``--orientation`` overrides the header of a scan, and that of the atlas (`network` is None) where it cannot be believed.
-    """
-    if not path.is_file():
-        raise VolumeError(f"{path}: no such file, expected a scan, atlas or segmentation; check the path")
-    shape = contract.model.volume_shape
-    headless = volume_suffix(path) == ".npz"
-    if headless and options.orientation is None:
-        return None, True
-    grid, notes = inspect_header(path)
-    trusted = not headless and header_trust(path)
-    if trusted:
-        _say(path, notes)
-    wanted = options.orientation
-    if wanted is None or (trusted and (network is None or grid.orientation == wanted)):
-        return grid, trusted
-    home = (network or Grid(shape, network_affine(shape, contract.grid))).centre_ras
-    spacing = contract.grid.spacing_mm if headless else grid.spacing_mm
-    turned = oriented(grid.shape, wanted, spacing, grid.centre_ras if trusted else home)
-    return (network if network is not None and np.allclose(turned.affine, network.affine, atol=1e-3) else turned), True
-
-
-def _nothing_said(path: Path, grid: Grid) -> str:
-    return (
-        f"{path}: its header does not say how the array lies (identity affine, or neither qform nor sform), "
-        f"and {'x'.join(str(n) for n in grid.shape)} voxels must be resampled; name the axes with --orientation, e.g. LIA"
-    )
-
-
 def _as_it_is(loaded: LoadedScan, grid: Grid, trusted: bool) -> LoadedScan:
     how: Dict[str, Any] = {"affine": "none"} if trusted else {"affine": "none", "header_doubtful": True}
     return replace(loaded, placement=Placement(grid, grid, Affine(np.eye(4)), True, how))
@@ -162,13 +130,13 @@ def _as_it_is(loaded: LoadedScan, grid: Grid, trusted: bool) -> LoadedScan:
 def _load_placed(scan: Scan, contract: GraphContract, placement: Placement, volume: Volume, rule: str = "convention") -> LoadedScan:
     """The scan on the network grid, with the original beside it."""
     check_values(volume)
-    intensity = detect_intensity(volume, contract.intensity) if rule == "convention" else _by_percentile(volume)
+    intensity = detect_intensity(volume, contract.intensity) if rule == "convention" else percentile_intensity(volume)
     normal = volume.data if intensity.factor == 1.0 else volume.data / np.float32(intensity.factor)
     if rule == "percentile":
         normal = np.clip(normal, contract.intensity.low, contract.intensity.high)
         placement.how["intensity"] = f"{intensity.name}, clipped to {contract.intensity.low:g}..{contract.intensity.high:g}"
     LOG.info("%s: %s, intensities %s", scan.path.name, placement.moving.describe(), intensity.name)
-    seg, digest = _segmentation(scan, placement.moving)
+    seg, digest = labels_of_scan(scan.path, scan.seg_path, placement.moving)
     return LoadedScan(
         scan=scan,
         image=conform(normal, placement),
@@ -184,28 +152,6 @@ def _load_placed(scan: Scan, contract: GraphContract, placement: Placement, volu
     )
 
 
-def _by_percentile(volume: Volume) -> Intensity:
-    positive = volume.data[volume.data > 0]
-    if not positive.size:
-        raise VolumeError(f"{volume.path}: no voxel is above 0, expected a scan for --intensity percentile")
-    top = float(np.percentile(positive, _TOP_PERCENTILE))
-    return Intensity(f"{_TOP_PERCENTILE:g} % at {top:.6g} = {_TOP_VALUE:g}", top / _TOP_VALUE)
-
-
-def _segmentation(scan: Scan, grid: Grid) -> Tuple[Optional[np.ndarray], Optional[str]]:
-    own = scan.path if volume_suffix(scan.path) == ".npz" else None
-    path = scan.seg_path or own
-    volume = read_labels(path) if path is not None else None
-    if volume is None:
-        return None, None
-    if volume.data.shape != grid.shape:
-        raise VolumeError(f"{path}: shape {volume.data.shape}, its scan has {grid.shape}; a segmentation lies on its scan's grid")
-    apart = 0.0 if volume.affine is None or path == own else corner_distance_mm(Grid(grid.shape, volume.affine), grid)
-    if apart > _SAME_SEG_MM:
-        LOG.warning("%s: its header lies up to %.1f mm off that of %s; the scan's is used", path, apart, scan.path.name)
-    return volume.data, None if scan.seg_path is None else sha256_of(scan.seg_path)
-
-
 def _affine_for(
     scan: Scan, image: np.ndarray, grid: Grid, atlas: LoadedScan, options: PlacingOptions
 ) -> Tuple[Optional[Affine], Dict[str, Any]]:
@@ -215,7 +161,7 @@ def _affine_for(
         found = search_affine(atlas.image, atlas.placement.network, image, grid)
         LOG.info("%s: affine found, brains overlap by %.2f (Dice)", scan.path.name, found.overlap)
         return found.affine, found.to_dict()
-    path = Path(options.affine.replace(SUBJECT_FIELD, scan.subject))
+    path = options.affine_file(scan.subject)
     fixed = atlas.source.grid if atlas.source is not None else atlas.placement.network
     return read_affine(path, fixed, grid), {"affine": path.name, "affine_sha256": sha256_of(path)}
 

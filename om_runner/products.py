@@ -6,17 +6,18 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, ContextManager, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
-from om_runner.outputs import FLOW_NAME, MOVED_NAME, MOVED_SEG_NAME, Provenance, record, to_source_scale, whole_folder
+from om_runner.outputs import FLOW_NAME, MOVED_NAME, MOVED_SEG_NAME, Provenance, record, to_source_scale
 from om_runner.scans import LoadedScan
 from vxm_convert.errors import VolumeError
 from vxm_convert.flowfile import write_flow
+from vxm_convert.geometry.conform import Placement
 from vxm_convert.geometry.fields import Warp, identity_warp
 from vxm_convert.geometry.grids import Grid, same_place
-from vxm_convert.geometry.inversion import invert
+from vxm_convert.geometry.inversion import InverseReport, invert, measure
 from vxm_convert.geometry.jacobian import determinant
 from vxm_convert.geometry.maps import compose
 from vxm_convert.geometry.resample import resample, to_dtype
@@ -28,7 +29,7 @@ from vxm_convert.warp_numpy import warp_nearest
 
 LOG = logging.getLogger(__name__)
 
-OUTPUTS = ("moved", "warp", "inverse", "seg", "jacobian")
+OUTPUTS = ("moved", "warp", "inverse", "seg", "jacobian", "qc")
 DEFAULT_OUTPUTS = ("moved", "warp", "seg")
 SPACES = ("atlas", "network", "native")
 #: command line word → name in `vxm_convert.geometry.resample`
@@ -63,6 +64,7 @@ class Registered:
     moved_seg, seg_before, fixed_seg : ndarray or None — labels after the warp, after the affine alone, and the atlas's, all on that grid.
     edge : str — what stands beyond the scan.
     by_network : bool — the moved image is the network's own.
+    backward : ndarray or None — the inverse flow on the network grid, voxels, where the model gave its velocity.
     """
 
     moved: np.ndarray
@@ -72,6 +74,7 @@ class Registered:
     fixed_seg: Optional[np.ndarray]
     edge: str
     by_network: bool
+    backward: Optional[np.ndarray] = None
 
 
 def register(loaded: LoadedScan, atlas: LoadedScan, moved: np.ndarray, flow: np.ndarray, options: OutputOptions) -> Registered:
@@ -137,14 +140,16 @@ class Writer:
     def __init__(self, options: OutputOptions, atlas: LoadedScan, labels: str) -> None:
         self._options, self._atlas, self._labels = options, atlas, labels
 
-    def write(self, target: Path, loaded: LoadedScan, done: Registered, flow: np.ndarray, provenance: Provenance) -> None:
-        """All files of a subject or none; raises VolumeError for a warp that its format cannot hold."""
+    def write(
+        self, place: ContextManager[Path], loaded: LoadedScan, done: Registered, flow: np.ndarray, provenance: Provenance
+    ) -> None:
+        """All files of a subject into the folder that `place` opens; raises VolumeError for a warp that its format cannot hold."""
         wanted = self._options.outputs
         affine_sha = loaded.placement.how.get("affine_sha256")
         provenance = provenance.of({"affine": affine_sha} if affine_sha else {}, placement=loaded.placement.to_dict())
         with_seg = provenance.of({"moving_seg": loaded.seg_sha256} if loaded.seg_sha256 else {})
         affine = done.warp.fixed.affine
-        with whole_folder(target) as folder:
+        with place as folder:
             if "moved" in wanted:
                 write_nifti(folder / MOVED_NAME, done.moved, affine)
                 record(folder / MOVED_NAME, provenance, **self._image_entries(done, "linear"), unit="intensity of the moving file")
@@ -156,7 +161,7 @@ class Writer:
             if "jacobian" in wanted:
                 self._write_jacobian(folder / JACOBIAN_NAME, done.warp, provenance)
             if "inverse" in wanted:
-                self._write_inverse(folder, loaded, flow, provenance)
+                self._write_inverse(folder, loaded, *_inverse(loaded.placement, flow, done.backward), provenance)
 
     def _image_entries(self, done: Registered, interpolation: str) -> Dict[str, Any]:
         return {
@@ -182,14 +187,16 @@ class Writer:
             path, provenance, holds="determinant of fixed RAS to moving RAS, central differences", unit="1", frame="output grid", **figures
         )
 
-    def _write_inverse(self, folder: Path, loaded: LoadedScan, flow: np.ndarray, provenance: Provenance) -> None:
+    def _write_inverse(
+        self, folder: Path, loaded: LoadedScan, inverse: Warp, report: InverseReport, provenance: Provenance
+    ) -> None:
         """The inverse on the scan's own grid, with the atlas's labels carried there."""
-        inverse, _, report = invert(loaded.placement.final_warp(flow, loaded.placement.network))
         inverse = inverse.on_moving(atlas_grid(self._atlas))
         details = {**provenance.details, "inverse_of": FLOW_NAME, "consistency": report.to_dict()}
         write_warp(folder / INVERSE_NAME, inverse, self._options.warp_format, provenance.made_from, provenance.toolchain, **details)
         subject = loaded.scan.subject
-        LOG.info("%s: inverse warp off by %.3g mm (95 %%), %.3g mm at most", subject, report.fixed_mm.p95, report.fixed_mm.max)
+        off = report.fixed_mm
+        LOG.info("%s: inverse warp (%s) off by %.3g mm (95 %%), %.3g mm at most", subject, report.method, off.p95, off.max)
         seg = atlas_seg(self._atlas)
         if seg is None or "seg" not in self._options.outputs:
             return
@@ -208,6 +215,17 @@ class Writer:
             interpolation=self._options.label_interpolation,
             **({} if score is None else {"dice_mean": score, "label_set": self._labels}),
         )
+
+
+def _inverse(placement: Placement, flow: np.ndarray, backward: Optional[np.ndarray]) -> Tuple[Warp, InverseReport]:
+    """From the scan's own grid to the network grid: by the model's negative velocity where it gave one, else numerically."""
+    forward = placement.final_warp(flow, placement.network)
+    if backward is None:
+        inverse, _, report = invert(forward)
+        return inverse, report
+    inner = Warp(backward, placement.network, placement.network)
+    inverse = compose([placement.exact_affine().inverse(), inner], placement.moving, placement.network)
+    return inverse, measure(forward, inverse, "negative velocity")
 
 
 def _mean_dice(a: np.ndarray, b: np.ndarray, labels: Sequence[int]) -> Optional[float]:

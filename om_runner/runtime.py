@@ -37,6 +37,9 @@ class RunResult:
 class Runtime(abc.ABC):
     """Context manager around one loaded model; subclasses do the work in ``_open``, ``_run`` and ``_close``.
 
+    `run` does everything at once. `stage`, `execute`, `collect` and `fetch` are its four parts, for callers that let a second set
+    of buffers be filled and emptied while the first one is executed; a runtime whose `reserve` gives 1 has one set only.
+
     Parameters
     ----------
     contract : GraphContract — names, shapes and dtypes of the model's inputs and outputs.
@@ -96,6 +99,31 @@ class Runtime(abc.ABC):
         ContractError
             An input is missing, unknown, or has another dtype, shape or memory order than the contract says.
         """
+        return self._run(self._complete(feeds))
+
+    def reserve(self, sets: int) -> int:
+        """How many sets of buffers, at most `sets`, there are from now on; fewer where memory does not reach."""
+        return sets
+
+    def stage(self, feeds: Dict[str, np.ndarray]) -> Any:
+        """Bring the inputs of a run to the device, into a free set of buffers; as `run`. Gives what `execute` takes."""
+        return self._complete(feeds)
+
+    def execute(self, staged: Any) -> Any:
+        """Execute what was staged, one at a time, in any thread. Gives what `collect` takes."""
+        return self._run(staged)
+
+    def collect(self, executed: Any) -> Any:
+        """Bring the outputs back from the device, before it is given the next run: a device that is lost there takes no result
+        along that was finished here. Gives what `fetch` takes."""
+        return executed
+
+    def fetch(self, collected: Any) -> RunResult:
+        """Check the outputs and copy them out; the set of buffers is free afterwards."""
+        return collected
+
+    def _complete(self, feeds: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """Checked feeds, with the fixed image that was set."""
         if not self._is_open:
             raise RuntimeError("the runtime is not open: use it in a with statement")
         complete = dict(feeds)
@@ -106,7 +134,7 @@ class Runtime(abc.ABC):
             raise ContractError(f"inputs: got {_names(complete)}, expected {_names(wanted)}; feed the model's inputs by their meaning")
         for meaning, spec in wanted.items():
             self._check_array(spec, complete[meaning])
-        return self._run(complete)
+        return complete
 
     @staticmethod
     def _check_array(spec: TensorSpec, array: Any) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional
@@ -16,13 +15,13 @@ from vxm_convert.contract import GraphContract
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.conform import Placement
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.scanfiles import find_segmentation, scan_files, volume_stem
+from vxm_convert.scanfiles import find_segmentations, safe_name, scan_files, unique_names, volume_stem
 from vxm_convert.volumes import axis_codes, load_scan, network_affine, read_labels, volume_suffix
 
 LOG = logging.getLogger(__name__)
 
 #: names of files and folders that the runner itself makes in the output folder
-RESERVED_SUBJECTS = ("precision", "metrics.tsv", "failures.tsv", "run.json", "audit.json", "sha256sums")
+RESERVED_SUBJECTS = ("precision", "metrics.tsv", "failures.tsv", "run.json", "audit.json", "sha256sums", "qc")
 
 
 @dataclass(frozen=True)
@@ -95,26 +94,17 @@ def discover(folder: Path, atlas: Path, limit: Optional[int] = None) -> List[Sca
         raise VolumeError(
             f"{folder}: no scan to register, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations and the atlas do not count)"
         )
-    scans = [Scan(name, path, find_segmentation(path)) for name, path in zip(subject_names(images), images)]
+    names = subject_names(images)
+    for name, path in zip(names, images):
+        if name != safe_name(volume_stem(path)):
+            LOG.warning("%s: its results are named %s, as another scan or a file of the runner has its name", path, name)
+    scans = [Scan(name, path, seg) for name, path, seg in zip(names, images, find_segmentations(images))]
     return scans if limit is None else scans[:limit]
 
 
 def subject_names(paths: List[Path]) -> List[str]:
-    """Folder-safe, unique names, one per file: the stem; with its suffix where two stems agree; numbered as a last resort."""
-    stems = [_safe(volume_stem(path)) for path in paths]
-    folded = [stem.lower() for stem in stems]
-    names: List[str] = []
-    taken = {name.lower() for name in RESERVED_SUBJECTS}
-    for path, stem in zip(paths, stems):
-        # On file systems that ignore case, Sub1 and sub1 are one folder.
-        name = _safe(path.name.replace(".", "_")) if folded.count(stem.lower()) > 1 or stem.lower() in taken else stem
-        base, count = name, 1
-        while name.lower() in taken:
-            count += 1
-            name = f"{base}_{count}"
-        taken.add(name.lower())
-        names.append(name)
-    return names
+    """Folder-safe, unique names, one per file; see `vxm_convert.scanfiles.unique_names`."""
+    return unique_names(paths, RESERVED_SUBJECTS)
 
 
 def load(scan: Scan, contract: GraphContract) -> LoadedScan:
@@ -160,7 +150,3 @@ class OrientationWarner:
             self._wanted,
             f"(an identity affine is no scanner's; --orientation {self._wanted} says how the array runs) " if identity else "",
         )
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._\-]", "_", name).lstrip(".-") or "scan"

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""metrics.tsv and failures.tsv: their columns and how a cell is written (missing values are ``n/a``, as in BIDS)."""
+"""The columns of metrics.tsv and failures.tsv; `vxm_convert.tsv` says how a cell is written."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Iterable, Optional, Sequence
+from typing import Optional, Sequence
 
-from vxm_convert.artifacts import write_text
-
-MISSING = "n/a"
+from vxm_convert.tsv import write_table
 
 
 @dataclass(frozen=True)
@@ -48,23 +45,9 @@ class FailureRow:
 
 def write_metrics(path: Path, rows: Sequence[MetricsRow]) -> None:
     """Write all rows in order; the header stands even without rows."""
-    _write(path, [f.name for f in fields(MetricsRow)], (asdict(row).values() for row in rows))
+    write_table(path, [f.name for f in fields(MetricsRow)], (asdict(row).values() for row in rows))
 
 
 def write_failures(path: Path, rows: Sequence[FailureRow]) -> None:
     """Write all rows in order; the header stands even without rows, so a stale table never survives."""
-    _write(path, [f.name for f in fields(FailureRow)], (asdict(row).values() for row in rows))
-
-
-def cell(value: Any) -> str:
-    """One value as text without tabs or line breaks; 6 significant decimals for floats."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return MISSING
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return " ".join(str(value).split())
-
-
-def _write(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    lines = ["\t".join(columns)] + ["\t".join(cell(value) for value in row) for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
+    write_table(path, [f.name for f in fields(FailureRow)], (asdict(row).values() for row in rows))

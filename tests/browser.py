@@ -97,13 +97,23 @@ return {scroll: d.documentElement.scrollWidth, inner: w.innerWidth, wide: wide};
 """
 
 
-def probe(page: Path, script: str, width: int = 1280, height: int = 1600, as_printed: bool = False) -> Any:
+def probe(
+    page: Path,
+    script: str,
+    width: int = 1280,
+    height: int = 1600,
+    as_printed: bool = False,
+    beside: bool = False,
+    flags: Iterable[str] = (),
+) -> Any:
     """Run `script` against the page in a frame of that width; returns what it returns.
 
     Parameters
     ----------
     script : str — body of a function of `d` (the document) and `w` (its window); its result must fit into JSON.
     as_printed : bool — the rules for print apply on screen. Style and script then differ from their hashes, so the policy is taken out.
+    beside : bool — the frame's own file stands beside the page meanwhile, so that the page finds its pictures.
+    flags : further flags of the browser.
     """
     text = Path(page).read_text(encoding="utf-8")
     if as_printed:
@@ -120,9 +130,12 @@ window.onload = function () {{
 }};
 </script>"""
     with tempfile.TemporaryDirectory(prefix="probe-") as folder:
-        holder = Path(folder) / "probe.html"
+        holder = (Path(page).parent if beside else Path(folder)) / "probe.html"
         holder.write_text(harness, encoding="utf-8")
-        dom = visit(holder, "--dump-dom", "--virtual-time-budget=4000").output
+        try:
+            dom = visit(holder, "--dump-dom", "--virtual-time-budget=4000", *flags).output
+        finally:
+            holder.unlink()
     found = re.search(r'<pre id="result">(.*?)</pre>', dom, re.S)
     assert found and found.group(1), f"the probe left no result: {dom[-500:]}"
     answer = json.loads(html.unescape(found.group(1)))

@@ -18,7 +18,7 @@ from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.geometry.inversion import TOLERANCE_MM, affine_part, solve
 from vxm_convert.geometry.maps import BEYOND, SpaceMap, compose
-from vxm_convert.geometry.points import POINT_FRAMES, from_ras, read_points, to_ras, write_points
+from vxm_convert.geometry.points import POINT_FRAMES, check_points_target, from_ras, read_points, to_ras, write_points
 from vxm_convert.geometry.resample import EDGES, INTERPOLATIONS, resample, to_dtype
 from vxm_convert.geometry.warpformats import FORMATS
 from vxm_convert.nifti import write_nifti
@@ -36,7 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         action="append",
         metavar="FILE",
-        help="warp or affine (.lta, .txt, .tfm, .mat; inverse:FILE turns an affine round); may be repeated, in the order in which a FIXED "
+        help="warp (.nii, .nii.gz, .npz) or affine (.lta, .txt, .tfm, .mat; inverse:FILE turns an affine round); .m3z, .h5 and .xfm are "
+        "refused with what converts them; may be repeated, in the order in which a FIXED "
         "point meets them: the first named is applied first (antsApplyTransforms lists them the other way round) (required)",
     )
     files.add_argument(
@@ -44,9 +45,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what = files.add_mutually_exclusive_group(required=True)
     what.add_argument("--image", type=Path, metavar="FILE", help="moving image or segmentation to resample")
-    what.add_argument("--points", type=Path, metavar="CSV", help="points with columns x, y, z")
+    what.add_argument(
+        "--points", type=Path, metavar="FILE", help="points to carry: CSV or TSV with columns x, y, z, or Slicer's .fcsv or .mrk.json"
+    )
     files.add_argument(
-        "--out", required=True, type=Path, metavar="FILE", help="result: .nii or .nii.gz for an image, .csv for points (required)"
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="result: .nii or .nii.gz for an image; points are written in the layout they were read in (required)",
     )
     add_grid_options(files)
     image = parser.add_argument_group("image")
@@ -79,9 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     points.add_argument(
         "--frame",
-        default="ras",
+        default=None,
         choices=POINT_FRAMES,
-        help="of the coordinates, in and out: mm, mm, or voxel indices (default: %(default)s)",
+        help="of the coordinates, in and out: mm, mm, or voxel indices (default: what a Slicer file says, ras for a table)",
     )
     return parser
 
@@ -120,13 +127,15 @@ def apply_to_image(args: argparse.Namespace) -> int:
 def apply_to_points(args: argparse.Namespace) -> int:
     """Carry points through the chain, or back through it."""
     points = read_points(args.points)
+    check_points_target(args.out, points)
+    frame = points.frame_or(args.frame, args.points)
     fixed, moving = grid_from(args.fixed), grid_from(args.moving)
     steps = _steps(args, fixed, moving)
     mapping = SpaceMap(steps, "edge")
-    if args.frame == "voxel" and (fixed is None or moving is None):
+    if frame == "voxel" and (fixed is None or moving is None):
         raise VolumeError("--frame voxel: indices of both images are meant; name them with --fixed and --moving")
     start, end = (fixed, moving) if args.points_are == "fixed" else (moving, fixed)
-    ras = to_ras(points.xyz, args.frame, start)
+    ras = to_ras(points.xyz, frame, start)
     if args.points_are == "fixed":
         result = mapping(ras)
     else:
@@ -136,10 +145,10 @@ def apply_to_points(args: argparse.Namespace) -> int:
             LOG.warning(
                 "%d of %d points have no preimage within %g mm; the worst misses by %.3g mm", lost, len(ras), TOLERANCE_MM, residual.max()
             )
-    write_points(args.out, points, from_ras(result, args.frame, end))
+    write_points(args.out, points, from_ras(result, frame, end))
     other = "moving" if args.points_are == "fixed" else "fixed"
     made_from = {"points": hashes(f=args.points)["f"], **_chain_hashes(args.transform)}
-    write_sidecar(args.out, made_from, {"kind": "none"}, maps=f"{args.points_are} points to {other} points", frame=args.frame)
+    write_sidecar(args.out, made_from, {"kind": "none"}, maps=f"{args.points_are} points to {other} points", frame=frame)
     return 0
 
 

@@ -49,11 +49,15 @@ def build_parser() -> argparse.ArgumentParser:
     add_warp_options(parser, required=False)
     points = parser.add_argument_group("landmarks")
     points.add_argument(
-        "--fixed-points", default=None, type=Path, metavar="CSV", help="landmarks on the fixed image, x, y, z (default: none)"
+        "--fixed-points", default=None, type=Path, metavar="FILE",
+        help="landmarks on the fixed image: CSV or TSV with x, y, z, or Slicer's .fcsv or .mrk.json (default: none)",
     )
-    points.add_argument("--moving-points", default=None, type=Path, metavar="CSV", help="the same ones on the moving image (default: none)")
     points.add_argument(
-        "--frame", default="ras", choices=POINT_FRAMES, help="of both: mm, mm, or indices of --fixed and --moving (default: %(default)s)"
+        "--moving-points", default=None, type=Path, metavar="FILE", help="the same ones on the moving image (default: none)"
+    )
+    points.add_argument(
+        "--frame", default=None, choices=POINT_FRAMES,
+        help="of both: mm, mm, or indices of --fixed and --moving (default: what a Slicer file says, ras for a table)",
     )
     parser.add_argument_group("rules").add_argument(
         "--l2r-compat",
@@ -167,11 +171,16 @@ def _labels(path: Path) -> Volume:
     return volume
 
 
+def _points(path: Path, frame: Optional[str], image: Optional[Path]) -> np.ndarray:
+    points = read_points(path)
+    frame = points.frame_or(frame, path)
+    return to_ras(points.xyz, frame, grid_from(image) if frame == "voxel" else None)
+
+
 def _landmarks(args: argparse.Namespace, warp: Optional[Warp]) -> Dict[str, Any]:
     """Target registration error: distance in mm from the carried fixed landmarks to the moving ones, and without the warp."""
-    voxels = args.frame == "voxel"
-    fixed = to_ras(read_points(args.fixed_points).xyz, args.frame, grid_from(args.fixed) if voxels else None)
-    moving = to_ras(read_points(args.moving_points).xyz, args.frame, grid_from(args.moving) if voxels else None)
+    sides = ((args.fixed_points, args.fixed), (args.moving_points, args.moving))
+    fixed, moving = (_points(path, args.frame, image) for path, image in sides)
     if len(fixed) != len(moving):
         raise VolumeError(f"evaluate: {len(fixed)} fixed and {len(moving)} moving landmarks, expected pairs in one order")
     figures: Dict[str, Any] = {"n": len(fixed)}

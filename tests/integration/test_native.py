@@ -23,6 +23,8 @@ from vxm_convert.volumes import read_labels
 
 pytest.importorskip("tensorflow")
 itk = pytest.importorskip("SimpleITK")
+#: every axis first, middle and last, counted from either end; right- and left-handed ones
+ORIENTATIONS = ("LIA", "RAS", "LPS", "PSR", "ASL", "IPR", "SRA", "RIP")
 pytestmark = [pytest.mark.tf, pytest.mark.slow, pytest.mark.real_data]
 
 
@@ -90,8 +92,10 @@ def test_other_axes_and_voxel_sizes_give_the_same_result_in_space(bert, shared_d
     affine = told(bert / "norm" / "moved.nii.gz")["placement"]["affine_fixed_ras_to_moving_ras"]
     np.savetxt(str(tmp_path / "pre.txt"), affine, fmt="%.17g")
     (tmp_path / "in").mkdir()
-    change = nib.orientations.ornt_transform(nib.io_orientation(scan.affine), nib.orientations.axcodes2ornt("PSR"))
-    nib.save(nib.Nifti1Image(np.asarray(scan.dataobj), scan.affine).as_reoriented(change), str(tmp_path / "in" / "psr.nii.gz"))
+    for axes in ORIENTATIONS:
+        change = nib.orientations.ornt_transform(nib.io_orientation(scan.affine), nib.orientations.axcodes2ornt(axes))
+        turned = nib.Nifti1Image(np.asarray(scan.dataobj), scan.affine).as_reoriented(change)
+        nib.save(turned, str(tmp_path / "in" / f"{axes.lower()}.nii.gz"))
     centre = Grid(scan.shape, scan.affine).centre_ras
     for name, side, spacing, axes in (("fine", 272, 0.8, "RAS"), ("coarse", 168, 1.3, "LPS")):
         grid = oriented((side,) * 3, axes, (spacing,) * 3, centre)
@@ -101,7 +105,7 @@ def test_other_axes_and_voxel_sizes_give_the_same_result_in_space(bert, shared_d
     labels = read_labels(shared_data / "native" / "fsaverage" / "aseg.mgz")
     points = np.array([apply_affine(labels.affine, np.argwhere(labels.data == label).mean(axis=0)) for label in label_set("paper30")])
     expected = SpaceMap([read_warp(bert / "norm" / "flow.nii.gz")])(points)
-    for name, limit in (("psr", 1e-3), ("fine", 0.1), ("coarse", 0.1)):
+    for name, limit in [(axes.lower(), 1e-3) for axes in ORIENTATIONS] + [("fine", 0.1), ("coarse", 0.1)]:
         found = SpaceMap([read_warp(tmp_path / "out" / name / "flow.nii.gz")])(points)
         distance = np.linalg.norm(found - expected, axis=1)
         assert distance.mean() <= limit, (name, distance.mean(), distance.max())

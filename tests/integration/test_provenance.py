@@ -40,7 +40,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     stages = [
         ["train", "--data", scans, "--atlas", atlas, "--out", root / "train", "--epochs", "1", "--steps-per-epoch", "1"],
         ["export", "--checkpoint", root / "train", "--shape", "16,16,16", "--toolchain", "sim", "--out", root / "vxm"],
-        ["om_runner", "--input", scans, "--atlas", atlas, "--model", root / "vxm" / "vxm.om", "--out", root / "out", "--compare", "all"],
+        ["om_runner", "--input", scans, "--atlas", atlas, "--model", root / "vxm" / "vxm.om", "--out", root / "out", "--compare", "all",
+         "--profile", "smoke"],
     ]
     for stage in stages:
         done = run_stage(root, *stage)

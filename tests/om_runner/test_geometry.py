@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +15,7 @@ from om_runner import __main__ as cli
 from om_runner import session
 from tests.om_runner import fakes
 from tests.om_runner.test_session import Bench
+from vxm_convert.errors import ToolchainError
 from vxm_convert.geometry.affinefiles import write_affine
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.conform import oriented
@@ -148,7 +150,7 @@ def test_inverse_and_jacobian_on_request(bench, caplog):
         assert bench.run("--outputs", "inverse,seg,jacobian,warp") == 0
     folder = bench.out / "b"
     names = sorted(p.name for p in folder.iterdir() if p.suffix != ".json")
-    assert names == ["atlas_seg_in_scan.nii.gz", "flow.nii.gz", "inverse.nii.gz", "jacobian.nii.gz", "moved_seg.nii.gz"]
+    assert names == ["atlas_seg_in_scan.nii.gz", "flow.nii.gz", "inverse.nii.gz", "jacobian.nii.gz", "log.txt", "moved_seg.nii.gz"]
     scan = nib.load(str(bench.inputs / "b.nii.gz"))
     carried = nib.load(str(folder / "atlas_seg_in_scan.nii.gz"))
     assert carried.shape == scan.shape and np.array_equal(carried.affine, scan.affine)
@@ -197,8 +199,27 @@ def test_an_affine_file_per_subject(bench):
     np.testing.assert_allclose(bench.runtime.fed[0]["moving"][0, ..., 0] * 255, image, atol=1e-3)
     told = side(bench.out / "b" / "moved.nii.gz")
     assert told["placement"]["affine"] == "pre_b.txt" and told["made_from"]["affine"] == told["placement"]["affine_sha256"]
+    listed = json.loads((bench.out / "run.json").read_text(encoding="utf-8"))["inputs"]
+    assert listed[str(bench.inputs.parent / "pre_b.txt")] == told["made_from"]["affine"], "verify finds it changed"
     assert bench.run("--affine", str(bench.inputs.parent / "none_{subject}.txt")) == 1
     assert "none_b.txt: no such file" in bench.table("failures.tsv")[0]["reason"]
+
+
+def test_without_simpleitk_one_message_before_the_device_opens(bench, monkeypatch):
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    write_turned(bench.inputs, "b", "RAS", pad=2)
+    write_turned(bench.inputs, "c", "RAS", pad=2)
+    with pytest.raises(ToolchainError, match="--affine auto: SimpleITK is not installed; pip install SimpleITK"):
+        bench.run("--affine", "auto")
+    assert not bench.out.exists() and not bench.runtime.fed
+
+
+@pytest.mark.parametrize("name, words", [("pre.h5", "CompositeTransformUtil"), ("pre.xfm", "lta_convert --inmni")])
+def test_affines_that_are_not_read_are_named_with_their_converter(bench, capsys, name, words):
+    (bench.inputs.parent / name).write_bytes(b"x")
+    with pytest.raises(SystemExit) as ended:
+        bench.run("--affine", str(bench.inputs.parent / name))
+    assert ended.value.code == 2 and words in " ".join(capsys.readouterr().err.split())
 
 
 def test_zero_and_clamp_at_the_edge(bench):
@@ -248,7 +269,8 @@ def hostile(folder: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("case, words", [
-    ("empty", "not a readable .nii.gz"), ("truncated", "damaged data"), ("nan", "voxels are NaN"), ("frames", "expected one 3-D scan"),
+    ("empty", "is empty, expected a gzip stream"), ("truncated", "damaged"), ("nan", "voxels are NaN"),
+    ("frames", "expected one 3-D scan"),
     ("constant", "every voxel is 7"), ("half a label", "no whole numbers"), ("labels of another grid", "lies on its scan's grid"),
 ])
 def test_damaged_scans_of_any_grid_are_one_row_each(bench, case, words):
@@ -293,7 +315,7 @@ def test_run_json_names_the_choices(bench):
     assert bench.run("--space", "network", "--label-interpolation", "label-safe", "--outputs", "seg") == 0
     run = json.loads((bench.out / "run.json").read_text(encoding="utf-8"))
     assert run["geometry"]["space"] == "network" and run["geometry"]["affine"] == "none" and run["label_interpolation"] == "label-safe"
-    assert sorted(p.name for p in (bench.out / "b").iterdir()) == ["moved_seg.nii.gz", "moved_seg.nii.gz.json"]
+    assert sorted(p.name for p in (bench.out / "b").iterdir()) == ["log.txt", "moved_seg.nii.gz", "moved_seg.nii.gz.json"]
 
 
 def test_affine_auto_through_the_runner(bench, monkeypatch):

@@ -31,10 +31,11 @@ def test_the_verbs_are_listed_and_layers_is_imported_only_when_asked_for(project
     assert done.stdout.splitlines() == ["[]", "False"], done.stderr
 
 
-def test_another_first_word_is_the_registration(capsys):
+def test_another_first_word_is_no_verb(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["layer"])
-    assert stop.value.code == 2 and "--input" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and "'layer' is no verb (" in said and "layers" in said
 
 
 def test_the_verb_takes_the_rest_of_the_line(monkeypatch):

@@ -19,7 +19,7 @@ def om(tmp_path, monkeypatch):
     path.write_bytes(b"model")
     fakes.contract(om=sha256_of(path)).save(tmp_path / "contract.json")
     monkeypatch.delenv("VXM_TOOLCHAIN", raising=False)
-    monkeypatch.setattr(model, "read_om", lambda p: SimpleNamespace(simulated=True))
+    monkeypatch.setattr(model, "om_format", SimpleNamespace(read_om=lambda p: SimpleNamespace(simulated=True)))
     made = {"sim": fakes.FakeToolchain("simulator", True), "cann": fakes.FakeToolchain("cann", False)}
     monkeypatch.setattr(model, "find_toolchain", made.__getitem__)
     return path
@@ -28,7 +28,7 @@ def om(tmp_path, monkeypatch):
 @pytest.mark.parametrize("simulated, kind", [(True, "simulator"), (False, "cann")])
 @pytest.mark.parametrize("choice", [None, "auto"])
 def test_with_auto_the_om_decides(om, monkeypatch, simulated, kind, choice):
-    monkeypatch.setattr(model, "read_om", lambda p: SimpleNamespace(simulated=simulated))
+    monkeypatch.setattr(model, "om_format", SimpleNamespace(read_om=lambda p: SimpleNamespace(simulated=simulated)))
     opened = model.open_model(om, None, choice)
     assert opened.toolchain.kind == kind
     assert opened.badge == ("SIMULATED" if simulated else "REAL")
@@ -37,7 +37,7 @@ def test_with_auto_the_om_decides(om, monkeypatch, simulated, kind, choice):
 
 @pytest.mark.parametrize("simulated, choice, remedy", [(True, "cann", "--toolchain sim"), (False, "sim", "--toolchain cann")])
 def test_a_toolchain_that_cannot_run_it_is_refused(om, monkeypatch, simulated, choice, remedy):
-    monkeypatch.setattr(model, "read_om", lambda p: SimpleNamespace(simulated=simulated))
+    monkeypatch.setattr(model, "om_format", SimpleNamespace(read_om=lambda p: SimpleNamespace(simulated=simulated)))
     with pytest.raises(ToolchainError, match=remedy):
         model.open_model(om, None, choice)
 

@@ -13,6 +13,7 @@ import pytest
 from om_runner import scans
 from tests.om_runner.fakes import SHAPE, brain, contract, write_scan
 from vxm_convert.errors import VolumeError
+from vxm_convert.scanfiles import find_segmentation
 from vxm_convert.volumes import network_affine
 
 
@@ -86,7 +87,7 @@ def test_nifti_with_segmentation_beside_it(tmp_path):
     affine = network_affine(SHAPE)
     nib.save(nib.Nifti1Image(image, affine), str(tmp_path / "s.nii.gz"))
     nib.save(nib.Nifti1Image(seg, affine), str(tmp_path / "s_seg.nii.gz"))
-    loaded = scans.load(scans.Scan("s", tmp_path / "s.nii.gz", scans.find_segmentation(tmp_path / "s.nii.gz")), contract())
+    loaded = scans.load(scans.Scan("s", tmp_path / "s.nii.gz", find_segmentation(tmp_path / "s.nii.gz")), contract())
     assert loaded.intensity == "0..255" and loaded.factor == 255 and loaded.stored_dtype == "uint8"
     assert loaded.image.dtype == np.float32 and np.array_equal(np.rint(loaded.image * 255), image)
     assert np.array_equal(loaded.seg, seg)

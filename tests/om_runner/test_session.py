@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from om_runner import __main__ as cli
+from om_runner import progress as progress_module
 from om_runner import session
-from om_runner.batch import read_ahead
+from om_runner.pipeline import read_ahead
 from tests.om_runner import fakes
 from vxm_convert.artifacts import sha256_of
 from vxm_convert.errors import AclError, ArtifactError, VolumeError
@@ -56,7 +57,9 @@ def test_layout_tables_and_run_json(bench):
     assert bench.run() == 0
     made = sorted(p.relative_to(bench.out).as_posix() for p in bench.out.rglob("*") if p.is_file())
     per_subject = [name + side for name in ("flow.nii.gz", "moved.nii.gz", "moved_seg.nii.gz") for side in ("", ".json")]
-    assert made == sorted([f"{s}/{f}" for s in "ab" for f in per_subject] + ["SHA256SUMS", "failures.tsv", "metrics.tsv", "run.json"])
+    per_subject.append("log.txt")
+    of_run = ["SHA256SUMS", "failures.tsv", "metrics.tsv", "run.json", ".om_runner/a.json", ".om_runner/b.json"]
+    assert made == sorted([f"{s}/{f}" for s in "ab" for f in per_subject] + of_run)
     rows = bench.table("metrics.tsv")
     assert [r["subject"] for r in rows] == ["a", "b"]
     assert list(rows[0])[:3] == ["subject", "dice_before", "dice_after"]
@@ -160,7 +163,7 @@ def test_bad_scans_become_rows_and_the_rest_goes_on(bench, tmp_path, caplog):
     assert "1 voxels are NaN or infinite, the first at index (2, 3, 4)" in failures[0]["reason"]
     assert "4-D volume 16x16x32x2" in failures[2]["reason"] and "the network wants 16x16x32" in failures[3]["reason"]
     assert not (bench.out / "aa_nan").exists()
-    assert not [p for p in bench.out.iterdir() if p.name.startswith(".")], "nothing half-written or temporary stays"
+    assert [p.name for p in bench.out.iterdir() if p.name.startswith(".")] == [".om_runner"], "nothing half-written or temporary stays"
 
 
 def test_a_failing_device_stops_the_run_but_keeps_what_is_done(bench, monkeypatch):
@@ -193,7 +196,7 @@ def test_a_device_that_refuses_the_model_changes_nothing(bench, monkeypatch, reg
 
     monkeypatch.setattr(bench.runtime, "_open", refuse)
     with pytest.raises(AclError):
-        bench.run()
+        bench.run("--force")
     assert bench.out.exists() == registered_before
     assert {p: p.read_bytes() for p in bench.out.rglob("*") if p.is_file()} == before
 
@@ -218,13 +221,13 @@ def test_scans_without_segmentation_have_no_dice(tmp_path, monkeypatch):
     assert not (bench.out / "a" / "moved_seg.nii.gz").exists()
 
 
-def test_a_second_run_gives_the_same_bytes_and_replaces_the_first(bench):
+def test_a_forced_second_run_gives_the_same_bytes_and_replaces_the_first(bench):
     bench.run()
     before = {p: p.read_bytes() for p in sorted(bench.out.rglob("*.nii.gz"))}
     (bench.out / "a" / "stray.txt").write_text("from before", encoding="utf-8")
     (bench.out / "precision").mkdir()
     (bench.out / "precision" / "report.json").write_text("{}", encoding="utf-8")
-    bench.run()
+    bench.run("--force")
     assert {p: p.read_bytes() for p in sorted(bench.out.rglob("*.nii.gz"))} == before
     assert not (bench.out / "a" / "stray.txt").exists()
     assert not (bench.out / "precision" / "report.json").exists(), "a report of another run must not stay"
@@ -249,6 +252,13 @@ def test_an_atlas_of_another_shape_stops_the_run(bench):
     with pytest.raises(VolumeError, match="atlas.npz: shape 16x16x16, the network wants 16x16x32"):
         bench.run()
     assert not bench.out.exists()
+
+
+def test_scans_of_one_name_are_told_apart_and_said(bench, caplog):
+    nib.save(nib.Nifti1Image(fakes.brain(3)[0], network_affine(fakes.SHAPE)), str(bench.inputs / "a.nii.gz"))
+    assert bench.run() == 0
+    assert [r["subject"] for r in bench.table("metrics.tsv")] == ["a_nii_gz", "a_npz", "b"]
+    assert "a.npz: its results are named a_npz, as another scan" in caplog.text and "b.npz: its results" not in caplog.text
 
 
 def test_reading_ahead_is_bounded_and_in_order():
@@ -291,8 +301,8 @@ def test_every_option_tells_its_default():
 
 def test_the_bar_shows_on_a_terminal_only(bench, monkeypatch, capsys):
     bench.run()
-    assert "registered:" not in capsys.readouterr().err
-    monkeypatch.setattr(session.sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(session.shutil, "get_terminal_size", lambda: os.terminal_size((0, 0)))
-    bench.run()
+    assert "registration:" not in capsys.readouterr().err
+    monkeypatch.setattr(progress_module, "on_terminal", lambda: True)
+    monkeypatch.setattr(progress_module.shutil, "get_terminal_size", lambda: os.terminal_size((0, 0)))
+    bench.run("--force")
     assert "2/2" in capsys.readouterr().err

@@ -220,6 +220,22 @@ def test_evaluate_moving_segmentation_and_landmarks(bench, capsys):
     assert landmarks["tre_mm_after"]["max"] < 0.02
 
 
+def test_slicers_points_keep_their_own_frame(bench, capsys):
+    """The same landmark as RAS table and LPS fiducial; the file's frame decides, in and out."""
+    p = np.array([[3.0, -10, 4]])
+    fcsv = "# CoordinateSystem = LPS\n# columns = id,x,y,z,label\n1,{:.6f},{:.6f},{:.6f},AC\n"
+    (bench / "f.fcsv").write_text(fcsv.format(-3, 10, 4), encoding="utf-8")
+    q = (p + displacement(p))[0]
+    assert run("apply", "--transform", bench / "warp.nii.gz", "--points", bench / "f.fcsv", "--out", bench / "m.fcsv") == 0
+    carried = [float(cell) for cell in (bench / "m.fcsv").read_text(encoding="utf-8").splitlines()[2].split(",")[1:4]]
+    assert carried == pytest.approx([-q[0], -q[1], q[2]], abs=0.02)
+    assert json.loads((bench / "m.fcsv.json").read_text(encoding="utf-8"))["frame"] == "lps"
+    words = ("evaluate", "--fixed-points", bench / "f.fcsv", "--moving-points", bench / "m.fcsv", "--warp", bench / "warp.nii.gz")
+    assert run(*words, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["landmarks"]["tre_mm_after"]["max"] < 1e-5
+    assert run(*words, "--frame", "ras") == 1 and "its header says LPS, --frame says ras" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -229,6 +245,9 @@ def test_evaluate_moving_segmentation_and_landmarks(bench, capsys):
         (("apply", "--transform", "moving.nii.gz", "--image", "moving.nii.gz", "--out", "o.nii"), "three parts per voxel"),
         (("convert-warp", "--warp", "moving.nii.gz", "--warp-format", "fsl", "--out", "o.nii"), "three parts per voxel"),
         (("invert", "--warp", "warp.nii.gz", "--inverse", "o.mgz"), "change the name"),
+        (("apply", "--transform", "w.m3z", "--image", "moving.nii.gz", "--out", "o.nii"), "mri_warp_convert --inm3z"),
+        (("apply", "--transform", "w.h5", "--image", "moving.nii.gz", "--out", "o.nii"), "CompositeTransformUtil"),
+        (("convert-warp", "--warp", "w.xfm", "--warp-format", "itk", "--out", "o.nii"), "lta_convert"),
         (("evaluate",), "nothing to score"),
         (("evaluate", "--fixed-seg", "fixed_seg.nii.gz"), "goes together"),
         (("evaluate", "--fixed-seg", "fixed_seg.nii.gz", "--moving-seg", "seg.nii.gz"), "give --warp"),

@@ -119,6 +119,8 @@ def test_an_old_junit_file_does_not_stay(tmp_path, monkeypatch, scripted):  # no
     bench.run("--compare", "all")
     assert (bench.out / "precision" / "junit.xml").exists()
     bench.run("--compare", "none")
+    assert (bench.out / "precision" / "junit.xml").exists(), "all results are those that it speaks of"
+    bench.run("--compare", "none", "--force")
     assert not (bench.out / "precision" / "junit.xml").exists()
 
 

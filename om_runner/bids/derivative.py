@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layout of a BIDS derivative: results are written under their plain names and then take their BIDS names, with side-cars.
+
+Several scans share a folder, so a scan's files stand one after the other, each whole; its figures in ``provenance/`` come last.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ContextManager, Dict, Iterator, List, Sequence
+
+from om_runner.bids import names
+from om_runner.bids.dataset import Dataset, read_object
+from om_runner.bids.description import Links, write_description
+from om_runner.bids.participants import Participants
+from om_runner.bids.records import FAILURE_RECORD, METRICS_RECORD, RESULTS_RECORD, files_in, record_files
+from om_runner.bids.sidecars import Sources, sidecar_of
+from om_runner.bids.tables import write_tables
+from om_runner.layout import Layout
+from om_runner.scans import Scan
+from om_runner.tables import MetricsRow
+from vxm_convert.artifacts import sidecar_path, write_json
+from vxm_convert.errors import ArtifactError, VolumeError
+from vxm_convert.report import finite
+
+LOG = logging.getLogger(__name__)
+
+
+class Derivative(Layout):
+    """A BIDS derivative.
+
+    Parameters
+    ----------
+    out : Path — its folder.
+    dataset, participants : Dataset, Participants — where the scans come from, and what is known of the people.
+    naming : Naming — what the names share.
+    atlas : Path — the fixed image.
+    toolchain : str — of the registration, in one line.
+    method : str — the registration in one sentence.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        dataset: Dataset,
+        participants: Participants,
+        naming: names.Naming,
+        atlas: Path,
+        toolchain: str,
+        simulated: bool,
+        method: str,
+    ) -> None:
+        super().__init__(out)
+        self._dataset, self._participants, self._naming = dataset, participants, naming
+        self.style = f"BIDS, {naming.source()} to {naming.atlas}"
+        self._links = Links(self.out, dataset.root, Path(atlas))
+        self._toolchain, self._simulated, self._method = toolchain, simulated, method
+
+    def path_of(self, subject: str, name: str) -> Path:
+        return self.out / str(self._naming.path_of(subject, name))
+
+    def place(self, scan: Scan) -> ContextManager[Path]:
+        return self._placing(scan)
+
+    def files_of(self, subjects: Sequence[str]) -> List[str]:
+        return sorted(path.relative_to(self.out).as_posix() for subject in subjects for path in self._standing(subject))
+
+    def note(self, row: MetricsRow) -> None:
+        write_json(self.path_of(row.subject, METRICS_RECORD), finite(asdict(row)))
+        _remove(self.path_of(row.subject, FAILURE_RECORD))
+
+    def finish(self, result: Any) -> List[str]:
+        for failure in result.failures:
+            write_json(self.path_of(failure.subject, FAILURE_RECORD), asdict(failure))
+            _remove(self.path_of(failure.subject, METRICS_RECORD))
+        made = write_description(self.out, self._links, self._dataset.description, self._toolchain, self._simulated)
+        return made + write_tables(self.out, self._participants) + record_files(self.out)
+
+    @contextmanager
+    def _placing(self, scan: Scan) -> Iterator[Path]:
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=".tmp-", suffix="-" + scan.subject, dir=str(self.out)))
+        except OSError as exc:
+            raise ArtifactError(f"{self.out}: cannot write there ({exc.strerror}); choose another output folder") from exc
+        try:
+            yield folder
+            self._stand(scan, folder)
+        except OSError as exc:
+            raise ArtifactError(f"{self.out}: writing {scan.subject} failed ({exc.strerror or exc}); is the disk full?") from exc
+        finally:
+            shutil.rmtree(str(folder), ignore_errors=True)
+
+    def _stand(self, scan: Scan, folder: Path) -> None:
+        """Give the files of a scan their names; what an earlier run left of this scan goes first."""
+        plain = sorted(p.name for p in folder.iterdir())
+        subject, labels = scan.subject, []
+        for name in [name for name in plain if name + ".json" in plain]:
+            noted = self._renamed(subject, read_object(sidecar_path(folder / name)))
+            write_json(sidecar_path(folder / name), noted)
+            entries = sidecar_of(name, folder / name, noted, self._sources(scan))
+            if entries is not None:
+                labels += entries.get("Labels", [])
+                write_json(folder / _bids_side(name), entries)
+        moves = {name: self._target(subject, name, plain) for name in sorted(p.name for p in folder.iterdir())}
+        for path in self._standing(subject):
+            _remove(path)
+        record = {
+            "subject": subject,
+            "files": {name: target.relative_to(self.out).as_posix() for name, target in moves.items()},
+            "labels": sorted(set(labels)),
+        }
+        # Before the files, so that none of them can be left behind unknown.
+        write_json(self.path_of(subject, RESULTS_RECORD), record)
+        for name, target in moves.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(str(folder / name), str(target))
+
+    def _target(self, subject: str, name: str, plain: Sequence[str]) -> Path:
+        """Where a file of that name in the temporary folder goes: a side-car of either kind beside its file."""
+        for owner in plain:
+            if name == owner + ".json":
+                return sidecar_path(self.path_of(subject, owner))
+            if name == _bids_side(owner):
+                path = self.path_of(subject, owner)
+                return path.with_name(_bids_side(path.name))
+        return self.path_of(subject, name)
+
+    def _renamed(self, subject: str, noted: Dict[str, Any]) -> Dict[str, Any]:
+        """A record with the names that files have here."""
+        return {
+            key: self.path_of(subject, value).name if key in ("file", "inverse_of") and isinstance(value, str) else value
+            for key, value in noted.items()
+        }
+
+    def _standing(self, subject: str) -> List[Path]:
+        """The files that are known to be ours of exactly this scan; what others put beside them is theirs."""
+        record = self.path_of(subject, RESULTS_RECORD)
+        if not record.is_file():
+            return []
+        try:
+            named = files_in(self.out, read_object(record))
+        except VolumeError as exc:
+            LOG.warning("%s; files that it named may stay behind", exc)
+            named = {}
+        return [path for path in (*named.values(), record) if path.is_file()]
+
+    def _sources(self, scan: Scan) -> Sources:
+        seg = None if scan.seg_path is None else self._links.uri(scan.seg_path)
+        return Sources(self._links.uri(scan.path), self._links.atlas_uri(), seg, self._naming, self._method, scan.path)
+
+
+def _bids_side(name: str) -> str:
+    """``moved.nii.gz`` → ``moved.json``; no plain name has another with that stem."""
+    return name.partition(".")[0] + ".json"
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise ArtifactError(f"{path}: cannot remove what an earlier run wrote ({exc.strerror}); check its permissions") from exc

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The records that every scan leaves in ``provenance/``: its figures, its failure, its files under their plain names."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path, PurePosixPath
+from typing import Any, Dict, List
+
+from om_runner.bids import names
+from om_runner.bids.dataset import read_object
+from vxm_convert.errors import VolumeError
+
+LOG = logging.getLogger(__name__)
+
+#: plain names of the records of one scan
+METRICS_RECORD, FAILURE_RECORD, RESULTS_RECORD = "metrics.json", "failed.json", "results.json"
+
+
+def read_records(out: Path, plain: str) -> List[Dict[str, Any]]:
+    """The records of that plain name of all scans, in the order of names; damaged ones are named and left out."""
+    found = []
+    for path in _records(out, plain):
+        try:
+            found.append(read_object(path))
+        except VolumeError as exc:
+            LOG.warning("%s", exc)
+    return found
+
+
+def results_in(out: Path) -> Dict[str, Dict[str, Path]]:
+    """Subject → plain name (``moved.nii.gz``) → file, of every scan in a derivative."""
+    records = read_records(out, RESULTS_RECORD)
+    return {str(record.get("subject")): files_in(out, record) for record in records}
+
+
+def files_in(out: Path, record: Dict[str, Any]) -> Dict[str, Path]:
+    """Plain name → file of one scan; a name that leads out of the derivative comes from a damaged record and is left out."""
+    files = record.get("files")
+    if not isinstance(files, dict):
+        return {}
+    named = {str(plain): PurePosixPath(str(name)) for plain, name in files.items()}
+    return {plain: Path(out) / str(path) for plain, path in named.items() if not path.is_absolute() and ".." not in path.parts}
+
+
+def record_files(out: Path) -> List[str]:
+    """Names below `out` of the rows of scans, registered or failed."""
+    return sorted(p.relative_to(out).as_posix() for kind in (METRICS_RECORD, FAILURE_RECORD) for p in _records(out, kind))
+
+
+def _records(out: Path, plain: str) -> List[Path]:
+    return sorted(Path(out).glob(f"sub-*/**/{names.PROVENANCE}/*_{plain}"))

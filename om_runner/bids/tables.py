@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of a derivative, made of the records of all its scans, whichever run they are of."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from om_runner.bids import labeltable
+from om_runner.bids.names import entities_of
+from om_runner.bids.participants import Participants, write_participants
+from om_runner.bids.records import FAILURE_RECORD, METRICS_RECORD, RESULTS_RECORD, read_records
+from om_runner.earlier import FAILURES_NAME
+from om_runner.ledger import METRICS_NAME
+from om_runner.tables import FailureRow, MetricsRow, write_failures, write_metrics
+from vxm_convert.errors import VolumeError
+
+LOG = logging.getLogger(__name__)
+
+
+def write_tables(out: Path, participants: Participants) -> List[str]:
+    """The tables of all scans, of whatever run, from the records that each left; names of the files written."""
+    metrics, failures = registered(out), failed(out)
+    write_metrics(out / METRICS_NAME, metrics)
+    write_failures(out / FAILURES_NAME, failures)
+    done: Dict[str, List[Dict[str, Any]]] = {}
+    for row in metrics:
+        done.setdefault(_participant(row), []).append(asdict(row))
+    counts = Counter(_participant(row) for row in failures)
+    noted = [label for record in read_records(out, RESULTS_RECORD) for label in record.get("labels") or []]
+    labels = [label for label in noted if isinstance(label, int)]
+    made = write_participants(out, participants, done, counts) + labeltable.write_label_table(out, labels)
+    return made + [METRICS_NAME, FAILURES_NAME]
+
+
+def registered(out: Path) -> List[MetricsRow]:
+    """The rows of all registered scans."""
+    return _rows_from(read_records(out, METRICS_RECORD), MetricsRow)
+
+
+def failed(out: Path) -> List[FailureRow]:
+    """The rows of all scans that failed when they were tried last."""
+    return _rows_from(read_records(out, FAILURE_RECORD), FailureRow)
+
+
+def _rows_from(records: Sequence[Dict[str, Any]], kind: Any) -> List[Any]:
+    """Records as rows of a table (MetricsRow or FailureRow); those of another version, or damaged, are named and left out."""
+    rows = []
+    for record in records:
+        try:
+            entities_of(record.get("subject") or "")
+            rows.append(kind(**record))
+        except (TypeError, AttributeError, VolumeError) as exc:
+            LOG.warning("record of %r left out: %s", record.get("subject"), exc)
+    return rows
+
+
+def _participant(row: Any) -> str:
+    return row.subject.partition("_")[0]

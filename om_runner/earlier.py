@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an earlier run left in the output folder: its failures, and a precision report that may still hold."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Set
+
+from om_runner.model import OfflineModel
+from om_runner.origin import layers_of
+from om_runner.precision import PRECISION_FOLDER, REPORT_NAMES
+from om_runner.scans import Scan
+from om_runner.tables import FailureRow
+from vxm_convert.artifacts import read_bounded
+from vxm_convert.errors import ArtifactError, VxmError
+from vxm_convert.profiles import Profile
+
+LOG = logging.getLogger(__name__)
+
+FAILURES_NAME = "failures.tsv"
+_MAX_BYTES = 64 << 20
+
+
+def read_failures(out: Path) -> Optional[List[FailureRow]]:
+    """The rows of failures.tsv; None where there is no such table.
+
+    Raises
+    ------
+    ArtifactError
+        It cannot be read, or is no such table.
+    """
+    path = out / FAILURES_NAME
+    if not path.is_file():
+        return None
+    text = read_bounded(path, _MAX_BYTES, "the table of failures", "remove it").decode("utf-8", "replace")
+    columns = [f.name for f in fields(FailureRow)]
+    lines = list(csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    if not lines or lines[0] != columns or any(len(line) != len(columns) for line in lines):
+        raise ArtifactError(f"{path}: is not a table of {', '.join(columns)}; remove it and register without --retry-failed")
+    return [FailureRow(*line) for line in lines[1:]]
+
+
+def failed_scans(out: Path, scans: Sequence[Scan], failures: Optional[List[FailureRow]]) -> List[Scan]:
+    """The scans that failed in the run before, for ``--retry-failed``; those that are no longer there are named.
+
+    Raises
+    ------
+    ArtifactError
+        There was no run before.
+    """
+    if failures is None:
+        raise ArtifactError(f"{out / FAILURES_NAME}: no such table, no run has ended there; register without --retry-failed")
+    wanted = {row.subject for row in failures}
+    for name in sorted(wanted - {scan.subject for scan in scans}):
+        LOG.warning("%s: failed before and is not among the scans now", name)
+    return [scan for scan in scans if scan.subject in wanted]
+
+
+def kept_report(
+    out: Path, model: OfflineModel, profile: Profile, label_set: str, wanted: int, skipped: Set[str]
+) -> Optional[Dict[str, Any]]:
+    """The precision report of an earlier run, if nothing that it speaks of has changed and it covers `wanted` scans.
+
+    Parameters
+    ----------
+    skipped : subjects whose results are taken over.
+    """
+    path = out / PRECISION_FOLDER / REPORT_NAMES[0]
+    if not all((out / PRECISION_FOLDER / name).is_file() for name in REPORT_NAMES):
+        return None
+    try:
+        report = json.loads(read_bounded(path, _MAX_BYTES, "the precision report", "remove it").decode("utf-8"))
+        holds = (
+            report["model"]["om_sha256"] == model.contract.hashes["om"]
+            and report["profile"]["sha256"] == profile.sha256
+            and report["label_set"] == label_set
+            and len(report["rows"]) >= wanted
+            and {row["subject"] for row in report["rows"]} <= skipped
+            and report.get("layers") == layers_of(out / PRECISION_FOLDER, model)
+        )
+    except (VxmError, ValueError, KeyError, TypeError) as exc:
+        LOG.warning("%s: not the report of an earlier run (%s); it is removed", path, exc)
+        return None
+    return report if holds else None

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pictures of one subject are made of, all on the grid of the results; and the moving scan before the network's warp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Optional, Tuple
+
+import numpy as np
+
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.fields import Warp, identity_warp
+from vxm_convert.geometry.grids import Grid, same_place
+from vxm_convert.geometry.resample import resample
+from vxm_convert.lazily import LazyModule
+
+ndimage = LazyModule("scipy.ndimage")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One registered subject.
+
+    Parameters
+    ----------
+    subject : str
+    grid : Grid — of all arrays here.
+    fixed : ndarray, shape (X, Y, Z) — any intensities.
+    before, moved : ndarray or None, shape (X, Y, Z) — the scan by header and affine alone, and after the warp, in its own intensities.
+    warp : Warp or None — `grid` → voxels of the scan.
+    fixed_seg, moved_seg : ndarray or None, shape (X, Y, Z), integers.
+    letters : bool — the header says which side is which.
+    figures : dict — figures of the table of results: name → number or None.
+    label_set : str — over which the Dice in `figures` is averaged.
+    simulated : bool or None — whether an Ascend device took part; None where no file says it.
+    made_from : dict — role → sha256.
+    notes : tuple of str — what is missing, and why.
+    """
+
+    subject: str
+    grid: Grid
+    fixed: np.ndarray
+    moved: Optional[np.ndarray] = None
+    before: Optional[np.ndarray] = None
+    warp: Optional[Warp] = None
+    fixed_seg: Optional[np.ndarray] = None
+    moved_seg: Optional[np.ndarray] = None
+    letters: bool = True
+    figures: Dict[str, Optional[float]] = field(default_factory=dict)
+    label_set: str = ""
+    simulated: Optional[bool] = None
+    made_from: Dict[str, Any] = field(default_factory=dict)
+    notes: Tuple[str, ...] = ()
+
+
+def by_affine_alone(image: np.ndarray, moving: Grid, pull: np.ndarray, grid: Grid) -> np.ndarray:
+    """A scan on `grid` without the network's warp, zeros beyond it; float32.
+
+    Parameters
+    ----------
+    image : ndarray, shape of `moving`.
+    pull : ndarray, shape (4, 4) — RAS mm of the fixed space → RAS mm of the scan.
+    """
+    if image.shape != moving.shape:
+        raise VolumeError(f"the scan has shape {image.shape}, the results were made from {moving.describe()}; this is another scan")
+    matrix = moving.inverse @ pull @ grid.affine
+    image = np.asarray(image, dtype=np.float32)
+    rule = {"order": 1, "mode": "constant", "prefilter": False}
+    return ndimage.affine_transform(image, matrix[:3, :3], matrix[:3, 3], grid.shape, np.float32, **rule)
+
+
+def onto(image: Optional[np.ndarray], home: Grid, grid: Grid, interpolation: str = "linear") -> Optional[np.ndarray]:
+    """An image of the fixed space on another grid of that space; itself where it lies there."""
+    if image is None or same_place(grid, home):
+        return image
+    return resample(image, identity_warp(grid, home), interpolation)

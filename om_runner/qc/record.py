@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small JSON beside a subject's pictures, from which the pages are made; and the folder of pictures itself, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional, Tuple
+
+from om_runner.outputs import whole_folder
+from om_runner.qc.case import Case
+from om_runner.qc.draw import Drawn, draw
+from om_runner.qc.figures import correlation, empty_share, warnings_of, white_of
+from vxm_convert.artifacts import read_bounded, write_json
+from vxm_convert.errors import ArtifactError, FormatError, VxmError
+
+LOG = logging.getLogger(__name__)
+
+QC_FOLDER = "qc"
+RECORD_NAME = "record.json"
+SUBJECT_PAGE = "index.html"
+SCHEMA = 1
+#: names of the pictures, in the order in which they are made; the file of each is its name + .png
+PICTURES = (
+    "fixed", "before", "after", "overview", "thumb", "checker", "difference_before", "difference_after", "contours", "grid", "jacobian",
+)
+_MAX_BYTES = 1 << 18
+_LONGEST_TEXT = 2000
+#: what may be a folder's name in a link; the runner's own names are narrower
+_FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the pages say of one subject.
+
+    Parameters
+    ----------
+    figures : dict — name → number or None, see `om_runner.qc.figures` and the columns of metrics.tsv.
+    pictures : dict — name of `PICTURES` → (width, height) in pixels.
+    by_labels : bool — the contours are those of labels, not of intensities.
+    origin : str — hashes of model and atlas, under which a browser keeps ratings.
+    """
+
+    subject: str
+    simulated: Optional[bool]
+    figures: Dict[str, Optional[float]]
+    pictures: Dict[str, Tuple[int, int]]
+    warnings: Tuple[str, ...] = ()
+    notes: Tuple[str, ...] = ()
+    label_set: str = ""
+    grid: str = ""
+    letters: bool = True
+    by_labels: bool = False
+    moved_labels: bool = False
+    origin: str = ""
+
+
+def write_case(folder: Path, case: Case) -> Record:
+    """Measure, draw and write ``folder/<subject>/``; a folder of an earlier run gives way.
+
+    Raises
+    ------
+    ArtifactError
+        The folder cannot be written.
+    """
+    drawn = draw(case)
+    record = _record(case, drawn)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ArtifactError(f"{folder}: cannot make this folder for pictures ({exc.strerror}); choose another place") from exc
+    with whole_folder(folder / case.subject) as place:
+        for name, picture in drawn.pictures.items():
+            (place / f"{name}.png").write_bytes(picture.png)
+        entries = {"schema": SCHEMA, "made_from": case.made_from, **asdict(record)}
+        write_json(place / RECORD_NAME, entries)
+    return record
+
+
+def _record(case: Case, drawn: Drawn) -> Record:
+    white = white_of(case.fixed)
+    figures = {
+        **case.figures,
+        **drawn.figures,
+        "ncc_before": correlation(case.fixed, case.before, white),
+        "ncc_after": correlation(case.fixed, case.moved, white),
+        "empty_share": empty_share(case.fixed, case.moved, white),
+    }
+    figures = {name: _number(value) for name, value in figures.items()}
+    return Record(
+        subject=case.subject,
+        simulated=case.simulated,
+        figures=figures,
+        pictures={name: (picture.width, picture.height) for name, picture in drawn.pictures.items()},
+        warnings=tuple(warnings_of(figures, case.letters)),
+        notes=case.notes,
+        label_set=case.label_set,
+        grid=case.grid.describe(),
+        letters=case.letters,
+        by_labels=case.fixed_seg is not None,
+        moved_labels=case.moved_seg is not None,
+        origin=" ".join(str(case.made_from.get(role)) for role in ("om", "atlas")),
+    )
+
+
+def read_records(folder: Path) -> Iterator[Record]:
+    """The records below a folder of pictures in name order; damaged ones are logged and passed over."""
+    for path in sorted(Path(folder).glob(f"*/{RECORD_NAME}")):
+        try:
+            yield read_record(path)
+        except VxmError as exc:
+            LOG.warning("%s", exc)
+
+
+def read_record(path: Path) -> Record:
+    """One record; raises FormatError or ArtifactError for another file, and where its subject is not its folder."""
+    data = read_bounded(path, _MAX_BYTES, "a record of pictures", "make the pictures again")
+    try:
+        entries = json.loads(data.decode("utf-8"))
+        if entries["schema"] != SCHEMA or entries["subject"] != path.parent.name or not _FOLDER_NAME.fullmatch(entries["subject"]):
+            raise ValueError("another schema or subject")
+        sizes = {name: tuple(int(n) for n in entries["pictures"][name]) for name in PICTURES if name in entries["pictures"]}
+        if any(len(size) != 2 or min(size) < 1 for size in sizes.values()):
+            raise ValueError("a picture without size")
+        return Record(
+            subject=entries["subject"],
+            simulated=entries["simulated"] if isinstance(entries["simulated"], bool) else None,
+            figures={str(name): _number(value) for name, value in entries["figures"].items()},
+            pictures={name: size for name, size in sizes.items() if (path.parent / f"{name}.png").is_file()},
+            warnings=_texts(entries["warnings"]),
+            notes=_texts(entries["notes"]),
+            label_set=str(entries["label_set"]),
+            grid=str(entries["grid"]),
+            letters=entries["letters"] is True,
+            by_labels=entries["by_labels"] is True,
+            moved_labels=entries["moved_labels"] is True,
+            origin=str(entries["origin"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as exc:
+        raise FormatError(f"{path}: not a record of pictures ({exc!r:.200}); make the pictures again") from exc
+
+
+def _texts(entries: Any) -> Tuple[str, ...]:
+    return tuple(str(entry)[:_LONGEST_TEXT] for entry in list(entries)[:100])
+
+
+def _number(value: Any) -> Optional[float]:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return value
