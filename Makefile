@@ -6,6 +6,8 @@ PY           := $(VENV)/bin/python
 PY_CURRENT   := $(VENV_CURRENT)/bin/python
 STAMP        := $(VENV)/.stamp
 STAMP_CURRENT:= $(VENV_CURRENT)/.stamp
+VENV_INTEL   ?= .venv-intel
+STAMP_INTEL  := $(VENV_INTEL)/.stamp
 
 # Variables of the stages. OUT is the output folder of whichever stage is asked for.
 DATA         ?=
@@ -15,6 +17,7 @@ VARIANT      ?= vm2
 SHAPE        ?= 160,192,224
 BATCH        ?= 1
 EPOCHS       ?= 50
+TF           ?=
 PRECISION    ?= balanced
 SOC          ?= Ascend910A
 INPUT        ?=
@@ -29,7 +32,7 @@ JOBS         ?= 2
 need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table numerics doctor clean
+.PHONY: help setup setup-intel demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table numerics doctor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +44,15 @@ $(STAMP): requirements/py37.lock scripts/setup.sh scripts/find_python.sh
 
 $(STAMP_CURRENT): requirements/current.lock scripts/setup.sh scripts/find_python.sh
 	scripts/setup.sh current $(VENV_CURRENT)
+
+setup-intel: $(STAMP_INTEL) ## a second Python 3.7 environment with intel-tensorflow 1.15.2, for training (make train TF=intel)
+
+$(STAMP_INTEL): requirements/py37.lock scripts/find_python.sh
+	"$$(scripts/find_python.sh 3.7)" -m venv $(VENV_INTEL)
+	$(VENV_INTEL)/bin/pip install -q pip==24.0
+	grep -v '^tensorflow==' requirements/py37.lock > $(VENV_INTEL)/intel.lock
+	$(VENV_INTEL)/bin/pip install -q --no-deps -r $(VENV_INTEL)/intel.lock intel-tensorflow==1.15.2
+	touch $@
 
 demo: $(STAMP) ## everything once, on scans it makes itself (OUT=build/demo)
 	@$(PY) -m scripts.demo --out $(or $(OUT),build/demo)
@@ -58,8 +70,8 @@ test-current: $(STAMP_CURRENT) ## the tests that need no TensorFlow, on Python 3
 lint: $(STAMP) ## ruff
 	$(PY) -m ruff check .
 
-train: $(STAMP) $(if $(DATA),,build/cohort/atlas.npz) ## DATA= ATLAS= VARIANT= BATCH= EPOCHS= OUT=build/train; without DATA on a synthetic cohort
-	$(if $(DATA),$(call need,ATLAS,/my/atlas.npz))$(PY) -m train --data $(or $(DATA),build/cohort/scans) --atlas $(or $(ATLAS),build/cohort/atlas.npz) --variant $(VARIANT) --batch $(BATCH) --epochs $(EPOCHS) --out $(or $(OUT),build/train)
+train: $(STAMP) $(if $(filter intel,$(TF)),$(STAMP_INTEL)) $(if $(DATA),,build/cohort/atlas.npz) ## DATA= ATLAS= VARIANT= BATCH= EPOCHS= TF=intel OUT=build/train; without DATA on a synthetic cohort
+	$(if $(DATA),$(call need,ATLAS,/my/atlas.npz))$(if $(filter intel,$(TF)),$(VENV_INTEL)/bin/python,$(PY)) -m train --data $(or $(DATA),build/cohort/scans) --atlas $(or $(ATLAS),build/cohort/atlas.npz) --variant $(VARIANT) --batch $(BATCH) --epochs $(EPOCHS) --out $(or $(OUT),build/train)
 
 build/cohort/atlas.npz: | $(STAMP)
 	$(PY) -m vxm_convert phantom --out build/cohort
@@ -70,8 +82,8 @@ export-om: $(STAMP) ## CKPT=build/train VARIANT= SHAPE= BATCH= PRECISION= SOC= O
 register: $(STAMP) ## INPUT= ATLAS= MODEL=build/vxm/vxm.om COMPARE=1 OUT=build/registered
 	$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)$(PY) -m om_runner --input $(INPUT) --atlas $(ATLAS) --model $(MODEL) --compare $(COMPARE) --out $(or $(OUT),build/registered)
 
-bench: $(STAMP) ## seconds and memory of a full-size pair against TensorFlow (MODEL= or SHAPE= BATCH= PRECISION=; OUT=build/bench)
-	@$(PY) -m scripts.bench $(if $(filter-out file,$(origin MODEL)),--model $(MODEL)) --variant $(VARIANT) --shape $(SHAPE) --batch $(BATCH) --precision $(PRECISION) --out $(or $(OUT),build/bench)
+bench: $(STAMP) ## every engine side by side: registration, training step, cohort, scaling, export, files (MODEL= SHAPE= VARIANT= OUT=build/bench)
+	@$(PY) -m scripts.benchmark $(if $(filter-out file,$(origin MODEL)),--model $(MODEL)) --variant $(VARIANT) --shape $(SHAPE) --out $(or $(OUT),build/bench)
 
 precision-table: $(STAMP) ## the errors of every plan, CHECKPOINTS= INPUT= ATLAS= VARIANT= SHAPE= OUT=build/precision_table
 	$(call need,CHECKPOINTS,/my/model.h5)$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)@$(PY) -m scripts.precision_table --checkpoints $(CHECKPOINTS) --input $(INPUT) --atlas $(ATLAS) --variant $(VARIANT) --shape $(SHAPE) --out $(or $(OUT),build/precision_table)

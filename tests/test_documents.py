@@ -20,16 +20,16 @@ from vxm_convert.precision import PLANS
 
 DOCUMENTS = (
     "README.md", "CHANGELOG.md", "docs/architecture.md", "docs/precision.md", "docs/formats.md", "docs/ascend.md", "docs/training.md",
-    "docs/geometry.md",
+    "docs/geometry.md", "docs/bids.md", "docs/running.md", "docs/qc.md", "docs/benchmarks.md",
 )
 #: modules with a command line; sub-commands have a parser of their own
-COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture")
+COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture", "scripts.benchmark.training")
 SUBCOMMANDS = ("doctor", "inspect", "verify", "phantom", "profiles", "sim")
 #: a word that may follow the module's name and has options of its own
 MORE_SUBCOMMANDS = {
-    "train": ("evaluate",),
+    "train": ("evaluate", "prepare"),
     "export": ("preflight", "tune"),
-    "om_runner": ("layers", "audit", "apply", "convert-warp", "evaluate", "invert", "jacobian"),
+    "om_runner": ("layers", "audit", "apply", "convert-warp", "evaluate", "invert", "jacobian", "qc"),
 }
 MAX_PICTURE_BYTES = 150_000
 NOT_OURS = {"pytest", "pip", "venv"}

@@ -53,7 +53,8 @@ def test_a_stage_without_its_input_says_what_to_set(project_root: Path, tmp_path
     stamp = tmp_path / "venv" / ".stamp"
     stamp.parent.mkdir()
     stamp.touch()
-    done = subprocess.run(["make", "train", f"VENV={stamp.parent}", "DATA=/my/scans", "ATLAS="], cwd=str(project_root), capture_output=True, timeout=60)
+    argv = ["make", "train", f"VENV={stamp.parent}", "DATA=/my/scans", "ATLAS="]
+    done = subprocess.run(argv, cwd=str(project_root), capture_output=True, timeout=60)
     assert done.returncode != 0
     assert b"ATLAS is not set; for example: make train ATLAS=" in done.stderr
 
