@@ -27,10 +27,9 @@ from vxm_convert.metrics import (
     SamplingError,
     compare_tensors,
     dice,
-    end_point_error,
     error_stats,
+    flow_errors,
     jacobian_stats,
-    sampling_error,
 )
 from vxm_convert.profiles import Profile
 from vxm_convert.warp_numpy import warp_linear, warp_nearest
@@ -206,9 +205,8 @@ def compare_subject(
     if seg is not None and fixed_seg is not None:
         change = _dice_change(np.asarray(seg), flow, reference_flow, fixed_seg, label_set, labels)
     moved_pair = compare_tensors(moved, reference_moved, peak=MOVED_PEAK)
-    flow_pair = compare_tensors(flow, reference_flow)
-    in_voxels = end_point_error(flow, reference_flow)
-    in_mm = replace(in_voxels, unit="mm") if _is_unit(spacing) else end_point_error(flow, reference_flow, spacing, "mm")
+    flow_pair = compare_tensors(flow, reference_flow, histogram=False)
+    errors = flow_errors(flow, reference_flow, spacing)
     result = SubjectComparison(
         subject=subject,
         moved=moved_pair.stats,
@@ -217,9 +215,9 @@ def compare_subject(
         warp_only=error_stats(moved, warp_linear(store.get(subject, MOVING), flow), peak=MOVED_PEAK),
         flow=flow_pair.stats,
         flow_ascend=flow_pair.ascend,
-        epe_voxel=in_voxels,
-        epe_mm=in_mm,
-        sampling=sampling_error(flow, reference_flow),
+        epe_voxel=errors.voxel,
+        epe_mm=errors.mm,
+        sampling=errors.sampling,
         dice=change,
         jacobian_reference=jacobian_stats(reference_flow),
         jacobian_offline=jacobian_stats(flow),
@@ -227,10 +225,6 @@ def compare_subject(
         reference_seconds=seconds,
     )
     return replace(result, judgement=judge_row(result.to_dict(), profile))
-
-
-def _is_unit(spacing: Sequence[float]) -> bool:
-    return all(float(size) == 1.0 for size in spacing)
 
 
 def summary(results: Sequence[SubjectComparison]) -> Dict[str, Any]:

@@ -28,6 +28,7 @@ LOG = logging.getLogger(__name__)
 _ENTRY = "entry.json"
 _SCHEMA = 1
 _MAX_ENTRY_BYTES = 1 << 16
+_BLOCK = 1 << 18
 #: what is kept → file in the entry
 _FILES = {REFERENCE_MOVED: "moved.npy", REFERENCE_FLOW: "flow.npy"}
 
@@ -56,6 +57,7 @@ class CachedReference:
         self._store = store
         self._process: Optional[ReferenceProcess] = None
         self._version = ""
+        self._fixed_sha256 = ""
 
     def __enter__(self) -> CachedReference:
         return self
@@ -94,7 +96,9 @@ class CachedReference:
         return self._process
 
     def _key(self, subject: str) -> str:
-        images = [sha256_of(self._store.path(subject, MOVING)), sha256_of(self._store.folder / f"{FIXED}.npy")]
+        # One fixed image per store: it is written before the first subject and stays.
+        self._fixed_sha256 = self._fixed_sha256 or sha256_of(self._store.folder / f"{FIXED}.npy")
+        images = [sha256_of(self._store.path(subject, MOVING)), self._fixed_sha256]
         return hashlib.sha256("\n".join([self._pb_sha256, str(self._batch)] + images).encode("ascii")).hexdigest()
 
     def _load(self, key: str, subject: str) -> Optional[Dict[str, Any]]:
@@ -107,8 +111,7 @@ class CachedReference:
                 raise ValueError("entry too large")
             entry = json.loads((folder / _ENTRY).read_text(encoding="utf-8"))
             for what, name in _FILES.items():
-                shutil.copyfile(str(folder / name), str(self._store.path(subject, what)))
-                if sha256_of(self._store.path(subject, what)) != entry["sha256"][name]:
+                if _copy(folder / name, self._store.path(subject, what)) != entry["sha256"][name]:
                     raise ValueError(f"{name} is not what was stored")
             self._version = str(entry["tensorflow"])
             return {"seconds": float(entry["seconds"])}
@@ -121,10 +124,9 @@ class CachedReference:
         """A cache that cannot be written costs time and nothing else."""
         work = None
         try:
-            work = Path(tempfile.mkdtemp(prefix=".tmp-", dir=str(self._folder)))
+            work, hashes = Path(tempfile.mkdtemp(prefix=".tmp-", dir=str(self._folder))), {}
             for what, name in _FILES.items():
-                shutil.copyfile(str(self._store.path(subject, what)), str(work / name))
-            hashes = {name: sha256_of(work / name) for name in _FILES.values()}
+                hashes[name] = _copy(self._store.path(subject, what), work / name)
             write_json(work / _ENTRY, {"schema": _SCHEMA, "sha256": hashes, "tensorflow": self._version, "seconds": seconds})
             os.rename(str(work), str(self._folder / key))
         except (OSError, ArtifactError) as exc:
@@ -133,6 +135,16 @@ class CachedReference:
         finally:
             if work is not None:
                 shutil.rmtree(str(work), ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file; hex sha256 of the bytes that were copied, for which it need not be read again."""
+    digest = hashlib.sha256()
+    with open(str(source), "rb") as here, open(str(target), "wb") as there:
+        for block in iter(lambda: here.read(_BLOCK), b""):
+            there.write(block)
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def open_reference(cache: Optional[Path], start: Callable[[], ReferenceProcess], model: OfflineModel, store: CompareStore) -> Any:

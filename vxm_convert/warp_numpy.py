@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Callable, List, Tuple
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.metrics.streams import in_order
 
 _SLAB = 4
+#: float32 from 2**23 to 2**24 are whole numbers; the middle of them takes sums of both signs
+_NO_FRACTION = np.float32(1.5 * 2**23)
+_EXACT = 2**22 - 1
 
 
 def warp_nearest(labels: np.ndarray, flow_vox: np.ndarray) -> np.ndarray:
@@ -35,21 +38,59 @@ def warp_nearest(labels: np.ndarray, flow_vox: np.ndarray) -> np.ndarray:
     shape = labels.shape
     if flow_vox.shape != shape + (3,):
         raise VolumeError(f"nearest warp: labels {shape}, flow {flow_vox.shape}, expected a flow of {shape + (3,)}")
-    slabs = [(start, min(start + _SLAB, shape[0])) for start in range(0, shape[0], _SLAB)]
-    return np.concatenate(list(in_order(lambda start, stop: _nearest_slab(labels, flow_vox[start:stop], start), slabs)))
+    flat = np.ascontiguousarray(labels).reshape(-1)
+    return _by_slabs(lambda start, stop: _nearest_slab(flat, flow_vox[start:stop], start, shape), np.empty(shape, flat.dtype), _SLAB)
 
 
-def _nearest_slab(labels: np.ndarray, part: np.ndarray, start: int) -> np.ndarray:
-    if not np.isfinite(part).all():
+def _by_slabs(work: Callable[[int, int], np.ndarray], out: np.ndarray, planes: int) -> np.ndarray:
+    """Fill `out` with what `work(start, stop)` gives for the planes from start to stop of the first axis."""
+
+    def fill(start: int, stop: int) -> None:
+        out[start:stop] = work(start, stop)
+
+    for _ in in_order(fill, [(start, min(start + planes, len(out))) for start in range(0, len(out), planes)]):
+        pass
+    return out
+
+
+def _nearest_slab(flat: np.ndarray, part: np.ndarray, start: int, shape: Tuple[int, ...]) -> np.ndarray:
+    """One slab of `warp_nearest`; `flat` holds all labels in C order."""
+    if not _all_finite(part):
         raise VolumeError("nearest warp: the flow holds NaN or Inf; expected finite displacements from the model")
-    return labels[_nearest_index(part, start, labels.shape)]
+    x, y, z = (_nearest_index(part[..., axis], grid, side) for axis, (grid, side) in enumerate(zip(_indices(part, start), shape)))
+    x *= shape[1]
+    x += y
+    x *= shape[2]
+    x += z
+    return flat[x]
 
 
-def _nearest_index(part: np.ndarray, start: int, shape: Tuple[int, ...]) -> Tuple[np.ndarray, ...]:
-    grid = np.meshgrid(np.arange(start, start + part.shape[0]), np.arange(shape[1]), np.arange(shape[2]), indexing="ij", sparse=True)
-    positions = (grid[d].astype(np.float32) + part[..., d].astype(np.float32) for d in range(3))
-    # Clipped as floats: a displacement beyond int32 must not wrap around.
-    return tuple(np.clip(np.rint(p), 0, side - 1).astype(np.intp) for p, side in zip(positions, shape))
+def _nearest_index(u: np.ndarray, grid: np.ndarray, side: int) -> np.ndarray:
+    position = grid.astype(np.float32) + u.astype(np.float32)
+    if position.min() < -_EXACT or position.max() > _EXACT:
+        # As floats: a displacement beyond int32 must not wrap around.
+        position = np.clip(position, -1, side)
+    # Rounds to even as numpy.rint, which takes ten times as long before NumPy 1.20: no float32 beyond it has a fraction.
+    position += _NO_FRACTION
+    position -= _NO_FRACTION
+    return _clamped(position.astype(np.intp), side)
+
+
+def _clamped(index: np.ndarray, side: int) -> np.ndarray:
+    np.maximum(index, 0, out=index)
+    return np.minimum(index, side - 1, out=index)
+
+
+def _indices(part: np.ndarray, start: int) -> List[np.ndarray]:
+    """Index of every voxel of a slab along each axis, for broadcasting."""
+    x = np.arange(start, start + part.shape[0])
+    return np.meshgrid(x, np.arange(part.shape[1]), np.arange(part.shape[2]), indexing="ij", sparse=True)
+
+
+def _all_finite(part: np.ndarray) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        # The sum says so in one pass; large finite values may overflow in it.
+        return bool(np.isfinite(part.sum()) or np.isfinite(part).all())
 
 
 def warp_linear(image: np.ndarray, flow_vox: np.ndarray) -> np.ndarray:
@@ -74,34 +115,51 @@ def warp_linear(image: np.ndarray, flow_vox: np.ndarray) -> np.ndarray:
     shape = image.shape
     if flow_vox.shape != shape + (3,):
         raise VolumeError(f"linear warp: image {shape}, flow {flow_vox.shape}, expected a flow of {shape + (3,)}")
-    flat = np.asarray(image, dtype=np.float64).reshape(-1)
-    slabs = [(plane, min(plane + 1, shape[0])) for plane in range(shape[0])]
-    return np.concatenate(list(in_order(lambda start, stop: _blend(flat, flow_vox[start:stop], start, shape), slabs)))
+    flat = np.ascontiguousarray(image).reshape(-1)
+    return _by_slabs(lambda start, stop: _blend(flat, flow_vox[start:stop], start, shape), np.empty(shape, np.float64), 1)
 
 
 def _blend(flat: np.ndarray, part: np.ndarray, start: int, shape: Tuple[int, ...]) -> np.ndarray:
     """One slab of `warp_linear`; `flat` is the whole image in C order."""
-    grid = np.meshgrid(np.arange(start, start + part.shape[0]), np.arange(shape[1]), np.arange(shape[2]), indexing="ij", sparse=True)
+    good = None if _all_finite(part) else np.isfinite(part).all(axis=-1)
     strides = (shape[1] * shape[2], shape[2], 1)
     offsets, weights = [], []
-    good = np.isfinite(part).all(axis=-1)
-    for axis, side in enumerate(shape):
+    # Half the bytes of what NumPy gathers with; these passes wait for memory.
+    index = np.int32 if flat.size < 2**31 else np.int64
+    for axis, (grid, side) in enumerate(zip(_indices(part, start), shape)):
         u = part[..., axis].astype(np.float64)
-        u[~good] = 0.0
-        whole = np.floor(u)
-        weights.append(u - whole)
-        # Beyond the grid every displacement ends at its border: clipped before it is an integer.
-        base = grid[axis] + np.clip(whole, -side - 1, side + 1).astype(np.int64)
-        offsets.append([np.clip(base + step, 0, side - 1) * strides[axis] for step in (0, 1)])
+        if good is not None:
+            u[~good] = 0.0
+        below, weight = _floor(u, side)
+        weights.append(weight)
+        below = below.astype(index)
+        below += grid.astype(index)
+        above = _clamped(below + 1, side)
+        offsets.append([_clamped(below, side) * strides[axis], above * strides[axis]])
     lines = []
     for x in offsets[0]:
         planes = [x + y for y in offsets[1]]
-        rows = [_between(flat[p + offsets[2][0]], flat[p + offsets[2][1]], weights[2]) for p in planes]
+        rows = [_between(*(flat[p + z].astype(np.float64) for z in offsets[2]), weights[2]) for p in planes]
         lines.append(_between(rows[0], rows[1], weights[1]))
     out = _between(lines[0], lines[1], weights[0])
-    out[~good] = np.nan
+    if good is not None:
+        out[~good] = np.nan
     return out
 
 
+def _floor(u: np.ndarray, side: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Largest whole number at most u, and what u has beyond it; overwrites u."""
+    if u.min() < -side - 1 or u.max() > side + 1:
+        # Beyond the grid every displacement ends at its border, where both neighbours are one voxel.
+        np.clip(u, -side - 1, side + 1, out=u)
+    whole = np.floor(u)
+    u -= whole
+    return whole, u
+
+
 def _between(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return a + (b - a) * weight
+    """a + (b − a) weight; overwrites b."""
+    b -= a
+    b *= weight
+    b += a
+    return b

@@ -3,7 +3,7 @@
 
 One definition for export's parity, the runner's precision report and the comparison layer by layer. `tensors` compares any two
 arrays, `ascend` holds the definitions of Ascend's comparer, `registration` compares flows, `overlap` segmentations, `jacobian`
-folding; `streams` cuts arrays into chunks.
+folding; `streams` cuts arrays into chunks and `brackets` finds percentiles in the first look at them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from vxm_convert.metrics.ascend import ASCEND_NAMES, AscendMetrics
 from vxm_convert.metrics.jacobian import Folding, JacobianStats, folding, jacobian_slabs, jacobian_stats
 from vxm_convert.metrics.overlap import DiceScores, dice
-from vxm_convert.metrics.registration import EndPointError, SamplingError, end_point_error, sampling_error
+from vxm_convert.metrics.registration import EndPointError, FlowErrors, SamplingError, end_point_error, flow_errors, sampling_error
 from vxm_convert.metrics.tensors import ErrorStats, TensorComparison, compare_tensors, error_stats
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "DiceScores",
     "EndPointError",
     "ErrorStats",
+    "FlowErrors",
     "Folding",
     "JacobianStats",
     "SamplingError",
@@ -28,6 +29,7 @@ __all__ = [
     "dice",
     "end_point_error",
     "error_stats",
+    "flow_errors",
     "folding",
     "jacobian_slabs",
     "jacobian_stats",

@@ -70,7 +70,7 @@ def boolean_only(metrics: AscendMetrics) -> AscendMetrics:
 
 
 def from_sums(sums: Any, kl: float) -> AscendMetrics:
-    """The figures from the sums of `tensors.PairSums` and the divergence of the second pass."""
+    """The figures from the sums of `pairs.PairSums` and the divergence of the second pass."""
     n = sums.errors.n
     norm_x, norm_y = math.sqrt(sums.xx), math.sqrt(sums.yy)
     cosine, reason = _cosine(norm_x, norm_y, sums.xy, n)

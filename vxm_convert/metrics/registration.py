@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from vxm_convert.metrics import streams
-from vxm_convert.metrics.streams import cut
-from vxm_convert.metrics.tensors import check_same_shape, index_of, summarise
+from vxm_convert.metrics.flows import Flows, Grid, Summary, is_unit
+from vxm_convert.metrics.tensors import check_same_shape, index_of
+
+_ONES = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ class SamplingError:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class FlowErrors:
+    """What one pass over two flows gives."""
+
+    voxel: EndPointError
+    mm: EndPointError
+    sampling: SamplingError
+
+
 def end_point_error(
     test: np.ndarray, reference: np.ndarray, spacing: Sequence[float] = (1.0, 1.0, 1.0), unit: str = "voxel"
 ) -> EndPointError:
@@ -64,63 +74,33 @@ def end_point_error(
     Voxels where either flow is not finite are left out; `error_stats` counts them.
     """
     check_same_shape(test, reference)
-    sizes = [float(size) for size in spacing]
-
-    def lengths(start: int, stop: int) -> np.ndarray:
-        return _length(cut(test, 3 * start, 3 * stop) - cut(reference, 3 * start, 3 * stop), sizes)
-
-    spread, (p99, p999) = summarise(test.size // 3, lengths, 3, (99.0, 99.9))
-    at = index_of(spread.max_at, test.shape[:-1])
-    return EndPointError(unit, spread.n, spread.max, at, spread.mean, p99, p999, spread.octaves())
+    flows = Flows(test, reference, [spacing], None)
+    return _end_point_error(flows.summaries()[0], unit, test.shape)
 
 
 def sampling_error(test: np.ndarray, reference: np.ndarray) -> SamplingError:
     """Sampling positions of two flows, shape (X, Y, Z, 3), displacement in voxels; voxels with NaN or Inf are left out."""
     check_same_shape(test, reference)
-    grid = _Grid(test.shape[:3])
-    #: first voxel of a chunk → flips in it; the second look at the chunk need not count again
-    flips: Dict[int, int] = {}
-
-    def distances(start: int, stop: int) -> np.ndarray:
-        a, b = grid.positions(test, start, stop), grid.positions(reference, start, stop)
-        length = _length((a - b).reshape(-1), (1.0, 1.0, 1.0))
-        if start not in flips:
-            flipped = np.floor(a) != np.floor(b)
-            flips[start] = int(np.count_nonzero(flipped if np.isfinite(length.sum()) else flipped[np.isfinite(length)]))
-        return length
-
-    spread, (p999,) = summarise(test.size // 3, distances, 3, (99.9,))
-    return SamplingError(spread.n, spread.max, p999, spread.mean, sum(flips.values()) / max(3 * spread.n, 1))
+    flows = Flows(test, reference, [], Grid(test.shape[:3]))
+    return _sampling_error(flows.summaries()[0], flows.flips)
 
 
-def _length(difference: np.ndarray, sizes: Sequence[float]) -> np.ndarray:
-    """Euclidean length of flat (n·3) vectors whose components are scaled by `sizes`."""
-    vectors = difference.reshape(-1, 3)
-    with np.errstate(invalid="ignore", over="ignore"):
-        if tuple(sizes) != (1.0, 1.0, 1.0):
-            vectors = vectors * sizes
-        return np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+def flow_errors(test: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> FlowErrors:
+    """Both of the above of flows with shape (X, Y, Z, 3), in voxels and in mm by the voxel sizes `spacing`, read once."""
+    check_same_shape(test, reference)
+    same = is_unit(spacing)
+    flows = Flows(test, reference, [_ONES] if same else [_ONES, spacing], Grid(test.shape[:3]))
+    found = flows.summaries()
+    voxel = _end_point_error(found[0], "voxel", test.shape)
+    mm = replace(voxel, unit="mm") if same else _end_point_error(found[1], "mm", test.shape)
+    return FlowErrors(voxel, mm, _sampling_error(found[-1], flows.flips))
 
 
-class _Grid:
-    """Voxel indices of a grid (X, Y, Z) in C order, without a division per voxel and axis."""
+def _end_point_error(found: Summary, unit: str, shape: Tuple[int, ...]) -> EndPointError:
+    spread, (p99, p999) = found
+    return EndPointError(unit, spread.n, spread.max, index_of(spread.max_at, shape[:-1]), spread.mean, p99, p999, spread.octaves())
 
-    def __init__(self, shape: Tuple[int, ...]) -> None:
-        self.last = np.array(shape, dtype=np.float64) - 1.0
-        self.plane = shape[1] * shape[2]
-        # One plane of (0, y, z), longer by a chunk, so that every chunk finds its own as one slice.
-        rows = np.arange(self.plane + streams.CHUNK) % self.plane
-        self.table = np.stack([np.zeros(rows.size), rows // shape[2], rows % shape[2]], axis=-1).astype(np.float64)
 
-    def positions(self, flow: np.ndarray, start: int, stop: int) -> np.ndarray:
-        """x + u of voxels start..stop, clamped to the grid; (n, 3) float64, NaN where u is not finite."""
-        at = cut(flow, 3 * start, 3 * stop).reshape(-1, 3)
-        bad = None if np.isfinite(at.sum()) else ~np.isfinite(at)
-        offset = start % self.plane
-        at += self.table[offset : offset + len(at)]
-        at[:, 0] += np.arange(start, stop) // self.plane
-        np.maximum(at, 0.0, out=at)
-        np.minimum(at, self.last, out=at)
-        if bad is not None:
-            at[bad] = np.nan
-        return at
+def _sampling_error(found: Summary, flips: int) -> SamplingError:
+    spread, (p999,) = found
+    return SamplingError(spread.n, spread.max, p999, spread.mean, flips / max(3 * spread.n, 1))

@@ -11,7 +11,7 @@ import math
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -68,8 +68,13 @@ def in_order(work: Callable[[int, int], Any], parts: Iterable[Tuple[int, int]]) 
 
 def cut(array: np.ndarray, start: int, stop: int, dtype: Any = np.float64) -> np.ndarray:
     """Elements start..stop in C order as a new array, without a copy of the whole."""
+    return every(array, slice(start, stop), dtype)
+
+
+def every(array: np.ndarray, at: slice, dtype: Any) -> np.ndarray:
+    """Elements that a slice takes from the array in C order, as a new array."""
     flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
-    return np.asarray(flat[start:stop]).astype(dtype)
+    return np.asarray(flat[at]).astype(dtype)
 
 
 def inner(x: np.ndarray, y: np.ndarray) -> float:
@@ -83,23 +88,33 @@ def keys_of(values: np.ndarray) -> np.ndarray:
         return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.intp)
 
 
-class Spread:
-    """Sum, largest value and histogram of non-negative values that come chunk by chunk."""
+def count_keys(values: np.ndarray) -> np.ndarray:
+    """How many values lie in each bin."""
+    return np.bincount(keys_of(values), minlength=KEYS + 1)
 
-    def __init__(self) -> None:
+
+class Spread:
+    """Sum, largest value and, where asked for, histogram of non-negative values that come chunk by chunk.
+
+    `counts` is None without a histogram, which costs as much as all the rest.
+    """
+
+    def __init__(self, histogram: bool = True) -> None:
         self.n, self.total, self.max, self.max_at = 0, 0.0, 0.0, 0
-        self.counts = np.zeros(KEYS + 1, dtype=np.int64)
+        self.counts: Optional[np.ndarray] = np.zeros(KEYS + 1, dtype=np.int64) if histogram else None
 
     def add(self, values: np.ndarray, positions: Callable[[int], int]) -> None:
         """Take float64 values; `positions` says where in the array the i-th of them stands."""
         if not values.size:
             return
-        at = int(values.argmax())
-        if values[at] > self.max or not self.n:
-            self.max, self.max_at = float(values[at]), positions(at)
+        largest = float(values.max())
+        # Where it stands costs three times as much, and few chunks have a new maximum.
+        if largest > self.max or not self.n:
+            self.max, self.max_at = largest, positions(int(values.argmax()))
         self.n += values.size
         self.total += float(values.sum())
-        self.counts += np.bincount(keys_of(values), minlength=KEYS + 1)
+        if self.counts is not None:
+            self.counts += count_keys(values)
 
     def merge(self, later: Spread) -> None:
         """Take what another part of the stream found, which lies behind this one."""
@@ -107,7 +122,8 @@ class Spread:
             self.max, self.max_at = later.max, later.max_at
         self.n += later.n
         self.total += later.total
-        self.counts += later.counts
+        if self.counts is not None:
+            self.counts += later.counts
 
     @property
     def mean(self) -> float:
@@ -176,11 +192,13 @@ class Percentiles:
             below, ranks = self._bins[key]
             ends = _ends(scan, key)
             ordered.update((rank, _cut_again(scan, key, rank - below, *ends)) for rank in ranks)
-        out = []
-        for position in self._positions:
-            low, high = ordered[int(math.floor(position))], ordered[int(math.ceil(position))]
-            out.append(low + (position - math.floor(position)) * (high - low))
-        return out
+        return [between(position, ordered.__getitem__) for position in self._positions]
+
+
+def between(position: float, value_of: Callable[[int], float]) -> float:
+    """Linear interpolation between the order statistics around a position; `value_of` gives the one of a rank."""
+    low, high = value_of(int(math.floor(position))), value_of(int(math.ceil(position)))
+    return low + (position - math.floor(position)) * (high - low)
 
 
 def _members(values: np.ndarray, key: int) -> np.ndarray:

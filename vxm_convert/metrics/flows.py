@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two displacement fields read once, chunk by chunk: lengths of their difference and of that of the positions they sample."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from vxm_convert.metrics import streams
+from vxm_convert.metrics.brackets import Brackets, Caught, percentiles_of, sample_positions
+from vxm_convert.metrics.streams import Spread, chunks, cut, in_order, tasks
+
+Summary = Tuple[Spread, List[float]]
+_EPE_PERCENTS = (99.0, 99.9)
+_POSITION_PERCENTS = (99.9,)
+
+
+class Flows:
+    """Two flows, and lengths that are made from them voxel by voxel: of their difference in some units, then of that of positions.
+
+    Parameters
+    ----------
+    units : sequence of three floats each — voxel sizes; an entry per end-point error.
+    grid : Grid or None — for the sampling positions; None leaves them out.
+    """
+
+    def __init__(self, test: np.ndarray, reference: np.ndarray, units: Sequence[Sequence[float]], grid: Optional[Grid]) -> None:
+        self._test, self._reference, self._grid = test, reference, grid
+        #: None for ones: nothing to multiply with
+        self._units = [None if is_unit(unit) else _repeated([float(size) for size in unit]) for unit in units]
+        self._percents = [_EPE_PERCENTS] * len(units) + ([] if grid is None else [_POSITION_PERCENTS])
+        self._with_histogram = [True] * len(units) + ([] if grid is None else [False])
+        self.flips = 0
+
+    def summaries(self) -> List[Summary]:
+        """Spread and percentiles of every length; `flips` is known afterwards."""
+        brackets = [Brackets(*pair) for pair in zip(self._samples(), self._percents)]
+        spreads = [Spread(histogram) for histogram in self._with_histogram]
+        caught = [Caught(bracket) for bracket in brackets]
+        for parts, flips in in_order(lambda start, stop: self._first_look(start, stop, brackets), tasks(self._n, 3)):
+            self.flips += flips
+            for mine_spread, mine_caught, (spread, some) in zip(spreads, caught, parts):
+                mine_spread.merge(spread)
+                mine_caught.merge(some)
+        return [
+            (spread, percentiles_of(some, spread, percents, self._scanner(i)))
+            for i, (spread, some, percents) in enumerate(zip(spreads, caught, self._percents))
+        ]
+
+    @property
+    def _n(self) -> int:
+        return self._test.size // 3
+
+    def _first_look(self, start: int, stop: int, brackets: Sequence[Brackets]) -> Tuple[List[Tuple[Spread, Caught]], int]:
+        parts = [(Spread(histogram), Caught(bracket)) for histogram, bracket in zip(self._with_histogram, brackets)]
+        flips = 0
+        for low, high in chunks(start, stop, 3):
+            lengths, flipped = self._lengths(low, high)
+            flips += flipped
+            for values, (spread, caught) in zip(lengths, parts):
+                good = None if math.isfinite(float(values.sum())) else np.flatnonzero(np.isfinite(values))
+                values = values if good is None else values[good]
+                spread.add(values, lambda at, low=low, good=good: low + (at if good is None else int(good[at])))
+                caught.add(values)
+        return parts, flips
+
+    def _lengths(self, start: int, stop: int) -> Tuple[List[np.ndarray], int]:
+        """The lengths of voxels start..stop, not finite where one does not count, and how many floors of positions differ."""
+        x, y = cut(self._test, 3 * start, 3 * stop), cut(self._reference, 3 * start, 3 * stop)
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference = x - y
+            out = [_length(difference if unit is None else difference * unit[: x.size]) for unit in self._units]
+            if self._grid is None:
+                return out, 0
+            # Finite differences come from finite flows.
+            known = bool(out) and math.isfinite(float(out[0].sum()))
+            a, b = (self._grid.positions(flow, start, stop, known) for flow in (x, y))
+            length = _length(a - b)
+        out.append(length)
+        if math.isfinite(float(length.sum())):
+            # At least 0, so cutting off is rounding down; numpy.floor takes ten times as long before NumPy 1.20.
+            return out, int(np.count_nonzero(a.astype(np.int32) != b.astype(np.int32)))
+        flipped = (np.floor(a) != np.floor(b)).reshape(-1, 3)
+        return out, int(np.count_nonzero(flipped[np.isfinite(length)]))
+
+    def _samples(self) -> List[np.ndarray]:
+        at = sample_positions(self._n)
+        if at is None or not (self._test.flags.c_contiguous and self._reference.flags.c_contiguous):
+            return [np.zeros(0)] * len(self._percents)
+        x, y = (array.reshape(-1, 3)[at].astype(np.float64).reshape(-1) for array in (self._test, self._reference))
+        with np.errstate(invalid="ignore", over="ignore"):
+            out = [_length((x - y) * (1.0 if unit is None else np.tile(unit[:3], x.size // 3))) for unit in self._units]
+            if self._grid is not None:
+                a, b = (self._grid.sampled_positions(flow, at) for flow in (x, y))
+                out.append(_length(a - b))
+        return [values[np.isfinite(values)] for values in out]
+
+    def _scanner(self, which: int) -> Callable[[Callable[[np.ndarray], Any]], Iterator[Any]]:
+        def values(start: int, stop: int) -> np.ndarray:
+            found = self._lengths(start, stop)[0][which]
+            return found if math.isfinite(float(found.sum())) else found[np.isfinite(found)]
+
+        def scan(pick: Callable[[np.ndarray], Any]) -> Iterator[Any]:
+            for part in in_order(lambda a, b: [pick(values(*c)) for c in chunks(a, b, 3)], tasks(self._n, 3)):
+                yield from part
+
+        return scan
+
+
+def is_unit(spacing: Sequence[float]) -> bool:
+    """Whether a unit is the voxel itself."""
+    return all(float(size) == 1.0 for size in spacing)
+
+
+def _length(difference: np.ndarray) -> np.ndarray:
+    """Euclidean length of flat (n·3) vectors."""
+    squares = difference * difference
+    # As one sum per component: sums over an axis of three are slow.
+    total = squares[2::3] + squares[1::3]
+    total += squares[0::3]
+    return np.sqrt(total, out=total)
+
+
+def _repeated(triple: Sequence[float]) -> np.ndarray:
+    """Three numbers again and again, for flat vectors of a chunk: broadcasting over an axis of three is slow."""
+    return np.tile(np.asarray(triple, dtype=np.float64), streams.CHUNK // 3 + 1)
+
+
+class Grid:
+    """Voxel indices of a grid (X, Y, Z) in C order, without a division per voxel and axis."""
+
+    def __init__(self, shape: Tuple[int, ...]) -> None:
+        self._shape = shape
+        self._last = _repeated([side - 1.0 for side in shape])
+        self._plane = shape[1] * shape[2]
+        # One plane of (0, y, z), longer by a chunk, so that every chunk finds its own as one slice.
+        rows = np.arange(self._plane + streams.CHUNK) % self._plane
+        self._table = np.stack([np.zeros(rows.size), rows // shape[2], rows % shape[2]], axis=-1).astype(np.float64).reshape(-1)
+
+    def positions(self, flow: np.ndarray, start: int, stop: int, known: bool) -> np.ndarray:
+        """x + u of voxels start..stop, clamped to the grid, NaN where u is not finite; `flow` is flat float64 and overwritten.
+
+        `known`: every u is finite.
+        """
+        offset = 3 * (start % self._plane)
+        bad = None if known or math.isfinite(float(flow.sum())) else ~np.isfinite(flow)
+        flow += self._table[offset : offset + flow.size]
+        for x in range(start // self._plane, (stop - 1) // self._plane + 1):
+            low, high = max(x * self._plane, start) - start, min((x + 1) * self._plane, stop) - start
+            flow[3 * low : 3 * high : 3] += x
+        return self._clamped(flow, self._last[: flow.size], bad)
+
+    def sampled_positions(self, flow: np.ndarray, at: slice) -> np.ndarray:
+        """As `positions`, of the voxels that a slice of all of them takes."""
+        voxels = np.arange(0, self._shape[0] * self._plane, at.step)
+        bad = ~np.isfinite(flow)
+        found = flow + np.stack(np.unravel_index(voxels, self._shape), axis=-1).reshape(-1)
+        return self._clamped(found, np.tile(self._last[:3], voxels.size), bad)
+
+    @staticmethod
+    def _clamped(at: np.ndarray, last: np.ndarray, bad: Optional[np.ndarray]) -> np.ndarray:
+        # Few are outside: comparing takes half the time of numpy.maximum and minimum before NumPy 1.20.
+        np.copyto(at, 0.0, where=at < 0.0)
+        np.copyto(at, last, where=at > last)
+        if bad is not None:
+            at[bad] = np.nan
+        return at

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one pass over a pair of tensors adds up, and how the pair is read: in chunks, by a mask, without what is not finite."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Callable, Iterator, Optional, Tuple
+
+import numpy as np
+
+from vxm_convert.metrics.ascend import EPSILON, Moments
+from vxm_convert.metrics.brackets import Brackets, Caught, sample_positions
+from vxm_convert.metrics.streams import Spread, chunks, cut, every, in_order, inner, tasks
+
+#: Σ(x − mean)² from Σx² and the mean has twelve digits where it is at least this share of Σx²
+_DIGITS_LEFT = 1e-4
+
+
+class PairSums:
+    """What one pass over two tensors x (test) and y (reference) adds up; d = x − y.
+
+    Parameters
+    ----------
+    brackets : Brackets — where the percentiles of the errors are expected.
+    all_figures : bool — also what Ascend's figures need; False leaves `x`, `y` and the relative errors empty.
+    histogram : bool — of the errors.
+    """
+
+    def __init__(self, brackets: Brackets, all_figures: bool, histogram: bool) -> None:
+        self.all_figures = all_figures
+        self.nan, self.inf, self.first_bad = 0, 0, -1
+        self.dd = self.xx = self.yy = self.xy = self.gap = self.relative = self.relative_max = 0.0
+        self.x, self.y, self.errors, self.caught = Moments(), Moments(), Spread(histogram), Caught(brackets)
+
+    def add(self, x: np.ndarray, y: np.ndarray, d: np.ndarray, dd: float, positions: Callable[[int], int]) -> None:
+        """Take finite float64 values, their differences and the sum of the squared ones."""
+        if not x.size:
+            return
+        error = np.abs(d)
+        self.errors.add(error, positions)
+        self.caught.add(error)
+        self.dd += dd
+        self.xy += inner(x, y)
+        self.gap += inner(d, x + y)
+        xx, yy = inner(x, x), inner(y, y)
+        self.xx += xx
+        self.yy += yy
+        if self.all_figures:
+            self._add_relative(error, y)
+            _add_moments(self.x, x, xx)
+            _add_moments(self.y, y, yy)
+
+    def _add_relative(self, error: np.ndarray, y: np.ndarray) -> None:
+        # |x/y − 1| = |x − y| / |y|, without the rounding of x/y.
+        size = np.abs(y)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            ratio = error / size
+        if size.min() <= EPSILON:
+            ratio[size <= EPSILON] = 0.0
+        self.relative += float(ratio.sum())
+        self.relative_max = max(self.relative_max, float(ratio.max()))
+
+    def merge(self, later: PairSums) -> None:
+        """Take the sums of the part behind this one."""
+        for name in ("nan", "inf", "dd", "xx", "yy", "xy", "gap", "relative"):
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        self.relative_max = max(self.relative_max, later.relative_max)
+        if self.first_bad < 0:
+            self.first_bad = later.first_bad
+        for mine, other in ((self.x, later.x), (self.y, later.y)):
+            mine.add(other.n, other.mean, other.m2, other.low, other.high)
+        self.errors.merge(later.errors)
+        self.caught.merge(later.caught)
+
+
+def _add_moments(moments: Moments, tensor: np.ndarray, squares: float) -> None:
+    mean = float(tensor.mean())
+    m2 = squares - tensor.size * mean * mean
+    # Two sums instead of two more passes; where they nearly cancel too few digits would be left.
+    if squares and not m2 > _DIGITS_LEFT * squares:
+        away = tensor - mean
+        m2 = inner(away, away)
+    moments.add(tensor.size, mean, m2, float(tensor.min()), float(tensor.max()))
+
+
+class Pair:
+    """Two tensors and an optional mask, read chunk by chunk."""
+
+    def __init__(self, test: np.ndarray, reference: np.ndarray, where: Optional[np.ndarray]) -> None:
+        self.test, self.reference, self.where = test, reference, where
+
+    def first_pass(self, start: int, stop: int, sums: PairSums) -> PairSums:
+        """Add what lies between two positions to empty sums."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            for low, high in chunks(start, stop):
+                good = self._wanted(low, high)
+                if good is not None and not good.size:
+                    continue
+                x, y = self._cut(low, high, good)
+                d = x - y
+                dd = inner(d, d)
+                if not math.isfinite(dd):
+                    x, y, good = self._only_finite(x, y, good, low, sums)
+                    d = x - y
+                    dd = inner(d, d)
+                sums.add(x, y, d, dd, lambda at, low=low, good=good: low + (at if good is None else int(good[at])))
+        return sums
+
+    def finite(self, start: int, stop: int, known: bool = False) -> Tuple[np.ndarray, np.ndarray]:
+        """x and y of a chunk where both are finite and the mask wants them; float64. `known`: all are finite, by an earlier pass."""
+        x, y = self._cut(start, stop, self._wanted(start, stop))
+        if known or math.isfinite(float(x.sum())) and math.isfinite(float(y.sum())):
+            return x, y
+        good = np.isfinite(x) & np.isfinite(y)
+        return x[good], y[good]
+
+    def sample(self) -> np.ndarray:
+        """Absolute errors at some positions all over the tensors; empty for small ones."""
+        at = sample_positions(self.test.size)
+        if at is None:
+            return np.zeros(0)
+        x, y = (every(array, at, np.float64) for array in (self.test, self.reference))
+        with np.errstate(invalid="ignore", over="ignore"):
+            error = np.abs(x - y)
+        wanted = np.isfinite(error)
+        return error[wanted] if self.where is None else error[wanted & every(self.where, at, bool)]
+
+    def scan(self, pick: Callable[[np.ndarray], Any]) -> Iterator[Any]:
+        """`pick` of the absolute errors of every chunk."""
+        for part in in_order(lambda a, b: [pick(self._errors(*c)) for c in chunks(a, b)], tasks(self.test.size)):
+            yield from part
+
+    def _errors(self, start: int, stop: int) -> np.ndarray:
+        x, y = self.finite(start, stop)
+        return np.abs(x - y)
+
+    def _wanted(self, start: int, stop: int) -> Optional[np.ndarray]:
+        """Positions in the chunk that the mask selects; None for all of them."""
+        if self.where is None:
+            return None
+        wanted = cut(self.where, start, stop, bool)
+        return None if wanted.all() else np.flatnonzero(wanted)
+
+    def _cut(self, start: int, stop: int, good: Optional[np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
+        x, y = cut(self.test, start, stop), cut(self.reference, start, stop)
+        return (x, y) if good is None else (x[good], y[good])
+
+    @staticmethod
+    def _only_finite(
+        x: np.ndarray, y: np.ndarray, good: Optional[np.ndarray], low: int, sums: PairSums
+    ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Count the pairs of a chunk that are not finite; returns the others and their positions in the chunk."""
+        nan = np.isnan(x) | np.isnan(y)
+        finite = np.isfinite(x) & np.isfinite(y)
+        at = np.arange(x.size) if good is None else good
+        bad = at[~finite]
+        sums.nan += int(nan.sum())
+        sums.inf += int(bad.size - nan.sum())
+        if bad.size and sums.first_bad < 0:
+            sums.first_bad = low + int(bad[0])
+        return x[finite], y[finite], at[finite]
