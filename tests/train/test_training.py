@@ -7,7 +7,7 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Tuple
 
 import numpy as np
 import pytest
@@ -244,17 +244,21 @@ def test_step_lines_have_the_form_of_earlier_logs() -> None:
     assert format_step(record, "mse") == "step 7 ---> loss: 0.00995, loss_mse: 0.0095, loss_flow: 1.1e-10, time: 2.300"
 
 
-def reachable(folder: Path) -> float:
-    """The loss of the true deformations, mean over the cohort: what is left is noise, interpolation and the smoothness they cost."""
+def reachable(folder: Path) -> Tuple[float, float]:
+    """The loss without any deformation and that of the true ones, mean over the cohort.
+
+    What is left with the true ones is noise, interpolation and the smoothness they cost.
+    """
     atlas = np.load(str(folder / "atlas.npz"))["vol"][None, ..., None] / 255.0
-    losses = []
+    still, losses = [], []
     for scan in sorted((folder / "scans").iterdir()):
         vol = np.load(str(scan))["vol"][None, ..., None] / 255.0
         truth = np.load(str(folder / "truth" / (scan.stem + "_flow.npz")))
         flow = truth[truth.files[0]][None].astype(np.float64)
+        still.append(np.mean((vol - atlas) ** 2))
         slopes = [np.mean(np.diff(flow, axis=axis) ** 2) for axis in (1, 2, 3)]
         losses.append(np.mean((reference.warp_linear(vol, flow) - atlas) ** 2) + 0.01 * np.mean(slopes))
-    return float(np.mean(losses))
+    return float(np.mean(still)), float(np.mean(losses))
 
 
 @pytest.mark.slow
@@ -263,6 +267,7 @@ def test_700_steps_reach_most_of_what_can_be_reached(make_settings: Callable, co
     settings = make_settings("vm2", epochs=1, steps_per_epoch=700, learning_rate=1e-3, cache=True)
     train(settings)
     losses = [s["loss"] for s in steps_of(settings.out)]
-    start, end, floor = np.mean(losses[:3]), np.mean(losses[-30:]), reachable(cohort)
-    assert floor < 0.5 * start
+    # Not the first steps' losses: the network learns from the second one on.
+    (start, floor), end = reachable(cohort), np.mean(losses[-30:])
+    assert start - floor > 0.45 * start and losses[0] > 0.6 * start, "a cohort with hardly anything to gain shows nothing"
     assert start - end > 0.6 * (start - floor), f"from {start:.3g} to {end:.3g}, {floor:.3g} can be reached"
