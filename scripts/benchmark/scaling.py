@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -81,8 +82,11 @@ def _prepare(work: Path, checkpoint: Path, variant: str, shape: str, scans: int)
 
 
 def _register(work: Path, count: int) -> Dict[str, float]:
-    """One run over the first `count` scans: seconds of the whole process, of the device, peak memory."""
-    out = work / f"registered_{count}"
+    """One run over the first `count` scans: seconds of the whole process, of the device, peak memory.
+
+    Into a folder of its own: results that are there already would be taken over.
+    """
+    out = Path(tempfile.mkdtemp(prefix=f"registered_{count}_", dir=str(work)))
     ran = run_stage(["om_runner", "--input", str(work / "cohort" / "scans"), "--atlas", str(work / "cohort" / "atlas.npz"), "--model",
                      str(work / "model" / "vxm.om"), "--limit", str(count), "--compare", "none", "--out", str(out), "--quiet"])
     rows = read_table(out / "metrics.tsv")

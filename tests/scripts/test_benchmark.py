@@ -96,3 +96,19 @@ def test_exponents_are_those_of_the_power_law(power: float) -> None:
     assert scaling.exponent(x, 3.0 * x ** power) == pytest.approx(power, abs=1e-3)
     rows = [{"scans": n, "cpu_seconds": 5.0 + 2.0 * n} for n in (1, 2, 4, 8)]
     assert scaling._beyond_start(rows) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_same_number_of_scans_is_registered_again_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folders = []
+
+    def stage(arguments: List[str]) -> Ran:
+        out = Path(arguments[arguments.index("--out") + 1])
+        assert not any(out.iterdir()), "what stands there would be taken over"
+        folders.append(out)
+        (out / "metrics.tsv").write_text("device_seconds\n1.5\n")
+        return Ran(2.0, 1 << 30, 1.0)
+
+    monkeypatch.setattr(scaling, "run_stage", stage)
+    assert scaling._register(tmp_path, 1) == scaling._register(tmp_path, 1) == {
+        "seconds": 2.0, "cpu_seconds": 1.0, "peak_gib": 1.0, "device_seconds": 1.5}
+    assert len(set(folders)) == 2
