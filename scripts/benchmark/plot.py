@@ -8,7 +8,7 @@ from vxm_convert.webpage.elements import Html, element
 from vxm_convert.webpage.style import BLUE, FAINT, INK, QUIET, VERMILION
 from vxm_convert.webpage.svg import box, text
 
-_WIDTH, _LEFT, _RIGHT = 860.0, 330.0, 150.0
+_WIDTH, _LEFT, _RIGHT = 960.0, 450.0, 150.0
 _ROW, _HEAD = 24.0, 44.0
 _STYLE = "text{font-family:system-ui,sans-serif;font-size:13px}.title{font-size:15px;font-weight:600}.small{font-size:12px}"
 
