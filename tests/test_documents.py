@@ -24,6 +24,8 @@ DOCUMENTS = (
 )
 #: modules with a command line; sub-commands have a parser of their own
 COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture", "scripts.benchmark.training")
+#: those that `make bench` runs one after the other; the page of their figures names them
+PARTS = tuple(f"scripts.benchmark.{name}" for name in ("inference", "cohort", "scaling", "comparer", "files", "exporting"))
 SUBCOMMANDS = ("doctor", "inspect", "verify", "phantom", "profiles", "sim")
 #: a word that may follow the module's name and has options of its own
 MORE_SUBCOMMANDS = {
@@ -98,7 +100,9 @@ def test_pictures_are_small_and_say_how_they_were_made(project_root: Path) -> No
     readme = read(project_root, "README.md")
     shown = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", readme)
     files = {str(p.relative_to(project_root)) for p in (project_root / "docs" / "pictures").iterdir()}
-    assert {target for _, target in shown} == files
+    plots = re.findall(r"!\[[^\]]{20,}\]\((pictures/[^)]+\.svg)\)", read(project_root, "docs/benchmarks.md"))
+    assert {target for _, target in shown} | {f"docs/{target}" for target in plots} == files
+    assert all((project_root / "docs" / plot).stat().st_size <= MAX_PICTURE_BYTES for plot in plots)
     for words, target in shown:
         data = (project_root / target).read_bytes()
         assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) <= MAX_PICTURE_BYTES, target
@@ -114,7 +118,7 @@ def test_commands_exist(project_root: Path, name: str) -> None:
     used = set(re.findall(r"^make ([a-z][a-z-]*)", code, flags=re.MULTILINE))
     assert used <= targets
     for module, rest in commands_in(code):
-        assert module in COMMANDS, f"{name}: python -m {module}"
+        assert module in COMMANDS + PARTS, f"{name}: python -m {module}"
         words = rest.split()
         sub = [word for word in words[:1] if word in SUBCOMMANDS + MORE_SUBCOMMANDS.get(module, ())]
         assert options_in(rest) <= options_in(help_of(module, *sub)), f"{name}: python -m {module}{rest}"
