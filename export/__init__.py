@@ -1,2 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint → frozen graph → ONNX and offline model, with parity recorded at every step."""
+"""The export stage: a checkpoint becomes a frozen graph, an ONNX file, an offline model and a contract; nothing here
+trains or registers.
+"""

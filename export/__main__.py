@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m export``: one checkpoint to frozen.pb, vxm.onnx, vxm.om and their contract; ``preflight`` checks a pb alone."""
+"""``python -m export``: one checkpoint to frozen.pb, vxm.onnx, vxm.om and their contract; ``preflight`` checks a pb
+alone.
+"""
+
 from __future__ import annotations
 
 import argparse
@@ -14,16 +17,16 @@ from export.autobatch import AUTO, choose_batch
 from export.contracts import build_contract
 from export.pipeline import ONNX_NAME, PARITY_NAME, ExportRequest, export_model
 from export.plans import load_plan
-from export.preflight import JSON_NAME
+from export.preflight.check import JSON_NAME
 from export.preflight.command import main as preflight_main
 from export.tune.command import main as tune_main
 from vxm_convert import cliargs
-from vxm_convert.cann_versions import too_old_for
-from vxm_convert.contract import CONTRACT_NAME, GraphContract
 from vxm_convert.errors import EXIT_OK, SpecError
-from vxm_convert.precision import PLANS, PrecisionPlan
-from vxm_convert.spec import ModelSpec, parse_shape
-from vxm_convert.toolchain import Toolchain, find_toolchain
+from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.model.precision import PLANS, PrecisionPlan
+from vxm_convert.model.spec import ModelSpec, parse_shape
+from vxm_convert.toolchain.cann_versions import too_old_for
+from vxm_convert.toolchain.find import Toolchain, find_toolchain
 from vxm_convert.weights.files import find_checkpoint
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
@@ -31,7 +34,11 @@ _LOG = logging.getLogger(__name__)
 _PROG = "export"
 DEFAULT_SOC = "Ascend910A"
 _SUMMARY = (
-    ("frozen graph", PB_NAME), ("ONNX", ONNX_NAME), ("offline model", OM_NAME), ("contract", CONTRACT_NAME), ("parity", PARITY_NAME),
+    ("frozen graph", PB_NAME),
+    ("ONNX", ONNX_NAME),
+    ("offline model", OM_NAME),
+    ("contract", CONTRACT_NAME),
+    ("parity", PARITY_NAME),
     ("preflight", JSON_NAME),
 )
 
@@ -40,37 +47,60 @@ def build_parser() -> argparse.ArgumentParser:
     """Options of ``python -m export``."""
     parser = argparse.ArgumentParser(
         prog="python -m export",
-        description="Turn a VoxelMorph checkpoint into an offline model for the Ascend 910, with its contract and proofs of parity.",
-        epilog="`python -m export preflight --help`: check a frozen graph that is already there. `python -m export tune --help`: "
-               "find what must stay in fp32. Exit codes: 0 done, "
-               "1 something to fix (one message), 2 usage, 3 an artefact does not compute what the checkpoint computes",
+        description="Turn a VoxelMorph checkpoint into an offline model for the Ascend 910, with its contract and "
+        "proofs of parity.",
+        epilog="`python -m export preflight --help`: check a frozen graph that is already there. `python -m export "
+        "tune --help`: "
+        "find what must stay in fp32. Exit codes: 0 done, "
+        "1 something to fix (one message), 2 usage, 3 an artefact does not compute what the checkpoint computes",
     )
     files = parser.add_argument_group("files")
     files.add_argument(
-        "--checkpoint", required=True, type=Path, metavar="CKPT",
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="CKPT",
         help="TensorFlow checkpoint prefix, a folder of checkpoints (newest is taken), or a Keras .h5 file (required)",
     )
-    files.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the artefacts, made if missing (required)")
     files.add_argument(
-        "--h5-indexing", default="ij", choices=INDEXINGS,
+        "--out", required=True, type=Path, metavar="DIR", help="folder for the artefacts, made if missing (required)"
+    )
+    files.add_argument(
+        "--h5-indexing",
+        default="ij",
+        choices=INDEXINGS,
         help="axis convention a .h5 network was trained with; xy swaps flow channels 0 and 1 (default: %(default)s)",
     )
     files.add_argument("--skip-onnx", action="store_true", help="make no vxm.onnx (default: make it)")
     cliargs.add_model_group(parser)
     device = parser.add_argument_group("device")
     device.add_argument(
-        "--batch", default=1, type=_batch, metavar="N|auto",
-        help="pairs per run, fixed in the model; auto: 1, 2, 4 or 8, whichever an ESTIMATE of time and memory on the chip advises "
-             "(`python -m export preflight --estimate` shows it; default: %(default)s)",
+        "--batch",
+        default=1,
+        type=_batch,
+        metavar="N|auto",
+        help="pairs per run, fixed in the model; auto: 1, 2, 4 or 8, whichever an ESTIMATE of time and memory on the "
+        "chip advises "
+        "(`python -m export preflight --estimate` shows it; default: %(default)s)",
     )
-    device.add_argument("--soc-version", default=DEFAULT_SOC, metavar="SOC", help="chip, as ATC names it (default: %(default)s)")
     device.add_argument(
-        "--preflight", default="stop", choices=("stop", "report"),
+        "--soc-version", default=DEFAULT_SOC, metavar="SOC", help="chip, as ATC names it (default: %(default)s)"
+    )
+    device.add_argument(
+        "--preflight",
+        default="stop",
+        choices=("stop", "report"),
         help="what errors of the check before ATC do: stop the export, or be reported only (default: %(default)s)",
     )
     cliargs.add_precision_group(parser)
-    device.add_argument("--plan", default=None, type=Path, metavar="FILE",
-                        help="precision plan from a file, as `python -m export tune` writes it; in place of --precision (default: none)")
+    device.add_argument(
+        "--plan",
+        default=None,
+        type=Path,
+        metavar="FILE",
+        help="precision plan from a file, as `python -m export tune` writes it; in place of --precision (default: "
+        "none)",
+    )
     cliargs.add_toolchain_group(parser)
     cliargs.add_common_group(parser)
     return parser
@@ -105,10 +135,18 @@ def _export(args: argparse.Namespace) -> int:
         spec = replace(spec, batch=choice.batch)
         _LOG.info("--batch auto, ESTIMATE for %s: %s", args.soc_version, choice.why)
     contract = build_contract(spec, plan, args.soc_version)
-    done = export_model(ExportRequest(
-        contract, files, args.h5_indexing, toolchain, args.out, not args.skip_onnx, args.preflight == "stop",
-        None if choice is None else choice.to_dict(),
-    ))
+    done = export_model(
+        ExportRequest(
+            contract,
+            files,
+            args.h5_indexing,
+            toolchain,
+            args.out,
+            not args.skip_onnx,
+            args.preflight == "stop",
+            None if choice is None else choice.to_dict(),
+        )
+    )
     _print_summary(args.out, done, toolchain)
     return EXIT_OK
 
@@ -129,12 +167,17 @@ def _plan(args: argparse.Namespace) -> PrecisionPlan:
 
 def _check_soc_text(soc: str) -> None:
     if not soc.replace("_", "").replace("-", "").isalnum():
-        raise SpecError(f"soc version: got {soc!r}, expected a chip name such as {DEFAULT_SOC}; `npu-smi info` shows it")
+        raise SpecError(
+            f"soc version: got {soc!r}, expected a chip name such as {DEFAULT_SOC}; `npu-smi info` shows it"
+        )
 
 
 def _log_toolchain(toolchain: Toolchain) -> None:
     if toolchain.simulated:
-        _LOG.warning("SIMULATED toolchain %s: the offline model will run on no device, only in the simulated runtime", toolchain.version)
+        _LOG.warning(
+            "SIMULATED toolchain %s: the offline model will run on no device, only in the simulated runtime",
+            toolchain.version,
+        )
     else:
         _LOG.info("CANN %s at %s", toolchain.version, toolchain.root)
         for need in too_old_for(toolchain.version, sys.version_info[:2]):
@@ -145,7 +188,10 @@ def _log_toolchain(toolchain: Toolchain) -> None:
 def _print_summary(out: Path, contract: GraphContract, toolchain: Toolchain) -> None:
     model = contract.model
     shape = "x".join(str(n) for n in model.volume_shape)
-    print(f"exported {model.variant} {shape}, batch {model.batch}, precision {contract.precision.name} for {contract.soc_version}")
+    print(
+        f"exported {model.variant} {shape}, batch {model.batch}, precision {contract.precision.name} for "
+        f"{contract.soc_version}"
+    )
     for label, name in _SUMMARY:
         if (out / name).exists():
             print(f"  {label:<14}{out / name}")

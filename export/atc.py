@@ -4,6 +4,7 @@
 ATC replaces the graph's shapes by those of the command line without comparing them, and writes files into its working
 folder; so the comparison happens here, and it always works in a folder of its own with relative names.
 """
+
 from __future__ import annotations
 
 import logging
@@ -17,11 +18,11 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
 from export.atc_errors import diagnose, name_operators, tail
-from vxm_convert.artifacts import sha256_of, write_json, write_text
-from vxm_convert.contract import GraphContract, TensorSpec
+from vxm_convert.artifacts.files import sha256_of, write_json, write_text
 from vxm_convert.errors import ArtifactError, AtcError, ContractError, FormatError, ToolchainError
 from vxm_convert.formats.tf_graph import placeholders, read_graph
-from vxm_convert.toolchain import Toolchain
+from vxm_convert.model.contract import GraphContract, TensorSpec
+from vxm_convert.toolchain.find import Toolchain
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +37,16 @@ _FAILED_LINE = "ATC run failed"
 _HEARTBEAT_SECONDS = 30.0
 _MAX_LOG_CHARS = 8 << 20
 #: only these of the environment are recorded: the rest is the user's business
-_RECORDED = ("ASCEND", "TE_PARALLEL_COMPILER", "TOOLCHAIN_HOME", "DUMP_GE_GRAPH", "DUMP_GRAPH", "DDK_", "LD_LIBRARY_PATH", "VXM_TOOLCHAIN")
+_RECORDED = (
+    "ASCEND",
+    "TE_PARALLEL_COMPILER",
+    "TOOLCHAIN_HOME",
+    "DUMP_GE_GRAPH",
+    "DUMP_GRAPH",
+    "DDK_",
+    "LD_LIBRARY_PATH",
+    "VXM_TOOLCHAIN",
+)
 #: `Ascend910` is accepted as another name of this one
 _SOC_ALIASES = {"Ascend910": "Ascend910A"}
 
@@ -71,7 +81,10 @@ def compile_om(folder: Path, contract: GraphContract, toolchain: Toolchain) -> P
     """
     folder = Path(folder)
     if not toolchain.atc_command:
-        raise ToolchainError(f"ATC: {toolchain.root} holds the runtime only, no compiler; install the CANN toolkit or pass --toolchain sim")
+        raise ToolchainError(
+            f"ATC: {toolchain.root} holds the runtime only, no compiler; install the CANN toolkit or pass --toolchain "
+            "sim"
+        )
     check_pb(folder / PB_NAME, contract)
     if contract.precision.keep_dtype:
         write_text(folder / KEEP_DTYPE_NAME, "\n".join(contract.precision.keep_dtype) + "\n")
@@ -98,7 +111,9 @@ def check_pb(path: Path, contract: GraphContract) -> None:
     expected = {t.node: (t.dtype, t.shape) for t in contract.inputs}
     for name, (dtype, shape) in expected.items():
         if name not in found:
-            raise ContractError(f"{path}: has no placeholder {name!r}, only {', '.join(found) or 'none'}; export the model again")
+            raise ContractError(
+                f"{path}: has no placeholder {name!r}, only {', '.join(found) or 'none'}; export the model again"
+            )
         if found[name] != (dtype, shape):
             got = f"{found[name][0]} {_shape_text(found[name][1])}"
             raise ContractError(
@@ -108,7 +123,10 @@ def check_pb(path: Path, contract: GraphContract) -> None:
     extra = sorted(set(found) - set(expected))
     missing = [t.node for t in contract.outputs if t.node not in {n.name for n in nodes}]
     if extra or missing:
-        raise ContractError(f"{path}: placeholders beyond the contract: {extra}, output nodes missing: {missing}; export the model again")
+        raise ContractError(
+            f"{path}: placeholders beyond the contract: {extra}, output nodes missing: {missing}; export the model "
+            "again"
+        )
 
 
 def _shape_text(shape: Any) -> str:
@@ -133,7 +151,12 @@ def _run(command: List[str], work: Path, environment: Dict[str, str], log_path: 
     _LOG.info("ATC: %s", " ".join(command))
     try:
         process = subprocess.Popen(
-            command, cwd=str(work), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            command,
+            cwd=str(work),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
     except OSError as exc:
         raise ToolchainError(f"ATC: cannot start {command[0]} ({exc.strerror}); check the CANN installation") from exc
@@ -178,12 +201,18 @@ def _heartbeat() -> Iterator[None]:
 
 
 def _check_run(code: int, log: str, work: Path) -> Path:
-    """The file ATC made, whatever it called it; raises AtcError unless exit code, last words and file agree on success."""
+    """The file ATC made, whatever it called it; raises AtcError unless exit code, last words and file agree on
+    success.
+    """
     made = sorted(work.glob(_STEM + ".om")) or sorted(work.glob(_STEM + "_*.om"))
     if code == 0 and _FAILED_LINE not in log and len(made) == 1:
         return made[0]
     if code == 0 and _FAILED_LINE not in log:
-        raise AtcError(f"ATC: ended without error but left {len(made)} offline models, expected 1; it said:\n{tail(log)}", None, log)
+        raise AtcError(
+            f"ATC: ended without error but left {len(made)} offline models, expected 1; it said:\n{tail(log)}",
+            None,
+            log,
+        )
     found = diagnose(log, code)
     shown = f"{found.code}: {found.message}" if found.code else "no error code"
     who = f"; operators: {name_operators(found.operators)}" if found.operators else ""
@@ -193,7 +222,9 @@ def _check_run(code: int, log: str, work: Path) -> Path:
 
 
 def _check_model(path: Path, contract: GraphContract, log: str) -> None:
-    """Reload what was made: a model that cannot be read, or is of another chip or other tensors, is a failure of this run."""
+    """Reload what was made: a model that cannot be read, or is of another chip or other tensors, is a failure of this
+    run.
+    """
     from vxm_convert.formats.om import read_om
 
     try:
@@ -202,7 +233,10 @@ def _check_model(path: Path, contract: GraphContract, log: str) -> None:
         raise AtcError(f"ATC: reported success, but what it wrote is no valid offline model: {exc}", None, log) from exc
     wanted = _SOC_ALIASES.get(contract.soc_version, contract.soc_version)
     if _SOC_ALIASES.get(model.soc_version, model.soc_version) != wanted:
-        raise ContractError(f"{OM_NAME}: compiled for {model.soc_version or 'an unnamed chip'}, the contract says {contract.soc_version}")
+        raise ContractError(
+            f"{OM_NAME}: compiled for {model.soc_version or 'an unnamed chip'}, the contract says "
+            f"{contract.soc_version}"
+        )
     found = {op.name: op.output_descs[0].logical_shape for op in model.graph if op.type == "Data" and op.output_descs}
     _check_inputs(found, contract.inputs)
     names = [str(n) for n in model.attrs.get("attr_model_out_nodes_name") or []]
@@ -217,7 +251,9 @@ def _check_inputs(found: Dict[str, Tuple[int, ...]], expected: Tuple[TensorSpec,
         raise ContractError(f"{OM_NAME}: inputs are {found}, the contract says {wanted}; export the model again")
 
 
-def _manifest(command: List[str], contract: GraphContract, toolchain: Toolchain, folder: Path, seconds: float) -> Dict[str, Any]:
+def _manifest(
+    command: List[str], contract: GraphContract, toolchain: Toolchain, folder: Path, seconds: float
+) -> Dict[str, Any]:
     files = [name for name in (PB_NAME, OM_NAME, KEEP_DTYPE_NAME) if (folder / name).exists()]
     return {
         "schema": 1,

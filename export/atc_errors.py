@@ -5,6 +5,7 @@ Pure text work, runs nothing.
 
 Codes and their occasions follow the open sources of ATC (ge: api/atc, error_manager; nn_engine); the words are ours.
 """
+
 from __future__ import annotations
 
 import re
@@ -20,7 +21,9 @@ _INNER_CODE = re.compile(r"E[A-Z1]9999")
 _FIRST_SIGNAL = 128
 _ATC_FAILED = 255
 # The two wordings in which compilers of all ages name an operator: `Op [x, optype [T]]` and `for [x], optype [T]`.
-_OPERATORS = re.compile(r"\[([\w./:-]+)\s*,\s*optype\s*\[([\w.:]+)\]\]|\[([\w./:-]+)\],\s*optype\s*\[([\w.:]+)\]", re.IGNORECASE)
+_OPERATORS = re.compile(
+    r"\[([\w./:-]+)\s*,\s*optype\s*\[([\w.:]+)\]\]|\[([\w./:-]+)\],\s*optype\s*\[([\w.:]+)\]", re.IGNORECASE
+)
 _MAX_NAMED = 5
 
 
@@ -31,12 +34,16 @@ class Explanation(NamedTuple):
     next_step: str
 
 
-_VALUE = Explanation("an argument has a value that this ATC does not accept", "compare the value with `atc --help` of the installed CANN")
+_VALUE = Explanation(
+    "an argument has a value that this ATC does not accept", "compare the value with `atc --help` of the installed CANN"
+)
 _SHAPE = Explanation(
     "the input shapes on the command line are malformed",
     "check --shape and --batch; every dimension must be a positive whole number",
 )
-_PATH = Explanation("ATC cannot use the output path", "choose a shorter --out made of letters, digits, '.', '-' and '_'")
+_PATH = Explanation(
+    "ATC cannot use the output path", "choose a shorter --out made of letters, digits, '.', '-' and '_'"
+)
 _NODE = Explanation(
     "a node of the command line is not in the graph",
     "export again: contract.json and frozen.pb are not of the same export",
@@ -57,13 +64,17 @@ _PYTHON = Explanation(
     "ATC cannot start its operator compiler, which is a Python package of CANN",
     "use the Python version this CANN supports and install the packages its manual names (numpy, decorator, sympy, …)",
 )
-_FILE = Explanation("ATC cannot read or understand a file", "export again; check free space and permissions of the output folder")
+_FILE = Explanation(
+    "ATC cannot read or understand a file", "export again; check free space and permissions of the output folder"
+)
 _MEMORY = Explanation(
     "the host ran out of memory, or the model is larger than its format allows",
     "free memory, set TE_PARALLEL_COMPILER=1, or use a smaller --batch",
 )
 _LIMIT = Explanation("an operator is outside the limits of the chip", "use a smaller --shape or --batch")
-_DYNAMIC = Explanation("options for dynamic shapes contradict each other", "this tool exports static shapes only: leave such options out")
+_DYNAMIC = Explanation(
+    "options for dynamic shapes contradict each other", "this tool exports static shapes only: leave such options out"
+)
 _REQUIRED = Explanation("ATC misses an argument it needs", "report it: this command line was built by vxm_convert")
 _MODEL = Explanation(
     "the graph file is damaged, not frozen, or not what ATC's parser takes",
@@ -75,18 +86,22 @@ _ENVIRONMENT = Explanation(
 )
 _DRIVER = Explanation(
     "the driver, the device or its licence is not as CANN needs it",
-    "check `npu-smi info`, that driver and CANN versions belong together, and that your user is in the group HwHiAiUser",
+    "check `npu-smi info`, that driver and CANN versions belong together, and that your user is in the group "
+    "HwHiAiUser",
 )
 _LIBRARY = Explanation(
     "a library of CANN or of the driver cannot be loaded",
-    "check the installation: `python -m vxm_convert doctor`; a host without a device needs the driver's stubs (<arch>-linux/devlib)",
+    "check the installation: `python -m vxm_convert doctor`; a host without a device needs the driver's stubs "
+    "(<arch>-linux/devlib)",
 )
 _DISK = Explanation(
-    "the disk is full or the folder may not be written", "free space, or choose another --out; kernels are cached in ~/atc_data",
+    "the disk is full or the folder may not be written",
+    "free space, or choose another --out; kernels are cached in ~/atc_data",
 )
 _KILLED = Explanation(
     "the operating system ended the compiler, most likely because memory ran out",
-    "free memory (`dmesg` names the victim), set TE_PARALLEL_COMPILER=1, or use a smaller --batch; compile on a larger host",
+    "free memory (`dmesg` names the victim), set TE_PARALLEL_COMPILER=1, or use a smaller --batch; compile on a "
+    "larger host",
 )
 _CRASHED = Explanation(
     "the compiler crashed",
@@ -99,32 +114,94 @@ _UNKNOWN = Explanation(
 )
 
 _BY_CODE = {
-    "E10001": _VALUE, "E10002": _SHAPE, "E10003": _VALUE, "E10004": _VALUE, "E10005": _VALUE, "E10006": _VALUE, "E10007": _REQUIRED,
-    "E10008": _REQUIRED, "E10009": _DYNAMIC, "E10010": _VALUE, "E10011": _SHAPE, "E10012": _DYNAMIC, "E10013": _VALUE, "E10014": _VALUE,
-    "E10016": _NODE, "E10017": _NODE, "E10018": _DYNAMIC, "E10019": _DYNAMIC, "E10020": _DYNAMIC, "E10021": _PATH, "E10022": _PATH,
-    "E10032": _FILE, "E10041": _MODEL, "E10047": _VALUE, "E10054": _REQUIRED, "E10055": _VALUE, "E10056": _VALUE, "E10501": _OPERATOR,
-    "E13010": _OPERATOR, "E19010": _OPERATOR, "E13022": _MEMORY, "E13023": _MEMORY, "E19022": _MEMORY, "E19023": _MEMORY,
-    "E13009": _MODEL, "E19009": _MODEL, "E13015": _MEMORY, "E19015": _MEMORY, "E13026": _MODEL, "E19026": _MODEL,
-    "E12009": _NODE, "E12013": _MODEL, "E12029": _MODEL, "E14001": _COMPILE, "E20101": _SOC, "E20103": _SOC,
-    "E40001": _ENVIRONMENT, "E40020": _PYTHON, "E40021": _COMPILE, "EZ3002": _OPERATOR, "EZ3003": _OPERATOR, "EZ9010": _OPERATOR,
+    "E10001": _VALUE,
+    "E10002": _SHAPE,
+    "E10003": _VALUE,
+    "E10004": _VALUE,
+    "E10005": _VALUE,
+    "E10006": _VALUE,
+    "E10007": _REQUIRED,
+    "E10008": _REQUIRED,
+    "E10009": _DYNAMIC,
+    "E10010": _VALUE,
+    "E10011": _SHAPE,
+    "E10012": _DYNAMIC,
+    "E10013": _VALUE,
+    "E10014": _VALUE,
+    "E10016": _NODE,
+    "E10017": _NODE,
+    "E10018": _DYNAMIC,
+    "E10019": _DYNAMIC,
+    "E10020": _DYNAMIC,
+    "E10021": _PATH,
+    "E10022": _PATH,
+    "E10032": _FILE,
+    "E10041": _MODEL,
+    "E10047": _VALUE,
+    "E10054": _REQUIRED,
+    "E10055": _VALUE,
+    "E10056": _VALUE,
+    "E10501": _OPERATOR,
+    "E13010": _OPERATOR,
+    "E19010": _OPERATOR,
+    "E13022": _MEMORY,
+    "E13023": _MEMORY,
+    "E19022": _MEMORY,
+    "E19023": _MEMORY,
+    "E13009": _MODEL,
+    "E19009": _MODEL,
+    "E13015": _MEMORY,
+    "E19015": _MEMORY,
+    "E13026": _MODEL,
+    "E19026": _MODEL,
+    "E12009": _NODE,
+    "E12013": _MODEL,
+    "E12029": _MODEL,
+    "E14001": _COMPILE,
+    "E20101": _SOC,
+    "E20103": _SOC,
+    "E40001": _ENVIRONMENT,
+    "E40020": _PYTHON,
+    "E40021": _COMPILE,
+    "EZ3002": _OPERATOR,
+    "EZ3003": _OPERATOR,
+    "EZ9010": _OPERATOR,
     "EZ0501": _OPERATOR,
 }
 # For what the table does not name; the first prefix that fits counts.
 _BY_PREFIX = (
-    ("E1003", _DYNAMIC), ("E1004", _DYNAMIC), ("E10", _VALUE), ("E12", _FILE), ("E13", _FILE), ("E19", _FILE), ("E14", _COMPILE),
-    ("E2", _COMPILE), ("E4", _PYTHON), ("E6", _LIMIT), ("E9", _LIMIT), ("EZ", _OPERATOR),
-    ("EL", _DRIVER), ("EE", _DRIVER), ("EH", _DRIVER), ("EI", _DRIVER), ("EJ", _DRIVER), ("EK", _DRIVER),
+    ("E1003", _DYNAMIC),
+    ("E1004", _DYNAMIC),
+    ("E10", _VALUE),
+    ("E12", _FILE),
+    ("E13", _FILE),
+    ("E19", _FILE),
+    ("E14", _COMPILE),
+    ("E2", _COMPILE),
+    ("E4", _PYTHON),
+    ("E6", _LIMIT),
+    ("E9", _LIMIT),
+    ("EZ", _OPERATOR),
+    ("EL", _DRIVER),
+    ("EE", _DRIVER),
+    ("EH", _DRIVER),
+    ("EI", _DRIVER),
+    ("EJ", _DRIVER),
+    ("EK", _DRIVER),
 )
 # For output without a code, or with an inner error only; the first that is found counts.
-_BY_TEXT = tuple((re.compile(pattern, re.IGNORECASE), text) for pattern, text in (
-    (r"no space left on device|disk quota exceeded|read-only file system", _DISK),
-    (r"MemoryError|std::bad_alloc|cannot allocate memory|out of memory", _MEMORY),
-    (r"error while loading shared libraries|cannot open shared object file|undefined symbol", _LIBRARY),
-    (r"libascend_hal|drv(Device|Get)\w*|dcmi|driver version|licen[cs]e|/dev/davinci", _DRIVER),
-    (r"ModuleNotFoundError|ImportError|No module named|SyntaxError: |unsupported python", _PYTHON),
-    (r"tbe|te_fusion|Traceback \(most recent call last\):\s*\n\s*File ", _COMPILE),
-    (r"unknown command line flag|is missing its argument|Non-option parameter", _VALUE),
-))
+_BY_TEXT = tuple(
+    (re.compile(pattern, re.IGNORECASE), text)
+    for pattern, text in (
+        (r"no space left on device|disk quota exceeded|read-only file system", _DISK),
+        (r"MemoryError|std::bad_alloc|cannot allocate memory|out of memory", _MEMORY),
+        (r"error while loading shared libraries|cannot open shared object file|undefined symbol", _LIBRARY),
+        (r"libascend_hal|drv(Device|Get)\w*|dcmi|driver version|licen[cs]e|/dev/davinci", _DRIVER),
+        (r"ModuleNotFoundError|ImportError|No module named|SyntaxError: |unsupported python", _PYTHON),
+        (r"tbe|te_fusion|Traceback \(most recent call last\):\s*\n\s*File ", _COMPILE),
+        (r"unknown command line flag|is missing its argument|Non-option parameter", _VALUE),
+    )
+)
 _KILL, _CRASHES = (9,), (4, 6, 7, 8, 11)
 
 
@@ -154,7 +231,9 @@ def diagnose(log: str, exit_code: int) -> Diagnosis:
 
 
 def _by_signal(log: str, exit_code: int) -> Optional[Explanation]:
-    number = -exit_code if exit_code < 0 else exit_code - _FIRST_SIGNAL if _FIRST_SIGNAL < exit_code < _ATC_FAILED else 0
+    number = (
+        -exit_code if exit_code < 0 else exit_code - _FIRST_SIGNAL if _FIRST_SIGNAL < exit_code < _ATC_FAILED else 0
+    )
     if number in _KILL or re.search(r"^Killed\b", log, re.MULTILINE):
         return _KILLED
     if number in _CRASHES or "Segmentation fault" in log or "core dumped" in log:

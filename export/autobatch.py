@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``--batch auto``: the batch that the estimate of the chip's time and memory advises, with a record that it was chosen so."""
+"""``--batch auto``: the batch that the estimate of the chip's time and memory advises, with a record that it was chosen
+so.
+"""
+
 from __future__ import annotations
 
 import tempfile
@@ -8,12 +11,12 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 from export.contracts import build_contract
-from export.preflight import run_preflight
-from export.preflight.timing import LABEL, NOTE
-from export.preflight.timing_text import advice
+from export.preflight.check import run_preflight
+from export.preflight.estimate.text import advice
+from export.preflight.estimate.timing import LABEL, NOTE
 from vxm_convert.errors import ToolchainError
-from vxm_convert.precision import PrecisionPlan
-from vxm_convert.spec import ModelSpec
+from vxm_convert.model.precision import PrecisionPlan
+from vxm_convert.model.spec import ModelSpec
 from vxm_convert.weights.files import CheckpointFiles
 
 AUTO = "auto"
@@ -31,7 +34,9 @@ class BatchChoice:
         return {"asked": AUTO, "batch": self.batch, "why": f"{LABEL}: {self.why}", **self.table}
 
 
-def choose_batch(spec: ModelSpec, plan: PrecisionPlan, soc_version: str, files: CheckpointFiles, h5_indexing: str) -> BatchChoice:
+def choose_batch(
+    spec: ModelSpec, plan: PrecisionPlan, soc_version: str, files: CheckpointFiles, h5_indexing: str
+) -> BatchChoice:
     """Freeze the graph with batch 1 in a temporary folder and ask the estimate.
 
     Parameters
@@ -46,7 +51,7 @@ def choose_batch(spec: ModelSpec, plan: PrecisionPlan, soc_version: str, files: 
         As reading the weights and freezing say.
     """
     from export import freeze
-    from export.preflight.shapes import tensorflow_shapes
+    from export.preflight.view.shapes import tensorflow_shapes
     from vxm_convert.network import restore
 
     single = replace(spec, batch=1)
@@ -59,5 +64,8 @@ def choose_batch(spec: ModelSpec, plan: PrecisionPlan, soc_version: str, files: 
     chosen: Optional[int] = estimate.recommended
     if chosen is None:
         raise ToolchainError(f"--batch {AUTO}: {advice(estimate)}; or give a number")
-    rows = [{"batch": row.batch, "ms_per_scan": row.ms_per_scan, "memory_bytes": row.memory, "fits": row.fits} for row in estimate.batches]
+    rows = [
+        {"batch": row.batch, "ms_per_scan": row.ms_per_scan, "memory_bytes": row.memory, "fits": row.fits}
+        for row in estimate.batches
+    ]
     return BatchChoice(chosen, advice(estimate), {"label": NOTE, "soc_version": soc_version, "batches": rows})

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract of a graph that is about to be exported. Needs no TensorFlow."""
+
 from __future__ import annotations
 
-from vxm_convert.contract import GraphContract, TensorSpec
-from vxm_convert.network.names import FIXED_NODE, FLOW_NODE, MOVED_NODE, MOVING_NODE, VELOCITY_NODE
-from vxm_convert.precision import PrecisionPlan
-from vxm_convert.spec import ModelSpec
+from vxm_convert.model.contract import GraphContract, TensorSpec
+from vxm_convert.model.precision import PrecisionPlan
+from vxm_convert.model.spec import ModelSpec
+from vxm_convert.model.variables import FIXED_NODE, FLOW_NODE, MOVED_NODE, MOVING_NODE, VELOCITY_NODE
 
 _IMAGE_UNIT = "intensity 0..1"
 _FRAME = "fixed voxel grid"
@@ -14,7 +15,14 @@ _FRAME = "fixed voxel grid"
 def build_contract(spec: ModelSpec, plan: PrecisionPlan, soc_version: str) -> GraphContract:
     """Names, shapes and meanings of the inference graph of `spec`; hashes and tool versions are still empty."""
     image, flow = spec.image_shape, spec.flow_shape
-    velocity = TensorSpec("velocity", VELOCITY_NODE, 0, spec.velocity_shape, frame="every second voxel of the fixed grid", unit="its voxel")
+    velocity = TensorSpec(
+        "velocity",
+        VELOCITY_NODE,
+        0,
+        spec.velocity_shape,
+        frame="every second voxel of the fixed grid",
+        unit="its voxel",
+    )
     return GraphContract(
         model=spec,
         inputs=(

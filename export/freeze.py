@@ -4,6 +4,7 @@
 Freezing replaces variables in the GraphDef and runs no session, so it costs nothing at any volume size; that the result
 computes the same is what `export.parity` shows.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,20 +12,42 @@ from typing import Any, Dict, List
 
 import numpy as np
 
-from export.passes import apply_passes
-from vxm_convert.artifacts import write_bytes
-from vxm_convert.contract import GraphContract
+from export.passes.apply import apply_passes
+from vxm_convert.artifacts.files import write_bytes
 from vxm_convert.errors import ContractError
-from vxm_convert.network import build_inference_graph
+from vxm_convert.model.contract import GraphContract
+from vxm_convert.network.inference_graph import build_inference_graph
 from vxm_convert.network.tf1 import tf
 
 _MAX_PB_BYTES = (1 << 31) - 1
 _VARIABLE_OPS = ("Variable", "VariableV2")
 #: nothing of these may be left: no parser for them, or they make shapes dynamic
-FORBIDDEN_OPS = frozenset((
-    "NoOp", "Variable", "VariableV2", "VarHandleOp", "ReadVariableOp", "Assign", "Enter", "Exit", "Switch", "Merge", "LoopCond",
-    "NextIteration", "While", "StatelessWhile", "If", "StatelessIf", "TensorArrayV3", "Split", "SplitV", "Shape", "Range", "PyFunc",
-))
+FORBIDDEN_OPS = frozenset(
+    (
+        "NoOp",
+        "Variable",
+        "VariableV2",
+        "VarHandleOp",
+        "ReadVariableOp",
+        "Assign",
+        "Enter",
+        "Exit",
+        "Switch",
+        "Merge",
+        "LoopCond",
+        "NextIteration",
+        "While",
+        "StatelessWhile",
+        "If",
+        "StatelessIf",
+        "TensorArrayV3",
+        "Split",
+        "SplitV",
+        "Shape",
+        "Range",
+        "PyFunc",
+    )
+)
 
 
 def freeze(contract: GraphContract, weights: Dict[str, np.ndarray]) -> Any:
@@ -52,7 +75,9 @@ def freeze(contract: GraphContract, weights: Dict[str, np.ndarray]) -> Any:
 
 
 def write_pb(graph_def: Any, path: Path) -> None:
-    """Serialise deterministically (plain SerializeToString orders attributes anew in every process) and write atomically."""
+    """Serialise deterministically (plain SerializeToString orders attributes anew in every process) and write
+    atomically.
+    """
     data = graph_def.SerializeToString(deterministic=True)
     if len(data) > _MAX_PB_BYTES:
         raise ContractError(f"{path}: {len(data)} bytes, a frozen graph must stay below 2 GiB")
@@ -108,7 +133,9 @@ def _clean(graph_def: Any) -> None:
 
 
 def check_frozen(graph_def: Any, contract: GraphContract) -> None:
-    """Raise ContractError unless the graph keeps the rules: order, ops, static shapes, no dead nodes, the contract's tensors."""
+    """Raise ContractError unless the graph keeps the rules: order, ops, static shapes, no dead nodes, the contract's
+    tensors.
+    """
     _check_nodes(graph_def, [t.node for t in contract.outputs])
     graph = tf.Graph()
     with graph.as_default():
@@ -121,7 +148,10 @@ def check_frozen(graph_def: Any, contract: GraphContract) -> None:
         tensor = graph.get_tensor_by_name(spec.tensor_name)
         shape = tuple(tensor.shape.as_list())
         if shape != spec.shape or tensor.dtype.name != spec.dtype:
-            raise ContractError(f"frozen graph: {tensor.name} is {tensor.dtype.name} {shape}, the contract says {spec.dtype} {spec.shape}")
+            raise ContractError(
+                f"frozen graph: {tensor.name} is {tensor.dtype.name} {shape}, the contract says {spec.dtype} "
+                f"{spec.shape}"
+            )
 
 
 def _check_nodes(graph_def: Any, outputs: List[str]) -> None:
@@ -131,7 +161,9 @@ def _check_nodes(graph_def: Any, outputs: List[str]) -> None:
             raise ContractError(f"frozen graph: node {node.name} is a {node.op}, which an exported graph must not hold")
         for name in node.input:
             if name.startswith("^") or name.split(":")[0] not in seen:
-                raise ContractError(f"frozen graph: node {node.name} reads {name} before it is computed, or as a control dependency")
+                raise ContractError(
+                    f"frozen graph: node {node.name} reads {name} before it is computed, or as a control dependency"
+                )
         seen.add(node.name)
     needed = {n.name for n in tf.graph_util.extract_sub_graph(graph_def, outputs).node}
     if seen - needed:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """``frozen.pb`` → ``vxm.onnx`` through tf2onnx, checked and run. The work happens in a process of its own:
 
-tf2onnx orders names by hashing, so equal bytes need ``PYTHONHASHSEED=0``, which only a new process can have (and, because it
-also hashes objects by address, new names for the constants, see `_name_constants`); and the memory of a full-size run goes
-back to the system when it ends.
+tf2onnx orders names by hashing, so equal bytes need ``PYTHONHASHSEED=0``, which only a new process can have (and,
+because it also hashes objects by address, new names for the constants, see `_name_constants`); and the memory of a
+full-size run goes back to the system when it ends.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -16,10 +17,10 @@ from typing import Any, Dict, List
 
 import numpy as np
 
-from vxm_convert.artifacts import write_bytes
+from vxm_convert.artifacts.files import write_bytes
 from vxm_convert.cliargs import run_main
-from vxm_convert.contract import GraphContract
 from vxm_convert.errors import EXIT_OK, ArtifactError, ToolchainError
+from vxm_convert.model.contract import GraphContract
 
 OPSET = 15
 _TAIL_LINES = 8
@@ -71,7 +72,9 @@ def tool_versions() -> Dict[str, str]:
 
 def _run_worker(arguments: List[Any]) -> None:
     environment = dict(os.environ, PYTHONHASHSEED="0", TF_CPP_MIN_LOG_LEVEL="3")
-    environment["PYTHONPATH"] = os.pathsep.join([str(_PACKAGE_ROOT)] + [p for p in [os.environ.get("PYTHONPATH", "")] if p])
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(_PACKAGE_ROOT)] + [p for p in [os.environ.get("PYTHONPATH", "")] if p]
+    )
     command = [sys.executable, "-W", "ignore", "-m", "export.onnx_model"] + [str(a) for a in arguments]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode != 0:
@@ -79,7 +82,9 @@ def _run_worker(arguments: List[Any]) -> None:
         if _ERROR_MARK in said:
             raise ToolchainError(f"ONNX: {said.split(_ERROR_MARK, 1)[1]}")
         tail = "\n".join(said.splitlines()[-_TAIL_LINES:])
-        raise ToolchainError(f"ONNX: the conversion ended with code {done.returncode}; --skip-onnx goes on without it; it said:\n{tail}")
+        raise ToolchainError(
+            f"ONNX: the conversion ended with code {done.returncode}; --skip-onnx goes on without it; it said:\n{tail}"
+        )
 
 
 def convert(pb: Path, contract: GraphContract, onnx_path: Path) -> None:
@@ -92,15 +97,23 @@ def convert(pb: Path, contract: GraphContract, onnx_path: Path) -> None:
     graph_def = tf.GraphDef()
     graph_def.ParseFromString(pb.read_bytes())
     model, _ = tf2onnx.convert.from_graph_def(
-        graph_def, name="vxm", opset=OPSET,
-        input_names=[t.tensor_name for t in contract.inputs], output_names=[t.tensor_name for t in contract.outputs],
+        graph_def,
+        name="vxm",
+        opset=OPSET,
+        input_names=[t.tensor_name for t in contract.inputs],
+        output_names=[t.tensor_name for t in contract.outputs],
     )
     _name_constants(model.graph)
     onnx.checker.check_model(model, full_check=True)
-    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in list(model.graph.input) + list(model.graph.output)}
+    shapes = {
+        v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim)
+        for v in list(model.graph.input) + list(model.graph.output)
+    }
     for spec in contract.inputs + contract.outputs:
         if shapes.get(spec.tensor_name) != spec.shape:
-            raise ToolchainError(f"ONNX: {spec.tensor_name} has shape {shapes.get(spec.tensor_name)}, the contract says {spec.shape}")
+            raise ToolchainError(
+                f"ONNX: {spec.tensor_name} has shape {shapes.get(spec.tensor_name)}, the contract says {spec.shape}"
+            )
     write_bytes(onnx_path, model.SerializeToString(deterministic=True))
 
 
@@ -134,14 +147,19 @@ def run_onnx(onnx_path: Path, contract: GraphContract, pair: Dict[str, np.ndarra
         return _run_openvino(onnx_path, contract, feeds)
     session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
     values = session.run(names, feeds)
-    return {**{t.meaning: v for t, v in zip(contract.outputs, values)}, "engine": f"onnxruntime {onnxruntime.__version__}"}
+    return {
+        **{t.meaning: v for t, v in zip(contract.outputs, values)},
+        "engine": f"onnxruntime {onnxruntime.__version__}",
+    }
 
 
 def _run_openvino(onnx_path: Path, contract: GraphContract, feeds: Dict[str, np.ndarray]) -> Dict[str, Any]:
     try:
         from openvino.runtime import Core, get_version
     except ImportError as exc:
-        raise ToolchainError("ONNX: neither onnxruntime nor openvino is installed to run the model; run `make setup`") from exc
+        raise ToolchainError(
+            "ONNX: neither onnxruntime nor openvino is installed to run the model; run `make setup`"
+        ) from exc
     compiled = Core().compile_model(str(onnx_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     values = compiled(feeds)
     by_name = {name: values[port] for port in compiled.outputs for name in port.get_names()}
@@ -150,7 +168,9 @@ def _run_openvino(onnx_path: Path, contract: GraphContract, feeds: Dict[str, np.
 
 def main(argv: List[str] = None) -> int:
     """The worker process; not a command for users."""
-    parser = argparse.ArgumentParser(prog="export.onnx_model", description="Worker of python -m export: converts, checks and runs.")
+    parser = argparse.ArgumentParser(
+        prog="export.onnx_model", description="Worker of python -m export: converts, checks and runs."
+    )
     for name in ("pb", "contract", "onnx", "feeds", "results"):
         parser.add_argument("--" + name, type=Path, required=True, help="a path (required)")
     args = parser.parse_args(argv)

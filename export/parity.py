@@ -2,9 +2,10 @@
 """Proof that an artefact computes what the one before it computes: checkpoint graph ↔ frozen.pb ↔ ONNX.
 
 One deterministic pair of smooth random images goes through both sides; errors are taken in float64. The limits lie in
-``parity_limits.json``: the pb is the same program and must agree almost to the bit; where a plan splits weights it adds the
-same terms in another order; ONNX runs on another engine that sums in another order everywhere.
+``parity_limits.json``: the pb is the same program and must agree almost to the bit; where a plan splits weights it adds
+the same terms in another order; ONNX runs on another engine that sums in another order everywhere.
 """
+
 from __future__ import annotations
 
 import json
@@ -14,12 +15,13 @@ from typing import Any, Dict, Sequence
 import numpy as np
 
 from export.freeze import import_pb
-from vxm_convert.contract import GraphContract
 from vxm_convert.errors import ArtifactError, PrecisionError
-from vxm_convert.metrics import end_point_error, error_stats
-from vxm_convert.network import build_inference_graph
+from vxm_convert.metrics.registration import end_point_error
+from vxm_convert.metrics.tensors import error_stats
+from vxm_convert.model.contract import GraphContract
+from vxm_convert.model.spec import ModelSpec
+from vxm_convert.network.inference_graph import build_inference_graph
 from vxm_convert.network.tf1 import tf
-from vxm_convert.spec import ModelSpec
 
 PAIR_SEED = 20
 _COARSE = 8
@@ -29,7 +31,8 @@ Arrays = Dict[str, np.ndarray]
 
 
 def smooth_pair(spec: ModelSpec, seed: int = PAIR_SEED) -> Arrays:
-    """``moving`` and ``fixed``, shape (B, X, Y, Z, 1), float32, 0..1: random blobs a few voxels wide, half of them shared.
+    """``moving`` and ``fixed``, shape (B, X, Y, Z, 1), float32, 0..1: random blobs a few voxels wide, half of them
+    shared.
 
     Smooth, because on white noise a warp turns rounding of the flow into noise as large as the image.
     """
@@ -94,17 +97,27 @@ def compare(kind: str, reference: Arrays, test: Arrays, names: Sequence[str]) ->
     for name, stats in (("moved", moved), ("flow", flow)):
         if not stats.finite:
             bad = f"{stats.nan_count} NaN and {stats.inf_count} Inf"
-            raise PrecisionError(f"parity {names[0]} vs {names[1]}: {name} has {bad}, expected none; check the checkpoint")
+            raise PrecisionError(
+                f"parity {names[0]} vs {names[1]}: {name} has {bad}, expected none; check the checkpoint"
+            )
     distance = end_point_error(test["flow"], reference["flow"])
     found = {"moved_max_abs": moved.max_abs, "flow_max_voxel": distance.max}
-    exceeded = [f"{name} {found[name]:.3g}, at most {limit:g}" for name, limit in limits.items() if not found[name] <= limit]
+    exceeded = [
+        f"{name} {found[name]:.3g}, at most {limit:g}" for name, limit in limits.items() if not found[name] <= limit
+    ]
     if exceeded:
         raise PrecisionError(
-            f"parity {names[0]} vs {names[1]}: {'; '.join(exceeded)} is allowed; the two do not compute the same, do not use the export"
+            f"parity {names[0]} vs {names[1]}: {'; '.join(exceeded)} is allowed; the two do not compute the same, do "
+            "not use the export"
         )
     return {
-        "reference": names[0], "test": names[1], "limits": limits, "passed": True, "moved": moved.to_dict(),
-        "flow": flow.to_dict(), "flow_end_point_error": distance.to_dict(),
+        "reference": names[0],
+        "test": names[1],
+        "limits": limits,
+        "passed": True,
+        "moved": moved.to_dict(),
+        "flow": flow.to_dict(),
+        "flow_end_point_error": distance.to_dict(),
     }
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The export from checkpoint to offline model: steps in order, artefacts built aside and moved into place together."""
+
 from __future__ import annotations
 
 import logging
@@ -16,13 +17,13 @@ import numpy as np
 
 import vxm_convert
 from export.atc import KEEP_DTYPE_NAME, LOG_NAME, MANIFEST_NAME, OM_NAME, PB_NAME, compile_om
-from export.preflight import CSV_NAME, JSON_NAME, run_preflight, table, write_reports
-from vxm_convert.artifacts import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
-from vxm_convert.contract import CONTRACT_NAME, GraphContract
+from export.preflight.check import CSV_NAME, JSON_NAME, run_preflight, table, write_reports
+from vxm_convert.artifacts.files import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
+from vxm_convert.artifacts.reports import report_head
+from vxm_convert.artifacts.sha256sums import SUMS_NAME, files_below, finish_manifest
 from vxm_convert.errors import ArtifactError, AtcError, ToolchainError
-from vxm_convert.manifest import SUMS_NAME, files_below, finish_manifest
-from vxm_convert.report import report_head
-from vxm_convert.toolchain import Toolchain
+from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.toolchain.find import Toolchain
 from vxm_convert.weights.files import CheckpointFiles
 
 _LOG = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ PARITY_NAME = "parity.json"
 FAILED_LOG_NAME = "atc-failed.log"
 FAILED_PREFLIGHT_NAME = "preflight-failed.csv"
 _NO_TOOLCHAIN = {"kind": "none"}
-#: everything an export may write; what a run does not make anew is removed from an earlier one, so that a folder is of one piece
+#: everything an export may write; what a run does not make anew is removed from an earlier one, so that a folder is of
+#: one piece
 _ARTEFACTS = (PB_NAME, ONNX_NAME, OM_NAME, PARITY_NAME, LOG_NAME, MANIFEST_NAME, KEEP_DTYPE_NAME, CSV_NAME, JSON_NAME)
 
 
@@ -51,7 +53,8 @@ class ExportRequest:
     out : Path — folder for the artefacts.
     with_onnx : bool
     strict_preflight : bool — stop when preflight finds errors.
-    batch_choice : dict or None — how the batch was chosen, where not by the user; goes into ``parity.json`` and the contract.
+    batch_choice : dict or None — how the batch was chosen, where not by the user; goes into ``parity.json`` and the
+        contract.
     """
 
     contract: GraphContract
@@ -118,7 +121,9 @@ def _build(request: ExportRequest, stage: Path) -> GraphContract:
     if request.batch_choice is not None:
         head["batch_choice"] = request.batch_choice
         tools["batch"] = f"auto; {request.batch_choice['why']}"
-    write_json(stage / PARITY_NAME, {**head, "input": f"smooth random pair, seed {parity.PAIR_SEED}", "comparisons": rows})
+    write_json(
+        stage / PARITY_NAME, {**head, "input": f"smooth random pair, seed {parity.PAIR_SEED}", "comparisons": rows}
+    )
     del pair, reference, frozen
 
     name = "the SIMULATED toolchain" if request.toolchain.simulated else "CANN"
@@ -133,8 +138,10 @@ def _build(request: ExportRequest, stage: Path) -> GraphContract:
 
 
 def _preflight(request: ExportRequest, stage: Path) -> None:
-    """Check the graph, write the reports, say what was found; raises ToolchainError for errors unless they are only reported."""
-    from export.preflight.shapes import tensorflow_shapes
+    """Check the graph, write the reports, say what was found; raises ToolchainError for errors unless they are only
+    reported.
+    """
+    from export.preflight.view.shapes import tensorflow_shapes
 
     contract, pb = request.contract, stage / PB_NAME
     outputs = [tensor.tensor_name for tensor in contract.outputs]
@@ -159,7 +166,9 @@ def _describe(path: Path, made_from: Dict[str, str], toolchain: Dict[str, Any], 
     return sha256_of(path)
 
 
-def _add_onnx(stage: Path, pair: Arrays, frozen: Arrays, hashes: Dict[str, str], tools: Dict[str, str]) -> Dict[str, Any]:
+def _add_onnx(
+    stage: Path, pair: Arrays, frozen: Arrays, hashes: Dict[str, str], tools: Dict[str, str]
+) -> Dict[str, Any]:
     """Write the ONNX model, record its hash and tools; returns its parity row."""
     from export import onnx_model, parity
 
@@ -194,7 +203,9 @@ def _step(number: int, text: str) -> None:
 
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """A folder inside `out` to build in; afterwards it is gone, and so is an `out` that did not exist before and stayed empty."""
+    """A folder inside `out` to build in; afterwards it is gone, and so is an `out` that did not exist before and stayed
+    empty.
+    """
     existed = out.exists()
     check_output_folder(out)
     stage = Path(tempfile.mkdtemp(prefix=".tmp-export-", dir=str(out)))
@@ -207,7 +218,9 @@ def _staging(out: Path) -> Iterator[Path]:
 
 
 def _publish(stage: Path, out: Path) -> None:
-    """Move the artefacts into place. The contract goes first and comes last: a folder without it is refused by every reader."""
+    """Move the artefacts into place. The contract goes first and comes last: a folder without it is refused by every
+    reader.
+    """
     finish_manifest(stage, files_below(stage, "."), {})
     try:
         _remove(out / CONTRACT_NAME)
@@ -224,7 +237,9 @@ def _publish(stage: Path, out: Path) -> None:
         os.replace(str(stage / SUMS_NAME), str(out / SUMS_NAME))
         os.replace(str(stage / CONTRACT_NAME), str(out / CONTRACT_NAME))
     except OSError as exc:
-        raise ArtifactError(f"{out}: cannot move the artefacts there ({exc}); check its permissions and export again") from exc
+        raise ArtifactError(
+            f"{out}: cannot move the artefacts there ({exc}); check its permissions and export again"
+        ) from exc
 
 
 def _remove(path: Path) -> None:

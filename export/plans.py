@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Precision plans in files: what ``export tune`` writes and ``export --plan`` takes. Refuses whatever it does not know."""
+"""Precision plans in files: what ``export tune`` writes and ``export --plan`` takes. Refuses whatever it does not
+know.
+"""
+
 from __future__ import annotations
 
 import difflib
@@ -8,13 +11,20 @@ import re
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from vxm_convert.artifacts import write_json
+from vxm_convert.artifacts.files import write_json
 from vxm_convert.errors import ArtifactError, FormatError
-from vxm_convert.precision import PrecisionPlan
+from vxm_convert.model.precision import PrecisionPlan
 
 SCHEMA = 1
 #: `--precision_mode` values of ATC that a 910 has and that this program knows to judge
-MODES = ("force_fp16", "allow_mix_precision", "allow_fp32_to_fp16", "force_fp32", "cube_fp16in_fp32out", "must_keep_origin_dtype")
+MODES = (
+    "force_fp16",
+    "allow_mix_precision",
+    "allow_fp32_to_fp16",
+    "force_fp32",
+    "cube_fp16in_fp32out",
+    "must_keep_origin_dtype",
+)
 _KEYS = ("schema", "name", "mode", "keep_dtype", "split_weights", "reasons")
 _NEEDED = ("schema", "name", "mode")
 _MAX_BYTES = 4 << 20
@@ -36,7 +46,8 @@ def load_plan(path: Path) -> PrecisionPlan:
     ArtifactError
         If the file cannot be read.
     FormatError
-        If it is no plan: not JSON, unknown or missing entries, unknown mode, names that no node can have, names given twice.
+        If it is no plan: not JSON, unknown or missing entries, unknown mode, names that no node can have, names given
+        twice.
     """
     path = Path(path)
     data = _read(path)
@@ -65,7 +76,9 @@ def _read(path: Path) -> Dict[str, Any]:
         with open(str(path), "rb") as handle:
             raw = handle.read(_MAX_BYTES + 1)
     except OSError as exc:
-        raise ArtifactError(f"{path}: cannot read the plan ({exc.strerror}); pass a file that `python -m export tune` wrote") from exc
+        raise ArtifactError(
+            f"{path}: cannot read the plan ({exc.strerror}); pass a file that `python -m export tune` wrote"
+        ) from exc
     if len(raw) > _MAX_BYTES:
         raise FormatError(f"{path}: more than {_MAX_BYTES} bytes; this is no plan")
     try:
@@ -83,7 +96,9 @@ def _names(path: Path, data: Mapping[str, Any], key: str) -> Tuple[str, ...]:
         raise FormatError(f"{path}: {key} is a {type(names).__name__}, expected a list of names")
     for name in names:
         if not isinstance(name, str) or not _NODE_NAME.fullmatch(name):
-            raise FormatError(f"{path}: {key} holds {name!r}, which no node can be called; give names as `inspect` shows them")
+            raise FormatError(
+                f"{path}: {key} holds {name!r}, which no node can be called; give names as `inspect` shows them"
+            )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise FormatError(f"{path}: {key} names {', '.join(twice)} more than once; give each name once")

@@ -1,2 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers a folder of scans with an offline model through pyACL, and reports how far it is from TensorFlow."""
+"""The registration stage: drives an offline model through ACL over a cohort of scans; nothing here trains or
+exports.
+"""

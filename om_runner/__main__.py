@@ -9,34 +9,45 @@ import sys
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from om_runner.batch_args import add_batch_group, batch_from
 from om_runner.bids.options import GROUP, LEVELS, add_app_arguments, add_bids_group, bids_from
-from om_runner.geometry_args import add_geometry_group, outputs_from, placing_from
-from om_runner.options import add_device_group, add_model_options, add_reference_python
+from om_runner.options.common import add_device_group, add_model_options, add_reference_python
+from om_runner.options.geometry import add_geometry_group, outputs_from, placing_from
+from om_runner.options.run import add_batch_group, batch_from
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, run_main, set_up_logging
-from vxm_convert.labels import DEFAULT_LABEL_SET, LABEL_SETS
-from vxm_convert.lazily import LazyModule
-from vxm_convert.profiles import DEFAULT_PROFILE
+from vxm_convert.lazy import LazyModule
+from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
+from vxm_convert.profiles.profile import DEFAULT_PROFILE
 
 group = LazyModule("om_runner.bids.group")
-session = LazyModule("om_runner.session")
+session = LazyModule("om_runner.registration.session")
 PROG = "om_runner"
 DEFAULT_OUT = Path("build") / "registered"
-#: First word of the command line → (module with ``main(argv) -> int``, one line of help); any other start registers a folder.
+#: First word of the command line → (module with ``main(argv) -> int``, one line of help); any other start registers a
+#: folder.
 VERBS: Dict[str, Tuple[str, str]] = {
-    "apply": ("om_runner.verbs.apply", "carry an image, a segmentation or points through warps and affines"),
-    "audit": ("om_runner.audit.command", "the same bits again, in any order, place of the batch, and after loading anew?"),
-    "convert-warp": ("om_runner.verbs.convert_warp", "a warp as ITK, FSL, FreeSurfer, Learn2Reg or VoxelMorph have it"),
-    "evaluate": ("om_runner.verbs.evaluate", "Dice, HD95, ASSD per structure, landmarks, folding"),
-    "invert": ("om_runner.verbs.invert", "the inverse of a warp and the error it leaves in mm"),
-    "jacobian": ("om_runner.verbs.jacobian", "Jacobian determinant of a warp, map and figures"),
-    "layers": ("om_runner.layers.command", "error of every layer against TensorFlow, and which layers it comes from"),
-    "qc": ("om_runner.verbs.qc", "pictures of every registered subject, and one page over the cohort, worst first"),
+    "apply": ("om_runner.commands.apply", "carry an image, a segmentation or points through warps and affines"),
+    "audit": (
+        "om_runner.commands.audit",
+        "the same bits again, in any order, place of the batch, and after loading anew?",
+    ),
+    "convert-warp": (
+        "om_runner.commands.convert_warp",
+        "a warp as ITK, FSL, FreeSurfer, Learn2Reg or VoxelMorph have it",
+    ),
+    "evaluate": ("om_runner.commands.evaluate", "Dice, HD95, ASSD per structure, landmarks, folding"),
+    "invert": ("om_runner.commands.invert", "the inverse of a warp and the error it leaves in mm"),
+    "jacobian": ("om_runner.commands.jacobian", "Jacobian determinant of a warp, map and figures"),
+    "layers": ("om_runner.commands.layers", "error of every layer against TensorFlow, and which layers it comes from"),
+    "qc": ("om_runner.commands.qc", "pictures of every registered subject, and one page over the cohort, worst first"),
 }
-_EXIT_CODES = "exit codes: 0 done; 1 something to fix, or a scan failed (failures.tsv); 2 usage; 3 outside the profile, or NaN"
+_EXIT_CODES = (
+    "exit codes: 0 done; 1 something to fix, or a scan failed (failures.tsv); 2 usage; 3 outside the profile, or NaN"
+)
 
 
-_APP = f"as a BIDS App: python -m {PROG} BIDS_DIR OUT_DIR participant|group [--participant-label 01 02] --atlas FILE ..."
+_APP = (
+    f"as a BIDS App: python -m {PROG} BIDS_DIR OUT_DIR participant|group [--participant-label 01 02] --atlas FILE ..."
+)
 
 
 def build_parser(app: bool = False) -> argparse.ArgumentParser:
@@ -44,7 +55,9 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m {PROG}",
         description="Register every scan of a folder to an atlas with an offline model (.om) through pyACL.",
-        epilog="; ".join([_EXIT_CODES, _APP] + [f"python -m {PROG} {verb}: {text}" for verb, (_, text) in sorted(VERBS.items())]),
+        epilog="; ".join(
+            [_EXIT_CODES, _APP] + [f"python -m {PROG} {verb}: {text}" for verb, (_, text) in sorted(VERBS.items())]
+        ),
     )
     files = parser.add_argument_group("files")
     if app:
@@ -55,10 +68,15 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
             required=True,
             type=Path,
             metavar="DIR",
-            help="folder of scans: .nii, .nii.gz, .mgz, .mgh, and .npz on the network grid; or a BIDS dataset (required)",
+            help="folder of scans: .nii, .nii.gz, .mgz, .mgh, and .npz on the network grid; or a BIDS dataset "
+            "(required)",
         )
-        files.add_argument("--out", default=DEFAULT_OUT, type=Path, metavar="DIR", help="output folder (default: %(default)s)")
-    files.add_argument("--atlas", required=not app, type=Path, metavar="FILE", help="fixed image, like a scan (required)")
+        files.add_argument(
+            "--out", default=DEFAULT_OUT, type=Path, metavar="DIR", help="output folder (default: %(default)s)"
+        )
+    files.add_argument(
+        "--atlas", required=not app, type=Path, metavar="FILE", help="fixed image, like a scan (required)"
+    )
     add_model_options(files)
     add_batch_group(parser)
     add_geometry_group(parser)
@@ -69,13 +87,15 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
         default="1",
         type=_compare,
         metavar="N|all|none",
-        help="scans to compare with TensorFlow on the CPU; 165 MB of temporary disk each at full size (default: %(default)s)",
+        help="scans to compare with TensorFlow on the CPU; 165 MB of temporary disk each at full size (default: "
+        "%(default)s)",
     )
     report.add_argument(
         "--profile",
         default=DEFAULT_PROFILE,
         metavar="NAME|FILE",
-        help="acceptance profile: a name that `python -m vxm_convert profiles` lists, a YAML file, or none for NaN and Inf only "
+        help="acceptance profile: a name that `python -m vxm_convert profiles` lists, a YAML file, or none for NaN "
+        "and Inf only "
         "(default: %(default)s)",
     )
     report.add_argument(
@@ -90,7 +110,8 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
         default=None,
         type=Path,
         metavar="DIR",
-        help="keep TensorFlow's results here and take them from here where graph and images are the same (default: computed each time)",
+        help="keep TensorFlow's results here and take them from here where graph and images are the same (default: "
+        "computed each time)",
     )
     add_toolchain_group(parser)
     add_device_group(parser)
@@ -130,7 +151,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     app = bool(given) and not given[0].startswith("-")
     parser = build_parser(app)
     if app and not Path(given[0]).is_dir() and not {*given} & {*LEVELS, "-h", "--help"}:
-        parser.error(f"{given[0]!r} is no verb ({', '.join(sorted(VERBS))}), and a BIDS-App call names {' or '.join(LEVELS)}")
+        parser.error(
+            f"{given[0]!r} is no verb ({', '.join(sorted(VERBS))}), and a BIDS-App call names {' or '.join(LEVELS)}"
+        )
     args = parser.parse_args(given)
     set_up_logging(args)
     if app and args.level == GROUP:

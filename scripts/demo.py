@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``make demo``: the whole chain once, on a synthetic cohort it makes itself. No download, a few minutes on two cores."""
+"""``make demo``: the whole chain once, on a synthetic cohort it makes itself. No download, a few minutes on two
+cores.
+"""
+
 from __future__ import annotations
 
 import argparse
@@ -25,7 +28,13 @@ TRAINING = ["--epochs", "8", "--steps-per-epoch", "20", "--lr", "2e-3", "--keep"
 def build_parser() -> argparse.ArgumentParser:
     """Options of the demo."""
     parser = argparse.ArgumentParser(prog="make demo", description="Cohort, training, export, registration, report.")
-    parser.add_argument("--out", type=Path, default=Path("build/demo"), metavar="DIR", help="where everything goes (default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/demo"),
+        metavar="DIR",
+        help="where everything goes (default: %(default)s)",
+    )
     return parser
 
 
@@ -41,12 +50,38 @@ def _demo(out: Path) -> int:
     cohort, trained, model, registered = out / "cohort", out / "train", out / "vxm", out / "registered"
     scans, atlas = str(cohort / "scans"), str(cohort / "atlas.npz")
     steps = (
-        ("making a synthetic cohort", ["vxm_convert", "phantom", "--out", str(cohort), "--shape", SHAPE, "--subjects", SUBJECTS]),
-        ("training", ["train", "--data", scans, "--atlas", atlas, "--out", str(trained), "--variant", VARIANT] + TRAINING),
-        ("exporting", ["export", "--checkpoint", str(trained), "--variant", VARIANT, "--shape", SHAPE, "--out", str(model)]),
-        ("registering", ["om_runner", "--input", scans, "--atlas", atlas, "--model", str(model / "vxm.om"), "--out", str(registered),
-                         "--compare", "1"]),
-        ("verifying the chain of files", ["vxm_convert", "verify", "--quiet", str(trained), str(model), str(registered)]),
+        (
+            "making a synthetic cohort",
+            ["vxm_convert", "phantom", "--out", str(cohort), "--shape", SHAPE, "--subjects", SUBJECTS],
+        ),
+        (
+            "training",
+            ["train", "--data", scans, "--atlas", atlas, "--out", str(trained), "--variant", VARIANT] + TRAINING,
+        ),
+        (
+            "exporting",
+            ["export", "--checkpoint", str(trained), "--variant", VARIANT, "--shape", SHAPE, "--out", str(model)],
+        ),
+        (
+            "registering",
+            [
+                "om_runner",
+                "--input",
+                scans,
+                "--atlas",
+                atlas,
+                "--model",
+                str(model / "vxm.om"),
+                "--out",
+                str(registered),
+                "--compare",
+                "1",
+            ],
+        ),
+        (
+            "verifying the chain of files",
+            ["vxm_convert", "verify", "--quiet", str(trained), str(model), str(registered)],
+        ),
     )
     for number, (title, arguments) in enumerate(steps, start=1):
         print(f"\n[{number}/{len(steps)}] {title}: python -m {' '.join(arguments)}", flush=True)
@@ -59,7 +94,10 @@ def _demo(out: Path) -> int:
 def _report(registered: Path, seconds: float) -> None:
     rows = read_table(registered / "metrics.tsv")
     before, after = column_mean(rows, "dice_before"), column_mean(rows, "dice_after")
-    print(f"\nDone in {seconds:.0f} s. Synthetic scans, a brief training: the figures below say that the chain works, no more.")
+    print(
+        f"\nDone in {seconds:.0f} s. Synthetic scans, a brief training: the figures below say that the chain works, "
+        "no more."
+    )
     print(f"  mean Dice     {before:.3f} before, {after:.3f} after registration ({len(rows)} scans)")
     print(f"  moved scans   {registered}/<subject>/moved.nii.gz")
     print(f"  warps         {registered}/<subject>/flow.nii.gz")

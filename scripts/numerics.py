@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``make numerics``: errors of every precision plan on fixed phantoms and fixed weights, held against tests/numerics.yaml.
+"""``make numerics``: errors of every precision plan on fixed phantoms and fixed weights, held against
+tests/numerics.yaml.
 
 Everything goes through the product: a TensorFlow checkpoint, export with its compiler, the device through pyACL; the
-reference is TensorFlow on the checkpoint's graph. Weights are drawn by NumPy from a seed, as training would not give the same
-bits on every machine; scans are phantoms. `scripts/ratchet.py` owns the file and the comparison.
+reference is TensorFlow on the checkpoint's graph. Weights are drawn by NumPy from a seed, as training would not give
+the same bits on every machine; scans are phantoms. `scripts/ratchet.py` owns the file and the comparison.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -21,14 +23,15 @@ import numpy as np
 
 from scripts.ratchet import SCHEMA, bound, compare, improved, read_baseline, tightened, write_baseline
 from vxm_convert.cliargs import run_main
-from vxm_convert.doctor import installed_version
 from vxm_convert.errors import EXIT_OK, PrecisionError, ToolchainError
-from vxm_convert.metrics import end_point_error, error_stats
-from vxm_convert.network.names import expected_variables
-from vxm_convert.phantom import PhantomSettings, make_atlas, make_subject
-from vxm_convert.precision import PLANS, PrecisionPlan
-from vxm_convert.spec import ModelSpec
-from vxm_convert.toolchain import Toolchain, find_toolchain
+from vxm_convert.metrics.registration import end_point_error
+from vxm_convert.metrics.tensors import error_stats
+from vxm_convert.model.precision import PLANS, PrecisionPlan
+from vxm_convert.model.spec import ModelSpec
+from vxm_convert.model.variables import expected_variables
+from vxm_convert.synthetic.heads import PhantomSettings, make_atlas, make_subject
+from vxm_convert.toolchain.doctor import installed_version
+from vxm_convert.toolchain.find import Toolchain, find_toolchain
 
 LOG = logging.getLogger(__name__)
 
@@ -66,14 +69,27 @@ class Setup:
 def build_parser() -> argparse.ArgumentParser:
     """Options of the ratchet."""
     parser = argparse.ArgumentParser(
-        prog="make numerics", description="Measure every precision plan against TensorFlow and hold the errors against the baseline.",
-        epilog="exit codes: 0 no figure is worse, 1 something to fix, 2 usage, 3 a figure is worse than the baseline allows",
+        prog="make numerics",
+        description="Measure every precision plan against TensorFlow and hold the errors against the baseline.",
+        epilog="exit codes: 0 no figure is worse, 1 something to fix, 2 usage, 3 a figure is worse than the baseline "
+        "allows",
     )
-    parser.add_argument("--baseline", type=Path, default=BASELINE, metavar="FILE",
-                        help="the committed figures (default: tests/numerics.yaml)")
-    parser.add_argument("--update", action="store_true", help="write what was measured into the baseline (default: compare only)")
-    parser.add_argument("--allow-worse", default="", metavar="WHY",
-                        help="with --update, let figures get worse; the reason is kept in the file (default: refuse)")
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        default=BASELINE,
+        metavar="FILE",
+        help="the committed figures (default: tests/numerics.yaml)",
+    )
+    parser.add_argument(
+        "--update", action="store_true", help="write what was measured into the baseline (default: compare only)"
+    )
+    parser.add_argument(
+        "--allow-worse",
+        default="",
+        metavar="WHY",
+        help="with --update, let figures get worse; the reason is kept in the file (default: refuse)",
+    )
     return parser
 
 
@@ -98,7 +114,9 @@ def run(path: Path, update: bool = False, allow_worse: str = "", plans: Mapping[
     setup = Setup()
     baseline = read_baseline(path) if path.exists() or not update else _empty(setup)
     if baseline["setup"] != setup.to_dict() and not update:
-        raise PrecisionError(f"{path}: is of setup {baseline['setup']}, this script measures {setup.to_dict()}; rewrite it with --update")
+        raise PrecisionError(
+            f"{path}: is of setup {baseline['setup']}, this script measures {setup.to_dict()}; rewrite it with --update"
+        )
     measured = measure(setup, plans)
     made_with = versions()
     if update:
@@ -112,7 +130,10 @@ def run(path: Path, update: bool = False, allow_worse: str = "", plans: Mapping[
     if worse:
         raise PrecisionError("worse than the baseline: " + "; ".join(map(str, worse)) + f"; the limits are in {path}")
     better = improved(baseline, measured)
-    print("no figure is worse" + (f"; better by more than the slack, --update holds that: {', '.join(better)}" if better else ""))
+    print(
+        "no figure is worse"
+        + (f"; better by more than the slack, --update holds that: {', '.join(better)}" if better else "")
+    )
     return EXIT_OK
 
 
@@ -138,10 +159,12 @@ def measure(setup: Setup, plans: Mapping[str, PrecisionPlan]) -> Dict[str, Dict[
 
 
 def fixed_weights(spec: ModelSpec, seed: int) -> Arrays:
-    """Random weights, the same on every machine, as sensitive to rounding as trained ones: flows of some voxels, first layer decisive.
+    """Random weights, the same on every machine, as sensitive to rounding as trained ones: flows of some voxels, first
+    layer decisive.
 
-    A registration network looks at differences of two nearly equal images. So does this one: the first layer takes almost
-    the negative of its weights of `moving` for `fixed`, and is loud; what fp16 does to each of the two does not cancel.
+    A registration network looks at differences of two nearly equal images. So does this one: the first layer takes
+    almost the negative of its weights of `moving` for `fixed`, and is loud; what fp16 does to each of the two does not
+    cancel.
     """
     draw = np.random.RandomState(seed)
     weights = {}
@@ -170,12 +193,22 @@ def worst_figures(offline: List[Arrays], reference: List[Arrays]) -> Dict[str, f
     """The worst of every figure over the scans, and how many scans those are."""
     rows = []
     for mine, theirs in zip(offline, reference):
-        distance, moved = end_point_error(mine["flow"][0], theirs["flow"][0]), error_stats(mine["moved"], theirs["moved"], peak=1.0)
+        distance, moved = (
+            end_point_error(mine["flow"][0], theirs["flow"][0]),
+            error_stats(mine["moved"], theirs["moved"], peak=1.0),
+        )
         if not moved.finite or not error_stats(mine["flow"], theirs["flow"]).finite:
             raise PrecisionError("numerics: NaN or Inf in an output, expected none")
         psnr = float("inf") if moved.psnr_db is None else moved.psnr_db
-        rows.append({"epe_voxel.max": distance.max, "epe_voxel.p999": distance.p999, "epe_voxel.mean": distance.mean,
-                     "moved.max_abs": moved.max_abs, "moved.psnr_db": psnr})
+        rows.append(
+            {
+                "epe_voxel.max": distance.max,
+                "epe_voxel.p999": distance.p999,
+                "epe_voxel.mean": distance.mean,
+                "moved.max_abs": moved.max_abs,
+                "moved.psnr_db": psnr,
+            }
+        )
     worst = {name: (min if rule["unit"] == "dB" else max)(row[name] for row in rows) for name, rule in FIGURES.items()}
     return {"n": len(rows), **worst}
 
@@ -196,13 +229,22 @@ def versions() -> Dict[str, str]:
     engine = os.environ.get("VXM_SIM_ENGINE") or ("openvino" if installed_version("openvino") else "onnxruntime")
     engine = "openvino" if engine == "auto" and installed_version("openvino") else engine
     return {
-        "toolchain": "SIMULATED " + find_toolchain("sim").version, "engine": f"{engine} {installed_version(engine)}",
-        "tensorflow": str(installed_version("tensorflow")), "numpy": np.__version__,
+        "toolchain": "SIMULATED " + find_toolchain("sim").version,
+        "engine": f"{engine} {installed_version(engine)}",
+        "tensorflow": str(installed_version("tensorflow")),
+        "numpy": np.__version__,
     }
 
 
 def _empty(setup: Setup) -> Dict[str, Any]:
-    return {"schema": SCHEMA, "setup": setup.to_dict(), "made_with": {}, "figures": FIGURES, "plans": {}, "accepted": []}
+    return {
+        "schema": SCHEMA,
+        "setup": setup.to_dict(),
+        "made_with": {},
+        "figures": FIGURES,
+        "plans": {},
+        "accepted": [],
+    }
 
 
 def _write_checkpoint(prefix: Path, weights: Arrays) -> Path:
@@ -220,7 +262,9 @@ def _export(prefix: Path, spec: ModelSpec, plan: PrecisionPlan, soc: str, toolch
     from export.pipeline import ExportRequest, export_model
     from vxm_convert.weights.files import find_checkpoint
 
-    return export_model(ExportRequest(build_contract(spec, plan, soc), find_checkpoint(prefix), "ij", toolchain, out, with_onnx=False))
+    return export_model(
+        ExportRequest(build_contract(spec, plan, soc), find_checkpoint(prefix), "ij", toolchain, out, with_onnx=False)
+    )
 
 
 def _tensorflow(contract: Any, weights: Arrays, pairs: List[Arrays]) -> List[Arrays]:
@@ -231,7 +275,7 @@ def _tensorflow(contract: Any, weights: Arrays, pairs: List[Arrays]) -> List[Arr
 
 def _device(contract: Any, toolchain: Toolchain, folder: Path, pairs: List[Arrays]) -> List[Arrays]:
     from export.atc import OM_NAME
-    from om_runner.acl_runtime import AclRuntime
+    from om_runner.device.acl_runtime import AclRuntime
 
     with AclRuntime(toolchain.load_acl(), folder / OM_NAME, contract) as runtime:
         return [runtime.run(pair).outputs for pair in pairs]
@@ -241,7 +285,9 @@ def _tf() -> Any:
     try:
         from vxm_convert.network.tf1 import tf
     except ImportError as exc:
-        raise ToolchainError(f"numerics: needs TensorFlow 1.15, which is not here ({exc}); run it with the Python of `make setup`") from exc
+        raise ToolchainError(
+            f"numerics: needs TensorFlow 1.15, which is not here ({exc}); run it with the Python of `make setup`"
+        ) from exc
     return tf
 
 

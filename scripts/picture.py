@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's picture, from what ``make demo`` left behind: synthetic scans only. Refuses folders that the demo did not make.
+"""The README's picture, from what ``make demo`` left behind: synthetic scans only. Refuses folders that the demo did
+not make.
 
 matplotlib's Agg canvas through the object interface: no display, no global state.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -17,7 +19,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vxm_convert.artifacts import write_bytes
+from vxm_convert.artifacts.files import write_bytes
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, ArtifactError
 
@@ -32,10 +34,20 @@ Images = Dict[str, np.ndarray]
 
 def build_parser() -> argparse.ArgumentParser:
     """Options of the picture."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.picture", description="Draws the README's picture from the demo's results.")
-    parser.add_argument("--demo", type=Path, default=Path("build/demo"), metavar="DIR", help="what make demo wrote (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.picture", description="Draws the README's picture from the demo's results."
+    )
+    parser.add_argument(
+        "--demo",
+        type=Path,
+        default=Path("build/demo"),
+        metavar="DIR",
+        help="what make demo wrote (default: %(default)s)",
+    )
     parser.add_argument("--subject", default="sub-01", metavar="NAME", help="which scan (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help="PNG to write (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help="PNG to write (default: %(default)s)"
+    )
     return parser
 
 
@@ -49,16 +61,21 @@ def _make(args: argparse.Namespace) -> int:
     images = load_images(args.demo, args.subject)
     data = draw(images, _caption(args.demo, args.subject))
     if len(data) > MAX_BYTES:
-        raise ArtifactError(f"{args.out}: the picture has {len(data)} bytes, expected at most {MAX_BYTES}; draw fewer dots")
+        raise ArtifactError(
+            f"{args.out}: the picture has {len(data)} bytes, expected at most {MAX_BYTES}; draw fewer dots"
+        )
     write_bytes(args.out, data)
     print(f"{args.out}: {len(data)} bytes")
     return EXIT_OK
 
 
 def load_images(demo: Path, subject: str) -> Images:
-    """Moving, fixed and moved volume of one demo subject, (X, Y, Z) float32 on 0..1; raises ArtifactError where one is missing."""
+    """Moving, fixed and moved volume of one demo subject, (X, Y, Z) float32 on 0..1; raises ArtifactError where one is
+    missing.
+    """
     sources = {
-        "moving": demo / "cohort" / "scans" / f"{subject}.npz", "fixed": demo / "cohort" / "atlas.npz",
+        "moving": demo / "cohort" / "scans" / f"{subject}.npz",
+        "fixed": demo / "cohort" / "atlas.npz",
         "moved": demo / "registered" / subject / "moved.nii.gz",
     }
     missing = [str(path) for path in [demo / "cohort" / "phantom.json", *sources.values()] if not path.is_file()]
@@ -94,7 +111,9 @@ def draw(images: Images, caption: str) -> bytes:
     """PNG: three orthogonal slices (rows) of moving, fixed, moved, and both differences to fixed (columns)."""
     before, after = (images[name] - images["fixed"] for name in ("moving", "moved"))
     columns: List[Tuple[str, np.ndarray]] = [
-        ("moving", images["moving"]), ("fixed (atlas)", images["fixed"]), ("moved\n(offline model)", images["moved"]),
+        ("moving", images["moving"]),
+        ("fixed (atlas)", images["fixed"]),
+        ("moved\n(offline model)", images["moved"]),
         (f"moving − fixed\nmean |difference| {np.abs(before).mean():.3f}", before),
         (f"moved − fixed\nmean |difference| {np.abs(after).mean():.3f}", after),
     ]
@@ -104,13 +123,19 @@ def draw(images: Images, caption: str) -> bytes:
     width = _WIDTH_INCHES / 5.55
     figure = Figure(figsize=(_WIDTH_INCHES, sum(ratios) * width + 1.0), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), len(columns), squeeze=False, gridspec_kw={"height_ratios": ratios, "wspace": 0.03, "hspace": 0.04})
+    axes = figure.subplots(
+        len(rows), len(columns), squeeze=False, gridspec_kw={"height_ratios": ratios, "wspace": 0.03, "hspace": 0.04}
+    )
     figure.subplots_adjust(left=0.03, right=0.915, top=0.935, bottom=0.05)
     for line, (title, cut) in zip(axes, rows):
         line[0].set_ylabel(title, fontsize=10)
         for axis, (_, volume) in zip(line, columns):
             signed = volume is before or volume is after
-            look = {"cmap": "RdBu_r", "vmin": -scale, "vmax": scale} if signed else {"cmap": "gray", "vmin": 0.0, "vmax": 0.5}
+            look = (
+                {"cmap": "RdBu_r", "vmin": -scale, "vmax": scale}
+                if signed
+                else {"cmap": "gray", "vmin": 0.0, "vmax": 0.5}
+            )
             shown = axis.imshow(cut(volume), interpolation="nearest", **look)
             axis.set_xticks([])
             axis.set_yticks([])
@@ -130,7 +155,9 @@ def _rows(shape: Tuple[int, ...]) -> List[Tuple[str, Callable[[np.ndarray], np.n
     x, y, z = (side // 2 for side in shape)
     x += max(1, shape[0] // 8)
     return [
-        ("sagittal", lambda a: a[x, :, :]), ("coronal", lambda a: a[:, :, z].T), ("axial", lambda a: a[:, y, :].T[::-1]),
+        ("sagittal", lambda a: a[x, :, :]),
+        ("coronal", lambda a: a[:, :, z].T),
+        ("axial", lambda a: a[:, y, :].T[::-1]),
     ]
 
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``make precision-table``: the measured errors of every plan, for any weights, on any scans, as the table that the docs show.
+"""``make precision-table``: the measured errors of every plan, for any weights, on any scans, as the table that the
+docs show.
 
 Runs export and om_runner as a user would and reads their reports; owns no measurement of its own.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -13,10 +15,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from scripts.stages import StageFailed, fresh_folder, run_stage
-from vxm_convert.artifacts import write_json, write_text
+from vxm_convert.artifacts.files import write_json, write_text
 from vxm_convert.cliargs import add_model_group, run_main
 from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE, ArtifactError
-from vxm_convert.precision import PLANS
+from vxm_convert.model.precision import PLANS
 
 LOG = logging.getLogger(__name__)
 TABLE_NAME = "precision_table.md"
@@ -47,17 +49,36 @@ COLUMNS = (
 def build_parser() -> argparse.ArgumentParser:
     """Options of the table."""
     parser = argparse.ArgumentParser(
-        prog="make precision-table", description="Export with every plan, register, compare every scan with TensorFlow, print one table.",
-        epilog="exit codes: 0 done and the default plan passed, 1 something to fix, 2 usage, 3 the default plan did not pass its profile",
+        prog="make precision-table",
+        description="Export with every plan, register, compare every scan with TensorFlow, print one table.",
+        epilog="exit codes: 0 done and the default plan passed, 1 something to fix, 2 usage, 3 the default plan did "
+        "not pass its profile",
     )
-    parser.add_argument("--checkpoints", required=True, nargs="+", type=Path, metavar="CKPT",
-                        help="weights, as export takes them (required)")
-    parser.add_argument("--input", required=True, type=Path, metavar="DIR", help="folder of scans on the network grid (required)")
+    parser.add_argument(
+        "--checkpoints",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="CKPT",
+        help="weights, as export takes them (required)",
+    )
+    parser.add_argument(
+        "--input", required=True, type=Path, metavar="DIR", help="folder of scans on the network grid (required)"
+    )
     parser.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image (required)")
-    parser.add_argument("--plans", nargs="+", default=list(PLANS), choices=sorted(PLANS), help="plans to measure (default: all)")
-    parser.add_argument("--profile", default="research", metavar="NAME|FILE", help="acceptance profile (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("build/precision_table"), metavar="DIR",
-                        help="where everything goes (default: %(default)s)")
+    parser.add_argument(
+        "--plans", nargs="+", default=list(PLANS), choices=sorted(PLANS), help="plans to measure (default: all)"
+    )
+    parser.add_argument(
+        "--profile", default="research", metavar="NAME|FILE", help="acceptance profile (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/precision_table"),
+        metavar="DIR",
+        help="where everything goes (default: %(default)s)",
+    )
     add_model_group(parser)
     return parser
 
@@ -75,11 +96,23 @@ def _table(args: argparse.Namespace) -> int:
     for checkpoint in args.checkpoints:
         for plan in args.plans:
             report = _measure(checkpoint, plan, args, out / checkpoint.stem / plan)
-            rows.append({"weights": checkpoint.stem, "plan": plan, "n": report["n_samples"], "verdict": report["verdict"],
-                         "figures": {column.figure: _worst(report["rows"], column) for column in COLUMNS}})
+            rows.append(
+                {
+                    "weights": checkpoint.stem,
+                    "plan": plan,
+                    "n": report["n_samples"],
+                    "verdict": report["verdict"],
+                    "figures": {column.figure: _worst(report["rows"], column) for column in COLUMNS},
+                }
+            )
             LOG.info("%s, %s: %s", checkpoint.stem, plan, report["verdict"])
-    head = {"toolchain": report["toolchain"], "simulated": report["simulated"], "profile": report["profile"],
-            "volume_shape": report["model"]["volume_shape"], "tensorflow": report["reference"]["tensorflow"]}
+    head = {
+        "toolchain": report["toolchain"],
+        "simulated": report["simulated"],
+        "profile": report["profile"],
+        "volume_shape": report["model"]["volume_shape"],
+        "tensorflow": report["reference"]["tensorflow"],
+    }
     write_json(out / JSON_NAME, {**head, "rows": rows})
     text = _markdown(head, rows)
     write_text(out / TABLE_NAME, text)
@@ -90,11 +123,42 @@ def _table(args: argparse.Namespace) -> int:
 def _measure(checkpoint: Path, plan: str, args: argparse.Namespace, folder: Path) -> Dict[str, Any]:
     """The report of one plan; a cohort out of tolerance is a result, any other failure ends the run."""
     model = folder / "model"
-    run_stage(["export", "--checkpoint", str(checkpoint), "--variant", args.variant, "--shape", args.shape, "--precision", plan,
-               "--skip-onnx", "--out", str(model), "--quiet"])
+    run_stage(
+        [
+            "export",
+            "--checkpoint",
+            str(checkpoint),
+            "--variant",
+            args.variant,
+            "--shape",
+            args.shape,
+            "--precision",
+            plan,
+            "--skip-onnx",
+            "--out",
+            str(model),
+            "--quiet",
+        ]
+    )
     try:
-        run_stage(["om_runner", "--input", str(args.input), "--atlas", str(args.atlas), "--model", str(model / "vxm.om"),
-                   "--compare", "all", "--profile", args.profile, "--out", str(folder / "registered"), "--quiet"])
+        run_stage(
+            [
+                "om_runner",
+                "--input",
+                str(args.input),
+                "--atlas",
+                str(args.atlas),
+                "--model",
+                str(model / "vxm.om"),
+                "--compare",
+                "all",
+                "--profile",
+                args.profile,
+                "--out",
+                str(folder / "registered"),
+                "--quiet",
+            ]
+        )
     except StageFailed as exc:
         if exc.exit_code != EXIT_TOLERANCE:
             raise
@@ -106,7 +170,9 @@ def _measure(checkpoint: Path, plan: str, args: argparse.Namespace, folder: Path
 
 
 def _worst(rows: Sequence[Mapping[str, Any]], column: Column) -> Optional[float]:
-    """The cohort's worst value of a figure: the largest, the smallest, or the one farthest from zero; None without any."""
+    """The cohort's worst value of a figure: the largest, the smallest, or the one farthest from zero; None
+    without any.
+    """
     values = [value for value in (_dig(row, column.figure) for row in rows) if value is not None]
     if not values:
         return None
@@ -123,7 +189,10 @@ def _markdown(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str
     kind = "simulated" if head["simulated"] else "real"
     grid = "×".join(str(n) for n in head["volume_shape"])
     version = head["toolchain"].get("version")
-    lines = [f"Worst values over the scans; {grid}, {kind} toolchain {version}, TensorFlow {head['tensorflow']} on the CPU.", ""]
+    lines = [
+        f"Worst values over the scans; {grid}, {kind} toolchain {version}, TensorFlow {head['tensorflow']} on the CPU.",
+        "",
+    ]
     lines += _line(["weights", "plan", "n"] + [column.heading for column in COLUMNS] + [f"`{head['profile']['name']}`"])
     lines += _line(["---"] * (4 + len(COLUMNS)))
     for row in rows:

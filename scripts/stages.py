@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the stages as a user would, each in a process of its own. Shared by demo and bench; knows no stage's inside."""
+
 from __future__ import annotations
 
 import csv
@@ -11,14 +12,15 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
-from vxm_convert.artifacts import check_output_folder, write_text
+from vxm_convert.artifacts.files import check_output_folder, write_text
 from vxm_convert.errors import ArtifactError, VxmError
 
 MARKER = ".made-by-scripts"
 
 
 class Ran(NamedTuple):
-    """Wall seconds, the process's largest resident memory in bytes (0 where the system does not say), seconds of CPU it took.
+    """Wall seconds, the process's largest resident memory in bytes (0 where the system does not say), seconds of CPU it
+    took.
 
     Both of the last are the process's own and its children's that it waited for.
     """
@@ -52,7 +54,11 @@ def run_stage(arguments: Sequence[str]) -> Ran:
     if process.returncode:
         code = process.returncode
         raise StageFailed(f"python -m {' '.join(arguments)}: ended with exit code {code}; see its message above", code)
-    return Ran(time.time() - start, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), usage.ru_utime + usage.ru_stime)
+    return Ran(
+        time.time() - start,
+        usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        usage.ru_utime + usage.ru_stime,
+    )
 
 
 def fresh_folder(folder: Path) -> Path:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test may use: the versions in the header, the shared data folder. Fixtures of one area live in that area."""
+"""What every test may use: the versions in the header, the shared data folder. Fixtures of one area live in that
+area.
+"""
+
 from __future__ import annotations
 
 import os
@@ -18,7 +21,7 @@ _REPORTED = ("numpy", "scipy", "nibabel", "protobuf", "onnx", "tensorflow", "tf2
 
 def pytest_report_header(config: pytest.Config) -> List[str]:
     """Versions that shape the results; none of these packages is imported for it."""
-    from vxm_convert.doctor import installed_version
+    from vxm_convert.toolchain.doctor import installed_version
 
     versions = ", ".join(f"{name} {installed_version(name) or '-'}" for name in _REPORTED)
     return [f"python {platform.python_version()}: {versions}", f"toolchain: {os.environ.get('VXM_TOOLCHAIN', 'auto')}"]

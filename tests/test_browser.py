@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The browser helper notices what it is there to notice."""
+
 from __future__ import annotations
 
 import pytest
 
-from tests import browser
+from tests.support import browser
 
 
 @pytest.fixture
@@ -13,7 +14,10 @@ def write(tmp_path):
 
     def _write(body, head=""):
         path = tmp_path / "page.html"
-        path.write_text(f'<!DOCTYPE html><html><head><meta charset="utf-8">{head}</head><body>{body}</body></html>', encoding="utf-8")
+        path.write_text(
+            f'<!DOCTYPE html><html><head><meta charset="utf-8">{head}</head><body>{body}</body></html>',
+            encoding="utf-8",
+        )
         return path
 
     return _write
@@ -21,7 +25,9 @@ def write(tmp_path):
 
 def test_a_request_that_leaves_the_page_is_seen(write):
     assert browser.requests_of(write("<p>quiet</p>")) == []
-    seen = browser.requests_of(write('<img src="http://leak.example/x.png"><link rel="stylesheet" href="https://leak.example/x.css">'))
+    seen = browser.requests_of(
+        write('<img src="http://leak.example/x.png"><link rel="stylesheet" href="https://leak.example/x.css">')
+    )
     assert "http://leak.example/x.png" in seen and any(address.startswith("leak.example:443") for address in seen)
 
 
@@ -48,13 +54,16 @@ def test_a_picture_and_a_pdf(write, tmp_path):
     assert browser.print_pdf(page, tmp_path / "a.pdf").read_bytes()[:5] == b"%PDF-"
 
 
-@pytest.mark.parametrize("markup, outside", [
-    ('<img src="data:image/png;base64,AA=="><a href="#part">x</a>', False),
-    ("<p>see https://example.org in words</p>", False),
-    ('<img src="x.png">', True),
-    ("<img src=//example.org/x.png>", True),
-    ('<p title="http://example.org">x</p>', True),
-    ("<style>a { background: url(data:x) }</style>", True),
-])
+@pytest.mark.parametrize(
+    "markup, outside",
+    [
+        ('<img src="data:image/png;base64,AA=="><a href="#part">x</a>', False),
+        ("<p>see https://example.org in words</p>", False),
+        ('<img src="x.png">', True),
+        ("<img src=//example.org/x.png>", True),
+        ('<p title="http://example.org">x</p>', True),
+        ("<style>a { background: url(data:x) }</style>", True),
+    ],
+)
 def test_references_outside(markup, outside):
     assert bool(browser.external_references(markup)) == outside

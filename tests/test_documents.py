@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documents check themselves: links, pictures, commands and their options, and the tables that restate what the code says."""
+"""The documents check themselves: links, pictures, commands and their options, and the tables that restate what the
+code says.
+"""
+
 from __future__ import annotations
 
 import contextlib
@@ -12,20 +15,32 @@ from typing import Dict, Iterator, List, Set, Tuple
 
 import pytest
 
-from om_runner.tables import FailureRow, MetricsRow
+from om_runner.results.tables import FailureRow, MetricsRow
 from tests.test_repository import make_targets
 from vxm_convert.formats.ge_ir import DTYPE_NUMBERS
 from vxm_convert.formats.om import HEADER, PARTITION_NAMES
-from vxm_convert.precision import PLANS
+from vxm_convert.model.precision import PLANS
 
 DOCUMENTS = (
-    "README.md", "CHANGELOG.md", "docs/architecture.md", "docs/precision.md", "docs/formats.md", "docs/ascend.md", "docs/training.md",
-    "docs/geometry.md", "docs/bids.md", "docs/running.md", "docs/qc.md", "docs/benchmarks.md",
+    "README.md",
+    "CHANGELOG.md",
+    "docs/architecture.md",
+    "docs/precision.md",
+    "docs/formats.md",
+    "docs/ascend.md",
+    "docs/training.md",
+    "docs/geometry.md",
+    "docs/bids.md",
+    "docs/running.md",
+    "docs/qc.md",
+    "docs/benchmarks.md",
 )
 #: modules with a command line; sub-commands have a parser of their own
 COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture", "scripts.benchmark.training")
 #: those that `make bench` runs one after the other; the page of their figures names them
-PARTS = tuple(f"scripts.benchmark.{name}" for name in ("inference", "cohort", "scaling", "comparer", "files", "exporting"))
+PARTS = tuple(
+    f"scripts.benchmark.{name}" for name in ("inference", "cohort", "scaling", "comparer", "files", "exporting")
+)
 SUBCOMMANDS = ("doctor", "inspect", "verify", "phantom", "profiles", "sim")
 #: a word that may follow the module's name and has options of its own
 MORE_SUBCOMMANDS = {
@@ -79,7 +94,7 @@ def anchors(text: str) -> Set[str]:
 
 def first_column(text: str, heading: str) -> List[str]:
     """Code spans in the first column of the first table behind a piece of text."""
-    table = re.search(r"(?:^\|.*\n)+", text[text.index(heading):], flags=re.MULTILINE).group(0)
+    table = re.search(r"(?:^\|.*\n)+", text[text.index(heading) :], flags=re.MULTILINE).group(0)
     return [name for line in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", line.split("|")[1])]
 
 
@@ -107,7 +122,7 @@ def test_pictures_are_small_and_say_how_they_were_made(project_root: Path) -> No
         data = (project_root / target).read_bytes()
         assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) <= MAX_PICTURE_BYTES, target
         assert len(words) > 20, f"{target}: no description for those who cannot see it"
-        caption = readme[readme.index(target):].split("\n\n")[1]
+        caption = readme[readme.index(target) :].split("\n\n")[1]
         assert "python -m scripts.picture" in caption
 
 
@@ -126,7 +141,9 @@ def test_commands_exist(project_root: Path, name: str) -> None:
 
 def test_readme_covers_every_target_and_command(project_root: Path) -> None:
     code = code_of(read(project_root, "README.md"))
-    assert make_targets(read(project_root, "Makefile")) <= set(re.findall(r"^make ([a-z][a-z-]*)", code, flags=re.MULTILINE))
+    assert make_targets(read(project_root, "Makefile")) <= set(
+        re.findall(r"^make ([a-z][a-z-]*)", code, flags=re.MULTILINE)
+    )
     assert {module for module, _ in commands_in(code)} == set(COMMANDS)
     assert {rest.split()[0] for module, rest in commands_in(code) if module == "vxm_convert"} == set(SUBCOMMANDS)
 
@@ -145,14 +162,19 @@ def test_every_option_in_the_readme_is_one_of_ours(project_root: Path) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_make_variables_exist(project_root: Path, name: str) -> None:
-    known = set(re.findall(r"^([A-Z_0-9]+)\s*\?=", read(project_root, "Makefile"), flags=re.MULTILINE)) | {"PYTHON37", "PYTHON_CURRENT"}
+    known = set(re.findall(r"^([A-Z_0-9]+)\s*\?=", read(project_root, "Makefile"), flags=re.MULTILINE)) | {
+        "PYTHON37",
+        "PYTHON_CURRENT",
+    }
     lines = [line for line in code_of(read(project_root, name)).splitlines() if re.match(r"make |[A-Z_0-9]+=", line)]
     used = {variable for line in lines for variable in re.findall(r"\b([A-Z][A-Z_0-9]*)=", line)}
     assert {variable for variable in used if not variable.startswith("VXM_")} <= known
 
 
 def test_environment_variables_are_listed(project_root: Path) -> None:
-    sources = [p for folder in ("vxm_convert", "train", "export", "om_runner") for p in (project_root / folder).rglob("*.py")]
+    sources = [
+        p for folder in ("vxm_convert", "train", "export", "om_runner") for p in (project_root / folder).rglob("*.py")
+    ]
     used = {v for p in sources for v in re.findall(r"\bVXM_[A-Z_]+\b", p.read_text(encoding="utf-8"))}
     # Set by `sim env` for its own shim; nobody else sets it.
     used.discard("VXM_SIM_PYTHON")
@@ -161,7 +183,10 @@ def test_environment_variables_are_listed(project_root: Path) -> None:
 
 def test_files_named_in_the_architecture_exist(project_root: Path) -> None:
     text = read(project_root, "docs/architecture.md") + read(project_root, "docs/precision.md")
-    named = {span.split(":")[0] for span in re.findall(r"`((?:vxm_convert|export|train|om_runner|tests|sim)/[\w./:]+)`", text)}
+    named = {
+        span.split(":")[0]
+        for span in re.findall(r"`((?:vxm_convert|export|train|om_runner|tests|sim)/[\w./:]+)`", text)
+    }
     places = {path: project_root / ("vxm_convert/" + path if path.startswith("sim/") else path) for path in named}
     assert len(named) > 15 and not [path for path, place in places.items() if not place.exists()]
 
@@ -174,7 +199,9 @@ def test_exit_codes_and_presets_are_in_the_readme(project_root: Path) -> None:
 
 def test_the_header_table_is_that_of_the_code(project_root: Path) -> None:
     written: Dict[int, int] = {}
-    for offsets, sizes in re.findall(r"^\| (\d[\d, ]*) \| (\d[\d, ]*) \|", read(project_root, "docs/formats.md"), flags=re.MULTILINE):
+    for offsets, sizes in re.findall(
+        r"^\| (\d[\d, ]*) \| (\d[\d, ]*) \|", read(project_root, "docs/formats.md"), flags=re.MULTILINE
+    ):
         written.update(zip(map(int, offsets.split(",")), map(int, sizes.split(","))))
     assert written == {HEADER.fields[name][1]: HEADER.fields[name][0].itemsize for name in HEADER.names}
 
@@ -184,7 +211,7 @@ def test_numbers_of_the_om_format_are_those_of_the_code(project_root: Path) -> N
     partitions = re.findall(r"\b(\d+)(?: \| | )([A-Z_]{5,})\b", text)
     assert len(partitions) >= 6
     assert all(PARTITION_NAMES[int(number)] == name for number, name in partitions)
-    types = dict(re.findall(r"\b(\d+)\s+((?:u?int|float)\d+|bool)\b", text[text.index("Data types:"):]))
+    types = dict(re.findall(r"\b(\d+)\s+((?:u?int|float)\d+|bool)\b", text[text.index("Data types:") :]))
     assert {name: int(number) for number, name in types.items()} == DTYPE_NUMBERS
 
 

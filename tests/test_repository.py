@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The repository checks itself: make targets, the 3.7 dialect, no path of one machine, pinned locks. Documents: test_documents.py."""
+"""The repository checks itself: make targets, the 3.7 dialect, no path of one machine, pinned locks. Documents:
+test_documents.py.
+"""
+
 from __future__ import annotations
 
 import ast
@@ -44,7 +47,9 @@ def test_the_promised_targets_exist(project_root: Path) -> None:
 
 def test_make_alone_lists_every_target(project_root: Path) -> None:
     text = (project_root / "Makefile").read_text(encoding="utf-8")
-    done = subprocess.run(["make", "--no-print-directory"], cwd=str(project_root), stdout=subprocess.PIPE, timeout=60, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory"], cwd=str(project_root), stdout=subprocess.PIPE, timeout=60, check=True
+    )
     listed = set(re.findall(r"^  make ([a-z-]+)", done.stdout.decode(), flags=re.MULTILINE))
     assert listed == make_targets(text)
 
@@ -63,10 +68,15 @@ def test_training_without_data_makes_its_own(project_root: Path, tmp_path: Path)
     argv = ["make", "-n", "--always-make", "train", f"VENV={tmp_path}", "DATA=", "ATLAS="]
     done = subprocess.run(argv, cwd=str(project_root), stdout=subprocess.PIPE, timeout=60, check=True)
     text = done.stdout.decode()
-    assert "vxm_convert phantom --out build/cohort" in text and "--data build/cohort/scans --atlas build/cohort/atlas.npz" in text
+    assert (
+        "vxm_convert phantom --out build/cohort" in text
+        and "--data build/cohort/scans --atlas build/cohort/atlas.npz" in text
+    )
 
 
-@pytest.mark.skipif(sys.version_info < (3, 8), reason="3.7 itself compiles the files; newer Pythons can check the old grammar")
+@pytest.mark.skipif(
+    sys.version_info < (3, 8), reason="3.7 itself compiles the files; newer Pythons can check the old grammar"
+)
 def test_sources_parse_as_python_37(project_root: Path) -> None:
     for path in python_files(project_root):
         ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 7))
@@ -99,9 +109,16 @@ def test_no_path_of_one_machine(project_root: Path) -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("text, hit", [
-    ("/ho" + "me/jane/x", True), ("/ro" + "ot/.pyenv", True), ("/my/scans", False), ("a/workflow", False), ("net/wo" "rk/x", False),
-])
+@pytest.mark.parametrize(
+    "text, hit",
+    [
+        ("/ho" + "me/jane/x", True),
+        ("/ro" + "ot/.pyenv", True),
+        ("/my/scans", False),
+        ("a/workflow", False),
+        ("net/work/x", False),
+    ],
+)
 def test_the_path_check_itself(text: str, hit: bool) -> None:
     assert bool(MACHINE_PATHS.search(text)) == hit
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start-up: no ``--help`` imports a package that takes long to load; they are imported when something is done with them."""
+"""Start-up: no ``--help`` imports a package that takes long to load; they are imported when something is done with
+them.
+"""
+
 from __future__ import annotations
 
 import json
@@ -11,11 +14,24 @@ from typing import Dict, List
 import pytest
 
 from tests.test_documents import MORE_SUBCOMMANDS, SUBCOMMANDS
-from vxm_convert.lazily import LazyModule
+from vxm_convert.lazy import LazyModule
 
 HEAVY = (
-    "tensorflow", "npu_bridge", "acl", "scipy", "nibabel", "SimpleITK", "matplotlib", "PIL", "openvino", "onnx", "onnxruntime", "tf2onnx",
-    "h5py", "yaml", "torch",
+    "tensorflow",
+    "npu_bridge",
+    "acl",
+    "scipy",
+    "nibabel",
+    "SimpleITK",
+    "matplotlib",
+    "PIL",
+    "openvino",
+    "onnx",
+    "onnxruntime",
+    "tf2onnx",
+    "h5py",
+    "yaml",
+    "torch",
 )
 #: Every command's help in one process: command → heavy packages that were not there before it.
 _CODE = """
@@ -55,8 +71,10 @@ def test_no_help_imports_a_heavy_package(project_root: Path) -> None:
 
 
 def test_a_heavy_import_would_be_noticed(project_root: Path) -> None:
-    planted = "import importlib.util, om_runner.geometry_args as m\nm.add_geometry_group = (lambda old: lambda parser: (" \
+    planted = (
+        "import importlib.util, om_runner.options.geometry as m\nm.add_geometry_group = (lambda old: lambda parser: ("
         "importlib.import_module('yaml'), old(parser)))(m.add_geometry_group)"
+    )
     assert loaded_by([["om_runner"]], project_root, planted) == {"om_runner": ["yaml"]}
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must work where TensorFlow is absent, and what must say so in one message where it is needed."""
+
 from __future__ import annotations
 
 import subprocess
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-_BLOCKED = "import runpy, sys; sys.modules.update(dict.fromkeys(('tensorflow', 'npu_bridge', 'tf2onnx', 'h5py', 'acl'))); "
+_BLOCKED = (
+    "import runpy, sys; sys.modules.update(dict.fromkeys(('tensorflow', 'npu_bridge', 'tf2onnx', 'h5py', 'acl'))); "
+)
 
 
 def run(code: str, root: Path) -> subprocess.CompletedProcess:
@@ -29,8 +32,12 @@ def test_doctor_needs_no_tensorflow(project_root: Path) -> None:
 
 def test_training_without_tensorflow_is_one_message(project_root: Path, tmp_path: Path) -> None:
     done = run(
-        "from vxm_convert.phantom import *; from train.__main__ import main; from pathlib import Path\n"
+        "from vxm_convert.synthetic.heads import *; from train.__main__ import main; from pathlib import Path\n"
         f"root = Path({str(tmp_path)!r}); write_cohort(root, PhantomSettings((16, 16, 16), 1))\n"
-        "sys.exit(main(['--data', str(root / 'scans'), '--atlas', str(root / 'atlas.npz'), '--out', str(root / 'o')]))", project_root)
+        "sys.exit(main(['--data', str(root / 'scans'), '--atlas', str(root / 'atlas.npz'), '--out', str(root / 'o')]))",
+        project_root,
+    )
     message = done.stderr.decode()
-    assert done.returncode == 1 and "train: error: TensorFlow: cannot import it" in message and "Traceback" not in message
+    assert (
+        done.returncode == 1 and "train: error: TensorFlow: cannot import it" in message and "Traceback" not in message
+    )

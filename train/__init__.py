@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage one: scans and an atlas in, TensorFlow checkpoints with their spec.json out."""
+"""The training stage: scans and an atlas become a checkpoint; nothing here exports or registers cohorts."""

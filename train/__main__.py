@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m train``: options in, a folder of checkpoints out. Parses and reports; the work is in `train.loop`."""
+"""``python -m train``: options in, a folder of checkpoints out. Parses and reports; the work is in `train.run.loop`."""
+
 from __future__ import annotations
 
 import argparse
@@ -8,11 +9,11 @@ import logging
 import sys
 from typing import Dict, List, Optional, Tuple
 
-from train.cohort import segmentation_of
+from train.data.checks import check_cohort
+from train.data.cohort import segmentation_of
+from train.data.provenance import sources_of
 from train.options import build_parser, settings_from
-from train.precheck import check_cohort
-from train.provenance import sources_of
-from train.summary import headline
+from train.run.summary import headline
 from vxm_convert.cliargs import run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK
 
@@ -20,7 +21,7 @@ LOG = logging.getLogger(__name__)
 
 #: first word of the command line → (module with ``main(argv) -> int``, one line of help); any other start trains
 VERBS: Dict[str, Tuple[str, str]] = {
-    "evaluate": ("train.evaluate", "Dice of a checkpoint per structure, before and after registration"),
+    "evaluate": ("train.evaluate.command", "Dice of a checkpoint per structure, before and after registration"),
     "prepare": ("train.prepare.command", "scans and segmentations onto the network grid, registered to one reference"),
 }
 
@@ -31,7 +32,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     if words and words[0] in VERBS:
         return importlib.import_module(VERBS[words[0]][0]).main(list(words[1:]))
     parser = build_parser()
-    parser.epilog = "; ".join([parser.epilog] + [f"python -m train {verb}: {text}" for verb, (_, text) in sorted(VERBS.items())])
+    parser.epilog = "; ".join(
+        [parser.epilog] + [f"python -m train {verb}: {text}" for verb, (_, text) in sorted(VERBS.items())]
+    )
     args = parser.parse_args(words)
     set_up_logging(args)
     return run_main(lambda: _train(args), "train")
@@ -42,7 +45,7 @@ def _train(args: argparse.Namespace) -> int:
     atlas_seg = segmentation_of(settings.data.atlas) if settings.data.atlas is not None else None
     check_cohort(cohort, settings.data.atlas, atlas_seg, settings.spec.volume_shape, settings.loss.dice_weight > 0)
     LOG.info("%s", headline(settings, cohort))
-    from train.loop import train  # TensorFlow loads here, so that --help and bad options need none
+    from train.run.loop import train  # TensorFlow loads here, so that --help and bad options need none
 
     trained = train(settings, cohort, sources_of(cohort, settings.data.atlas))
     if trained.best is not None:

@@ -1,47 +1,92 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options about devices and loss scaling, and the settings they become. Tries no device."""
+
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from train.devices import DEVICES
-from train.npu.parameters import PRECISION_MODES, parse_parameter
-from train.npu.settings import NpuSettings
-from train.resume import scaling_of
-from train.settings import SCALINGS, ScaleSettings
+from train.devices.choice import DEVICES
+from train.run.resume import scaling_of
+from train.settings.npu import NpuSettings
+from train.settings.npu_parameters import PRECISION_MODES, parse_parameter
+from train.settings.run import SCALINGS, ScaleSettings
 
 
 def add_device_groups(parser: argparse.ArgumentParser) -> None:
     """``--device`` and what belongs to it."""
     device = parser.add_argument_group("device")
-    device.add_argument("--device", default="auto", choices=DEVICES,
-                        help="auto takes an NPU before a GPU before the CPU (default: %(default)s)")
-    device.add_argument("--loss-scale", default="auto", choices=("auto",) + SCALINGS,
-                        help="scale the loss while gradients are taken; auto: as the run that is resumed, else exponential on an NPU and "
-                        "none elsewhere (default: %(default)s)")
-    device.add_argument("--loss-scale-value", default=2.0 ** 32, type=float, metavar="SCALE",
-                        help="the scale, or the one that exponential starts from (default: 4294967296)")
-    device.add_argument("--loss-scale-grow-every", default=1000, type=int, metavar="STEPS",
-                        help="exponential: double after so many good steps in a row (default: %(default)s)")
-    device.add_argument("--loss-scale-shrink-after", default=2, type=int, metavar="STEPS",
-                        help="exponential: halve after so many steps that overflowed (default: %(default)s)")
-    device.add_argument("--workers", default="", metavar="HOST:PORT,...",
-                        help="train in so many processes on CPUs or GPUs, each started with the same options but its own --rank "
-                        "(default: one process)")
-    device.add_argument("--rank", default=0, type=int, metavar="N",
-                        help="which of --workers this process is, from 0 (default: %(default)s)")
-    device.add_argument("--worker-timeout", default=1800, type=int, metavar="SECONDS",
-                        help="longest wait of a step for the other processes, seconds (default: %(default)s)")
+    device.add_argument(
+        "--device",
+        default="auto",
+        choices=DEVICES,
+        help="auto takes an NPU before a GPU before the CPU (default: %(default)s)",
+    )
+    device.add_argument(
+        "--loss-scale",
+        default="auto",
+        choices=("auto",) + SCALINGS,
+        help="scale the loss while gradients are taken; auto: as the run that is resumed, else exponential on an NPU "
+        "and "
+        "none elsewhere (default: %(default)s)",
+    )
+    device.add_argument(
+        "--loss-scale-value",
+        default=2.0**32,
+        type=float,
+        metavar="SCALE",
+        help="the scale, or the one that exponential starts from (default: 4294967296)",
+    )
+    device.add_argument(
+        "--loss-scale-grow-every",
+        default=1000,
+        type=int,
+        metavar="STEPS",
+        help="exponential: double after so many good steps in a row (default: %(default)s)",
+    )
+    device.add_argument(
+        "--loss-scale-shrink-after",
+        default=2,
+        type=int,
+        metavar="STEPS",
+        help="exponential: halve after so many steps that overflowed (default: %(default)s)",
+    )
+    device.add_argument(
+        "--workers",
+        default="",
+        metavar="HOST:PORT,...",
+        help="train in so many processes on CPUs or GPUs, each started with the same options but its own --rank "
+        "(default: one process)",
+    )
+    device.add_argument(
+        "--rank",
+        default=0,
+        type=int,
+        metavar="N",
+        help="which of --workers this process is, from 0 (default: %(default)s)",
+    )
+    device.add_argument(
+        "--worker-timeout",
+        default=1800,
+        type=int,
+        metavar="SECONDS",
+        help="longest wait of a step for the other processes, seconds (default: %(default)s)",
+    )
     _add_npu(parser.add_argument_group("NPU", "no effect on other devices"))
 
 
 def npu_settings(args: argparse.Namespace) -> NpuSettings:
     """Checked, whatever the device: a wrong value should not wait for a machine with an NPU."""
     return NpuSettings(
-        precision_mode=args.precision_mode, modify_mixlist=args.modify_mixlist, fusion_switch=args.fusion_switch,
-        iterations_per_loop=args.iterations_per_loop, device_id=args.device_id, data_dump=args.data_dump,
-        data_dump_step=args.data_dump_step, over_dump=args.over_dump, profiling=args.profiling,
+        precision_mode=args.precision_mode,
+        modify_mixlist=args.modify_mixlist,
+        fusion_switch=args.fusion_switch,
+        iterations_per_loop=args.iterations_per_loop,
+        device_id=args.device_id,
+        data_dump=args.data_dump,
+        data_dump_step=args.data_dump_step,
+        over_dump=args.over_dump,
+        profiling=args.profiling,
         more=tuple(parse_parameter(text) for text in args.npu_parameter),
     )
 
@@ -56,21 +101,60 @@ def scale_settings(args: argparse.Namespace, device: str) -> ScaleSettings:
 
 
 def _add_npu(npu: argparse._ArgumentGroup) -> None:
-    npu.add_argument("--precision-mode", default=PRECISION_MODES[0], choices=PRECISION_MODES, metavar="MODE",
-                     help=f"of the adapter: {', '.join(PRECISION_MODES)} (default: %(default)s)")
-    npu.add_argument("--modify-mixlist", default=None, type=Path, metavar="FILE",
-                     help="JSON file of operators that mixed precision treats otherwise (default: none)")
-    npu.add_argument("--fusion-switch", default="default", metavar="FILE|default|off|none",
-                     help="JSON file of fusion passes to switch; default: one UB fusion pass off, off: all of them (default: %(default)s)")
-    npu.add_argument("--iterations-per-loop", default=1, type=int, metavar="STEPS",
-                     help="steps that the device does per call; only the last one of them is logged (default: %(default)s)")
-    npu.add_argument("--device-id", default=None, type=int, metavar="N",
-                     help="logical number of the device (default: $ASCEND_DEVICE_ID, else 0)")
-    npu.add_argument("--data-dump", action="store_true", help="write inputs and outputs of all operators to OUT/npu/dump (default: off)")
-    npu.add_argument("--data-dump-step", default="0", metavar="STEPS", help="steps to dump, such as 0|5|10-20 (default: %(default)s)")
-    npu.add_argument("--over-dump", action="store_true",
-                     help="write inputs and outputs of operators that overflow to OUT/npu/overflow (default: off)")
+    npu.add_argument(
+        "--precision-mode",
+        default=PRECISION_MODES[0],
+        choices=PRECISION_MODES,
+        metavar="MODE",
+        help=f"of the adapter: {', '.join(PRECISION_MODES)} (default: %(default)s)",
+    )
+    npu.add_argument(
+        "--modify-mixlist",
+        default=None,
+        type=Path,
+        metavar="FILE",
+        help="JSON file of operators that mixed precision treats otherwise (default: none)",
+    )
+    npu.add_argument(
+        "--fusion-switch",
+        default="default",
+        metavar="FILE|default|off|none",
+        help="JSON file of fusion passes to switch; default: one UB fusion pass off, off: all of them (default: "
+        "%(default)s)",
+    )
+    npu.add_argument(
+        "--iterations-per-loop",
+        default=1,
+        type=int,
+        metavar="STEPS",
+        help="steps that the device does per call; only the last one of them is logged (default: %(default)s)",
+    )
+    npu.add_argument(
+        "--device-id",
+        default=None,
+        type=int,
+        metavar="N",
+        help="logical number of the device (default: $ASCEND_DEVICE_ID, else 0)",
+    )
+    npu.add_argument(
+        "--data-dump",
+        action="store_true",
+        help="write inputs and outputs of all operators to OUT/npu/dump (default: off)",
+    )
+    npu.add_argument(
+        "--data-dump-step", default="0", metavar="STEPS", help="steps to dump, such as 0|5|10-20 (default: %(default)s)"
+    )
+    npu.add_argument(
+        "--over-dump",
+        action="store_true",
+        help="write inputs and outputs of operators that overflow to OUT/npu/overflow (default: off)",
+    )
     npu.add_argument("--profiling", action="store_true", help="write a profile to OUT/npu/profiling (default: off)")
-    npu.add_argument("--npu-parameter", action="append", default=[], metavar="NAME=VALUE",
-                     help="one more session parameter of the adapter, such as op_select_implmode=high_precision; may be repeated "
-                     "(default: none)")
+    npu.add_argument(
+        "--npu-parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one more session parameter of the adapter, such as op_select_implmode=high_precision; may be repeated "
+        "(default: none)",
+    )

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of ``python -m train`` and the settings they become."""
+
 from __future__ import annotations
 
 import argparse
@@ -7,15 +8,24 @@ import logging
 from pathlib import Path
 from typing import Tuple
 
-from train.cohort import Cohort, read_cohort
+from train.data.checks import atlas_shape
+from train.data.cohort import Cohort, read_cohort
 from train.device_options import add_device_groups, npu_settings, scale_settings
-from train.devices import choose_device
-from train.precheck import atlas_shape
-from train.settings import AUGMENTATIONS, CONVOLUTIONS, DEFAULT_SMOOTHNESS, PAIRINGS, PENALTIES, DataSettings, LossSettings, TrainSettings
+from train.devices.choice import choose_device
+from train.settings.run import (
+    AUGMENTATIONS,
+    CONVOLUTIONS,
+    DEFAULT_SMOOTHNESS,
+    PAIRINGS,
+    PENALTIES,
+    DataSettings,
+    LossSettings,
+    TrainSettings,
+)
 from vxm_convert.cliargs import add_common_group
 from vxm_convert.errors import SpecError, VolumeError
-from vxm_convert.labels import DEFAULT_LABEL_SET, LABEL_SETS
-from vxm_convert.spec import INTEGRATION_STEPS, VARIANTS, ModelSpec, parse_shape
+from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
+from vxm_convert.model.spec import INTEGRATION_STEPS, VARIANTS, ModelSpec, parse_shape
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
 LOG = logging.getLogger(__name__)
@@ -24,8 +34,10 @@ LOG = logging.getLogger(__name__)
 def build_parser() -> argparse.ArgumentParser:
     """Options of training."""
     parser = argparse.ArgumentParser(
-        prog="python -m train", description="Train a VoxelMorph network: scans against one atlas, or against each other.",
-        epilog="exit codes: 0 done, 1 something to fix (one message), 2 usage")
+        prog="python -m train",
+        description="Train a VoxelMorph network: scans against one atlas, or against each other.",
+        epilog="exit codes: 0 done, 1 something to fix (one message), 2 usage",
+    )
     _add_files(parser)
     _add_data(parser)
     _add_model(parser)
@@ -38,26 +50,60 @@ def build_parser() -> argparse.ArgumentParser:
 
 def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
     """Settings and scans of a command line; the shape comes from the atlas, and a given one must agree with it."""
-    data = DataSettings(source=args.data, atlas=args.atlas, pairing=args.pairs, split=_shares(args.split),
-                        augment=tuple(name.strip() for name in args.augment.split(",") if name.strip()), cache=args.cache)
-    loss = LossSettings(args.loss, args.smoothness, args.penalty, args.prior_lambda, args.image_sigma, args.bidir, args.dice_weight,
-                        args.labels)
+    data = DataSettings(
+        source=args.data,
+        atlas=args.atlas,
+        pairing=args.pairs,
+        split=_shares(args.split),
+        augment=tuple(name.strip() for name in args.augment.split(",") if name.strip()),
+        cache=args.cache,
+    )
+    loss = LossSettings(
+        args.loss,
+        args.smoothness,
+        args.penalty,
+        args.prior_lambda,
+        args.image_sigma,
+        args.bidir,
+        args.dice_weight,
+        args.labels,
+    )
     shape = atlas_shape(args.atlas) if args.atlas is not None else None
     cohort = read_cohort(data, args.seed)
     shape = shape or atlas_shape(cohort.train[0].moving)
     if args.shape is not None and parse_shape(args.shape) != shape:
         have, first = ",".join(str(n) for n in shape), args.atlas or cohort.train[0].moving
-        raise VolumeError(f"{first}: has {have} voxels, --shape says {args.shape}; resample the scans and the atlas or leave --shape out")
+        raise VolumeError(
+            f"{first}: has {have} voxels, --shape says {args.shape}; resample the scans and the atlas or leave "
+            "--shape out"
+        )
     spec = ModelSpec(args.variant, shape, args.batch, args.integration_steps)
     npu = npu_settings(args)
     device, why = choose_device(args.device)
     LOG.info("device: %s (%s)", device, why)
     return TrainSettings(
-        data=data, out=args.out, spec=spec, loss=loss, learning_rate=args.lr, epochs=args.epochs, steps_per_epoch=args.steps_per_epoch,
-        seed=args.seed, keep=args.keep, save_every=args.save_every, init=args.init, h5_indexing=args.h5_indexing, resume=args.resume,
-        threads=args.threads, convolutions=args.convolutions, tensorboard=not args.no_tensorboard,
-        device=device, npu=npu, scale=scale_settings(args, device),
-        workers=tuple(w.strip() for w in args.workers.split(",") if w.strip()), rank=args.rank, worker_timeout=args.worker_timeout,
+        data=data,
+        out=args.out,
+        spec=spec,
+        loss=loss,
+        learning_rate=args.lr,
+        epochs=args.epochs,
+        steps_per_epoch=args.steps_per_epoch,
+        seed=args.seed,
+        keep=args.keep,
+        save_every=args.save_every,
+        init=args.init,
+        h5_indexing=args.h5_indexing,
+        resume=args.resume,
+        threads=args.threads,
+        convolutions=args.convolutions,
+        tensorboard=not args.no_tensorboard,
+        device=device,
+        npu=npu,
+        scale=scale_settings(args, device),
+        workers=tuple(w.strip() for w in args.workers.split(",") if w.strip()),
+        rank=args.rank,
+        worker_timeout=args.worker_timeout,
     ), cohort
 
 
@@ -70,75 +116,191 @@ def _shares(text: str) -> Tuple[float, ...]:
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
-    files.add_argument("--data", required=True, type=Path, metavar="DIR|FILE",
-                       help="folder of scans on the network grid (.npz, .nii, .nii.gz, .mgz, .mgh), or a manifest: .csv with columns "
-                       "moving, fixed, seg, fixed_seg, split, or .txt with moving[,fixed[,seg]] per line (required)")
-    files.add_argument("--atlas", default=None, type=Path, metavar="FILE",
-                       help="fixed image, on the network grid (required unless --pairs scans, or the manifest names every fixed scan)")
-    files.add_argument("--out", default=Path("build/train"), type=Path, metavar="DIR",
-                       help="folder for checkpoints, spec.json and logs (default: %(default)s)")
-    files.add_argument("--init", default=None, type=Path, metavar="FILE",
-                       help="weights to start from: a TensorFlow checkpoint, one of an Ascend 910 included, or a Keras .h5 "
-                       "(default: random)")
-    files.add_argument("--h5-indexing", default="ij", choices=INDEXINGS, help="axis order of the flow in an .h5 (default: %(default)s)")
-    files.add_argument("--resume", action="store_true", help="go on exactly where the run in --out stopped (default: off)")
+    files.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="DIR|FILE",
+        help="folder of scans on the network grid (.npz, .nii, .nii.gz, .mgz, .mgh), or a manifest: .csv with columns "
+        "moving, fixed, seg, fixed_seg, split, or .txt with moving[,fixed[,seg]] per line (required)",
+    )
+    files.add_argument(
+        "--atlas",
+        default=None,
+        type=Path,
+        metavar="FILE",
+        help="fixed image, on the network grid (required unless --pairs scans, or the manifest names every fixed scan)",
+    )
+    files.add_argument(
+        "--out",
+        default=Path("build/train"),
+        type=Path,
+        metavar="DIR",
+        help="folder for checkpoints, spec.json and logs (default: %(default)s)",
+    )
+    files.add_argument(
+        "--init",
+        default=None,
+        type=Path,
+        metavar="FILE",
+        help="weights to start from: a TensorFlow checkpoint, one of an Ascend 910 included, or a Keras .h5 "
+        "(default: random)",
+    )
+    files.add_argument(
+        "--h5-indexing", default="ij", choices=INDEXINGS, help="axis order of the flow in an .h5 (default: %(default)s)"
+    )
+    files.add_argument(
+        "--resume", action="store_true", help="go on exactly where the run in --out stopped (default: off)"
+    )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("pairs")
-    data.add_argument("--pairs", default="atlas", choices=PAIRINGS,
-                      help="register every scan to the atlas, or to another scan at random (default: %(default)s)")
-    data.add_argument("--split", default="1,0,0", metavar="A,B,C",
-                      help="shares of the scans for training, validation and test, drawn by --seed; a manifest's column 'split' comes "
-                      "first (default: %(default)s)")
-    data.add_argument("--augment", default="", metavar="NAMES",
-                      help=f"of {', '.join(AUGMENTATIONS)}, separated by commas: mirror left-right, change gain and gamma of the moving "
-                      "scan (default: none)")
-    data.add_argument("--cache", action="store_true", help="keep decoded scans in memory, 4 bytes per voxel (default: off)")
+    data.add_argument(
+        "--pairs",
+        default="atlas",
+        choices=PAIRINGS,
+        help="register every scan to the atlas, or to another scan at random (default: %(default)s)",
+    )
+    data.add_argument(
+        "--split",
+        default="1,0,0",
+        metavar="A,B,C",
+        help="shares of the scans for training, validation and test, drawn by --seed; a manifest's column 'split' "
+        "comes "
+        "first (default: %(default)s)",
+    )
+    data.add_argument(
+        "--augment",
+        default="",
+        metavar="NAMES",
+        help=f"of {', '.join(AUGMENTATIONS)}, separated by commas: mirror left-right, change gain and gamma of the "
+        "moving "
+        "scan (default: none)",
+    )
+    data.add_argument(
+        "--cache", action="store_true", help="keep decoded scans in memory, 4 bytes per voxel (default: off)"
+    )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
-    model.add_argument("--variant", default="vm2", choices=sorted(VARIANTS),
-                       help="network variant; miccai2018 is the diffeomorphic one (default: %(default)s)")
-    model.add_argument("--shape", default=None, metavar="X,Y,Z",
-                       help="network grid in voxels, which atlas and scans must have (default: that of the atlas)")
+    model.add_argument(
+        "--variant",
+        default="vm2",
+        choices=sorted(VARIANTS),
+        help="network variant; miccai2018 is the diffeomorphic one (default: %(default)s)",
+    )
+    model.add_argument(
+        "--shape",
+        default=None,
+        metavar="X,Y,Z",
+        help="network grid in voxels, which atlas and scans must have (default: that of the atlas)",
+    )
     model.add_argument("--batch", default=1, type=int, metavar="N", help="pairs per step (default: %(default)s)")
-    model.add_argument("--integration-steps", default=None, type=int, metavar="N",
-                       help=f"scaling-and-squaring steps of miccai2018 (default: {INTEGRATION_STEPS})")
+    model.add_argument(
+        "--integration-steps",
+        default=None,
+        type=int,
+        metavar="N",
+        help=f"scaling-and-squaring steps of miccai2018 (default: {INTEGRATION_STEPS})",
+    )
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("training")
-    run.add_argument("--epochs", default=50, type=int, metavar="N", help="epochs; a checkpoint after each (default: %(default)s)")
-    run.add_argument("--steps-per-epoch", default=None, type=int, metavar="N", help="steps in an epoch (default: every scan once)")
-    run.add_argument("--lr", default=1e-4, type=float, metavar="RATE", help="Adam's learning rate (default: %(default)s)")
-    run.add_argument("--seed", default=0, type=int, metavar="N",
-                     help="initial weights, order of the scans, split, augmentation, sampling (default: %(default)s)")
-    run.add_argument("--keep", default=5, type=int, metavar="N",
-                     help="newest checkpoints to keep; the best one by validation is kept besides (default: %(default)s)")
-    run.add_argument("--save-every", default=0, type=int, metavar="STEPS",
-                     help="steps between checkpoints within an epoch; 0: at its end only (default: %(default)s)")
-    run.add_argument("--threads", default=0, type=int, metavar="N", help="CPU threads of TensorFlow; 0: all (default: %(default)s)")
-    run.add_argument("--convolutions", default="auto", choices=CONVOLUTIONS,
-                     help="direct: TensorFlow's operations; blocks: the same sums rearranged, several times faster on CPUs; auto: blocks "
-                     "on the CPU, direct elsewhere (default: %(default)s)")
-    run.add_argument("--no-tensorboard", action="store_true", help="write no event files for TensorBoard (default: off)")
+    run.add_argument(
+        "--epochs", default=50, type=int, metavar="N", help="epochs; a checkpoint after each (default: %(default)s)"
+    )
+    run.add_argument(
+        "--steps-per-epoch", default=None, type=int, metavar="N", help="steps in an epoch (default: every scan once)"
+    )
+    run.add_argument(
+        "--lr", default=1e-4, type=float, metavar="RATE", help="Adam's learning rate (default: %(default)s)"
+    )
+    run.add_argument(
+        "--seed",
+        default=0,
+        type=int,
+        metavar="N",
+        help="initial weights, order of the scans, split, augmentation, sampling (default: %(default)s)",
+    )
+    run.add_argument(
+        "--keep",
+        default=5,
+        type=int,
+        metavar="N",
+        help="newest checkpoints to keep; the best one by validation is kept besides (default: %(default)s)",
+    )
+    run.add_argument(
+        "--save-every",
+        default=0,
+        type=int,
+        metavar="STEPS",
+        help="steps between checkpoints within an epoch; 0: at its end only (default: %(default)s)",
+    )
+    run.add_argument(
+        "--threads", default=0, type=int, metavar="N", help="CPU threads of TensorFlow; 0: all (default: %(default)s)"
+    )
+    run.add_argument(
+        "--convolutions",
+        default="auto",
+        choices=CONVOLUTIONS,
+        help="direct: TensorFlow's operations; blocks: the same sums rearranged, several times faster on CPUs; auto: "
+        "blocks "
+        "on the CPU, direct elsewhere (default: %(default)s)",
+    )
+    run.add_argument(
+        "--no-tensorboard", action="store_true", help="write no event files for TensorBoard (default: off)"
+    )
 
 
 def _add_losses(parser: argparse.ArgumentParser) -> None:
     loss = parser.add_argument_group("losses")
-    loss.add_argument("--loss", default="mse", choices=sorted(DEFAULT_SMOOTHNESS),
-                      help="mse, or ncc: local correlation in windows of 9x9x9 voxels (default: %(default)s)")
-    loss.add_argument("--lambda", dest="smoothness", default=None, type=float, metavar="WEIGHT",
-                      help="weight of the flow's smoothness (default: 0.01 with mse, 1.0 with ncc)")
-    loss.add_argument("--penalty", default="l2", choices=PENALTIES, help="norm of the flow's gradient (default: %(default)s)")
-    loss.add_argument("--prior-lambda", default=10.0, type=float, metavar="WEIGHT",
-                      help="miccai2018: strength of the velocity's smoothness prior (default: %(default)s)")
-    loss.add_argument("--image-sigma", default=0.02, type=float, metavar="SIGMA",
-                      help="miccai2018: standard deviation of the image noise, intensity 0..1 (default: %(default)s)")
-    loss.add_argument("--bidir", action="store_true", help="miccai2018: also warp fixed to moving by the inverse (default: off)")
-    loss.add_argument("--dice-weight", default=0.0, type=float, metavar="WEIGHT",
-                      help="weight of 1 - soft Dice of the segmentations; 0: not used (default: %(default)s)")
-    loss.add_argument("--labels", default=DEFAULT_LABEL_SET, choices=sorted(LABEL_SETS),
-                      help="structures of that loss and of the validation Dice (default: %(default)s)")
+    loss.add_argument(
+        "--loss",
+        default="mse",
+        choices=sorted(DEFAULT_SMOOTHNESS),
+        help="mse, or ncc: local correlation in windows of 9x9x9 voxels (default: %(default)s)",
+    )
+    loss.add_argument(
+        "--lambda",
+        dest="smoothness",
+        default=None,
+        type=float,
+        metavar="WEIGHT",
+        help="weight of the flow's smoothness (default: 0.01 with mse, 1.0 with ncc)",
+    )
+    loss.add_argument(
+        "--penalty", default="l2", choices=PENALTIES, help="norm of the flow's gradient (default: %(default)s)"
+    )
+    loss.add_argument(
+        "--prior-lambda",
+        default=10.0,
+        type=float,
+        metavar="WEIGHT",
+        help="miccai2018: strength of the velocity's smoothness prior (default: %(default)s)",
+    )
+    loss.add_argument(
+        "--image-sigma",
+        default=0.02,
+        type=float,
+        metavar="SIGMA",
+        help="miccai2018: standard deviation of the image noise, intensity 0..1 (default: %(default)s)",
+    )
+    loss.add_argument(
+        "--bidir", action="store_true", help="miccai2018: also warp fixed to moving by the inverse (default: off)"
+    )
+    loss.add_argument(
+        "--dice-weight",
+        default=0.0,
+        type=float,
+        metavar="WEIGHT",
+        help="weight of 1 - soft Dice of the segmentations; 0: not used (default: %(default)s)",
+    )
+    loss.add_argument(
+        "--labels",
+        default=DEFAULT_LABEL_SET,
+        choices=sorted(LABEL_SETS),
+        help="structures of that loss and of the validation Dice (default: %(default)s)",
+    )

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the command lines share: option groups, logging set-up, error → exit code."""
+
 from __future__ import annotations
 
 import argparse
@@ -11,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any, Callable, Iterator
 
 from vxm_convert.errors import EXIT_USER, VxmError
-from vxm_convert.plaintext import printable
-from vxm_convert.precision import DEFAULT_PLAN, PLANS
-from vxm_convert.spec import VARIANTS
+from vxm_convert.model.precision import DEFAULT_PLAN, PLANS
+from vxm_convert.model.spec import VARIANTS
+from vxm_convert.text import printable
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -28,9 +29,13 @@ def add_common_group(parser: argparse.ArgumentParser) -> None:
 def add_model_group(parser: argparse.ArgumentParser, default_shape: str = "160,192,224") -> None:
     """``--variant`` and ``--shape``."""
     group = parser.add_argument_group("model")
-    group.add_argument("--variant", default="vm2", choices=sorted(VARIANTS), help="network variant (default: %(default)s)")
     group.add_argument(
-        "--shape", default=default_shape, metavar="X,Y,Z",
+        "--variant", default="vm2", choices=sorted(VARIANTS), help="network variant (default: %(default)s)"
+    )
+    group.add_argument(
+        "--shape",
+        default=default_shape,
+        metavar="X,Y,Z",
         help="network grid in voxels, each side a multiple of 16 (default: %(default)s)",
     )
 
@@ -39,8 +44,11 @@ def add_toolchain_group(parser: argparse.ArgumentParser) -> None:
     """``--toolchain``."""
     group = parser.add_argument_group("toolchain")
     group.add_argument(
-        "--toolchain", default=None, choices=["auto", "cann", "sim"],
-        help="real CANN or the simulated stand-in; auto takes CANN where it is found (default: $VXM_TOOLCHAIN, else auto)",
+        "--toolchain",
+        default=None,
+        choices=["auto", "cann", "sim"],
+        help="real CANN or the simulated stand-in; auto takes CANN where it is found (default: $VXM_TOOLCHAIN, else "
+        "auto)",
     )
 
 
@@ -48,14 +56,23 @@ def add_precision_group(parser: argparse.ArgumentParser) -> None:
     """``--precision``."""
     group = parser.add_argument_group("precision")
     group.add_argument(
-        "--precision", default=DEFAULT_PLAN, choices=sorted(PLANS),
-        help="fast: everything fp16; balanced: fp16 convolutions, fp32 warp; accurate: fp32 results everywhere (default: %(default)s)",
+        "--precision",
+        default=DEFAULT_PLAN,
+        choices=sorted(PLANS),
+        help="fast: everything fp16; balanced: fp16 convolutions, fp32 warp; accurate: fp32 results everywhere "
+        "(default: %(default)s)",
     )
 
 
 def set_up_logging(args: argparse.Namespace) -> None:
     """Log to stderr; called by `main` functions only."""
-    level = logging.DEBUG if getattr(args, "verbose", False) else logging.WARNING if getattr(args, "quiet", False) else logging.INFO
+    level = (
+        logging.DEBUG
+        if getattr(args, "verbose", False)
+        else logging.WARNING
+        if getattr(args, "quiet", False)
+        else logging.INFO
+    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable(LOG_FORMAT, datefmt="%H:%M:%S"))
     logging.basicConfig(level=level, handlers=[handler])
@@ -64,7 +81,9 @@ def set_up_logging(args: argparse.Namespace) -> None:
 
 
 def run_main(body: Callable[[], int], prog: str) -> int:
-    """Run a command's body; a user-fixable error becomes one message and its exit code, Ctrl-C and SIGTERM become 130."""
+    """Run a command's body; a user-fixable error becomes one message and its exit code, Ctrl-C and SIGTERM become
+    130.
+    """
     try:
         with _stop_on_sigterm():
             return body()

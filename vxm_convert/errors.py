@@ -17,6 +17,7 @@ VxmError                     something the user can fix: one message, no traceba
 
 Bugs of ours stay plain Python exceptions and keep their traceback.
 """
+
 from __future__ import annotations
 
 EXIT_OK = 0

@@ -8,26 +8,30 @@ The 910 has no fp32 convolution, so a compiler rounds ``w`` to fp16. ``h`` survi
 about eight further bits. In fp32 both forms are the same function up to the order of the sum. What it buys, and why
 only for the layers that the precision plan names, is measured in docs/precision.md.
 """
+
 from __future__ import annotations
 
 from typing import Any, Dict
 
 import numpy as np
 
-from vxm_convert.contract import GraphContract
 from vxm_convert.errors import ContractError
+from vxm_convert.model.contract import GraphContract
 from vxm_convert.network.tf1 import tf
 
 
 def split_weights(graph_def: Any, contract: GraphContract) -> None:
-    """Apply the rewrite to every layer in ``contract.precision.split_weights``; raises ContractError for an unknown layer."""
+    """Apply the rewrite to every layer in ``contract.precision.split_weights``; raises ContractError for an unknown
+    layer.
+    """
     for layer in contract.precision.split_weights:
         nodes = {node.name: node for node in graph_def.node}
         names = {part: f"{layer}/{part}" for part in ("kernel", "Conv3D", "BiasAdd")}
         missing = sorted(name for name in names.values() if name not in nodes)
         if missing:
             raise ContractError(
-                f"precision plan {contract.precision.name}: it splits the weights of {layer}, but the graph has no {', '.join(missing)}; "
+                f"precision plan {contract.precision.name}: it splits the weights of {layer}, but the graph has no "
+                f"{', '.join(missing)}; "
                 "name layers of this network"
             )
         _split(graph_def, layer, {part: nodes[name] for part, name in names.items()})

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m export preflight``: check a frozen graph that is already there. Needs no TensorFlow and no CANN."""
+
 from __future__ import annotations
 
 import argparse
@@ -9,13 +10,13 @@ from pathlib import Path
 from typing import List, Optional
 
 from export.plans import load_plan
-from export.preflight import CSV_NAME, JSON_NAME, run_preflight, table, write_reports
-from export.preflight.shapes import Shapes, tensorflow_shapes
-from export.preflight.timing_text import estimate_table
+from export.preflight.check import CSV_NAME, JSON_NAME, run_preflight, table, write_reports
+from export.preflight.estimate.text import estimate_table
+from export.preflight.view.shapes import Shapes, tensorflow_shapes
 from vxm_convert import cliargs
-from vxm_convert.artifacts import check_output_folder
+from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
-from vxm_convert.precision import PLANS
+from vxm_convert.model.precision import PLANS
 
 _LOG = logging.getLogger(__name__)
 _PROG = "export preflight"
@@ -28,19 +29,39 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
         description="Check a frozen graph before ATC does: engines, data types, limits of the kernels, loops, memory.",
         epilog="exit codes: 0 no errors (warnings may be there), 1 errors, or the file is no frozen graph, 2 usage",
     )
-    parser.add_argument("--pb", required=True, type=Path, metavar="FILE", help="frozen TensorFlow graph in binary form (required)")
-    parser.add_argument("--soc-version", default=default_soc, metavar="SOC", help="chip, as ATC names it (default: %(default)s)")
-    parser.add_argument("--out-nodes", default="", metavar="N:I;…", help="outputs, as ATC's --out_nodes has them (default: all leaves)")
-    parser.add_argument("--out", type=Path, default=None, metavar="DIR",
-                        help=f"folder for {CSV_NAME} and {JSON_NAME} (default: none, the table on the terminal only)")
     parser.add_argument(
-        "--estimate", action="store_true",
-        help="print an ESTIMATE of the time on the chip as well: slowest layers in ms, totals per kind, batches of 1 to 8 with memory in "
-             "MiB, the batch to take, and every assumption; a model, no measurement (default: off; the files have it anyway)",
+        "--pb", required=True, type=Path, metavar="FILE", help="frozen TensorFlow graph in binary form (required)"
+    )
+    parser.add_argument(
+        "--soc-version", default=default_soc, metavar="SOC", help="chip, as ATC names it (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out-nodes", default="", metavar="N:I;…", help="outputs, as ATC's --out_nodes has them (default: all leaves)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help=f"folder for {CSV_NAME} and {JSON_NAME} (default: none, the table on the terminal only)",
+    )
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="print an ESTIMATE of the time on the chip as well: slowest layers in ms, totals per kind, batches of 1 "
+        "to 8 with memory in "
+        "MiB, the batch to take, and every assumption; a model, no measurement (default: off; the files have it "
+        "anyway)",
     )
     cliargs.add_precision_group(parser)
-    parser.add_argument("--plan", default=None, type=Path, metavar="FILE",
-                        help="precision plan from a file, as `python -m export tune` writes it; in place of --precision (default: none)")
+    parser.add_argument(
+        "--plan",
+        default=None,
+        type=Path,
+        metavar="FILE",
+        help="precision plan from a file, as `python -m export tune` writes it; in place of --precision (default: "
+        "none)",
+    )
     cliargs.add_common_group(parser)
     return parser
 

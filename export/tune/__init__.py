@@ -1,2 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m export tune``: which decisions of a precision plan a network needs to meet an acceptance profile. One module per task."""
+"""The search for the cheapest set of nodes to keep in fp32 that meets a profile; it exports and registers through other
+processes.
+"""

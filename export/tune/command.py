@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m export tune``: searches the cheapest set of precision decisions that meets a profile on real scans."""
+
 from __future__ import annotations
 
 import argparse
@@ -12,11 +13,11 @@ from typing import Any, Dict, List, Tuple
 
 import vxm_convert
 from export.contracts import build_contract
-from export.preflight.dtypes import float_dtypes
-from export.preflight.graph import GraphView, read_view
-from export.preflight.resolution import find_positions
-from export.preflight.shapes import tensorflow_shapes
-from export.tune import outcome
+from export.preflight.rules.resolution import find_positions
+from export.preflight.view.dtypes import float_dtypes
+from export.preflight.view.graph import GraphView, read_view
+from export.preflight.view.shapes import tensorflow_shapes
+from export.tune import results as outcome
 from export.tune.cost import SPLIT, GraphCost
 from export.tune.groups import scope_groups, split_group
 from export.tune.journal import JOURNAL_NAME, Journal
@@ -27,14 +28,14 @@ from export.tune.search import EXACT_GROUPS, Group, SearchResult, search_levels
 from export.tune.sources import rank, read_layers, seeds
 from export.tune.trials import Atoms, Trials, Verdict
 from vxm_convert import cliargs
-from vxm_convert.artifacts import check_output_folder, sha256_of, write_text
-from vxm_convert.contract import GraphContract
+from vxm_convert.artifacts.files import check_output_folder, sha256_of, write_text
+from vxm_convert.artifacts.reports import finite, report_head, write_report_json
 from vxm_convert.errors import EXIT_OK, PrecisionError, SpecError, VolumeError
-from vxm_convert.precision import PLANS
-from vxm_convert.report import finite, report_head, write_report_json
-from vxm_convert.scanfiles import scan_files
-from vxm_convert.spec import ModelSpec, parse_shape
-from vxm_convert.toolchain import find_toolchain
+from vxm_convert.model.contract import GraphContract
+from vxm_convert.model.precision import PLANS
+from vxm_convert.model.spec import ModelSpec, parse_shape
+from vxm_convert.scans.discovery import scan_files
+from vxm_convert.toolchain.find import find_toolchain
 from vxm_convert.weights.files import CheckpointFiles, find_checkpoint
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
@@ -50,31 +51,67 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
     """Options of ``python -m export tune``."""
     parser = argparse.ArgumentParser(
         prog="python -m export tune",
-        description="Find what must stay in fp32, and which weights must be split, for the offline model to meet an acceptance profile.",
-        epilog="writes keep_dtype.cfg, atc_flags.txt, plan.json (for export --plan), tune.json, tune.html and the journal trials.jsonl. "
-               "Exit codes: 0 found, 1 something to fix, 2 usage, 3 nothing that was tried meets the profile",
+        description="Find what must stay in fp32, and which weights must be split, for the offline model to meet an "
+        "acceptance profile.",
+        epilog="writes keep_dtype.cfg, atc_flags.txt, plan.json (for export --plan), tune.json, tune.html and the "
+        "journal trials.jsonl. "
+        "Exit codes: 0 found, 1 something to fix, 2 usage, 3 nothing that was tried meets the profile",
     )
     files = parser.add_argument_group("files")
-    files.add_argument("--checkpoint", required=True, type=Path, metavar="CKPT", help="weights, as for the export (required)")
-    files.add_argument("--input", required=True, type=Path, metavar="DIR", help="folder of scans to register and compare (required)")
-    files.add_argument("--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (required)")
+    files.add_argument(
+        "--checkpoint", required=True, type=Path, metavar="CKPT", help="weights, as for the export (required)"
+    )
+    files.add_argument(
+        "--input", required=True, type=Path, metavar="DIR", help="folder of scans to register and compare (required)"
+    )
+    files.add_argument(
+        "--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (required)"
+    )
     files.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results (required)")
-    files.add_argument("--layers", type=Path, default=None, metavar="FILE",
-                       help="layers.json of `python -m om_runner layers`: where the search begins (default: none, the cheapest first)")
-    files.add_argument("--h5-indexing", default="ij", choices=INDEXINGS, help="as for the export (default: %(default)s)")
+    files.add_argument(
+        "--layers",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="layers.json of `python -m om_runner layers`: where the search begins (default: none, the cheapest first)",
+    )
+    files.add_argument(
+        "--h5-indexing", default="ij", choices=INDEXINGS, help="as for the export (default: %(default)s)"
+    )
     cliargs.add_model_group(parser)
     how = parser.add_argument_group("search")
-    how.add_argument("--profile", default="research", metavar="NAME|FILE", help="acceptance profile to meet (default: %(default)s)")
-    how.add_argument("--start", default="fast", choices=_STARTS,
-                     help="plan whose mode the search starts from: fast takes fp16 wherever there is a kernel, balanced for convolutions "
-                          "only (default: %(default)s)")
-    how.add_argument("--max-trials", default=_DEFAULT_TRIALS, type=_positive, metavar="N", help="candidates at most (default: %(default)s)")
-    how.add_argument("--resume", action="store_true", help="go on with the journal in --out, made with the same inputs (default: anew)")
+    how.add_argument(
+        "--profile", default="research", metavar="NAME|FILE", help="acceptance profile to meet (default: %(default)s)"
+    )
+    how.add_argument(
+        "--start",
+        default="fast",
+        choices=_STARTS,
+        help="plan whose mode the search starts from: fast takes fp16 wherever there is a kernel, balanced for "
+        "convolutions "
+        "only (default: %(default)s)",
+    )
+    how.add_argument(
+        "--max-trials",
+        default=_DEFAULT_TRIALS,
+        type=_positive,
+        metavar="N",
+        help="candidates at most (default: %(default)s)",
+    )
+    how.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the journal in --out, made with the same inputs (default: anew)",
+    )
     device = parser.add_argument_group("device")
     device.add_argument("--batch", default=1, type=_positive, metavar="N", help="pairs per run (default: %(default)s)")
-    device.add_argument("--soc-version", default=default_soc, metavar="SOC", help="chip, as ATC names it (default: %(default)s)")
+    device.add_argument(
+        "--soc-version", default=default_soc, metavar="SOC", help="chip, as ATC names it (default: %(default)s)"
+    )
     device.add_argument("--device", default=0, type=int, metavar="ID", help="device number (default: %(default)s)")
-    device.add_argument("--reference-python", default=None, metavar="PATH", help="Python with TensorFlow 1.15 (default: as om_runner's)")
+    device.add_argument(
+        "--reference-python", default=None, metavar="PATH", help="Python with TensorFlow 1.15 (default: as om_runner's)"
+    )
     cliargs.add_toolchain_group(parser)
     cliargs.add_common_group(parser)
     return parser
@@ -91,7 +128,8 @@ def main(argv: List[str], default_soc: str) -> int:
     args = build_parser(default_soc).parse_args(argv)
     cliargs.set_up_logging(args)
     if not args.verbose:
-        # Each candidate runs the whole compiler; its words are of interest where it fails, and then they are in the verdict.
+        # Each candidate runs the whole compiler; its words are of interest where it fails, and then they are in the
+        # verdict.
         logging.getLogger("export.atc").setLevel(logging.WARNING)
     return cliargs.run_main(lambda: _run(args), _PROG)
 
@@ -110,9 +148,17 @@ def _run(args: argparse.Namespace) -> int:
             trials = Trials(_recorded(FileOracle(setup), journal, args.max_trials), cost, args.max_trials)
             suspects = _suspects(view, setup.contract)
             start = [SPLIT + name for name in PLANS[args.start].split_weights]
-            _LOG.info("%d groups of decisions, %d scans, at most %d candidates", len(groups), len(scans), args.max_trials)
-            result = search_levels(groups, trials, lambda group: split_group(view, group), rank(groups, layers, suspects, cost),
-                                   seeds(groups, layers, start), EXACT_GROUPS)
+            _LOG.info(
+                "%d groups of decisions, %d scans, at most %d candidates", len(groups), len(scans), args.max_trials
+            )
+            result = search_levels(
+                groups,
+                trials,
+                lambda group: split_group(view, group),
+                rank(groups, layers, suspects, cost),
+                seeds(groups, layers, start),
+                EXACT_GROUPS,
+            )
     finally:
         shutil.rmtree(str(setup.work / "candidate"), ignore_errors=True)
         setup.pb.unlink()
@@ -134,7 +180,9 @@ def _scans(args: argparse.Namespace) -> List[Path]:
 def _prepare(args: argparse.Namespace, scans: List[Path]) -> Tuple[Setup, Dict[str, Any]]:
     """Check what is cheap, then freeze the network once; what all candidates share, and what their verdicts rest on."""
     if not args.soc_version.replace("_", "").replace("-", "").isalnum():
-        raise SpecError(f"soc version: got {args.soc_version!r}, expected a chip name such as Ascend910A; `npu-smi info` shows it")
+        raise SpecError(
+            f"soc version: got {args.soc_version!r}, expected a chip name such as Ascend910A; `npu-smi info` shows it"
+        )
     spec = ModelSpec(args.variant, parse_shape(args.shape), args.batch)
     profile, profile_sha256 = _profile(args.profile)
     files = find_checkpoint(args.checkpoint)
@@ -144,12 +192,28 @@ def _prepare(args: argparse.Namespace, scans: List[Path]) -> Tuple[Setup, Dict[s
     work = check_output_folder(args.out / _WORK)
     pb = work / "original.pb"
     _freeze(contract, files, args.h5_indexing, pb)
-    setup = Setup(contract, pb, toolchain, args.input.resolve(), args.atlas.resolve(), profile, len(scans), work.resolve(), args.device,
-                  args.reference_python)
+    setup = Setup(
+        contract,
+        pb,
+        toolchain,
+        args.input.resolve(),
+        args.atlas.resolve(),
+        profile,
+        len(scans),
+        work.resolve(),
+        args.device,
+        args.reference_python,
+    )
     described = toolchain.describe()
     return setup, {
-        "frozen_pb": sha256_of(pb), "mode": mode, "soc_version": args.soc_version, "batch": args.batch, "profile": args.profile,
-        "profile_sha256": profile_sha256, "atlas": sha256_of(args.atlas), "scans": {path.name: sha256_of(path) for path in scans},
+        "frozen_pb": sha256_of(pb),
+        "mode": mode,
+        "soc_version": args.soc_version,
+        "batch": args.batch,
+        "profile": args.profile,
+        "profile_sha256": profile_sha256,
+        "atlas": sha256_of(args.atlas),
+        "scans": {path.name: sha256_of(path) for path in scans},
         "toolchain": f"{described['kind']} {described['version']}",
     }
 
@@ -203,12 +267,22 @@ def _final_groups(view: GraphView, groups: List[Group], result: SearchResult) ->
     return final
 
 
-def _conclude(args: argparse.Namespace, setup: Setup, inputs: Dict[str, Any], groups: List[Group], result: SearchResult,
-              trials: Trials) -> int:
+def _conclude(
+    args: argparse.Namespace,
+    setup: Setup,
+    inputs: Dict[str, Any],
+    groups: List[Group],
+    result: SearchResult,
+    trials: Trials,
+) -> int:
     toolchain = setup.toolchain
     data = {
-        **report_head("precision search", toolchain.describe(), toolchain.simulated, setup.count), "inputs": inputs, "start": args.start,
-        "max_trials": args.max_trials, **outcome.summary(groups, result, trials), "atc_flags": [],
+        **report_head("precision search", toolchain.describe(), toolchain.simulated, setup.count),
+        "inputs": inputs,
+        "start": args.start,
+        "max_trials": args.max_trials,
+        **outcome.summary(groups, result, trials),
+        "atc_flags": [],
     }
     if result.kept is not None:
         data["atc_flags"] = outcome.write_plan(args.out, setup.contract, result, outcome.reasons(data))
@@ -217,19 +291,25 @@ def _conclude(args: argparse.Namespace, setup: Setup, inputs: Dict[str, Any], gr
     if result.kept is None:
         best = data["best_try"]
         raise PrecisionError(
-            f"{args.out}: no set of decisions that was tried meets profile {args.profile} ({result.guarantee}; {len(trials.verdicts)} "
-            f"candidates); the best: {best['reason']}; give more --max-trials, another --start, or look into {outcome.PAGE_NAME}"
+            f"{args.out}: no set of decisions that was tried meets profile {args.profile} ({result.guarantee}; "
+            f"{len(trials.verdicts)} "
+            f"candidates); the best: {best['reason']}; give more --max-trials, another --start, or look into "
+            f"{outcome.PAGE_NAME}"
         )
     _print(args, data, result)
     return EXIT_OK
 
 
 def _print(args: argparse.Namespace, data: Dict[str, Any], result: SearchResult) -> None:
-    lines = [f"profile {args.profile} is met over n = {data['n_samples']} scans: {data['verdict']['reason']}",
-             f"{result.guarantee}, {len(data['candidates'])} candidates"]
+    lines = [
+        f"profile {args.profile} is met over n = {data['n_samples']} scans: {data['verdict']['reason']}",
+        f"{result.guarantee}, {len(data['candidates'])} candidates",
+    ]
     lines += [f"  keep {entry['name']}: {entry['why']}" for entry in data["kept"]] or ["  nothing has to be kept"]
     lines += ["ATC flags: " + " ".join(data["atc_flags"])]
-    lines += [f"  {name:<16}{args.out / name}" for name in (outcome.PLAN_FILE, outcome.KEEP_DTYPE_NAME, outcome.PAGE_NAME)]
+    lines += [
+        f"  {name:<16}{args.out / name}" for name in (outcome.PLAN_FILE, outcome.KEEP_DTYPE_NAME, outcome.PAGE_NAME)
+    ]
     if data["simulated"]:
         lines.append("  SIMULATED: the verdicts come from the simulated device, not from an Ascend 910")
     sys.stdout.write("\n".join(lines) + "\n")

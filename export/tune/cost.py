@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a set of decisions costs, in bytes moved: casts at the borders of the fp32 region, fp32 work, and second convolutions.
+"""What a set of decisions costs, in bytes moved: casts at the borders of the fp32 region, fp32 work, and second
+convolutions.
 
-An estimate from the graph alone, by the rules that preflight has for dtypes; a device measures. It orders candidates, no more.
+An estimate from the graph alone, by the rules that preflight has for dtypes; a device measures. It orders candidates,
+no more.
 """
+
 from __future__ import annotations
 
 from typing import Dict, FrozenSet, Iterator, Optional, Set, Tuple
 
-from export.preflight.dtypes import FLOATS, float_dtypes
-from export.preflight.graph import GraphView
-from export.preflight.shapes import count, data_inputs
+from export.preflight.view.dtypes import FLOATS, float_dtypes
+from export.preflight.view.graph import GraphView
+from export.preflight.view.shapes import count, data_inputs
 from export.tune.trials import Atoms
+from vxm_convert.ascend.operators import OPS
 from vxm_convert.formats.tf_graph import TfNode
-from vxm_convert.op_support import OPS
 
 #: prefix of an atom that splits a layer's weights; every other atom is a node that keeps fp32
 SPLIT = "split:"
 _HALF_BYTES, _SINGLE_BYTES = 2, 4
-#: fp16 FLOP per byte at which a 910's cube unit and its memory are in balance: 256 TFLOP/s (published peak) over 1.2 TB/s
+#: fp16 FLOP per byte at which a 910's cube unit and its memory are in balance: 256 TFLOP/s (published peak) over 1.2
+#: TB/s
 _FLOP_PER_BYTE = 213
 #: a layer with unknown shape must not look free
 _UNKNOWN_BYTES = 1 << 30
@@ -30,7 +34,7 @@ def keep_of(atoms: Atoms) -> Tuple[str, ...]:
 
 def splits_of(atoms: Atoms) -> Tuple[str, ...]:
     """Layers whose weights are split, sorted."""
-    return tuple(sorted(atom[len(SPLIT):] for atom in atoms if atom.startswith(SPLIT)))
+    return tuple(sorted(atom[len(SPLIT) :] for atom in atoms if atom.startswith(SPLIT)))
 
 
 class GraphCost:
@@ -57,7 +61,9 @@ class GraphCost:
 
     def changes(self, name: str) -> bool:
         """Whether keeping this node changes anything: its own dtypes, alone."""
-        return name in self._plain and float_dtypes(self._view, self._mode, frozenset((name,)))[name] != self._plain[name]
+        return (
+            name in self._plain and float_dtypes(self._view, self._mode, frozenset((name,)))[name] != self._plain[name]
+        )
 
     def _elements(self, tensor: str) -> Optional[int]:
         shape = self._view.shape(tensor)
@@ -68,7 +74,9 @@ class GraphCost:
         return _UNKNOWN_BYTES if elements is None else elements * per_element
 
     def _cast_bytes(self, chosen: Dict[str, Tuple[str, str]]) -> int:
-        """One cast per tensor and wanted type, read in one type and written in the other; constants are stored as wanted."""
+        """One cast per tensor and wanted type, read in one type and written in the other; constants are stored as
+        wanted.
+        """
         casts: Set[Tuple[str, str]] = set()
         for name, (into, _) in chosen.items():
             for tensor in self._float_inputs(self._nodes[name]):
@@ -85,7 +93,9 @@ class GraphCost:
         return (tensor for tensor in data_inputs(node) if self._view.dtype_of(tensor) in FLOATS)
 
     def _work_bytes(self, chosen: Dict[str, Tuple[str, str]], keep: FrozenSet[str]) -> int:
-        """Two bytes more for every element that a kept operator reads or writes in fp32; a kept convolution writes only."""
+        """Two bytes more for every element that a kept operator reads or writes in fp32; a kept convolution writes
+        only.
+        """
         total = 0
         for name in keep & set(chosen):
             node = self._nodes[name]
@@ -99,7 +109,9 @@ class GraphCost:
         return total
 
     def _split_bytes(self, layer: str) -> float:
-        """A second convolution of the same input: its traffic, its sum with the first, its FLOP at the chip's balance."""
+        """A second convolution of the same input: its traffic, its sum with the first, its FLOP at the chip's
+        balance.
+        """
         conv = self._nodes.get(layer + "/Conv3D")
         if conv is None:
             return _UNKNOWN_BYTES

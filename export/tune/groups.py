@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decisions that a graph offers, grouped: nodes that may keep fp32, and layers whose weights may be split."""
+
 from __future__ import annotations
 
 from typing import Dict, List
 
-from export.preflight.graph import GraphView
+from export.preflight.view.graph import GraphView
 from export.tune.cost import SPLIT, GraphCost, is_cube
 from export.tune.search import Group
 
@@ -25,17 +26,25 @@ def scope_groups(view: GraphView, cost: GraphCost) -> List[Group]:
 
 
 def split_groups(view: GraphView) -> List[Group]:
-    """Layers that the pass `export.passes.split_weights` knows how to split."""
+    """Layers that the pass `export.passes.apply.split_weights` knows how to split."""
     names = {node.name for node in view.nodes}
-    layers = [node.name[:-len("/Conv3D")] for node in view.nodes if node.op == "Conv3D" and node.name.endswith("/Conv3D")]
-    return [Group(SPLIT + layer, (SPLIT + layer,)) for layer in layers if all(f"{layer}/{part}" in names for part in _LAYER_PARTS)]
+    layers = [
+        node.name[: -len("/Conv3D")] for node in view.nodes if node.op == "Conv3D" and node.name.endswith("/Conv3D")
+    ]
+    return [
+        Group(SPLIT + layer, (SPLIT + layer,))
+        for layer in layers
+        if all(f"{layer}/{part}" in names for part in _LAYER_PARTS)
+    ]
 
 
 def split_group(view: GraphView, group: Group) -> List[Group]:
     """Its parts: each node alone, a convolution with its bias."""
     if len(group.atoms) < 2:
         return [group]
-    readers = {node.inputs[0].partition(":")[0]: node.name for node in view.nodes if node.op == "BiasAdd" and node.inputs}
+    readers = {
+        node.inputs[0].partition(":")[0]: node.name for node in view.nodes if node.op == "BiasAdd" and node.inputs
+    }
     cubes = {node.name for node in view.nodes if is_cube(node)}
     parts: List[Group] = []
     taken = set()
@@ -51,4 +60,3 @@ def split_group(view: GraphView, group: Group) -> List[Group]:
 
 def _title(scope: str, names: List[str]) -> str:
     return names[0] if len(names) == 1 else scope + "/*"
-

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every candidate of a search as a line of JSON, on disk before the next one starts. A search with the same inputs goes on from it.
+"""Every candidate of a search as a line of JSON, on disk before the next one starts. A search with the same inputs goes
+on from it.
 
-First line: what the search rests on (hashes of graph, scans, profile; compiler, chip, mode) and the key made of it. Then
-one line per candidate. A last line without an end, as a crash leaves it, is dropped; a damaged line before it is refused.
+First line: what the search rests on (hashes of graph, scans, profile; compiler, chip, mode) and the key made of it.
+Then one line per candidate. A last line without an end, as a crash leaves it, is dropped; a damaged line before it is
+refused.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -56,7 +59,9 @@ class Journal:
         try:
             self._handle = open(str(self.path), "a+b")
         except OSError as exc:
-            raise ArtifactError(f"{self.path}: cannot write the journal ({exc.strerror}); choose another --out") from exc
+            raise ArtifactError(
+                f"{self.path}: cannot write the journal ({exc.strerror}); choose another --out"
+            ) from exc
         try:
             self._lock()
             self._read()
@@ -84,10 +89,17 @@ class Journal:
         """Record a verdict; it is on disk when this returns. `details` are JSON values for people."""
         key = self.candidate_key(atoms)
         score = verdict.score if math.isfinite(verdict.score) else None
-        self._append({
-            "key": key, "decisions": sorted(atoms), "accepted": verdict.accepted, "score": score, "reason": verdict.reason,
-            "invalid": verdict.invalid, **details,
-        })
+        self._append(
+            {
+                "key": key,
+                "decisions": sorted(atoms),
+                "accepted": verdict.accepted,
+                "score": score,
+                "reason": verdict.reason,
+                "invalid": verdict.invalid,
+                **details,
+            }
+        )
         self._verdicts[key] = verdict
 
     def _append(self, entry: Mapping[str, Any]) -> None:
@@ -110,7 +122,9 @@ class Journal:
     def _read(self) -> None:
         size = self._handle.seek(0, os.SEEK_END)
         if size > _MAX_BYTES:
-            raise FormatError(f"{self.path}: {size} bytes, a journal has at most {_MAX_BYTES}; this is no journal of ours")
+            raise FormatError(
+                f"{self.path}: {size} bytes, a journal has at most {_MAX_BYTES}; this is no journal of ours"
+            )
         self._handle.seek(0)
         data = self._handle.read()
         whole = data.rfind(b"\n") + 1
@@ -126,7 +140,10 @@ class Journal:
             entry = _parse(self.path, number, line)
             verdict = _verdict(entry)
             if verdict is None or entry.get("key") != self.candidate_key(frozenset(entry["decisions"])):
-                raise FormatError(f"{self.path}, line {number}: no candidate of this search; delete the line, or start without --resume")
+                raise FormatError(
+                    f"{self.path}, line {number}: no candidate of this search; delete the line, or start without "
+                    "--resume"
+                )
             self._verdicts[entry["key"]] = verdict
 
     def _check_head(self, head: Mapping[str, Any]) -> None:
@@ -135,7 +152,8 @@ class Journal:
         theirs = head.get("inputs") if isinstance(head.get("inputs"), dict) else {}
         other = sorted(name for name in set(self.inputs) | set(theirs) if self.inputs.get(name) != theirs.get(name))
         raise ArtifactError(
-            f"{self.path}: a journal of other inputs ({', '.join(other) or 'schema'} differ); its verdicts do not hold here: "
+            f"{self.path}: a journal of other inputs ({', '.join(other) or 'schema'} differ); its verdicts do not "
+            "hold here: "
             "start without --resume, or choose another --out"
         )
 
@@ -144,7 +162,9 @@ def _parse(path: Path, number: int, line: bytes) -> Dict[str, Any]:
     try:
         entry = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as exc:
-        raise FormatError(f"{path}, line {number}: not JSON ({exc}); delete the line, or start without --resume") from exc
+        raise FormatError(
+            f"{path}, line {number}: not JSON ({exc}); delete the line, or start without --resume"
+        ) from exc
     if not isinstance(entry, dict):
         raise FormatError(f"{path}, line {number}: expected an object; delete the line, or start without --resume")
     return entry
@@ -169,4 +189,6 @@ def _move_aside(path: Path) -> None:
     try:
         os.rename(str(path), str(path.with_name(f"{path.stem}-{number}{path.suffix}")))
     except OSError as exc:
-        raise ArtifactError(f"{path}: cannot move the journal of an earlier search aside ({exc.strerror}); choose another --out") from exc
+        raise ArtifactError(
+            f"{path}: cannot move the journal of an earlier search aside ({exc.strerror}); choose another --out"
+        ) from exc

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Headroom of a precision report's figures to its profile's limits, as a share of each limit; what the search climbs on."""
+"""Headroom of a precision report's figures to its profile's limits, as a share of each limit; what the search climbs
+on.
+"""
+
 from __future__ import annotations
 
 import math
@@ -16,7 +19,8 @@ def smallest_margin(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[
 
     Returns
     -------
-    (margin, words, finite) — share of the limit (negative: outside), what it is, and False where a value is NaN or infinite.
+    (margin, words, finite) — share of the limit (negative: outside), what it is, and False where a value is NaN or
+    infinite.
     """
     found: List[Tuple[float, str]] = []
     for row in rows:
@@ -29,7 +33,12 @@ def smallest_margin(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[
             value = _number(_dig(row, name))
             if value is not None and _number(limit) is not None and relation in ("<=", ">="):
                 room = float(limit) - value if relation == "<=" else value - float(limit)
-                found.append((room / (abs(float(limit)) or 1.0), f"{name} {value:.4g}, limit {relation} {float(limit):g} ({subject})"))
+                found.append(
+                    (
+                        room / (abs(float(limit)) or 1.0),
+                        f"{name} {value:.4g}, limit {relation} {float(limit):g} ({subject})",
+                    )
+                )
         for failure in row.get("failures") or []:
             if isinstance(failure, dict) and _number(failure.get("value")) is None:
                 # A figure that is needed and undefined: outside, but by how much nobody knows.
@@ -42,7 +51,9 @@ def _not_finite(row: Mapping[str, Any]) -> str:
     """Name of an output with NaN or infinite values, as its counts say."""
     for name in ("moved", "flow"):
         stats = row.get(name)
-        if isinstance(stats, dict) and (stats.get("nan_count") or stats.get("inf_count") or stats.get("finite") is False):
+        if isinstance(stats, dict) and (
+            stats.get("nan_count") or stats.get("inf_count") or stats.get("finite") is False
+        ):
             return name
     return ""
 
@@ -55,4 +66,8 @@ def _dig(row: Mapping[str, Any], name: str) -> Any:
 
 
 def _number(value: Any) -> Optional[float]:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None
+    return (
+        float(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        else None
+    )

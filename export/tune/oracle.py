@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges a candidate as a user would: compile it with ATC, register the scans with ``om_runner``, read the precision report.
+"""Judges a candidate as a user would: compile it with ATC, register the scans with ``om_runner``, read the precision
+report.
 
-Files and processes only; the runner is never imported. The reference is the original network in fp32 for every candidate,
-also for those whose weights are split: their folder holds the original frozen graph, and the contract names its hash.
+Files and processes only; the runner is never imported. The reference is the original network in fp32 for every
+candidate, also for those whose weights are split: their folder holds the original frozen graph, and the contract names
+its hash.
 """
+
 from __future__ import annotations
 
 import json
@@ -20,11 +23,11 @@ from export.atc import OM_NAME, PB_NAME, compile_om
 from export.tune.cost import keep_of, splits_of
 from export.tune.margins import smallest_margin
 from export.tune.trials import Atoms, Verdict
-from vxm_convert.artifacts import sha256_of
-from vxm_convert.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE, AtcError, ContractError, ToolchainError
-from vxm_convert.precision import PrecisionPlan
-from vxm_convert.toolchain import Toolchain
+from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.model.precision import PrecisionPlan
+from vxm_convert.toolchain.find import Toolchain
 
 _LOG = logging.getLogger(__name__)
 
@@ -122,17 +125,42 @@ class FileOracle:
     def _register(self, folder: Path) -> Tuple[int, str]:
         setup = self._setup
         command = [
-            sys.executable, "-m", "om_runner", "--input", str(setup.scans), "--atlas", str(setup.atlas), "--model", str(folder / OM_NAME),
-            "--out", str(folder / "out"), "--compare", "all", "--profile", setup.profile, "--device", str(setup.device),
-            "--toolchain", "sim" if setup.toolchain.simulated else "cann", "--reference-cache", str(setup.work / "reference"), "--quiet",
+            sys.executable,
+            "-m",
+            "om_runner",
+            "--input",
+            str(setup.scans),
+            "--atlas",
+            str(setup.atlas),
+            "--model",
+            str(folder / OM_NAME),
+            "--out",
+            str(folder / "out"),
+            "--compare",
+            "all",
+            "--profile",
+            setup.profile,
+            "--device",
+            str(setup.device),
+            "--toolchain",
+            "sim" if setup.toolchain.simulated else "cann",
+            "--reference-cache",
+            str(setup.work / "reference"),
+            "--quiet",
         ]
         if setup.reference_python:
             command += ["--reference-python", setup.reference_python]
         paths = [str(_ROOT)] + [entry for entry in (os.environ.get("PYTHONPATH"),) if entry]
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
         try:
-            done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                                  check=False)
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
         except OSError as exc:
             raise ToolchainError(f"tune: cannot start {sys.executable} ({exc.strerror})") from exc
         lines = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
@@ -166,7 +194,7 @@ def _invalid(reason: str) -> Verdict:
 def _write_split(pb: Path, contract: GraphContract, path: Path) -> None:
     """The original network with the contract's layers split, by the export's own pass."""
     from export import freeze
-    from export.passes import apply_passes
+    from export.passes.apply import apply_passes
     from vxm_convert.network.tf1 import tf
 
     graph_def = tf.GraphDef()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Says how a search is going, on a terminal; elsewhere only with --verbose."""
+
 from __future__ import annotations
 
 import logging
@@ -13,7 +14,8 @@ _LOG = logging.getLogger(__name__)
 
 
 class Progress:
-    """Lines with a number, a verdict and how long the rest may take at most: the median candidate times what the budget allows.
+    """Lines with a number, a verdict and how long the rest may take at most: the median candidate times what the budget
+    allows.
 
     Parameters
     ----------
@@ -32,8 +34,17 @@ class Progress:
         if not known:
             self._seconds.append(seconds)
         word = "invalid" if verdict.invalid else "accepted" if verdict.accepted else "rejected"
-        _LOG.log(self._level, "candidate %d of at most %d, %d kept: %s, %s%s%s", self._done, self._budget, len(atoms), word, verdict.reason,
-                 " (from the journal)" if known else f"; {seconds:.0f} s", self._rest())
+        _LOG.log(
+            self._level,
+            "candidate %d of at most %d, %d kept: %s, %s%s%s",
+            self._done,
+            self._budget,
+            len(atoms),
+            word,
+            verdict.reason,
+            " (from the journal)" if known else f"; {seconds:.0f} s",
+            self._rest(),
+        )
 
     def _rest(self) -> str:
         left = self._budget - self._done

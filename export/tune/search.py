@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the cheapest set of decisions that an oracle accepts. A set search: no order of the nodes is assumed, and neither is monotony.
+"""Finds the cheapest set of decisions that an oracle accepts. A set search: no order of the nodes is assumed, and
+neither is monotony.
 
 Four steps, each of which only ever replaces an accepted set by a cheaper accepted one:
 
-1. a first accepted set: nothing at all, the seed, the ranked list in doubling steps, everything; then hill climbing by score;
-2. delta debugging (Zeller and Hildebrandt, *Simplifying and isolating failure-inducing input*, IEEE TSE 28, 2002): halves,
+1. a first accepted set: nothing at all, the seed, the ranked list in doubling steps, everything; then hill climbing by
+  score;
+2. delta debugging (Zeller and Hildebrandt, *Simplifying and isolating failure-inducing input*, IEEE TSE 28, 2002):
+  halves,
    quarters, … and their complements, down to single groups;
-3. every cheaper neighbour: one group less or more, one exchanged for another, two less; repeated until none is accepted;
+3. every cheaper neighbour: one group less or more, one exchanged for another, two less; repeated until none is
+  accepted;
 4. where few groups are left, every cheaper set in order of cost.
 
-Adding a decision may make a verdict worse, and a set may be accepted although a larger one is not; nothing above relies on
-the contrary. `Guarantee` says what the result is worth.
+Adding a decision may make a verdict worse, and a set may be accepted although a larger one is not; nothing above relies
+on the contrary. `Guarantee` says what the result is worth.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -29,7 +34,9 @@ class Guarantee:
 
     EXACT = "exact"  #: every cheaper set of all groups was rejected
     EXACT_AMONG = "exact among the examined groups"  #: every cheaper set of the examined groups was rejected
-    MINIMAL = "1-minimal"  #: each cheaper set that differs by one group, by an exchange or by two groups less was rejected
+    MINIMAL = (
+        "1-minimal"  #: each cheaper set that differs by one group, by an exchange or by two groups less was rejected
+    )
     UNFINISHED = "unfinished"  #: accepted, but the budget ended before it was 1-minimal
     NONE = "none found"  #: no accepted set among those that were tried
     IMPOSSIBLE = "no set of these decisions is accepted"  #: every one was tried
@@ -67,8 +74,14 @@ class SearchResult:
         return frozenset(atom for group in self.kept or () for atom in group.atoms)
 
 
-def search(groups: Sequence[Group], trials: Trials, ranked: Sequence[str] = (), seed: Iterable[str] = (),
-           exact_groups: int = EXACT_GROUPS, thorough: bool = True) -> SearchResult:
+def search(
+    groups: Sequence[Group],
+    trials: Trials,
+    ranked: Sequence[str] = (),
+    seed: Iterable[str] = (),
+    exact_groups: int = EXACT_GROUPS,
+    thorough: bool = True,
+) -> SearchResult:
     """Search over `groups`.
 
     Parameters
@@ -78,7 +91,8 @@ def search(groups: Sequence[Group], trials: Trials, ranked: Sequence[str] = (), 
     ranked : sequence of str — groups by suspicion, the most suspicious first; the others follow in graph order.
     seed : iterable of str — groups to try as the first set.
     exact_groups : int — enumerate all sets if there are at most so many groups, else those of so many of them.
-    thorough : bool — False leaves out additions, exchanges and enumeration, for groups that will be split; the result is unfinished.
+    thorough : bool — False leaves out additions, exchanges and enumeration, for groups that will be split; the result
+        is unfinished.
     """
     run = _Run(groups, trials, ranked)
     guarantee = Guarantee.NONE
@@ -100,13 +114,22 @@ def search(groups: Sequence[Group], trials: Trials, ranked: Sequence[str] = (), 
         pass  # what was found stands, with the guarantee that was reached
     if run.best is None:
         scored = max(trials.verdicts, key=lambda atoms: trials.verdicts[atoms].score, default=frozenset())
-        return SearchResult(None, Guarantee.IMPOSSIBLE if guarantee == Guarantee.EXACT else Guarantee.NONE, examined, best=scored)
+        return SearchResult(
+            None, Guarantee.IMPOSSIBLE if guarantee == Guarantee.EXACT else Guarantee.NONE, examined, best=scored
+        )
     return SearchResult(run.ordered(run.best), guarantee, examined, tuple(run.drop_one(run.best)))
 
 
-def search_levels(groups: Sequence[Group], trials: Trials, split: Callable[[Group], Sequence[Group]], ranked: Sequence[str] = (),
-                  seed: Iterable[str] = (), exact_groups: int = EXACT_GROUPS) -> SearchResult:
-    """`search`, then again with every kept group split into its parts, until nothing can be split; enumeration comes last.
+def search_levels(
+    groups: Sequence[Group],
+    trials: Trials,
+    split: Callable[[Group], Sequence[Group]],
+    ranked: Sequence[str] = (),
+    seed: Iterable[str] = (),
+    exact_groups: int = EXACT_GROUPS,
+) -> SearchResult:
+    """`search`, then again with every kept group split into its parts, until nothing can be split; enumeration comes
+    last.
 
     Parameters
     ----------
@@ -254,7 +277,9 @@ class _Run:
         return tuple((first + [name for name in self._ranked if name not in first])[:limit])
 
     def enumerate_cheaper(self, examined: Sequence[str]) -> bool:
-        """Judge all sets of `examined` that are cheaper than the best one, in order of cost; False where that proves nothing."""
+        """Judge all sets of `examined` that are cheaper than the best one, in order of cost; False where that proves
+        nothing.
+        """
         if not set(self.best or ()) <= set(examined):
             return False
         sets = [frozenset(chosen) for size in range(len(examined) + 1) for chosen in combinations(examined, size)]

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a search begins: groups ranked by the layer analysis (``om_runner layers`` writes layers.json), or by cost without it."""
+"""Where a search begins: groups ranked by the layer analysis (``om_runner layers`` writes layers.json), or by cost
+without it.
+"""
+
 from __future__ import annotations
 
 import json
@@ -28,13 +31,17 @@ def read_layers(path: Path) -> Dict[str, Tuple[bool, float]]:
         with open(str(path), "rb") as handle:
             raw = handle.read(_MAX_BYTES + 1)
     except OSError as exc:
-        raise ArtifactError(f"{path}: cannot read the layer analysis ({exc.strerror}); make it with python -m om_runner layers") from exc
+        raise ArtifactError(
+            f"{path}: cannot read the layer analysis ({exc.strerror}); make it with python -m om_runner layers"
+        ) from exc
     try:
         data = json.loads(raw.decode("utf-8")) if len(raw) <= _MAX_BYTES else None
     except (ValueError, RecursionError) as exc:
         raise FormatError(f"{path}: not JSON ({exc}); make it with python -m om_runner layers") from exc
     rows = data.get("layers") if isinstance(data, dict) else data
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows):
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows
+    ):
         raise FormatError(f"{path}: holds no list of layers with names; make it with python -m om_runner layers")
     found: Dict[str, Tuple[bool, float]] = {}
     for row in rows:
@@ -42,15 +49,21 @@ def read_layers(path: Path) -> Dict[str, Tuple[bool, float]]:
         error = single.get(_FIGURE) if isinstance(single, dict) else None
         known = isinstance(error, (int, float)) and not isinstance(error, bool) and math.isfinite(error)
         originals = row.get("originals")
-        names = [row["name"]] + [name for name in (originals if isinstance(originals, list) else []) if isinstance(name, str)]
+        names = [row["name"]] + [
+            name for name in (originals if isinstance(originals, list) else []) if isinstance(name, str)
+        ]
         for name in names:
             before = found.get(name, (False, 0.0))
             found[name] = (before[0] or row.get("source") is True, max(before[1], float(error) if known else 0.0))
     return found
 
 
-def rank(groups: Sequence[Group], layers: Dict[str, Tuple[bool, float]], suspects: Sequence[str], cost: Cost) -> List[str]:
-    """Names of the groups: those with source layers by their own error, those with suspect nodes, then from cheap to expensive."""
+def rank(
+    groups: Sequence[Group], layers: Dict[str, Tuple[bool, float]], suspects: Sequence[str], cost: Cost
+) -> List[str]:
+    """Names of the groups: those with source layers by their own error, those with suspect nodes, then from cheap to
+    expensive.
+    """
     suspected = frozenset(suspects)
 
     def key(group: Group) -> Tuple[Any, ...]:

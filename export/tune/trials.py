@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verdicts and their bookkeeping: each candidate is asked for once, and only so many. Knows nothing of how a search chooses."""
+"""Verdicts and their bookkeeping: each candidate is asked for once, and only so many. Knows nothing of how a search
+chooses.
+"""
+
 from __future__ import annotations
 
 import math
@@ -16,7 +19,8 @@ class Verdict:
     Parameters
     ----------
     accepted : bool — the profile is met on every scan.
-    score : float — smallest headroom of all limits, as a share of the limit; negative is outside, −inf for an invalid one.
+    score : float — smallest headroom of all limits, as a share of the limit; negative is outside, −inf for an invalid
+        one.
     reason : str — the figure that decided, in words.
     invalid : bool — it could not be judged: the compiler refuses it, the run failed, or its results hold NaN.
     """
@@ -39,7 +43,8 @@ class BudgetSpent(Exception):
 class Trials:
     """Memory and budget over an oracle.
 
-    A candidate counts once, wherever its verdict comes from (a journal, too), so that a resumed search walks the same way.
+    A candidate counts once, wherever its verdict comes from (a journal, too), so that a resumed search walks the same
+    way.
 
     Parameters
     ----------

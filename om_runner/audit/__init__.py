@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m om_runner audit``: does an offline model give the same bits whatever surrounds a scan? One module per task."""
+"""Whether a model gives the same bits over runs, orders, batches and loads; no judgement of accuracy."""

@@ -18,7 +18,8 @@ class Difference:
     ----------
     moved_values, flow_values : int — values whose bits differ; `moved_size`, `flow_size` of how many.
     flow_is_fp16 : bool — every value of both flows is an fp16 number.
-    fp16_steps : float or None — largest difference of the flow in steps between neighbouring fp16 numbers of its size; None if
+    fp16_steps : float or None — largest difference of the flow in steps between neighbouring fp16 numbers of its size;
+        None if
         nothing finite differs.
     """
 
@@ -41,19 +42,26 @@ class Difference:
         """
         share = f"{self.flow_values} of {self.flow_size} flow values differ"
         if not self.flow_values:
-            return f"the flow is bit-equal, {self.moved_values} of {self.moved_size} values of the moved image differ: the warp is at fault"
+            return (
+                f"the flow is bit-equal, {self.moved_values} of {self.moved_size} values of the moved image "
+                "differ: the warp is at fault"
+            )
         if self.fp16_steps is None:
             return f"{share}, none of them finite on both sides"
         steps = f"by at most {self.fp16_steps:.3g} fp16 steps"
         if not other_model:
-            return f"{share}, {steps}; same model, same scan: the device adds in no fixed order, or leaves damaged values"
+            return (
+                f"{share}, {steps}; same model, same scan: the device adds in no fixed order, or leaves damaged values"
+            )
         if self.flow_is_fp16:
             return (
-                f"{share}, {steps}, and all of them are fp16 numbers: sums of products taken in another order differ in fp32's last "
+                f"{share}, {steps}, and all of them are fp16 numbers: sums of products taken in another order differ "
+                "in fp32's last "
                 "bits, and where one lies near the middle of two fp16 numbers it is rounded to the other one"
             )
         return (
-            f"{share}, {steps}; the flow itself is held in fp32: sums taken in another order differ in their last bits, and flip "
+            f"{share}, {steps}; the flow itself is held in fp32: sums taken in another order differ in their last "
+            "bits, and flip "
             "fp16 roundings of the layers before"
         )
 
@@ -71,7 +79,9 @@ def measure(moved: np.ndarray, flow: np.ndarray, first_moved: np.ndarray, first_
     steps = None
     if good.any():
         larger = np.maximum(np.abs(mine[good]), np.abs(theirs[good])).astype(np.float16)
-        steps = float(np.max(np.abs(mine[good].astype(np.float64) - theirs[good]) / np.spacing(larger).astype(np.float64)))
+        steps = float(
+            np.max(np.abs(mine[good].astype(np.float64) - theirs[good]) / np.spacing(larger).astype(np.float64))
+        )
     return Difference(
         moved_values=int(np.count_nonzero(_bits(moved) != _bits(first_moved))),
         moved_size=int(moved.size),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BIDS: reading a dataset, writing a derivative, the BIDS-App call."""
+"""BIDS datasets in, BIDS derivatives out; nothing outside this folder knows BIDS names."""

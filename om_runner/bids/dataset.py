@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a BIDS dataset: which files are the scans that were asked for, and which segmentation belongs to which. By names alone.
+"""Reading a BIDS dataset: which files are the scans that were asked for, and which segmentation belongs to which. By
+names alone.
 
-A scan is ``sub-*/[ses-*/]anat/sub-*_<suffix>.nii[.gz]``. Its segmentation is a ``_dseg`` with the same entities beside it or in
-``derivatives/*``: ``desc-aseg`` first, then one without ``desc-``; a list of labels that says other structures than FreeSurfer's rules
-it out, because Dice would compare other things.
+A scan is ``sub-*/[ses-*/]anat/sub-*_<suffix>.nii[.gz]``. Its segmentation is a ``_dseg`` with the same entities beside
+it or in ``derivatives/*``: ``desc-aseg`` first, then one without ``desc-``; a list of labels that says other structures
+than FreeSurfer's rules it out, because Dice would compare other things.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from om_runner.bids import names
-from om_runner.scans import Scan
-from vxm_convert.artifacts import read_bounded
+from om_runner.inputs.scans import Scan
+from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.errors import VolumeError, VxmError
-from vxm_convert.labels import LABEL_NAMES
-from vxm_convert.labelsets import load_label_set
+from vxm_convert.metrics.label_sets import load_label_set
+from vxm_convert.metrics.labels import LABEL_NAMES
 
 LOG = logging.getLogger(__name__)
 
@@ -51,7 +52,9 @@ class Choice:
     def takes(self, name: names.Name) -> bool:
         """Whether a file is asked for; entities of derivatives only where they are."""
         wanted = dict(self.filters)
-        if name.suffix != self.suffix or any(key in name.entities and key not in wanted for key in names.DERIVED_ENTITIES):
+        if name.suffix != self.suffix or any(
+            key in name.entities and key not in wanted for key in names.DERIVED_ENTITIES
+        ):
             return False
         return all(_same(name.entities.get(key), label) for key, label in wanted.items() if key != "suffix")
 
@@ -68,7 +71,11 @@ class Dataset:
     def __init__(self, root: Path, skip: Optional[Path] = None) -> None:
         self.root = Path(root)
         self.description = read_description(self.root) or {}
-        self._pipelines = [p for p in _folders(self.root / "derivatives") if not (skip and _is_same(p, skip)) and not generated_by_us(p)]
+        self._pipelines = [
+            p
+            for p in _folders(self.root / "derivatives")
+            if not (skip and _is_same(p, skip)) and not generated_by_us(p)
+        ]
 
     def scans(self, choice: Choice) -> List[Scan]:
         """The scans in the order of names.
@@ -86,10 +93,13 @@ class Dataset:
                     if choice.takes(name):
                         self._add(found, path, name)
             if len(found) == before:
-                LOG.warning("%s: no %s scan there%s, this participant is left out", subject, choice.suffix, _filtered(choice))
+                LOG.warning(
+                    "%s: no %s scan there%s, this participant is left out", subject, choice.suffix, _filtered(choice)
+                )
         if not found:
             raise VolumeError(
-                f"{self.root}: no {choice.suffix} scan in it{_filtered(choice)}; expected sub-<label>/[ses-<label>/]anat/"
+                f"{self.root}: no {choice.suffix} scan in it{_filtered(choice)}; expected "
+                "sub-<label>/[ses-<label>/]anat/"
                 f"sub-<label>_{choice.suffix}.nii.gz; derived scans are asked for with --bids-filter desc=… or space=…"
             )
         return [found[key] for key in sorted(found)]
@@ -97,7 +107,9 @@ class Dataset:
     def _subjects(self, choice: Choice) -> List[Path]:
         folders = {p.name[len("sub-") :]: p for p in _labelled(self.root, "sub-")}
         if not folders:
-            raise VolumeError(f"{self.root}: no folder sub-<label> in it, expected a BIDS dataset; a plain folder needs no --bids")
+            raise VolumeError(
+                f"{self.root}: no folder sub-<label> in it, expected a BIDS dataset; a plain folder needs no --bids"
+            )
         return [folders[label] for label in _chosen(folders, choice.participants, "sub-", self.root)]
 
     def _anat_folders(self, subject: Path, choice: Choice) -> Iterator[Tuple[Path, str]]:
@@ -114,7 +126,9 @@ class Dataset:
     def _add(self, found: Dict[str, Scan], path: Path, name: names.Name) -> None:
         unknown = [key for key in name.entities if key not in names.SCAN_ENTITIES + names.DERIVED_ENTITIES]
         if unknown:
-            LOG.warning("%s: the entity %s is not one that a registered scan can have, this scan is left out", path, unknown[0])
+            LOG.warning(
+                "%s: the entity %s is not one that a registered scan can have, this scan is left out", path, unknown[0]
+            )
             return
         key = names.identity({k: v for k, v in name.entities.items() if k in names.SCAN_ENTITIES})
         if key in found:
@@ -134,16 +148,23 @@ class Dataset:
             if not unsure:
                 return other
             if self._other_structures(other):
-                LOG.warning("%s: its list of labels names other structures than FreeSurfer's ids, not used for Dice", other)
+                LOG.warning(
+                    "%s: its list of labels names other structures than FreeSurfer's ids, not used for Dice", other
+                )
                 continue
-            LOG.warning("%s: taken as the segmentation; its labels are taken for FreeSurfer's ids (desc-aseg would say so)", other)
+            LOG.warning(
+                "%s: taken as the segmentation; its labels are taken for FreeSurfer's ids (desc-aseg would say so)",
+                other,
+            )
             return other
         return None
 
     def _other_structures(self, seg: Path) -> bool:
         """What the list of labels that BIDS' inheritance gives the file says of one telling id."""
         stem = seg.name[: -len(names.parse(seg.name).extension)]
-        places = [seg.with_name(stem + ".tsv")] + [parent / "dseg.tsv" for parent in seg.parents if self.root in (parent, *parent.parents)]
+        places = [seg.with_name(stem + ".tsv")] + [
+            parent / "dseg.tsv" for parent in seg.parents if self.root in (parent, *parent.parents)
+        ]
         for path in places:
             if path.is_file():
                 try:
@@ -195,7 +216,9 @@ def _chosen(there: Dict[str, Path], wanted: Optional[Any], prefix: str, where: P
     missing = [label for label in wanted if label not in there]
     if missing:
         known = ", ".join(prefix + label for label in sorted(there)[:8]) or "none"
-        raise VolumeError(f"{where}: no folder {prefix}{missing[0]} in it; there are {known}{' …' if len(there) > 8 else ''}")
+        raise VolumeError(
+            f"{where}: no folder {prefix}{missing[0]} in it; there are {known}{' …' if len(there) > 8 else ''}"
+        )
     return sorted(set(wanted))
 
 
@@ -219,9 +242,13 @@ def _folders(folder: Path) -> List[Path]:
 
 
 def _named(folder: Path, start: str) -> Iterator[Tuple[Path, names.Name]]:
-    """Volumes of a folder with their names in parts; a link to a file that is not there counts, so that it fails by name later."""
+    """Volumes of a folder with their names in parts; a link to a file that is not there counts, so that it fails by
+    name later.
+    """
     try:
-        files = sorted(p for p in folder.iterdir() if p.name.startswith("sub-") and p.name.lower().endswith(names.EXTENSIONS))
+        files = sorted(
+            p for p in folder.iterdir() if p.name.startswith("sub-") and p.name.lower().endswith(names.EXTENSIONS)
+        )
     except FileNotFoundError:
         return
     except OSError as exc:
@@ -254,5 +281,7 @@ def _is_same(a: Path, b: Path) -> bool:
 
 
 def _filtered(choice: Choice) -> str:
-    words = [f"ses-{label}" for label in choice.sessions or ()] + [f"{key}={label}" for key, label in choice.filters if key != "suffix"]
+    words = [f"ses-{label}" for label in choice.sessions or ()] + [
+        f"{key}={label}" for key, label in choice.filters if key != "suffix"
+    ]
     return f" with {', '.join(words)}" if words else ""

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layout of a BIDS derivative: results are written under their plain names and then take their BIDS names, with side-cars.
+"""The layout of a BIDS derivative: results are written under their plain names and then take their BIDS names, with
+side-cars.
 
-Several scans share a folder, so a scan's files stand one after the other, each whole; its figures in ``provenance/`` come last.
+Several scans share a folder, so a scan's files stand one after the other, each whole; its figures in ``provenance/``
+come last.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ from om_runner.bids.participants import Participants
 from om_runner.bids.records import FAILURE_RECORD, METRICS_RECORD, RESULTS_RECORD, files_in, record_files
 from om_runner.bids.sidecars import Sources, sidecar_of
 from om_runner.bids.tables import write_tables
-from om_runner.layout import Layout
-from om_runner.scans import Scan
-from om_runner.tables import MetricsRow
-from vxm_convert.artifacts import sidecar_path, write_json
+from om_runner.inputs.scans import Scan
+from om_runner.results.layout import Layout
+from om_runner.results.tables import MetricsRow
+from vxm_convert.artifacts.files import sidecar_path, write_json
+from vxm_convert.artifacts.reports import finite
 from vxm_convert.errors import ArtifactError, VolumeError
-from vxm_convert.report import finite
 
 LOG = logging.getLogger(__name__)
 
@@ -87,12 +89,16 @@ class Derivative(Layout):
         try:
             folder = Path(tempfile.mkdtemp(prefix=".tmp-", suffix="-" + scan.subject, dir=str(self.out)))
         except OSError as exc:
-            raise ArtifactError(f"{self.out}: cannot write there ({exc.strerror}); choose another output folder") from exc
+            raise ArtifactError(
+                f"{self.out}: cannot write there ({exc.strerror}); choose another output folder"
+            ) from exc
         try:
             yield folder
             self._stand(scan, folder)
         except OSError as exc:
-            raise ArtifactError(f"{self.out}: writing {scan.subject} failed ({exc.strerror or exc}); is the disk full?") from exc
+            raise ArtifactError(
+                f"{self.out}: writing {scan.subject} failed ({exc.strerror or exc}); is the disk full?"
+            ) from exc
         finally:
             shutil.rmtree(str(folder), ignore_errors=True)
 
@@ -134,7 +140,9 @@ class Derivative(Layout):
     def _renamed(self, subject: str, noted: Dict[str, Any]) -> Dict[str, Any]:
         """A record with the names that files have here."""
         return {
-            key: self.path_of(subject, value).name if key in ("file", "inverse_of") and isinstance(value, str) else value
+            key: self.path_of(subject, value).name
+            if key in ("file", "inverse_of") and isinstance(value, str)
+            else value
             for key, value in noted.items()
         }
 
@@ -166,4 +174,6 @@ def _remove(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as exc:
-        raise ArtifactError(f"{path}: cannot remove what an earlier run wrote ({exc.strerror}); check its permissions") from exc
+        raise ArtifactError(
+            f"{path}: cannot remove what an earlier run wrote ({exc.strerror}); check its permissions"
+        ) from exc

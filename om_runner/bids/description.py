@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a derivative says of itself: dataset_description.json, README.md, CHANGES, .bidsignore, LICENSE; where its sources lie."""
+"""What a derivative says of itself: dataset_description.json, README.md, CHANGES, .bidsignore, LICENSE; where its
+sources lie.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,15 @@ from urllib.parse import quote
 from om_runner.bids.dataset import DESCRIPTION_NAME, GENERATOR
 from om_runner.bids.names import FIGURES, PROVENANCE
 from vxm_convert import __version__
-from vxm_convert.artifacts import read_bounded, write_json, write_text
+from vxm_convert.artifacts.files import read_bounded, write_json, write_text
 
 BIDS_VERSION = "1.11.1"
 README_NAME, CHANGES_NAME, IGNORE_NAME, LICENSE_NAME = "README.md", "CHANGES", ".bidsignore", "LICENSE"
 _MAX_LICENSE = 1 << 20
 #: of this project: what BIDS has no name for. A pattern without slash holds at any depth.
 IGNORED = (
-    "# Transforms and Jacobian maps, for which BIDS has no names yet, and what belongs to this project: hashes, records, reports.",
+    "# Transforms and Jacobian maps, for which BIDS has no names yet, and what belongs to this project: hashes, "
+    "records, reports.",
     "*_xfm.*", "*_jacobian.*", "*.nii.gz.json", FIGURES, PROVENANCE, "precision", "qc", "logs", "*.html", "metrics.tsv", "failures.tsv",
     "run.json", "audit.json", "SHA256SUMS",
 )  # fmt: skip
@@ -28,7 +31,9 @@ IGNORED = (
 
 @dataclass(frozen=True)
 class Links:
-    """Where the sources of a derivative lie, for BIDS URIs: ``bids:raw:…`` in the source dataset, ``bids:atlas:…`` beside the atlas."""
+    """Where the sources of a derivative lie, for BIDS URIs: ``bids:raw:…`` in the source dataset, ``bids:atlas:…``
+    beside the atlas.
+    """
 
     out: Path
     raw: Path
@@ -65,7 +70,11 @@ def write_description(out: Path, links: Links, source: Dict[str, Any], toolchain
     toolchain : str — of the registration, in one line.
     """
     name = source.get("Name") if isinstance(source.get("Name"), str) else links.raw.name
-    device = f"SIMULATED Ascend toolchain ({toolchain}), no Ascend device took part" if simulated else f"Ascend toolchain {toolchain}"
+    device = (
+        f"SIMULATED Ascend toolchain ({toolchain}), no Ascend device took part"
+        if simulated
+        else f"Ascend toolchain {toolchain}"
+    )
     write_json(out / DESCRIPTION_NAME, _description(name, device, links, source))
     write_text(out / README_NAME, _readme(name, device, links))
     write_text(out / IGNORE_NAME, "\n".join(IGNORED) + "\n")
@@ -83,7 +92,8 @@ def _description(name: str, device: str, links: Links, source: Dict[str, Any]) -
     about = {
         "Name": GENERATOR,
         "Version": __version__,
-        "Description": f"om_runner: deformable registration by an offline model (VoxelMorph); {device}; run without a container.",
+        "Description": f"om_runner: deformable registration by an offline model (VoxelMorph); {device}; run without a "
+        "container.",
     }
     doi = source.get("DatasetDOI")
     entries: Dict[str, Any] = {

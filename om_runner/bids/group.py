@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The level ``group`` of the BIDS-App call: the tables and the list of hashes, made anew from what participant runs left."""
+"""The level ``group`` of the BIDS-App call: the tables and the list of hashes, made anew from what participant runs
+left.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +10,22 @@ from pathlib import Path
 from statistics import mean, pstdev
 from typing import List
 
-from om_runner.bids.cohort import check_output, open_dataset
 from om_runner.bids.dataset import DESCRIPTION_NAME, GENERATOR, generated_by_us
 from om_runner.bids.description import CHANGES_NAME, IGNORE_NAME, LICENSE_NAME, README_NAME
 from om_runner.bids.participants import read_participants
+from om_runner.bids.request import check_output, open_dataset
 from om_runner.bids.tables import failed, registered, write_tables
-from om_runner.precision import PRECISION_FOLDER
-from om_runner.qc.record import QC_FOLDER
+from om_runner.names import PRECISION_FOLDER, QC_FOLDER
+from vxm_convert.artifacts.names import RUN_NAME
+from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
 from vxm_convert.errors import EXIT_OK, EXIT_USER, VolumeError
-from vxm_convert.manifest import begin_manifest, files_below, finish_manifest
-from vxm_convert.verification import RUN_NAME
 
 LOG = logging.getLogger(__name__)
 
 
 def run_group(bids_dir: Path, out: Path) -> int:
-    """Make metrics.tsv, failures.tsv, participants.tsv, dseg.tsv and SHA256SUMS over all scans; 1 where a scan has failed.
+    """Make metrics.tsv, failures.tsv, participants.tsv, dseg.tsv and SHA256SUMS over all scans; 1 where a scan has
+    failed.
 
     Raises
     ------

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File names of BIDS: entities read from and put into names, and which derivative each plain result becomes. Opens no file.
+"""File names of BIDS: entities read from and put into names, and which derivative each plain result becomes. Opens no
+file.
 
 Rules: BIDS specification 1.11, `Common principles` (entities, labels) and its schema's order of entities.
 """
@@ -11,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Dict, Iterable, Optional, Tuple
 
-from om_runner.outputs import FLOW_NAME, MOVED_NAME, MOVED_SEG_NAME
-from om_runner.products import INVERSE_NAME, JACOBIAN_NAME, NATIVE_SEG_NAME
+from om_runner.names import FLOW_NAME, INVERSE_NAME, JACOBIAN_NAME, MOVED_NAME, MOVED_SEG_NAME, NATIVE_SEG_NAME
 from vxm_convert.errors import VolumeError
 
 #: of one raw scan, in the order of names; what a derivative adds follows
@@ -139,7 +139,9 @@ def _entities(words: Iterable[str], where: str) -> Dict[str, str]:
     for word in words:
         key, dash, label = word.partition("-")
         if not dash or not re.fullmatch("[a-zA-Z0-9]+", key) or not is_label(label):
-            raise VolumeError(f"{where!r}: {word!r} is no entity, expected <name>-<label> with letters, digits and +, such as sub-01")
+            raise VolumeError(
+                f"{where!r}: {word!r} is no entity, expected <name>-<label> with letters, digits and +, such as sub-01"
+            )
         if key in entities:
             raise VolumeError(f"{where!r}: the entity {key} stands twice")
         entities[key] = label

@@ -26,12 +26,15 @@ class BidsRequest:
 def add_app_arguments(parser: argparse.ArgumentParser) -> None:
     """The three arguments that every BIDS App has."""
     parser.add_argument("input", type=Path, metavar="BIDS_DIR", help="BIDS dataset")
-    parser.add_argument("out", type=Path, metavar="OUT_DIR", help="folder of the derivative; may be BIDS_DIR/derivatives/<name>")
+    parser.add_argument(
+        "out", type=Path, metavar="OUT_DIR", help="folder of the derivative; may be BIDS_DIR/derivatives/<name>"
+    )
     parser.add_argument(
         "level",
         choices=LEVELS,
         metavar="|".join(LEVELS),
-        help="participant: register scans; group: the tables over all that participant runs left (needs neither atlas nor model)",
+        help="participant: register scans; group: the tables over all that participant runs left (needs neither atlas "
+        "nor model)",
     )
 
 
@@ -42,7 +45,8 @@ def add_bids_group(parser: argparse.ArgumentParser, app: bool = False) -> None:
         group.add_argument(
             "--bids",
             action="store_true",
-            help="read --input as a BIDS dataset and write a BIDS derivative (default: a folder with dataset_description.json is read as "
+            help="read --input as a BIDS dataset and write a BIDS derivative (default: a folder with "
+            "dataset_description.json is read as "
             "BIDS, and results are written as plain folders)",
         )
     group.add_argument(
@@ -70,7 +74,8 @@ def add_bids_group(parser: argparse.ArgumentParser, app: bool = False) -> None:
         type=_filter,
         default=[],
         metavar="KEY=LABEL",
-        help=f"which scans: KEY is one of {', '.join(FILTER_KEYS)}; scans with space-, res- or desc- only where it is asked for "
+        help=f"which scans: KEY is one of {', '.join(FILTER_KEYS)}; scans with space-, res- or desc- only where it is "
+        "asked for "
         "(default: suffix=T1w)",
     )
     group.add_argument(
@@ -78,7 +83,8 @@ def add_bids_group(parser: argparse.ArgumentParser, app: bool = False) -> None:
         default=None,
         type=_label(""),
         metavar="LABEL",
-        help="what space- in the names of a derivative calls the atlas (default: letters and digits of its file's name)",
+        help="what space- in the names of a derivative calls the atlas (default: letters and digits of its file's "
+        "name)",
     )
     if app:
         group.add_argument(

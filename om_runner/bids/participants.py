@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""participants.tsv: read as people really write it, and written with the figures of the registration and a data dictionary."""
+"""participants.tsv: read as people really write it, and written with the figures of the registration and a data
+dictionary.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from om_runner.bids.dataset import read_object
 from om_runner.bids.names import is_label
-from vxm_convert.artifacts import read_bounded, write_json
+from vxm_convert.artifacts.files import read_bounded, write_json
+from vxm_convert.artifacts.tsv import MISSING, write_table
 from vxm_convert.errors import VolumeError
-from vxm_convert.tsv import MISSING, write_table
 
 LOG = logging.getLogger(__name__)
 
@@ -26,21 +28,34 @@ _UNDEFINED = "Taken over from the source dataset's participants.tsv, which does 
 
 #: figure of a scan's row → (how those of several scans become one value, what it is)
 FIGURES: Dict[str, Tuple[Callable[[Sequence[float]], float], Dict[str, Any]]] = {
-    "dice_before": (mean, {"Description": "Mean Dice over structures before the network; mean over scans", "Units": "1"}),
+    "dice_before": (
+        mean,
+        {"Description": "Mean Dice over structures before the network; mean over scans", "Units": "1"},
+    ),
     "dice_after": (mean, {"Description": "Mean Dice over structures after the network; mean over scans", "Units": "1"}),
-    "folding_fraction": (max, {"Description": "Fraction of voxels whose Jacobian determinant is at most 0; largest of the scans"}),
+    "folding_fraction": (
+        max,
+        {"Description": "Fraction of voxels whose Jacobian determinant is at most 0; largest of the scans"},
+    ),
     "jacobian_min": (min, {"Description": "Smallest Jacobian determinant; smallest of the scans", "Units": "1"}),
-    "flow_max_voxel": (max, {"Description": "Longest displacement in voxels of the network grid; largest of the scans"}),
+    "flow_max_voxel": (
+        max,
+        {"Description": "Longest displacement in voxels of the network grid; largest of the scans"},
+    ),
 }
 COUNTS: Dict[str, Dict[str, Any]] = {
     "n_scans": {"Description": "Scans of the participant that were registered"},
-    "n_failed": {"Description": "Scans of the participant whose registration failed last time; reasons in failures.tsv"},
+    "n_failed": {
+        "Description": "Scans of the participant whose registration failed last time; reasons in failures.tsv"
+    },
 }
 
 
 @dataclass(frozen=True)
 class Participants:
-    """What a dataset says of its participants: further columns in order, ``sub-<label>`` → their cells, and their dictionary."""
+    """What a dataset says of its participants: further columns in order, ``sub-<label>`` → their cells, and their
+    dictionary.
+    """
 
     columns: Tuple[str, ...] = ()
     rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -67,7 +82,9 @@ def read_participants(folder: Path) -> Participants:
         raise VolumeError(f"{path}: not UTF-8 ({exc}); save it as UTF-8, as BIDS asks for") from exc
     header = [name.strip() for name in lines[0].split("\t")] if lines else []
     if ID not in header:
-        raise VolumeError(f"{path}: its first line is {header[:6]}, expected column names separated by tabs, {ID} among them")
+        raise VolumeError(
+            f"{path}: its first line is {header[:6]}, expected column names separated by tabs, {ID} among them"
+        )
     if len(header) > _MAX_COLUMNS:
         raise VolumeError(f"{path}: {len(header)} columns, expected at most {_MAX_COLUMNS}")
     columns = _columns(path, header)
@@ -75,7 +92,9 @@ def read_participants(folder: Path) -> Participants:
     for number, line in enumerate(lines[1:], start=2):
         cells = line.split("\t")
         if len(cells) != len(header):
-            LOG.warning("%s, row %d: %d cells, the header has %d; the row is left out", path, number, len(cells), len(header))
+            LOG.warning(
+                "%s, row %d: %d cells, the header has %d; the row is left out", path, number, len(cells), len(header)
+            )
             continue
         subject = _subject(cells[header.index(ID)].strip())
         if subject is None or subject in rows:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records that every scan leaves in ``provenance/``: its figures, its failure, its files under their plain names."""
+"""The records that every scan leaves in ``provenance/``: its figures, its failure, its files under their plain
+names.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +37,25 @@ def results_in(out: Path) -> Dict[str, Dict[str, Path]]:
 
 
 def files_in(out: Path, record: Dict[str, Any]) -> Dict[str, Path]:
-    """Plain name → file of one scan; a name that leads out of the derivative comes from a damaged record and is left out."""
+    """Plain name → file of one scan; a name that leads out of the derivative comes from a damaged record and is left
+    out.
+    """
     files = record.get("files")
     if not isinstance(files, dict):
         return {}
     named = {str(plain): PurePosixPath(str(name)) for plain, name in files.items()}
-    return {plain: Path(out) / str(path) for plain, path in named.items() if not path.is_absolute() and ".." not in path.parts}
+    return {
+        plain: Path(out) / str(path)
+        for plain, path in named.items()
+        if not path.is_absolute() and ".." not in path.parts
+    }
 
 
 def record_files(out: Path) -> List[str]:
     """Names below `out` of the rows of scans, registered or failed."""
-    return sorted(p.relative_to(out).as_posix() for kind in (METRICS_RECORD, FAILURE_RECORD) for p in _records(out, kind))
+    return sorted(
+        p.relative_to(out).as_posix() for kind in (METRICS_RECORD, FAILURE_RECORD) for p in _records(out, kind)
+    )
 
 
 def _records(out: Path, plain: str) -> List[Path]:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The BIDS side-car of each result, made from the record that the writer left beside it (``<file>.json``) and from the file itself."""
+"""The BIDS side-car of each result, made from the record that the writer left beside it (``<file>.json``) and from the
+file itself.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,11 @@ import numpy as np
 
 from om_runner.bids import names
 from om_runner.bids.dataset import read_object
-from om_runner.outputs import FLOW_NAME, MOVED_NAME, MOVED_SEG_NAME
-from om_runner.products import INVERSE_NAME, JACOBIAN_NAME, NATIVE_SEG_NAME
+from om_runner.names import FLOW_NAME, INVERSE_NAME, JACOBIAN_NAME, MOVED_NAME, MOVED_SEG_NAME, NATIVE_SEG_NAME
 from vxm_convert.errors import VolumeError
-from vxm_convert.geometry.doubts import skull_doubt
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.volumes import read_image, read_labels
+from vxm_convert.scans.checks import skull_doubt
+from vxm_convert.scans.volumes import read_image, read_labels
 
 #: share of zero voxels below which nobody has cut a brain out
 _CUT_OUT = 0.2
@@ -53,7 +54,11 @@ def sidecar_of(plain: str, path: Path, noted: Dict[str, Any], sources: Sources) 
     make = _MAKERS.get(plain)
     if make is None:
         return None
-    entries = {**make(path, noted, sources), "RegistrationMethod": sources.method, "Simulated": bool(noted.get("simulated"))}
+    entries = {
+        **make(path, noted, sources),
+        "RegistrationMethod": sources.method,
+        "Simulated": bool(noted.get("simulated")),
+    }
     return {key: value for key, value in entries.items() if value is not None}
 
 
@@ -99,7 +104,8 @@ def _native_seg(path: Path, noted: Dict[str, Any], sources: Sources) -> Dict[str
 
 def _jacobian(path: Path, noted: Dict[str, Any], sources: Sources) -> Dict[str, Any]:
     return {
-        "Description": "Jacobian determinant of the map from atlas to scan: above 1 the scan is larger than the atlas, at most 0 it folds",
+        "Description": "Jacobian determinant of the map from atlas to scan: above 1 the scan is larger than the "
+        "atlas, at most 0 it folds",
         "Sources": [sources.scan, sources.atlas],
         **_grid(noted, sources),
         "Units": "1",
@@ -116,9 +122,12 @@ def _inverse(path: Path, noted: Dict[str, Any], sources: Sources) -> Dict[str, A
     return {**entries, "InverseConsistency": noted.get("consistency")}
 
 
-def _transform(noted: Dict[str, Any], sources: Sources, moving: str, fixed: str, uris: Tuple[str, str]) -> Dict[str, Any]:
+def _transform(
+    noted: Dict[str, Any], sources: Sources, moving: str, fixed: str, uris: Tuple[str, str]
+) -> Dict[str, Any]:
     return {
-        "Description": f"Displacement field that resamples images of {moving} onto {fixed} (it maps points of {fixed} to {moving})",
+        "Description": f"Displacement field that resamples images of {moving} onto {fixed} (it maps points of {fixed} "
+        f"to {moving})",
         "Sources": [sources.scan, sources.atlas],
         "FromFile": uris[0],
         "ToFile": uris[1],
@@ -141,7 +150,10 @@ _MAKERS: Dict[str, Callable[[Path, Dict[str, Any], Sources], Dict[str, Any]]] = 
 
 
 def _grid(noted: Dict[str, Any], sources: Sources) -> Dict[str, Any]:
-    grids = {"network": "grid of the network, in the atlas's space", "native": "the scan's own voxels, in the atlas's space"}
+    grids = {
+        "network": "grid of the network, in the atlas's space",
+        "native": "the scan's own voxels, in the atlas's space",
+    }
     return {
         "SpatialReference": sources.atlas,
         "Resolution": grids.get(sources.naming.space),

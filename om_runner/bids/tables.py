@@ -13,9 +13,8 @@ from om_runner.bids import labeltable
 from om_runner.bids.names import entities_of
 from om_runner.bids.participants import Participants, write_participants
 from om_runner.bids.records import FAILURE_RECORD, METRICS_RECORD, RESULTS_RECORD, read_records
-from om_runner.earlier import FAILURES_NAME
-from om_runner.ledger import METRICS_NAME
-from om_runner.tables import FailureRow, MetricsRow, write_failures, write_metrics
+from om_runner.names import FAILURES_NAME, METRICS_NAME
+from om_runner.results.tables import FailureRow, MetricsRow, write_failures, write_metrics
 from vxm_convert.errors import VolumeError
 
 LOG = logging.getLogger(__name__)
@@ -47,7 +46,9 @@ def failed(out: Path) -> List[FailureRow]:
 
 
 def _rows_from(records: Sequence[Dict[str, Any]], kind: Any) -> List[Any]:
-    """Records as rows of a table (MetricsRow or FailureRow); those of another version, or damaged, are named and left out."""
+    """Records as rows of a table (MetricsRow or FailureRow); those of another version, or damaged, are named and left
+    out.
+    """
     rows = []
     for record in records:
         try:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layer by layer: which operator of an offline model brings in the error, against TensorFlow's tensors of the same nodes."""
+"""The error of every layer of the offline model against TensorFlow; nothing here registers a cohort."""

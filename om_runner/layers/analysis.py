@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Goes through the layers of a model group by group: golden tensors, dumps, single layers, figures. Holds one group at a time."""
+"""Goes through the layers of a model group by group: golden tensors, dumps, single layers, figures. Holds one group at
+a time.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,14 @@ from typing import Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from om_runner.layers.cut import CutModel, compile_cut, fresh_folder
+from om_runner.device.offline_model import OfflineModel
 from om_runner.layers.device import Device, operators_of, remove
 from om_runner.layers.dumpfiles import dumped_tensor, index_dumps
 from om_runner.layers.figures import figures, flips, overflow
 from om_runner.layers.golden import GoldenStore, last_uses
-from om_runner.layers.graph import NET_OUTPUT, GoldenGraph, Layer, in_groups
+from om_runner.layers.isolated import CutModel, compile_cut, fresh_folder
 from om_runner.layers.judge import EUCLID, LayerResult
-from om_runner.model import OfflineModel
+from om_runner.layers.matching import NET_OUTPUT, GoldenGraph, Layer, in_groups
 from vxm_convert.formats.dump import read_dump
 from vxm_convert.formats.ge_ir import Desc
 
@@ -27,7 +29,8 @@ LOG = logging.getLogger(__name__)
 _GROUP_SHARE = 6
 #: layers that engines compute on reordered copies of their operands
 _CUBE = "Conv3D Conv2D MatMulV2 BatchMatMulV2".split()
-#: bytes that an engine takes per element of a layer's (inputs, output) when the layer runs alone, its fp32 forms and inner copies
+#: bytes that an engine takes per element of a layer's (inputs, output) when the layer runs alone, its fp32 forms and
+#: inner copies
 _ENGINE = (4, 8)
 _ENGINE_CUBE = (9, 12)
 #: of the limit, what is left for them beside interpreter, engine and the waiting TensorFlow process
@@ -53,8 +56,18 @@ class Analysis:
     """
 
     def __init__(
-        self, model: OfflineModel, layers: Sequence[Layer], held: Dict[str, Desc], graph: GoldenGraph, golden: GoldenStore,
-        device: Optional[Device], dump: Optional[Path], single: bool, effect: bool, limit_bytes: int, work: Path,
+        self,
+        model: OfflineModel,
+        layers: Sequence[Layer],
+        held: Dict[str, Desc],
+        graph: GoldenGraph,
+        golden: GoldenStore,
+        device: Optional[Device],
+        dump: Optional[Path],
+        single: bool,
+        effect: bool,
+        limit_bytes: int,
+        work: Path,
     ) -> None:
         self._model = model
         self._layers = list(layers)
@@ -78,7 +91,8 @@ class Analysis:
         Raises
         ------
         VxmError
-            A dump that is damaged or of another model, a device or compiler that fails, a reference that cannot be computed.
+            A dump that is damaged or of another model, a device or compiler that fails, a reference that cannot be
+            computed.
         """
         results = [LayerResult(layer, reason=layer.reason) for layer in self._layers]
         last = last_uses(self._layers, self._graph, self._inputs)
@@ -100,9 +114,16 @@ class Analysis:
         return results
 
     def _dumped(self, group: Sequence[Layer]) -> Optional[Path]:
-        """Folder of the dump files of a group; what stands for no node of the graph is compared with nothing and not dumped."""
+        """Folder of the dump files of a group; what stands for no node of the graph is compared with nothing and not
+        dumped.
+        """
         wanted = operators_of([layer for layer in group if layer.golden is not None])
-        LOG.info("dumping %d of %d operators, the last of them %s", len(wanted), len(operators_of(self._layers)), group[-1].op)
+        LOG.info(
+            "dumping %d of %d operators, the last of them %s",
+            len(wanted),
+            len(operators_of(self._layers)),
+            group[-1].op,
+        )
         return self._device.dump(wanted) if wanted else None
 
     def _one_group(self, results: Sequence[LayerResult], files: Dict[str, Path]) -> None:
@@ -147,7 +168,10 @@ class Analysis:
         if need <= _FREE * self._limit:
             return True
         gib = float(1 << 30)
-        result.reason = result.reason or f"no single error: needs some {need / gib / _FREE:.1f} GiB, the limit is {self._limit / gib:.1f}"
+        result.reason = (
+            result.reason
+            or f"no single error: needs some {need / gib / _FREE:.1f} GiB, the limit is {self._limit / gib:.1f}"
+        )
         return False
 
     def _singles(self, results: Sequence[LayerResult]) -> None:
@@ -159,7 +183,14 @@ class Analysis:
         try:
             group = [result.layer for result in results]
             cut = compile_cut(
-                group, self._model.pb_path, self._graph, known, self._held, self._model.contract, self._model.toolchain, folder
+                group,
+                self._model.pb_path,
+                self._graph,
+                known,
+                self._held,
+                self._model.contract,
+                self._model.toolchain,
+                folder,
             )
             by_layer = {(result.layer.op, result.layer.output): result for result in results}
             for result in results:
@@ -170,7 +201,9 @@ class Analysis:
         finally:
             remove(folder)
 
-    def _compare_singles(self, cut: CutModel, by_layer: Dict[Tuple[str, int], LayerResult], known: FrozenSet[str]) -> None:
+    def _compare_singles(
+        self, cut: CutModel, by_layer: Dict[Tuple[str, int], LayerResult], known: FrozenSet[str]
+    ) -> None:
         outputs = self._device.run_cut(cut, self._golden)
         for layer in cut.layers:
             name = str(layer.golden)
@@ -183,7 +216,9 @@ class Analysis:
                 expected = self._golden.variants([name], files, known)[0]
             result = by_layer[layer.op, layer.output]
             if device.shape != expected.shape or not device.size:
-                result.reason = result.reason or f"no single error: shape {device.shape} alone, {expected.shape} in TensorFlow"
+                result.reason = (
+                    result.reason or f"no single error: shape {device.shape} alone, {expected.shape} in TensorFlow"
+                )
                 continue
             result.single = figures(device, expected)
             if layer.jumps:
@@ -209,8 +244,8 @@ class Analysis:
     def _bytes_alone(self, layer: Layer) -> int:
         """What running a layer alone takes: the engine's memory, and every tensor on the host and on the device.
 
-        At 160x192x224 in fp16 that gives 4.4 GiB for the concatenation to 34 channels (measured 4.6), 4.5 for the convolution of
-        these (4.5) and 3.0 for one of 16 channels (2.5).
+        At 160x192x224 in fp16 that gives 4.4 GiB for the concatenation to 34 channels (measured 4.6), 4.5 for the
+        convolution of these (4.5) and 3.0 for one of 16 channels (2.5).
         """
         inside, outside = _ENGINE_CUBE if layer.type in _CUBE else _ENGINE
         inputs = [self._held[name] for name in layer.inputs if name in self._held]

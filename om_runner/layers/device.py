@@ -12,11 +12,11 @@ from typing import Any, Dict, Iterator, List, Sequence
 
 import numpy as np
 
-from om_runner.acl_runtime import AclRuntime
-from om_runner.layers.cut import CutModel, fresh_folder
+from om_runner.device.acl_runtime import AclRuntime
+from om_runner.device.offline_model import OfflineModel
 from om_runner.layers.golden import GoldenStore, held_as
-from om_runner.model import OfflineModel
-from vxm_convert.artifacts import write_text
+from om_runner.layers.isolated import CutModel, fresh_folder
+from vxm_convert.artifacts.files import write_text
 
 
 class Device:
@@ -31,7 +31,9 @@ class Device:
     work : Path — folder for dump files.
     """
 
-    def __init__(self, acl: Any, model: OfflineModel, om_name: str, device_id: int, feeds: Dict[str, np.ndarray], work: Path) -> None:
+    def __init__(
+        self, acl: Any, model: OfflineModel, om_name: str, device_id: int, feeds: Dict[str, np.ndarray], work: Path
+    ) -> None:
         self._acl = acl
         self._model = model
         self._om_name = om_name
@@ -48,7 +50,12 @@ class Device:
         files = folder / "files"
         files.mkdir()
         entry = {"model_name": self._om_name, "layer": list(operators)}
-        section = {"dump_path": str(files.resolve()), "dump_mode": "output", "dump_op_switch": "off", "dump_list": [entry]}
+        section = {
+            "dump_path": str(files.resolve()),
+            "dump_mode": "output",
+            "dump_op_switch": "off",
+            "dump_list": [entry],
+        }
         write_text(config, json.dumps({"dump": section}))
         with AclRuntime(self._acl, self._model.om_path, self._model.contract, self._device_id, config) as runtime:
             runtime.run(self._feeds)

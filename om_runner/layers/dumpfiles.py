@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the dump file of every operator in a folder, and gives its tensors in the shape that the framework's graph had."""
+"""Finds the dump file of every operator in a folder, and gives its tensors in the shape that the framework's
+graph had.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Dict, Sequence
 
 import numpy as np
 
-from om_runner.layers.graph import Layer
+from om_runner.layers.matching import Layer
 from vxm_convert.errors import ContractError, FormatError
 from vxm_convert.formats.dump import Dump, parse_dump_name, plain_name
 from vxm_convert.formats.fractal import unpack_feature_map
@@ -22,7 +24,8 @@ def index_dumps(folder: Path, layers: Sequence[Layer], some: bool = True) -> Dic
 
     Parameters
     ----------
-    some : bool — whether there must be a file at all; a device writes none for an operator that costs no task, such as Reshape.
+    some : bool — whether there must be a file at all; a device writes none for an operator that costs no task, such as
+        Reshape.
 
     Raises
     ------
@@ -31,7 +34,9 @@ def index_dumps(folder: Path, layers: Sequence[Layer], some: bool = True) -> Dic
     """
     known = {plain_name(layer.op): layer.op for layer in layers}
     if len(known) != len({layer.op for layer in layers}):
-        raise ContractError(f"{folder}: two operators of the model have one name in dump files, where / and . become _; rename a node")
+        raise ContractError(
+            f"{folder}: two operators of the model have one name in dump files, where / and . become _; rename a node"
+        )
     found: Dict[str, Path] = {}
     strangers = []
     files = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and not path.name.startswith(".")]
@@ -45,15 +50,20 @@ def index_dumps(folder: Path, layers: Sequence[Layer], some: bool = True) -> Dic
             continue
         if known[name] in found:
             folders = f"{found[known[name]].parent} and {path.parent}"
-            raise ContractError(f"{folder}: holds two dumps of {known[name]} ({folders}); give the folder of one execution")
+            raise ContractError(
+                f"{folder}: holds two dumps of {known[name]} ({folders}); give the folder of one execution"
+            )
         found[known[name]] = path
     if strangers:
         raise ContractError(
-            f"{folder}: is the dump of another model: {len(strangers)} operators are not in this one, such as {strangers[0]}; "
+            f"{folder}: is the dump of another model: {len(strangers)} operators are not in this one, such as "
+            f"{strangers[0]}; "
             "give the dump of this .om, or the .om of this dump"
         )
     if some and not found:
-        raise ContractError(f"{folder}: holds no dump file of this model, expected <OpType>.<op_name>.<task>.<stream>.<16 digits>")
+        raise ContractError(
+            f"{folder}: holds no dump file of this model, expected <OpType>.<op_name>.<task>.<stream>.<16 digits>"
+        )
     return found
 
 
@@ -68,14 +78,17 @@ def dumped_tensor(dump: Dump, layer: Layer, where: str) -> np.ndarray:
         Its layout is none that can be unpacked.
     """
     if plain_name(dump.op_name) != plain_name(layer.op):
-        raise ContractError(f"{where}: is a dump of {dump.op_name}, its file name says {layer.op}; the dump is not of this model")
+        raise ContractError(
+            f"{where}: is a dump of {dump.op_name}, its file name says {layer.op}; the dump is not of this model"
+        )
     if layer.output >= len(dump.outputs):
         has = f"{len(dump.outputs)} outputs"
         raise ContractError(f"{where}: holds {has}, output {layer.output} is wanted; dump with dump_mode output or all")
     data, desc = dump.outputs[layer.output].data, layer.desc
     if data.dtype.name != desc.dtype or data.shape != tuple(desc.shape):
         raise ContractError(
-            f"{where}: output {layer.output} is {data.dtype.name} {data.shape}, the model says {desc.dtype} {tuple(desc.shape)}; "
+            f"{where}: output {layer.output} is {data.dtype.name} {data.shape}, the model says {desc.dtype} "
+            f"{tuple(desc.shape)}; "
             "the dump is of another model"
         )
     return logical(data, desc, where)
@@ -87,4 +100,6 @@ def logical(data: np.ndarray, desc: Desc, where: str = "tensor") -> np.ndarray:
         return unpack_feature_map(data, desc.logical_shape, first=desc.logical_layout in ("NCHW", "NCDHW"))
     if tuple(desc.logical_shape) == tuple(data.shape):
         return data
-    raise FormatError(f"{where}: stored as {desc.layout} {tuple(desc.shape)}, which this reader cannot turn into {desc.logical_shape}")
+    raise FormatError(
+        f"{where}: stored as {desc.layout} {tuple(desc.shape)}, which this reader cannot turn into {desc.logical_shape}"
+    )

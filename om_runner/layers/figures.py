@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 
-from vxm_convert.metrics import compare_tensors
+from vxm_convert.metrics.tensors import compare_tensors
 
 HALF_MAX = 65504.0
 _CHUNK = 1 << 20
@@ -22,10 +22,11 @@ def chunks(*arrays: np.ndarray) -> Iterator[Tuple[np.ndarray, ...]]:
 
 
 def figures(test: np.ndarray, reference: np.ndarray) -> Dict[str, Any]:
-    """The ten figures under the comparer's names and definitions, ``not_finite`` (pairs with NaN or infinity) and ``reason``.
+    """The ten figures under the comparer's names and definitions, ``not_finite`` (pairs with NaN or infinity) and
+    ``reason``.
 
-    Unlike the comparer's, ``RelativeEuclideanDistance`` is infinite where such a pair exists, or where the reference is zero
-    and the tensor is not: a tensor of that kind must never pass for a good one.
+    Unlike the comparer's, ``RelativeEuclideanDistance`` is infinite where such a pair exists, or where the reference is
+    zero and the tensor is not: a tensor of that kind must never pass for a good one.
     """
     found = compare_tensors(test, reference)
     bad = found.stats.nan_count + found.stats.inf_count
@@ -48,7 +49,9 @@ def overflow(test: np.ndarray) -> str:
     return found
 
 
-def flips(test: np.ndarray, reference: np.ndarray, distance: Optional[Tuple[str, np.ndarray, np.ndarray]]) -> Tuple[float, Optional[float]]:
+def flips(
+    test: np.ndarray, reference: np.ndarray, distance: Optional[Tuple[str, np.ndarray, np.ndarray]]
+) -> Tuple[float, Optional[float]]:
     """How a discontinuous result differs.
 
     Parameters
@@ -57,7 +60,8 @@ def flips(test: np.ndarray, reference: np.ndarray, distance: Optional[Tuple[str,
 
     Returns
     -------
-    (share of elements that differ, largest distance of such an element's golden input from the boundary that it crossed)
+    (share of elements that differ, largest distance of such an element's golden input from the boundary that it
+    crossed)
     """
     differing, farthest = 0, None
     operands = () if distance is None else distance[1:]

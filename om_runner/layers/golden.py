@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's tensors of inner nodes, computed one after the other from those that are there, kept on disk while they are needed."""
+"""TensorFlow's tensors of inner nodes, computed one after the other from those that are there, kept on disk while they
+are needed.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,12 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Sequence, Set
 import numpy as np
 
 from om_runner.layers.figures import HALF_MAX
-from om_runner.layers.graph import GoldenGraph, Layer
-from om_runner.reference import ReferenceProcess
+from om_runner.layers.matching import GoldenGraph, Layer
+from om_runner.precision.reference import ReferenceProcess
 from vxm_convert.errors import ArtifactError
 
 _CHUNK = 1 << 20
+
 
 def held_as(array: np.ndarray, dtype: str) -> np.ndarray:
     """A golden tensor as the device holds it: fp16 saturates, everything else stays."""
@@ -49,7 +52,9 @@ class GoldenStore:
         try:
             np.save(str(self._folder / name), array, allow_pickle=False)
         except OSError as exc:
-            raise ArtifactError(f"{self._folder / name}: writing failed ({exc.strerror or exc}); is the disk full?") from exc
+            raise ArtifactError(
+                f"{self._folder / name}: writing failed ({exc.strerror or exc}); is the disk full?"
+            ) from exc
         return name
 
     def compute(self, tensor: str) -> None:
@@ -62,7 +67,8 @@ class GoldenStore:
         self._files[tensor] = name
 
     def variants(self, tensors: Sequence[str], replaced: Dict[str, str], known: FrozenSet[str]) -> List[np.ndarray]:
-        """Tensors as TensorFlow computes them from `known` ones, some of which are replaced; memory-mapped, nothing is kept.
+        """Tensors as TensorFlow computes them from `known` ones, some of which are replaced; memory-mapped, nothing is
+        kept.
 
         Parameters
         ----------
@@ -81,16 +87,22 @@ class GoldenStore:
                 self._unlink(name)
 
     def save_held(self, tensor: str, dtype: str) -> str:
-        """A kept tensor rounded to the dtype in which the device holds it, as the graph's own dtype; returns the file's name."""
+        """A kept tensor rounded to the dtype in which the device holds it, as the graph's own dtype; returns the file's
+        name.
+        """
         return self.save_made(self.get(tensor), lambda part: held_as(part, dtype).astype(part.dtype))
 
     def save_made(self, like: np.ndarray, make: Callable[..., np.ndarray], *others: np.ndarray) -> str:
-        """``make(part of like, parts of others…)`` piece by piece, as a file of `like`'s shape and dtype; returns its name."""
+        """``make(part of like, parts of others…)`` piece by piece, as a file of `like`'s shape and dtype; returns its
+        name.
+        """
         name = self._new_name()
         try:
             made = np.lib.format.open_memmap(str(self._folder / name), mode="w+", dtype=like.dtype, shape=like.shape)
         except OSError as exc:
-            raise ArtifactError(f"{self._folder / name}: writing failed ({exc.strerror or exc}); is the disk full?") from exc
+            raise ArtifactError(
+                f"{self._folder / name}: writing failed ({exc.strerror or exc}); is the disk full?"
+            ) from exc
         flat = [array.reshape(-1) for array in (like,) + others]
         target = made.reshape(-1)
         for start in range(0, target.size, _CHUNK):

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence
 
-from om_runner.layers.graph import NET_OUTPUT, Layer
+from om_runner.layers.matching import NET_OUTPUT, Layer
 
 EUCLID = "RelativeEuclideanDistance"
 #: Every fp16 rounding is below 4.9e-4 of the value; a layer with sums of some hundred products stays below 2e-3.
@@ -72,8 +72,8 @@ class Limits:
 def mark_sources(results: Sequence[LayerResult], limits: Limits) -> List[LayerResult]:
     """Set `source`, `share` and `advice` of every result; returns the sources, the largest share first.
 
-    A source's inputs are good and its own output is not. Discontinuous layers are never one, and behind a discontinuous layer
-    that flipped an entire error says nothing about the layer that shows it.
+    A source's inputs are good and its own output is not. Discontinuous layers are never one, and behind a discontinuous
+    layer that flipped an entire error says nothing about the layer that shows it.
     """
     by_golden: Dict[str, LayerResult] = {}
     for result in results:
@@ -87,7 +87,11 @@ def mark_sources(results: Sequence[LayerResult], limits: Limits) -> List[LayerRe
         inputs = max([errors.get(name, 0.0) for name in result.layer.inputs] or [0.0])
         own = result.own_error
         if own is None and result.entire_error is not None and not result.layer.indexed and id(result) not in spoiled:
-            own = math.sqrt(max(0.0, result.entire_error**2 - inputs**2)) if math.isfinite(result.entire_error) else math.inf
+            own = (
+                math.sqrt(max(0.0, result.entire_error**2 - inputs**2))
+                if math.isfinite(result.entire_error)
+                else math.inf
+            )
         if own is not None:
             introduced[id(result)] = own
         by_run = id(result) not in spoiled and not result.layer.indexed and _leaps(result.entire_error, inputs, limits)
@@ -109,12 +113,16 @@ def _bad_alone(result: LayerResult, limits: Limits) -> bool:
 
 
 def _errors(results: Sequence[LayerResult]) -> Dict[str, float]:
-    """Golden tensor → entire error; of one without, the largest of what it is made from (results are in execution order)."""
+    """Golden tensor → entire error; of one without, the largest of what it is made from (results are in execution
+    order).
+    """
     errors: Dict[str, float] = {}
     for result in results:
         if result.layer.golden is not None and result.layer.golden not in errors:
             own = result.entire_error
-            errors[result.layer.golden] = own if own is not None else max([errors.get(n, 0.0) for n in result.layer.inputs] or [0.0])
+            errors[result.layer.golden] = (
+                own if own is not None else max([errors.get(n, 0.0) for n in result.layer.inputs] or [0.0])
+            )
     return errors
 
 
@@ -144,7 +152,10 @@ def _advice(result: LayerResult, by_run: bool, limits: Limits) -> str:
     names = ", ".join(result.layer.originals) or result.layer.op
     alone = result.single_error
     if by_run and alone is not None and not _bad_alone(result, limits):
-        return f"right when it runs alone: its weights or its kernel in this .om are not those of the graph ({names}); export again"
+        return (
+            "right when it runs alone: its weights or its kernel in this .om are not those of the graph "
+            f"({names}); export again"
+        )
     if result.overflow in ("YES", "NaN"):
         return f"leaves fp16's range: keep it in fp32 (--keep_dtype: {names}), or scale its weights"
     if result.layer.desc.dtype == "float16":

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""layers.csv with the columns of Ascend's comparer (ours behind them), layers.json for the report, and the table on the terminal."""
+"""layers.csv with the columns of Ascend's comparer (ours behind them), layers.json for the report, and the table on the
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +10,41 @@ import io
 import math
 from typing import Any, Dict, List, Optional, Sequence
 
-from om_runner.layers.graph import NET_OUTPUT
 from om_runner.layers.judge import DEFAULT_LAYER_LIMIT, LayerResult
-from vxm_convert.metrics import ASCEND_NAMES
+from om_runner.layers.matching import NET_OUTPUT
+from vxm_convert.metrics.ascend import ASCEND_NAMES
 
 LAYERS_CSV = "layers.csv"
 LAYERS_JSON = "layers.json"
 LAYERS_SCHEMA = 1
 #: as Ascend's comparer names them, two of them twice: first the device's tensor, then the golden one
 ASCEND_COLUMNS = (
-    ["Index", "OpType", "NPUDump", "DataType", "Address", "GroundTruth", "DataType", "Address", "TensorIndex", "Shape", "OverFlow"]
+    [
+        "Index",
+        "OpType",
+        "NPUDump",
+        "DataType",
+        "Address",
+        "GroundTruth",
+        "DataType",
+        "Address",
+        "TensorIndex",
+        "Shape",
+        "OverFlow",
+    ]
     + list(ASCEND_NAMES)
     + ["CompareFailReason"]
 )
-OUR_COLUMNS = ["SingleRelativeEuclidean", "SingleMaxAbsolute", "Effect", "Share", "Discontinuous", "FlipRate", "BoundaryDistance", "Source"]
+OUR_COLUMNS = [
+    "SingleRelativeEuclidean",
+    "SingleMaxAbsolute",
+    "Effect",
+    "Share",
+    "Discontinuous",
+    "FlipRate",
+    "BoundaryDistance",
+    "Source",
+]
 #: what the comparer writes for a tensor without a node in the framework's graph, and for a figure that is undefined
 NO_GROUND_TRUTH = "*"
 UNDEFINED = "NaN"
@@ -43,13 +66,27 @@ def _csv_row(number: int, result: LayerResult) -> List[str]:
     golden = layer.golden.rpartition(":")[0] if layer.golden is not None else NO_GROUND_TRUTH
     entire, single = result.entire or {}, result.single or {}
     head = [
-        str(number), layer.type, layer.op, layer.desc.dtype, UNDEFINED, golden, result.golden_dtype or UNDEFINED, UNDEFINED,
-        f"{layer.op}:output:{layer.output}", "[" + ", ".join(str(n) for n in layer.desc.logical_shape) + "]", result.overflow or UNDEFINED,
+        str(number),
+        layer.type,
+        layer.op,
+        layer.desc.dtype,
+        UNDEFINED,
+        golden,
+        result.golden_dtype or UNDEFINED,
+        UNDEFINED,
+        f"{layer.op}:output:{layer.output}",
+        "[" + ", ".join(str(n) for n in layer.desc.logical_shape) + "]",
+        result.overflow or UNDEFINED,
     ]
     figures = [_figure(entire.get(name)) for name in ASCEND_NAMES]
     ours = [
-        _figure(single.get("RelativeEuclideanDistance")), _figure(single.get("MaxAbsoluteError")), _figure(result.worst_effect),
-        _figure(result.share), "YES" if layer.jumps else "NO", _figure(result.flip_rate), _figure(result.boundary_distance),
+        _figure(single.get("RelativeEuclideanDistance")),
+        _figure(single.get("MaxAbsoluteError")),
+        _figure(result.worst_effect),
+        _figure(result.share),
+        "YES" if layer.jumps else "NO",
+        _figure(result.flip_rate),
+        _figure(result.boundary_distance),
         "YES" if result.source else "NO",
     ]
     return head + figures + [result.reason] + ours
@@ -103,10 +140,13 @@ def terminal_table(results: Sequence[LayerResult], sources: Sequence[LayerResult
         lines.append(_without_sources(results, bool(shown)))
     if shown:
         width = max(max(len(r.layer.op) for r in shown), 5)
-        lines.append(f"{'layer':<{width}}  {'type':<12} {'dtype':<8} {'entire':>9} {'single':>9} {'effect':>9} {'share':>6}")
+        lines.append(
+            f"{'layer':<{width}}  {'type':<12} {'dtype':<8} {'entire':>9} {'single':>9} {'effect':>9} {'share':>6}"
+        )
     for result in shown:
         lines.append(
-            f"{result.layer.op:<{width}}  {result.layer.type[:12]:<12} {result.layer.desc.dtype:<8} {_short(result.entire_error)} "
+            f"{result.layer.op:<{width}}  {result.layer.type[:12]:<12} {result.layer.desc.dtype:<8} "
+            f"{_short(result.entire_error)} "
             f"{_short(result.single_error)} {_short(result.worst_effect)} {_percent(result.share)}"
         )
         if result.advice:
@@ -119,7 +159,8 @@ def _without_sources(results: Sequence[LayerResult], any_shown: bool) -> str:
     ends = [r.entire_error for r in results if r.layer.type == NET_OUTPUT and r.entire_error is not None]
     if ends and max(ends) > DEFAULT_LAYER_LIMIT and not any(r.single for r in results):
         text = (
-            f"an output is off by {max(ends):.1e} (relative Euclidean), but behind discontinuous layers entire errors do not tell why: "
+            f"an output is off by {max(ends):.1e} (relative Euclidean), but behind discontinuous layers entire errors "
+            "do not tell why: "
             "run again with --single. " + text[0].upper() + text[1:]
         )
     return text
@@ -133,11 +174,14 @@ def _jumps(results: Sequence[LayerResult]) -> List[str]:
         worst = max(jumped, key=lambda r: r.flip_rate or 0.0)
         near = "" if worst.boundary_distance is None else f", all within {worst.boundary_distance:.2g} of the step"
         share = f"{100 * (worst.flip_rate or 0):.4f} % of its elements"
-        lines.append(f"discontinuous layers are no cause, they follow their inputs: {worst.layer.op} flips in {share}{near}")
+        lines.append(
+            f"discontinuous layers are no cause, they follow their inputs: {worst.layer.op} flips in {share}{near}"
+        )
     for result in [r for r in results if r.layer.jumps and r.single_flip_rate][:_SHOWN]:
         names = ", ".join(result.layer.originals) or result.layer.op
         lines.append(
-            f"{result.layer.op} flips in {100 * (result.single_flip_rate or 0):.4f} % alone, on TensorFlow's inputs: they are rounded on "
+            f"{result.layer.op} flips in {100 * (result.single_flip_rate or 0):.4f} % alone, on TensorFlow's inputs: "
+            "they are rounded on "
             f"the way in; what feeds it in fp32 is of use only if it is kept in fp32 too (--keep_dtype: {names})"
         )
     return lines

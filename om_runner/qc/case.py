@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pictures of one subject are made of, all on the grid of the results; and the moving scan before the network's warp."""
+"""What the pictures of one subject are made of, all on the grid of the results; and the moving scan before the
+network's warp.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.fields import Warp, identity_warp
 from vxm_convert.geometry.grids import Grid, same_place
 from vxm_convert.geometry.resample import resample
-from vxm_convert.lazily import LazyModule
+from vxm_convert.lazy import LazyModule
 
 ndimage = LazyModule("scipy.ndimage")
 
@@ -26,7 +28,8 @@ class Case:
     subject : str
     grid : Grid — of all arrays here.
     fixed : ndarray, shape (X, Y, Z) — any intensities.
-    before, moved : ndarray or None, shape (X, Y, Z) — the scan by header and affine alone, and after the warp, in its own intensities.
+    before, moved : ndarray or None, shape (X, Y, Z) — the scan by header and affine alone, and after the warp, in its
+        own intensities.
     warp : Warp or None — `grid` → voxels of the scan.
     fixed_seg, moved_seg : ndarray or None, shape (X, Y, Z), integers.
     letters : bool — the header says which side is which.
@@ -62,7 +65,9 @@ def by_affine_alone(image: np.ndarray, moving: Grid, pull: np.ndarray, grid: Gri
     pull : ndarray, shape (4, 4) — RAS mm of the fixed space → RAS mm of the scan.
     """
     if image.shape != moving.shape:
-        raise VolumeError(f"the scan has shape {image.shape}, the results were made from {moving.describe()}; this is another scan")
+        raise VolumeError(
+            f"the scan has shape {image.shape}, the results were made from {moving.describe()}; this is another scan"
+        )
     matrix = moving.inverse @ pull @ grid.affine
     image = np.asarray(image, dtype=np.float32)
     rule = {"order": 1, "mode": "constant", "prefilter": False}
@@ -74,3 +79,7 @@ def onto(image: Optional[np.ndarray], home: Grid, grid: Grid, interpolation: str
     if image is None or same_place(grid, home):
         return image
     return resample(image, identity_warp(grid, home), interpolation)
+
+
+#: columns of metrics.tsv that the pages show
+FIGURES = ("dice_before", "dice_after", "n_labels", "folding_fraction", "jacobian_min", "flow_max_voxel")

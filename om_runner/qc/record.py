@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small JSON beside a subject's pictures, from which the pages are made; and the folder of pictures itself, whole or not at all."""
+"""The small JSON beside a subject's pictures, from which the pages are made; and the folder of pictures itself, whole
+or not at all.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional, Tuple
 
-from om_runner.outputs import whole_folder
 from om_runner.qc.case import Case
-from om_runner.qc.draw import Drawn, draw
-from om_runner.qc.figures import correlation, empty_share, warnings_of, white_of
-from vxm_convert.artifacts import read_bounded, write_json
+from om_runner.qc.measures import correlation, empty_share, warnings_of, white_of
+from om_runner.qc.pictures import Drawn, draw
+from om_runner.results.writer import whole_folder
+from vxm_convert.artifacts.files import read_bounded, write_json
 from vxm_convert.errors import ArtifactError, FormatError, VxmError
 
 LOG = logging.getLogger(__name__)
 
-QC_FOLDER = "qc"
 RECORD_NAME = "record.json"
 SUBJECT_PAGE = "index.html"
 SCHEMA = 1
 #: names of the pictures, in the order in which they are made; the file of each is its name + .png
 PICTURES = (
-    "fixed", "before", "after", "overview", "thumb", "checker", "difference_before", "difference_after", "contours", "grid", "jacobian",
+    "fixed",
+    "before",
+    "after",
+    "overview",
+    "thumb",
+    "checker",
+    "difference_before",
+    "difference_after",
+    "contours",
+    "grid",
+    "jacobian",
 )
 _MAX_BYTES = 1 << 18
 _LONGEST_TEXT = 2000
@@ -40,7 +51,7 @@ class Record:
 
     Parameters
     ----------
-    figures : dict — name → number or None, see `om_runner.qc.figures` and the columns of metrics.tsv.
+    figures : dict — name → number or None, see `om_runner.qc.measures` and the columns of metrics.tsv.
     pictures : dict — name of `PICTURES` → (width, height) in pixels.
     by_labels : bool — the contours are those of labels, not of intensities.
     origin : str — hashes of model and atlas, under which a browser keeps ratings.
@@ -74,7 +85,9 @@ def write_case(folder: Path, case: Case) -> Record:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise ArtifactError(f"{folder}: cannot make this folder for pictures ({exc.strerror}); choose another place") from exc
+        raise ArtifactError(
+            f"{folder}: cannot make this folder for pictures ({exc.strerror}); choose another place"
+        ) from exc
     with whole_folder(folder / case.subject) as place:
         for name, picture in drawn.pictures.items():
             (place / f"{name}.png").write_bytes(picture.png)
@@ -123,9 +136,15 @@ def read_record(path: Path) -> Record:
     data = read_bounded(path, _MAX_BYTES, "a record of pictures", "make the pictures again")
     try:
         entries = json.loads(data.decode("utf-8"))
-        if entries["schema"] != SCHEMA or entries["subject"] != path.parent.name or not _FOLDER_NAME.fullmatch(entries["subject"]):
+        if (
+            entries["schema"] != SCHEMA
+            or entries["subject"] != path.parent.name
+            or not _FOLDER_NAME.fullmatch(entries["subject"])
+        ):
             raise ValueError("another schema or subject")
-        sizes = {name: tuple(int(n) for n in entries["pictures"][name]) for name in PICTURES if name in entries["pictures"]}
+        sizes = {
+            name: tuple(int(n) for n in entries["pictures"][name]) for name in PICTURES if name in entries["pictures"]
+        }
         if any(len(size) != 2 or min(size) < 1 for size in sizes.values()):
             raise ValueError("a picture without size")
         return Record(

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scripts of the pages. Without them everything is there to be read: the table in its order, the pictures one below the other."""
+"""The scripts of the pages. Without them everything is there to be read: the table in its order, the pictures one below
+the other.
+"""
 
 from __future__ import annotations
 
-#: Filters by name, keeps ratings in the browser, hands them out as a table. Ratings belong to the cohort named by data-cohort.
+#: Filters by name, keeps ratings in the browser, hands them out as a table. Ratings belong to the cohort named by
+#: data-cohort.
 INDEX_SCRIPT = r"""
 (function () {
   "use strict";
@@ -85,7 +88,8 @@ INDEX_SCRIPT = r"""
 })();
 """
 
-#: Pictures of the stage take turns: buttons, keys, and a change twice in 1.4 s, which is slower than any flashing that harms.
+#: Pictures of the stage take turns: buttons, keys, and a change twice in 1.4 s, which is slower than any flashing that
+#: harms.
 STAGE_SCRIPT = r"""
 (function () {
   "use strict";

@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from vxm_convert.webpage.style import BLUE, INK, QUIET, RULE
 
-_DARK_PAGE, _DARK_INK, _DARK_QUIET, _DARK_RULE, _DARK_FAINT, _DARK_LINK = "#14171d", "#e6e9ef", "#a9b2c3", "#3a4252", "#1f2530", "#7cc4f0"
+_DARK_PAGE, _DARK_INK, _DARK_QUIET, _DARK_RULE, _DARK_FAINT, _DARK_LINK = (
+    "#14171d",
+    "#e6e9ef",
+    "#a9b2c3",
+    "#3a4252",
+    "#1f2530",
+    "#7cc4f0",
+)
 
 QC_STYLE = f"""
 .controls {{ display: flex; flex-wrap: wrap; gap: .5rem .9rem; align-items: center; margin: .9rem 0; }}

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``make bench``: every part of the benchmark in one run, on one machine, side by side; a table, JSON, a plot, and the page in docs/.
+"""``make bench``: every part of the benchmark in one run, on one machine, side by side; a table, JSON, a plot, and the
+page in docs/.
 
 Owns the order of the parts and the page; each part measures for itself and is a command of its own (``python -m
-scripts.benchmark.PART``). Where the toolchain is simulated, seconds say how long a user waits here, and nothing about an Ascend
-device.
+scripts.benchmark.PART``). Where the toolchain is simulated, seconds say how long a user waits here, and nothing about
+an Ascend device.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -17,7 +19,7 @@ from scripts.benchmark import cohort, comparer, exporting, files, inference, sca
 from scripts.benchmark.common import machine, make_checkpoint
 from scripts.benchmark.plot import draw
 from scripts.stages import StageFailed, fresh_folder, run_stage
-from vxm_convert.artifacts import read_bounded, write_json, write_text
+from vxm_convert.artifacts.files import read_bounded, write_json, write_text
 from vxm_convert.cliargs import add_model_group, run_main
 from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE
 
@@ -26,7 +28,9 @@ _MAX_BYTES = 16 << 20
 
 
 class Part(NamedTuple):
-    """One part: what it is called, its heading, the module that measures it, arguments beyond --out, and its figures as text."""
+    """One part: what it is called, its heading, the module that measures it, arguments beyond --out, and its figures as
+    text.
+    """
 
     name: str
     title: str
@@ -51,11 +55,24 @@ def _with_shape(args: argparse.Namespace, model: Path) -> List[str]:
 
 PARTS = (
     Part("inference", "One registration", inference, lambda args, model: ["--model", str(model), "--n", str(args.n)]),
-    Part("training", "One training step", training, lambda args, model: ["--shape", args.training_shape, "--variant", args.variant] + (
-        ["--other-python", str(args.other_python)] if args.other_python is not None else [])),
+    Part(
+        "training",
+        "One training step",
+        training,
+        lambda args, model: (
+            ["--shape", args.training_shape, "--variant", args.variant]
+            + (["--other-python", str(args.other_python)] if args.other_python is not None else [])
+        ),
+    ),
     Part("cohort", "A cohort from end to end", cohort, _with_model),
-    Part("scaling", "Growth with scans and volume", scaling, lambda args, model: ["--variant", args.variant] + (
-        ["--shapes", *args.scaling_shapes] if args.scaling_shapes else [])),
+    Part(
+        "scaling",
+        "Growth with scans and volume",
+        scaling,
+        lambda args, model: (
+            ["--variant", args.variant] + (["--shapes", *args.scaling_shapes] if args.scaling_shapes else [])
+        ),
+    ),
     Part("comparer", "Comparison and report", comparer, _with_shape),
     Part("files", "Reading and writing", files, _with_shape),
     Part("exporting", "Export", exporting, lambda args, model: ["--shape", args.shape, "--variant", args.variant]),
@@ -66,27 +83,78 @@ def build_parser() -> argparse.ArgumentParser:
     """Options of the benchmark."""
     names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(
-        prog="make bench", description="Measures inference, training, a cohort, scaling, comparison, files and export; 15 to 30 minutes.",
-        epilog="exit codes: 0 within the limits of every part, 1 something to fix, 2 usage, 3 beyond a limit")
-    parser.add_argument("--out", type=Path, default=Path("build/bench"), metavar="DIR", help="where everything goes (default: %(default)s)")
-    parser.add_argument("--parts", nargs="+", choices=names, default=names, metavar="PART",
-                        help=f"some of {', '.join(names)} (default: all)")
-    parser.add_argument("--model", type=Path, default=None, metavar="FILE",
-                        help="a .om with contract.json, frozen.pb and vxm.onnx beside it (default: make one)")
+        prog="make bench",
+        description="Measures inference, training, a cohort, scaling, comparison, files and export; 15 to 30 minutes.",
+        epilog="exit codes: 0 within the limits of every part, 1 something to fix, 2 usage, 3 beyond a limit",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/bench"),
+        metavar="DIR",
+        help="where everything goes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=names,
+        default=names,
+        metavar="PART",
+        help=f"some of {', '.join(names)} (default: all)",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="a .om with contract.json, frozen.pb and vxm.onnx beside it (default: make one)",
+    )
     add_model_group(parser)
-    parser.add_argument("--n", type=int, default=3, metavar="N", help="measured registrations in each engine (default: %(default)s)")
-    parser.add_argument("--training-shape", default="80,96,112", metavar="X,Y,Z",
-                        help="grid of the training step, voxels (default: %(default)s)")
-    parser.add_argument("--scaling-shapes", nargs="+", default=None, metavar="X,Y,Z",
-                        help=f"grids of the scaling, voxels (default: {' '.join(scaling.SHAPES)})")
-    parser.add_argument("--other-python", type=Path, default=None, metavar="FILE",
-                        help="a Python with another build of TensorFlow 1.15, which trains as well (default: none)")
-    parser.add_argument("--min-speedup", type=float, default=4.0, metavar="R",
-                        help="how many times the simulated device must be faster than the existing recipe's graph (default: %(default)s)")
-    parser.add_argument("--min-training-speedup", type=float, default=1.3, metavar="R",
-                        help="how many times our training step must be faster than the recipe's (default: %(default)s)")
-    parser.add_argument("--docs", type=Path, default=None, metavar="DIR",
-                        help=f"also write {PAGE_NAME}, and {PLOT_NAME} in pictures/, there (default: only in --out)")
+    parser.add_argument(
+        "--n", type=int, default=3, metavar="N", help="measured registrations in each engine (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--training-shape",
+        default="80,96,112",
+        metavar="X,Y,Z",
+        help="grid of the training step, voxels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--scaling-shapes",
+        nargs="+",
+        default=None,
+        metavar="X,Y,Z",
+        help=f"grids of the scaling, voxels (default: {' '.join(scaling.SHAPES)})",
+    )
+    parser.add_argument(
+        "--other-python",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="a Python with another build of TensorFlow 1.15, which trains as well (default: none)",
+    )
+    parser.add_argument(
+        "--min-speedup",
+        type=float,
+        default=4.0,
+        metavar="R",
+        help="how many times the simulated device must be faster than the existing recipe's graph (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--min-training-speedup",
+        type=float,
+        default=1.3,
+        metavar="R",
+        help="how many times our training step must be faster than the recipe's (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--docs",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help=f"also write {PAGE_NAME}, and {PLOT_NAME} in pictures/, there (default: only in --out)",
+    )
     return parser
 
 
@@ -106,10 +174,15 @@ def _bench(args: argparse.Namespace) -> int:
         print(f"\n[{number}/{len(parts)}] {part.title}", flush=True)
         if not _run(part, args, model, out / part.name):
             beyond.append(part.name)
-        figures = read_bounded(out / part.name / part.module.RESULT_NAME, _MAX_BYTES, "the part's figures", "run it again")
+        figures = read_bounded(
+            out / part.name / part.module.RESULT_NAME, _MAX_BYTES, "the part's figures", "run it again"
+        )
         results[part.name] = json.loads(figures.decode("utf-8"))
     beyond += slow_ratios(results, args.min_speedup, args.min_training_speedup)
-    write_json(out / RESULT_NAME, {"schema": 2, "kind": "benchmark", "machine": before, "beyond_limits": beyond, "parts": results})
+    write_json(
+        out / RESULT_NAME,
+        {"schema": 2, "kind": "benchmark", "machine": before, "beyond_limits": beyond, "parts": results},
+    )
     write_text(out / PLOT_NAME, draw(results))
     page = build_page(parts, results, before, PLOT_NAME)
     write_text(out / PAGE_NAME, page)
@@ -124,8 +197,20 @@ def _bench(args: argparse.Namespace) -> int:
 
 def _make_model(out: Path, args: argparse.Namespace) -> Path:
     work = out / "model"
-    run_stage(["export", "--checkpoint", str(make_checkpoint(work, args.variant)), "--variant", args.variant, "--shape", args.shape,
-               "--out", str(work / "vxm"), "--quiet"])
+    run_stage(
+        [
+            "export",
+            "--checkpoint",
+            str(make_checkpoint(work, args.variant)),
+            "--variant",
+            args.variant,
+            "--shape",
+            args.shape,
+            "--out",
+            str(work / "vxm"),
+            "--quiet",
+        ]
+    )
     return work / "vxm" / "vxm.om"
 
 
@@ -145,7 +230,9 @@ def slow_ratios(results: Mapping[str, Any], inference_limit: float, training_lim
     found = []
     for row in results.get("inference", {}).get("rows", []):
         if row["name"] == "device" and row["wall_ratio"] < inference_limit:
-            found.append(f"registration {row['wall_ratio']:.2f} x the recipe's graph, expected at least {inference_limit:g}")
+            found.append(
+                f"registration {row['wall_ratio']:.2f} x the recipe's graph, expected at least {inference_limit:g}"
+            )
     rows = [row for row in results.get("training", {}).get("rows", []) if "failure" not in row]
     if len(rows) > 1 and rows[0]["way"] == "recipe":
         best = max(rows[0]["wall_seconds"]["median"] / row["wall_seconds"]["median"] for row in rows[1:])
@@ -156,15 +243,23 @@ def slow_ratios(results: Mapping[str, Any], inference_limit: float, training_lim
 
 def build_page(parts: Sequence[Part], results: Mapping[str, Any], before: Mapping[str, Any], plot: str) -> str:
     """The Markdown page: the plot, then every part's command and figures."""
-    idle = "idle before the start" if before["idle"] else f"not idle before the start (load {before['load_per_cpu']:.2f} per CPU)"
+    idle = (
+        "idle before the start"
+        if before["idle"]
+        else f"not idle before the start (load {before['load_per_cpu']:.2f} per CPU)"
+    )
     lines = [
-        "# Benchmarks", "",
+        "# Benchmarks",
+        "",
         f"Made by `make bench` in one run: {before['cpus']} CPUs ({before['machine']}), Python {before['python']},",
         f"NumPy {before['numpy']}, {idle}. The toolchain is **simulated**:",
-        "seconds of the device are those of this CPU, and say nothing about an Ascend 910. Compare ratios, not seconds. \"The",
+        "seconds of the device are those of this CPU, and say nothing about an Ascend 910. Compare ratios, not "
+        'seconds. "The',
         "existing recipe's graph\" is rebuilt from its description",
-        "(`scripts/benchmark/recipe.py`): map_fn around the warp, Split and Concat for upsampling, feed_dict.", "",
-        f"![Seconds of one registration and one training step in every engine]({plot})", "",
+        "(`scripts/benchmark/recipe.py`): map_fn around the warp, Split and Concat for upsampling, feed_dict.",
+        "",
+        f"![Seconds of one registration and one training step in every engine]({plot})",
+        "",
     ]
     for part in parts:
         lines += [f"## {part.title}", "", f"`python -m scripts.benchmark.{part.name}`", ""]

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the comparer takes: one pair of flows, and the precision report of a cohort whose results are stored already.
+"""How long the comparer takes: one pair of flows, and the precision report of a cohort whose results are stored
+already.
 
 The report runs through om_runner's own code, with the references taken from its cache, so that neither a device nor
-TensorFlow takes part; hashing and copying out of the cache are in the measured seconds. Figures of the synthetic data mean
-nothing, only the seconds count.
+TensorFlow takes part; hashing and copying out of the cache are in the measured seconds. Figures of the synthetic data
+mean nothing, only the seconds count.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -20,22 +22,22 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from export.contracts import build_contract
-from om_runner.model import FROZEN_PB_NAME, OfflineModel
-from om_runner.precision import write_precision_report
-from om_runner.reference_cache import CachedReference
-from om_runner.store import MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
+from om_runner.device.offline_model import FROZEN_PB_NAME, OfflineModel
+from om_runner.precision.reference_cache import CachedReference
+from om_runner.precision.report import write_precision_report
+from om_runner.precision.store import MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from scripts.benchmark.common import GIB, machine
-from vxm_convert.artifacts import check_output_folder, sha256_of, write_bytes, write_json
+from vxm_convert.artifacts.files import check_output_folder, sha256_of, write_bytes, write_json
 from vxm_convert.cliargs import LOG_FORMAT, run_main
-from vxm_convert.contract import CONTRACT_NAME
 from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE, SpecError
-from vxm_convert.labels import DEFAULT_LABEL_SET, label_set
-from vxm_convert.metrics import compare_tensors
-from vxm_convert.precision import PLANS
-from vxm_convert.profiles import DEFAULT_PROFILE, load_profile
-from vxm_convert.spec import ModelSpec, parse_shape
-from vxm_convert.toolchain import find_toolchain
-from vxm_convert.warp_numpy import warp_linear
+from vxm_convert.geometry.reference_warp import warp_linear
+from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, label_set
+from vxm_convert.metrics.tensors import compare_tensors
+from vxm_convert.model.contract import CONTRACT_NAME
+from vxm_convert.model.precision import PLANS
+from vxm_convert.model.spec import ModelSpec, parse_shape
+from vxm_convert.profiles.profile import DEFAULT_PROFILE, load_profile
+from vxm_convert.toolchain.find import find_toolchain
 
 RESULT_NAME = "comparer.json"
 #: what rounding to fp16 leaves in a flow, voxels (docs/precision.md): gives the percentiles something to do
@@ -51,18 +53,42 @@ def build_parser() -> argparse.ArgumentParser:
         description="Times the comparison of two flows and a precision report; no device, no TensorFlow.",
         epilog="exit codes: 0 within the limits, 1 something to fix, 2 usage, 3 beyond a limit",
     )
-    parser.add_argument("--out", type=Path, default=Path("build/bench/comparer"), metavar="DIR",
-                        help=f"folder for {RESULT_NAME} and a temporary folder, 0.3 GB per scan at full size (default: %(default)s)")
-    parser.add_argument("--shape", default="160,192,224", metavar="X,Y,Z",
-                        help="grid of the scans in voxels, sides multiples of 16 (default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/bench/comparer"),
+        metavar="DIR",
+        help=f"folder for {RESULT_NAME} and a temporary folder, 0.3 GB per scan at full size (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--shape",
+        default="160,192,224",
+        metavar="X,Y,Z",
+        help="grid of the scans in voxels, sides multiples of 16 (default: %(default)s)",
+    )
     parser.add_argument("--scans", type=int, default=8, metavar="N", help="scans in the report (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N",
-                        help="comparisons of the pair, of which the median counts (default: %(default)s)")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=3,
+        metavar="N",
+        help="comparisons of the pair, of which the median counts (default: %(default)s)",
+    )
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--max-compare-seconds", type=float, default=3.0, metavar="S",
-                        help="one pair of flows, seconds (default: %(default)s)")
-    limits.add_argument("--max-report-seconds", type=float, default=30.0, metavar="S",
-                        help="the whole report, seconds (default: %(default)s)")
+    limits.add_argument(
+        "--max-compare-seconds",
+        type=float,
+        default=3.0,
+        metavar="S",
+        help="one pair of flows, seconds (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--max-report-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="the whole report, seconds (default: %(default)s)",
+    )
     return parser
 
 
@@ -83,9 +109,14 @@ def _bench(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix=".comparer-", dir=str(out)) as work:
         report = time_report(Path(work), spec, image, seg, args.scans)
     result = {
-        "schema": 1, "kind": "comparer benchmark", "shape": list(spec.volume_shape), "pair": pair, "report": report,
+        "schema": 1,
+        "kind": "comparer benchmark",
+        "shape": list(spec.volume_shape),
+        "pair": pair,
+        "report": report,
         "limits": {"pair_seconds": args.max_compare_seconds, "report_seconds": args.max_report_seconds},
-        "machine": machine(), "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB,
+        "machine": machine(),
+        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB,
     }
     write_json(out / RESULT_NAME, result)
     print(table(result) + f"{out / RESULT_NAME}")
@@ -96,25 +127,36 @@ def _bench(args: argparse.Namespace) -> int:
 def table(result: Dict[str, Any]) -> str:
     """The figures as text."""
     pair, report, limits = result["pair"], result["report"], result["limits"]
-    return (f"comparison of {pair['elements']} elements: {pair['seconds']:.2f} s, {pair['cpu_seconds']:.2f} CPU-s "
-            f"(medians, n = {pair['n']}; limit {limits['pair_seconds']:g} s)\n"
-            f"report of {report['scans']} scans: {report['seconds']:.1f} s, {report['cpu_seconds']:.1f} CPU-s "
-            f"(n = {report['n']}; limit {limits['report_seconds']:g} s), references from the cache\n"
-            f"peak memory {result['peak_memory_gib']:.2f} GiB; load {result['machine']['load_per_cpu']:.2f} per CPU before the end\n")
+    return (
+        f"comparison of {pair['elements']} elements: {pair['seconds']:.2f} s, {pair['cpu_seconds']:.2f} CPU-s "
+        f"(medians, n = {pair['n']}; limit {limits['pair_seconds']:g} s)\n"
+        f"report of {report['scans']} scans: {report['seconds']:.1f} s, {report['cpu_seconds']:.1f} CPU-s "
+        f"(n = {report['n']}; limit {limits['report_seconds']:g} s), references from the cache\n"
+        f"peak memory {result['peak_memory_gib']:.2f} GiB; load {result['machine']['load_per_cpu']:.2f} per CPU "
+        "before the end\n"
+    )
 
 
 def anatomy(shape: Tuple[int, ...]) -> Tuple[np.ndarray, np.ndarray]:
-    """An image (X, Y, Z), float32 in 0..1, bright inside an ellipsoid, and a segmentation with every structure of the default label set."""
+    """An image (X, Y, Z), float32 in 0..1, bright inside an ellipsoid, and a segmentation with every structure of the
+    default label set.
+    """
     axes = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
     radius = sum(axis * axis for axis in axes)
-    image = np.where(radius < 0.7, 0.4 + 0.1 * np.sin(9 * axes[0]) * np.sin(8 * axes[1]) * np.sin(7 * axes[2]), 0).astype(np.float32)
+    image = np.where(
+        radius < 0.7, 0.4 + 0.1 * np.sin(9 * axes[0]) * np.sin(8 * axes[1]) * np.sin(7 * axes[2]), 0
+    ).astype(np.float32)
     labels = np.asarray(label_set(DEFAULT_LABEL_SET), np.int16)
-    sector = np.floor((np.arctan2(axes[1], axes[0]) / (2 * np.pi) + 0.5) * len(labels)).astype(np.intp) + np.zeros(shape, np.intp)
+    sector = np.floor((np.arctan2(axes[1], axes[0]) / (2 * np.pi) + 0.5) * len(labels)).astype(np.intp) + np.zeros(
+        shape, np.intp
+    )
     return image, np.where(radius < 0.7, labels[np.minimum(sector, len(labels) - 1)], 0).astype(np.int16)
 
 
 def stored_subject(image: np.ndarray, number: int) -> Subject:
-    """What a run leaves of one scan: images, flow in voxels, and TensorFlow's side of both, which differ by some noise."""
+    """What a run leaves of one scan: images, flow in voxels, and TensorFlow's side of both, which differ by some
+    noise.
+    """
     rng = np.random.RandomState(number)
     shape = image.shape
     axes = np.meshgrid(*(np.linspace(0, 2 * np.pi, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
@@ -122,7 +164,9 @@ def stored_subject(image: np.ndarray, number: int) -> Subject:
     flow = np.stack([np.broadcast_to(wave, shape) for wave in waves], axis=-1).astype(np.float32)
     moved = warp_linear(image, flow).astype(np.float32)
     return {
-        "moving": image, REFERENCE_FLOW: flow, REFERENCE_MOVED: moved,
+        "moving": image,
+        REFERENCE_FLOW: flow,
+        REFERENCE_MOVED: moved,
         "flow": flow + _NOISE_VOX * rng.standard_normal(flow.shape).astype(np.float32),
         "moved": np.where(moved > 0, moved + _NOISE_IMAGE * rng.standard_normal(shape), 0).astype(np.float32),
     }
@@ -137,7 +181,11 @@ def time_pair(subject: Subject, repeats: int) -> Dict[str, Any]:
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - cpu_start)
     return {
-        "elements": int(subject["flow"].size), "seconds": median(seconds), "cpu_seconds": median(cpu), "all_seconds": seconds, "n": repeats,
+        "elements": int(subject["flow"].size),
+        "seconds": median(seconds),
+        "cpu_seconds": median(cpu),
+        "all_seconds": seconds,
+        "n": repeats,
     }
 
 
@@ -167,13 +215,25 @@ def time_report(work: Path, spec: ModelSpec, fixed: np.ndarray, seg: np.ndarray,
             _store(store, work, model, f"scan{number}", stored_subject(np.roll(fixed, number, axis=0), number), seg)
         start, cpu = time.perf_counter(), time.process_time()
         done = write_precision_report(
-            store, model, sys.executable, work, seg, np.eye(4), DEFAULT_LABEL_SET, scans, reference_cache=work / "cache",
+            store,
+            model,
+            sys.executable,
+            work,
+            seg,
+            np.eye(4),
+            DEFAULT_LABEL_SET,
+            scans,
+            reference_cache=work / "cache",
             profile=load_profile(DEFAULT_PROFILE),
         )
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
     pages = sorted((work / "precision").iterdir())
     return {
-        "scans": len(done["rows"]), "seconds": seconds, "cpu_seconds": cpu_seconds, "n": 1, "references": "from the cache",
+        "scans": len(done["rows"]),
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "n": 1,
+        "references": "from the cache",
         "files": {path.name: path.stat().st_size for path in pages},
     }
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engines that `inference` compares, each run in a process of its own: one warm-up, then one measured run.
 
-Owns how a contender is loaded and run; knows no other contender and compares nothing. Seconds and CPU-seconds are those of
-the run alone (for the simulated device with its copies to and from device memory), memory is the peak of the whole process.
+Owns how a contender is loaded and run; knows no other contender and compares nothing. Seconds and CPU-seconds are those
+of the run alone (for the simulated device with its copies to and from device memory), memory is the peak of the whole
+process.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -19,8 +21,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 import numpy as np
 
 from vxm_convert.cliargs import run_main
-from vxm_convert.contract import CONTRACT_NAME, GraphContract
 from vxm_convert.errors import EXIT_OK, ToolchainError
+from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
 
 Arrays = Dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
@@ -31,7 +33,9 @@ _PB, _ONNX = "frozen.pb", "vxm.onnx"
 
 
 class Contender(NamedTuple):
-    """What the table calls it, the package and the file beside the .om that it needs, how it is loaded, its environment."""
+    """What the table calls it, the package and the file beside the .om that it needs, how it is loaded, its
+    environment.
+    """
 
     title: str
     package: str
@@ -41,7 +45,9 @@ class Contender(NamedTuple):
 
 
 def _tensors(contract: GraphContract) -> Dict[str, str]:
-    return {tensor.meaning: f"{tensor.node}:{tensor.index}" for tensor in tuple(contract.inputs) + tuple(contract.outputs)}
+    return {
+        tensor.meaning: f"{tensor.node}:{tensor.index}" for tensor in tuple(contract.inputs) + tuple(contract.outputs)
+    }
 
 
 def _in_tensorflow(graph_def: Any, names: Dict[str, str]) -> Run:
@@ -60,13 +66,18 @@ def _in_tensorflow(graph_def: Any, names: Dict[str, str]) -> Run:
 
 
 def _recipe(model: Path, contract: GraphContract) -> Run:
-    """The graph of the existing recipe, with the weights that stand in frozen.pb; a split kernel is put together again."""
+    """The graph of the existing recipe, with the weights that stand in frozen.pb; a split kernel is put together
+    again.
+    """
     from scripts.benchmark import recipe
     from vxm_convert.formats.tf_graph import read_graph
-    from vxm_convert.network.names import expected_variables
+    from vxm_convert.model.variables import expected_variables
 
     constants = {node.name: node.attrs["value"] for node in read_graph(model.with_name(_PB)) if node.op == "Const"}
-    weights = {name: constants[name] + constants.get(name + "_rest", np.float32(0)) for name in expected_variables(contract.model)}
+    weights = {
+        name: constants[name] + constants.get(name + "_rest", np.float32(0))
+        for name in expected_variables(contract.model)
+    }
     graph_def, feeds, fetches = recipe.inference_graph(contract.model, weights)
     return _in_tensorflow(graph_def, {**feeds, **fetches})
 
@@ -80,8 +91,8 @@ def _frozen(model: Path, contract: GraphContract) -> Run:
 
 
 def _device(model: Path, contract: GraphContract) -> Run:
-    from om_runner.acl_runtime import AclRuntime
-    from vxm_convert.toolchain import find_toolchain
+    from om_runner.device.acl_runtime import AclRuntime
+    from vxm_convert.toolchain.find import find_toolchain
 
     runtime = AclRuntime(find_toolchain("sim").load_acl(), model, contract)
     runtime.__enter__()  # the process ends with it
@@ -97,7 +108,12 @@ def _onnxruntime(model: Path, contract: GraphContract) -> Run:
     names = _tensors(contract)
 
     def run(pair: Arrays) -> Arrays:
-        return dict(zip(_OUTPUTS, session.run([names[key] for key in _OUTPUTS], {names[key]: value for key, value in pair.items()})))
+        return dict(
+            zip(
+                _OUTPUTS,
+                session.run([names[key] for key in _OUTPUTS], {names[key]: value for key, value in pair.items()}),
+            )
+        )
 
     return run
 
@@ -120,7 +136,9 @@ CONTENDERS: Dict[str, Contender] = {
     "recipe": Contender("existing recipe's graph, TensorFlow", "tensorflow", _PB, _recipe, {}),
     "frozen": Contender("frozen.pb, TensorFlow", "tensorflow", _PB, _frozen, {}),
     "device": Contender("SIMULATED device", "onnx", CONTRACT_NAME, _device, {}),
-    "unrounded": Contender("SIMULATED device, rounding off", "onnx", CONTRACT_NAME, _device, {"VXM_SIM_ROUNDING": "off"}),
+    "unrounded": Contender(
+        "SIMULATED device, rounding off", "onnx", CONTRACT_NAME, _device, {"VXM_SIM_ROUNDING": "off"}
+    ),
     "onnxruntime": Contender("vxm.onnx, ONNX Runtime", "onnxruntime", _ONNX, _onnxruntime, {}),
     "torch": Contender("vxm.onnx, node by node in PyTorch", "torch", _ONNX, _torch, {}),
 }
@@ -147,11 +165,17 @@ def measure(run: Run, pair: Arrays) -> Dict[str, Any]:
 def build_parser() -> argparse.ArgumentParser:
     """Options of one contender's process."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.benchmark.contenders", description="Run one contender once; started by scripts.benchmark.inference.",
-        epilog="exit codes: 0 done, 1 something to fix, 2 usage")
+        prog="python -m scripts.benchmark.contenders",
+        description="Run one contender once; started by scripts.benchmark.inference.",
+        epilog="exit codes: 0 done, 1 something to fix, 2 usage",
+    )
     parser.add_argument("name", choices=list(CONTENDERS), help="which one")
-    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="the .om, everything else beside it (no default)")
-    parser.add_argument("--pair", type=Path, required=True, metavar="FILE", help=".npz with moving and fixed (no default)")
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="FILE", help="the .om, everything else beside it (no default)"
+    )
+    parser.add_argument(
+        "--pair", type=Path, required=True, metavar="FILE", help=".npz with moving and fixed (no default)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".npz for moved and flow (no default)")
     return parser
 

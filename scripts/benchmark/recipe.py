@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The graph of the published Ascend recipe, rebuilt from its description: the yardstick of the benchmarks, used by nothing else.
+"""The graph of the published Ascend recipe, rebuilt from its description: the yardstick of the benchmarks, used by
+nothing else.
 
 Same mathematics and same variable names as vxm_convert.network, so one checkpoint fits both; what differs is how it is
-built: upsampling splits every axis into single slices and concatenates them twice each, the warp is mapped over the batch in
-a loop and weights eight corners, floating-point positions are clipped, and the smoothness loss permutes the flow per axis.
-The recipe's loss scaling is left out, and its warp is the correct one: the published code once returned the volume unwarped.
+built: upsampling splits every axis into single slices and concatenates them twice each, the warp is mapped over the
+batch in a loop and weights eight corners, floating-point positions are clipped, and the smoothness loss permutes the
+flow per axis. The recipe's loss scaling is left out, and its warp is the correct one: the published code once returned
+the volume unwarped.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -14,9 +17,9 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
 import numpy as np
 
 from vxm_convert.errors import SpecError
-from vxm_convert.network.names import FLOW_LAYER, ConvLayer, conv_layers
+from vxm_convert.model.spec import LEAKY_SLOPE, ModelSpec
+from vxm_convert.model.variables import FLOW_LAYER, ConvLayer, conv_layers
 from vxm_convert.network.tf1 import tf
-from vxm_convert.spec import LEAKY_SLOPE, ModelSpec
 
 _FLOW_STDDEV = 1e-5
 
@@ -44,7 +47,9 @@ def inference_graph(spec: ModelSpec, weights: Mapping[str, np.ndarray]) -> Tuple
         with tf.Session() as session:
             for variable in tf.global_variables():
                 variable.load(weights[variable.op.name], session)
-            frozen = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [moved.op.name, flow.op.name])
+            frozen = tf.graph_util.convert_variables_to_constants(
+                session, graph.as_graph_def(), [moved.op.name, flow.op.name]
+            )
     return frozen, {"moving": moving.name, "fixed": fixed.name}, {"moved": moved.name, "flow": flow.name}
 
 
@@ -53,7 +58,9 @@ def build_training(spec: ModelSpec, learning_rate: float, smoothness: float) -> 
     moving, fixed = (tf.placeholder(tf.float32, spec.image_shape, name) for name in ("moving", "fixed"))
     flow = build_flow(moving, fixed, spec)
     loss = tf.reduce_mean(tf.square(warp(moving, flow) - fixed)) + smoothness * _roughness(flow)
-    return RecipeTraining({"moving": moving, "fixed": fixed}, loss, tf.train.AdamOptimizer(learning_rate).minimize(loss))
+    return RecipeTraining(
+        {"moving": moving, "fixed": fixed}, loss, tf.train.AdamOptimizer(learning_rate).minimize(loss)
+    )
 
 
 def build_flow(moving: Any, fixed: Any, spec: ModelSpec) -> Any:
@@ -83,7 +90,9 @@ def _block(net: Any, layer: ConvLayer) -> Any:
 
 def _convolution(net: Any, layer: ConvLayer) -> Any:
     flow = layer.name == FLOW_LAYER
-    start = tf.random_normal_initializer(stddev=_FLOW_STDDEV) if flow else tf.variance_scaling_initializer(2.0, "fan_in")
+    start = (
+        tf.random_normal_initializer(stddev=_FLOW_STDDEV) if flow else tf.variance_scaling_initializer(2.0, "fan_in")
+    )
     with tf.variable_scope(layer.name):
         kernel = tf.get_variable("kernel", layer.kernel_shape, tf.float32, start, use_resource=False)
         bias = tf.get_variable("bias", (layer.channels_out,), tf.float32, tf.zeros_initializer(), use_resource=False)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How registration grows with the number of scans and with the size of the volume; fitted exponents.
 
-Runs export and om_runner as a user would: a whole process each, start-up included. A power law y = c·x^k is fitted by least
-squares in logarithms to the seconds beyond start-up; k = 1 is proportional.
+Runs export and om_runner as a user would: a whole process each, start-up included. A power law y = c·x^k is fitted by
+least squares in logarithms to the seconds beyond start-up; k = 1 is proportional.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -16,10 +17,10 @@ import numpy as np
 
 from scripts.benchmark.common import GIB, machine, make_checkpoint
 from scripts.stages import fresh_folder, read_table, run_stage
-from vxm_convert.artifacts import write_json
+from vxm_convert.artifacts.files import write_json
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, SpecError
-from vxm_convert.spec import VARIANTS, parse_shape
+from vxm_convert.model.spec import VARIANTS, parse_shape
 
 RESULT_NAME = "scaling.json"
 #: whole, two thirds and half of the network's usual grid, as far as multiples of 16 allow
@@ -30,15 +31,35 @@ COUNTS = (1, 2, 4, 8)
 def build_parser() -> argparse.ArgumentParser:
     """Options of this part."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.benchmark.scaling", description="Seconds and memory over the number of scans and over the volume.",
-        epilog="exit codes: 0 done, 1 something to fix, 2 usage")
-    parser.add_argument("--out", type=Path, default=Path("build/bench/scaling"), metavar="DIR",
-                        help=f"where everything goes, {RESULT_NAME} included (default: %(default)s)")
-    parser.add_argument("--variant", default="vm2", choices=sorted(VARIANTS), help="network variant (default: %(default)s)")
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), metavar="X,Y,Z",
-                        help="grids in voxels, two or more; the first also serves the number of scans (default: %(default)s)")
-    parser.add_argument("--counts", nargs="+", type=int, default=list(COUNTS), metavar="N",
-                        help="numbers of scans, two or more (default: %(default)s)")
+        prog="python -m scripts.benchmark.scaling",
+        description="Seconds and memory over the number of scans and over the volume.",
+        epilog="exit codes: 0 done, 1 something to fix, 2 usage",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/bench/scaling"),
+        metavar="DIR",
+        help=f"where everything goes, {RESULT_NAME} included (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--variant", default="vm2", choices=sorted(VARIANTS), help="network variant (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        default=list(SHAPES),
+        metavar="X,Y,Z",
+        help="grids in voxels, two or more; the first also serves the number of scans (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--counts",
+        nargs="+",
+        type=int,
+        default=list(COUNTS),
+        metavar="N",
+        help="numbers of scans, two or more (default: %(default)s)",
+    )
     return parser
 
 
@@ -50,7 +71,9 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _bench(args: argparse.Namespace) -> int:
     if len(set(args.shapes)) < 2 or len(set(args.counts)) < 2 or min(args.counts) < 1:
-        raise SpecError("shapes, counts: expected two or more different ones; pass --shapes 80,96,112 160,192,224 --counts 1 4")
+        raise SpecError(
+            "shapes, counts: expected two or more different ones; pass --shapes 80,96,112 160,192,224 --counts 1 4"
+        )
     out = fresh_folder(args.out)
     checkpoint = make_checkpoint(out, args.variant)
     largest = max(args.counts)
@@ -58,13 +81,22 @@ def _bench(args: argparse.Namespace) -> int:
     for index, shape in enumerate(args.shapes):
         work = out / "x".join(shape.split(","))
         _prepare(work, checkpoint, args.variant, shape, largest if index == 0 else 1)
-        by_shape.append({"shape": list(parse_shape(shape)), "voxels": int(np.prod(parse_shape(shape))), **_register(work, 1)})
+        by_shape.append(
+            {"shape": list(parse_shape(shape)), "voxels": int(np.prod(parse_shape(shape))), **_register(work, 1)}
+        )
         if index == 0:
             by_count = [{"scans": count, **_register(work, count)} for count in sorted(set(args.counts))]
     result = {
-        "schema": 1, "kind": "scaling benchmark", "variant": args.variant, "machine": machine(), "by_shape": by_shape, "by_count": by_count,
+        "schema": 1,
+        "kind": "scaling benchmark",
+        "variant": args.variant,
+        "machine": machine(),
+        "by_shape": by_shape,
+        "by_count": by_count,
         "exponents": {
-            "device_seconds_over_voxels": exponent([r["voxels"] for r in by_shape], [r["device_seconds"] for r in by_shape]),
+            "device_seconds_over_voxels": exponent(
+                [r["voxels"] for r in by_shape], [r["device_seconds"] for r in by_shape]
+            ),
             "peak_memory_over_voxels": exponent([r["voxels"] for r in by_shape], [r["peak_gib"] for r in by_shape]),
             "cpu_seconds_over_scans": _beyond_start(by_count),
             "peak_memory_over_scans": exponent([r["scans"] for r in by_count], [r["peak_gib"] for r in by_count]),
@@ -76,9 +108,24 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _prepare(work: Path, checkpoint: Path, variant: str, shape: str, scans: int) -> None:
-    run_stage(["vxm_convert", "phantom", "--out", str(work / "cohort"), "--shape", shape, "--subjects", str(scans), "--quiet"])
-    run_stage(["export", "--checkpoint", str(checkpoint), "--variant", variant, "--shape", shape, "--skip-onnx", "--out",
-               str(work / "model"), "--quiet"])
+    run_stage(
+        ["vxm_convert", "phantom", "--out", str(work / "cohort"), "--shape", shape, "--subjects", str(scans), "--quiet"]
+    )
+    run_stage(
+        [
+            "export",
+            "--checkpoint",
+            str(checkpoint),
+            "--variant",
+            variant,
+            "--shape",
+            shape,
+            "--skip-onnx",
+            "--out",
+            str(work / "model"),
+            "--quiet",
+        ]
+    )
 
 
 def _register(work: Path, count: int) -> Dict[str, float]:
@@ -87,11 +134,31 @@ def _register(work: Path, count: int) -> Dict[str, float]:
     Into a folder of its own: results that are there already would be taken over.
     """
     out = Path(tempfile.mkdtemp(prefix=f"registered_{count}_", dir=str(work)))
-    ran = run_stage(["om_runner", "--input", str(work / "cohort" / "scans"), "--atlas", str(work / "cohort" / "atlas.npz"), "--model",
-                     str(work / "model" / "vxm.om"), "--limit", str(count), "--compare", "none", "--out", str(out), "--quiet"])
+    ran = run_stage(
+        [
+            "om_runner",
+            "--input",
+            str(work / "cohort" / "scans"),
+            "--atlas",
+            str(work / "cohort" / "atlas.npz"),
+            "--model",
+            str(work / "model" / "vxm.om"),
+            "--limit",
+            str(count),
+            "--compare",
+            "none",
+            "--out",
+            str(out),
+            "--quiet",
+        ]
+    )
     rows = read_table(out / "metrics.tsv")
-    return {"seconds": round(ran.seconds, 3), "cpu_seconds": round(ran.cpu_seconds, 3), "peak_gib": round(ran.peak_bytes / GIB, 4),
-            "device_seconds": round(sum(float(row["device_seconds"]) for row in rows), 4)}
+    return {
+        "seconds": round(ran.seconds, 3),
+        "cpu_seconds": round(ran.cpu_seconds, 3),
+        "peak_gib": round(ran.peak_bytes / GIB, 4),
+        "device_seconds": round(sum(float(row["device_seconds"]) for row in rows), 4),
+    }
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
@@ -110,8 +177,11 @@ def table(result: Dict[str, Any]) -> str:
     """The figures as text."""
     lines = [f"{'':22s}{'wall s':>9s}{'CPU-s':>9s}{'device s':>10s}{'peak GiB':>10s}"]
     for name, row in [("x".join(map(str, r["shape"])) + ", 1 scan", r) for r in result["by_shape"]] + [
-            (f"{r['scans']} scans", r) for r in result["by_count"]]:
-        lines.append(f"{name:22s}{row['seconds']:9.2f}{row['cpu_seconds']:9.2f}{row['device_seconds']:10.3f}{row['peak_gib']:10.3f}")
+        (f"{r['scans']} scans", r) for r in result["by_count"]
+    ]:
+        lines.append(
+            f"{name:22s}{row['seconds']:9.2f}{row['cpu_seconds']:9.2f}{row['device_seconds']:10.3f}{row['peak_gib']:10.3f}"
+        )
     lines += [f"exponent of {name.replace('_', ' ')}: {value}" for name, value in result["exponents"].items()]
     return "\n".join(lines) + "\n"
 

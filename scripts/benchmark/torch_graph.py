@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs `vxm.onnx` in PyTorch, node by node: those operators only that an exported VoxelMorph graph has."""
+
 from __future__ import annotations
 
 from typing import Any, Callable, Dict, List
@@ -22,8 +23,15 @@ def _conv(inputs: List[Any], attributes: Attributes) -> Any:
         x = torch.nn.functional.pad(x, [width for pair in zip(before[::-1], after[::-1]) for width in pair])
         before = [0] * rank
     function = {2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}[rank]
-    return function(x, *inputs[1:], stride=tuple(attributes["strides"]), padding=tuple(before), dilation=tuple(attributes["dilations"]),
-                    **({} if len(inputs) > 2 else {"bias": None}), groups=attributes.get("group", 1))
+    return function(
+        x,
+        *inputs[1:],
+        stride=tuple(attributes["strides"]),
+        padding=tuple(before),
+        dilation=tuple(attributes["dilations"]),
+        **({} if len(inputs) > 2 else {"bias": None}),
+        groups=attributes.get("group", 1),
+    )
 
 
 def _squeeze(inputs: List[Any], _: Attributes) -> Any:
@@ -45,11 +53,21 @@ def _split(inputs: List[Any], attributes: Attributes) -> Any:
 
 
 OPERATORS: Dict[str, Callable[[List[Any], Attributes], Any]] = {
-    "Add": lambda i, a: i[0] + i[1], "Sub": lambda i, a: i[0] - i[1], "Mul": lambda i, a: i[0] * i[1], "Floor": lambda i, a: i[0].floor(),
-    "Max": lambda i, a: torch.maximum(*i), "Min": lambda i, a: torch.minimum(*i), "Concat": lambda i, a: torch.cat(i, a["axis"]),
-    "Reshape": lambda i, a: i[0].reshape([int(n) for n in i[1]]), "Transpose": lambda i, a: i[0].permute(*a["perm"]),
-    "LeakyRelu": lambda i, a: torch.nn.functional.leaky_relu(i[0], a["alpha"]), "Identity": lambda i, a: i[0],
-    "Conv": _conv, "Squeeze": _squeeze, "Gather": _gather, "Split": _split,
+    "Add": lambda i, a: i[0] + i[1],
+    "Sub": lambda i, a: i[0] - i[1],
+    "Mul": lambda i, a: i[0] * i[1],
+    "Floor": lambda i, a: i[0].floor(),
+    "Max": lambda i, a: torch.maximum(*i),
+    "Min": lambda i, a: torch.minimum(*i),
+    "Concat": lambda i, a: torch.cat(i, a["axis"]),
+    "Reshape": lambda i, a: i[0].reshape([int(n) for n in i[1]]),
+    "Transpose": lambda i, a: i[0].permute(*a["perm"]),
+    "LeakyRelu": lambda i, a: torch.nn.functional.leaky_relu(i[0], a["alpha"]),
+    "Identity": lambda i, a: i[0],
+    "Conv": _conv,
+    "Squeeze": _squeeze,
+    "Gather": _gather,
+    "Split": _split,
     "Cast": lambda i, a: i[0].to(torch.int32 if a["to"] == _INT32 else torch.float32),
 }
 
@@ -66,9 +84,18 @@ class TorchGraph:
     def __init__(self, model: Any) -> None:
         unknown = sorted({node.op_type for node in model.graph.node} - set(OPERATORS))
         if unknown:
-            raise FormatError(f"vxm.onnx: operators without a PyTorch form here: {', '.join(unknown)}; leave torch out with --only")
-        self._nodes = [(node.op_type, list(node.input), list(node.output), {a.name: helper.get_attribute_value(a) for a in node.attribute})
-                       for node in model.graph.node]
+            raise FormatError(
+                f"vxm.onnx: operators without a PyTorch form here: {', '.join(unknown)}; leave torch out with --only"
+            )
+        self._nodes = [
+            (
+                node.op_type,
+                list(node.input),
+                list(node.output),
+                {a.name: helper.get_attribute_value(a) for a in node.attribute},
+            )
+            for node in model.graph.node
+        ]
         self._constants = {item.name: _constant(numpy_helper.to_array(item)) for item in model.graph.initializer}
         self._outputs = [item.name for item in model.graph.output]
         #: tensor → number of the last node that reads it; inner tensors do not outlive it

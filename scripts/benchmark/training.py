@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training step costs: the existing recipe's graph against `python -m train`, on the same scan and from the same weights.
+"""What a training step costs: the existing recipe's graph against `python -m train`, on the same scan and from the same
+weights.
 
-Every way is a process of its own (`scripts.benchmark.training_step`); they take turns step by step, so that other work on the
-machine disturbs all alike. Owns the scans, the turns and the table. Losses stand beside the seconds: they show that all ways
-compute the same.
+Every way is a process of its own (`scripts.benchmark.training_step`); they take turns step by step, so that other work
+on the machine disturbs all alike. Owns the scans, the turns and the table. Losses stand beside the seconds: they show
+that all ways compute the same.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -21,11 +23,11 @@ import numpy as np
 from scripts.benchmark.common import GIB, machine, spread
 from scripts.benchmark.training_step import ATLAS, MARK, SCANS, WAYS
 from scripts.stages import fresh_folder
-from vxm_convert.artifacts import write_json
+from vxm_convert.artifacts.files import write_json
 from vxm_convert.cliargs import add_model_group, run_main
 from vxm_convert.errors import EXIT_OK, ArtifactError, SpecError
-from vxm_convert.phantom import ATLAS_FILE, SCANS_FOLDER, PhantomSettings, write_cohort
-from vxm_convert.spec import ModelSpec, parse_shape
+from vxm_convert.model.spec import ModelSpec, parse_shape
+from vxm_convert.synthetic.heads import ATLAS_FILE, SCANS_FOLDER, PhantomSettings, write_cohort
 
 RESULT_NAME = "training.json"
 _WARM_UP = 1
@@ -45,19 +47,48 @@ class Contender(NamedTuple):
 def build_parser() -> argparse.ArgumentParser:
     """Options of the benchmark."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.benchmark.training", description="Seconds, CPU-seconds and memory of a training step, side by side.",
-        epilog="exit codes: 0 done, 1 something to fix, 2 usage")
-    parser.add_argument("--out", type=Path, default=Path("build/bench/training"), metavar="DIR",
-                        help="where scans and figures go (default: %(default)s)")
+        prog="python -m scripts.benchmark.training",
+        description="Seconds, CPU-seconds and memory of a training step, side by side.",
+        epilog="exit codes: 0 done, 1 something to fix, 2 usage",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/bench/training"),
+        metavar="DIR",
+        help="where scans and figures go (default: %(default)s)",
+    )
     add_model_group(parser, "80,96,112")
-    parser.add_argument("--steps", type=int, default=3, metavar="N", help="steps to measure, after one to warm up (default: %(default)s)")
-    parser.add_argument("--ways", default=",".join(WAYS), metavar="NAMES",
-                        help=f"of {', '.join(WAYS)}, separated by commas; ratios are against the first (default: all)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads of TensorFlow; 0: all (default: %(default)s)")
-    parser.add_argument("--other-python", type=Path, default=None, metavar="FILE",
-                        help="a Python with another build of TensorFlow 1.15, which trains each way as well (default: none)")
-    parser.add_argument("--max-memory-gib", type=float, default=20.0, metavar="GIB",
-                        help="address space of each process, GiB, beyond which it fails; 0: no limit (default: %(default)s)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=3,
+        metavar="N",
+        help="steps to measure, after one to warm up (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ways",
+        default=",".join(WAYS),
+        metavar="NAMES",
+        help=f"of {', '.join(WAYS)}, separated by commas; ratios are against the first (default: all)",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads of TensorFlow; 0: all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--other-python",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="a Python with another build of TensorFlow 1.15, which trains each way as well (default: none)",
+    )
+    parser.add_argument(
+        "--max-memory-gib",
+        type=float,
+        default=20.0,
+        metavar="GIB",
+        help="address space of each process, GiB, beyond which it fails; 0: no limit (default: %(default)s)",
+    )
     return parser
 
 
@@ -82,8 +113,15 @@ def _bench(args: argparse.Namespace) -> int:
     _write_scans(out, spec)
     pythons = [sys.executable] + ([str(args.other_python)] if args.other_python is not None else [])
     rows = take_turns([Contender(way, python) for python in pythons for way in ways], out, args)
-    result = {"model": spec.to_dict(), "machine": before, "steps": args.steps, "threads": args.threads, "reference": ways[0],
-              "rows": rows, "losses_agree": _losses_agree(rows)}
+    result = {
+        "model": spec.to_dict(),
+        "machine": before,
+        "steps": args.steps,
+        "threads": args.threads,
+        "reference": ways[0],
+        "rows": rows,
+        "losses_agree": _losses_agree(rows),
+    }
     write_json(out / RESULT_NAME, result)
     print(table(result) + f"{out / RESULT_NAME}")
     return EXIT_OK
@@ -106,16 +144,31 @@ class _Process:
     def __init__(self, contender: Contender, data: Path, args: argparse.Namespace) -> None:
         self.contender, self.answers, self.failure = contender, [], ""
         self._errors = open(str(data / f"errors-{contender.way}-{Path(contender.python).parent.parent.name}.txt"), "w+")
-        command = [contender.python, "-m", "scripts.benchmark.training_step", contender.way, "--data", str(data), "--shape", args.shape,
-                   "--variant", args.variant, "--threads", str(args.threads), "--max-memory-gib", str(args.max_memory_gib)]
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-                                       universal_newlines=True)
+        command = [
+            contender.python,
+            "-m",
+            "scripts.benchmark.training_step",
+            contender.way,
+            "--data",
+            str(data),
+            "--shape",
+            args.shape,
+            "--variant",
+            args.variant,
+            "--threads",
+            str(args.threads),
+            "--max-memory-gib",
+            str(args.max_memory_gib),
+        ]
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, universal_newlines=True
+        )
 
     def answer(self) -> Optional[Dict[str, Any]]:
         """The next line of figures; None, and `failure`, when the process has ended instead."""
         for line in self._child.stdout:
             if line.startswith(MARK):
-                return json.loads(line[len(MARK):])
+                return json.loads(line[len(MARK) :])
         code = self._child.wait()
         self._errors.seek(0)
         said = [line.strip() for line in self._errors if line.strip()]
@@ -151,7 +204,11 @@ def take_turns(contenders: Sequence[Contender], data: Path, args: argparse.Names
             running.append(_Process(contender, data, args))
             builds.append((running[-1].answer() or {}).get("tensorflow", ""))
         for number in range(_WARM_UP + args.steps):
-            print(f"step {number + 1} of {_WARM_UP + args.steps}{' (warm-up)' if number < _WARM_UP else ''}", file=sys.stderr, flush=True)
+            print(
+                f"step {number + 1} of {_WARM_UP + args.steps}{' (warm-up)' if number < _WARM_UP else ''}",
+                file=sys.stderr,
+                flush=True,
+            )
             for process in running:
                 process.step()
     finally:
@@ -166,7 +223,12 @@ def _row(process: _Process, build: str) -> Dict[str, Any]:
     if process.failure:
         return {**row, "failure": process.failure}
     seconds = {key: spread([answer[key] for answer in measured]) for key in ("wall_seconds", "cpu_seconds")}
-    return {**row, **seconds, "peak_gib": round(measured[-1]["peak_bytes"] / GIB, 3), "losses": [a["loss"] for a in process.answers]}
+    return {
+        **row,
+        **seconds,
+        "peak_gib": round(measured[-1]["peak_bytes"] / GIB, 3),
+        "losses": [a["loss"] for a in process.answers],
+    }
 
 
 def _losses_agree(rows: Sequence[Dict[str, Any]]) -> bool:
@@ -183,9 +245,12 @@ def table(result: Dict[str, Any]) -> str:
     """The figures as text; ratios are against the first row: how many times less seconds, CPU-seconds and memory."""
     model, rows, machine_then = result["model"], result["rows"], result["machine"]
     grid = "x".join(str(n) for n in model["volume_shape"])
-    lines = [f"training step, {model['variant']} {grid}, batch {model['batch']}; {machine_then['cpus']} CPUs, n = {result['steps']} after "
-             f"{_WARM_UP} to warm up, median",
-             f"  {'':{_NAME_WIDTH}s}{'seconds':>9s}{'ratio':>7s}{'CPU s':>8s}{'ratio':>7s}{'GiB':>7s}{'ratio':>7s}"]
+    lines = [
+        f"training step, {model['variant']} {grid}, batch {model['batch']}; {machine_then['cpus']} CPUs, n = "
+        f"{result['steps']} after "
+        f"{_WARM_UP} to warm up, median",
+        f"  {'':{_NAME_WIDTH}s}{'seconds':>9s}{'ratio':>7s}{'CPU s':>8s}{'ratio':>7s}{'GiB':>7s}{'ratio':>7s}",
+    ]
     first = rows[0] if "failure" not in rows[0] else None
     for row in rows:
         name = f"{row['title']}, {row['tensorflow']}"
@@ -199,8 +264,10 @@ def table(result: Dict[str, Any]) -> str:
     if not result["losses_agree"]:
         lines.append("  The losses DIFFER by more than rounding: the ways do not compute the same.")
     if not machine_then["idle"]:
-        lines.append(f"  The machine was busy before the start (load {machine_then['load_per_cpu']:.2f} per CPU): "
-                     "compare ratios, not seconds.")
+        lines.append(
+            f"  The machine was busy before the start (load {machine_then['load_per_cpu']:.2f} per CPU): "
+            "compare ratios, not seconds."
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One way to train, in a process of its own: makes a step whenever a line comes in, answers with a line of figures.
 
-Started by `scripts.benchmark.training`, which thereby lets several ways take turns step by step. Owns how each way loads its
-scans and builds its graph. The CPU-seconds of a step are all that the process used since the step before, readers included.
+Started by `scripts.benchmark.training`, which thereby lets several ways take turns step by step. Owns how each way
+loads its scans and builds its graph. The CPU-seconds of a step are all that the process used since the step before,
+readers included.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -18,8 +20,8 @@ import numpy as np
 
 from vxm_convert.cliargs import add_model_group, run_main
 from vxm_convert.errors import EXIT_OK
-from vxm_convert.network.names import expected_variables
-from vxm_convert.spec import ModelSpec, parse_shape
+from vxm_convert.model.spec import ModelSpec, parse_shape
+from vxm_convert.model.variables import expected_variables
 
 #: way → what the table calls it
 WAYS: Dict[str, str] = {
@@ -36,13 +38,24 @@ LEARNING_RATE, SMOOTHNESS = 1e-4, 0.01
 def build_parser() -> argparse.ArgumentParser:
     """Options of one process."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.benchmark.training_step", description="Train one way; a step per line on stdin.",
-        epilog="exit codes: 0 done, 1 something to fix, 2 usage")
+        prog="python -m scripts.benchmark.training_step",
+        description="Train one way; a step per line on stdin.",
+        epilog="exit codes: 0 done, 1 something to fix, 2 usage",
+    )
     parser.add_argument("way", choices=list(WAYS), help="which one")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=f"folder with {SCANS}/ and {ATLAS} (no default)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads of TensorFlow; 0: all (default: %(default)s)")
-    parser.add_argument("--max-memory-gib", type=float, default=0.0, metavar="GIB",
-                        help="address space it may take, GiB; 0: all (default: %(default)s)")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help=f"folder with {SCANS}/ and {ATLAS} (no default)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads of TensorFlow; 0: all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-memory-gib",
+        type=float,
+        default=0.0,
+        metavar="GIB",
+        help="address space it may take, GiB; 0: all (default: %(default)s)",
+    )
     add_model_group(parser)
     return parser
 
@@ -99,7 +112,9 @@ def _recipe(spec: ModelSpec, args: argparse.Namespace) -> Tuple[Step, Any, Calla
     def step(session: Any) -> Any:
         moving = read(paths[count[0] % len(paths)])
         count[0] += 1
-        return session.run([built.loss, built.update], {built.inputs["moving"]: moving, built.inputs["fixed"]: fixed})[0]
+        return session.run([built.loss, built.update], {built.inputs["moving"]: moving, built.inputs["fixed"]: fixed})[
+            0
+        ]
 
     config = tf.ConfigProto(intra_op_parallelism_threads=args.threads, inter_op_parallelism_threads=args.threads)
     return step, config, lambda session: None
@@ -107,16 +122,18 @@ def _recipe(spec: ModelSpec, args: argparse.Namespace) -> Tuple[Step, Any, Calla
 
 def _ours(spec: ModelSpec, args: argparse.Namespace) -> Tuple[Step, Any, Callable[[Any], None]]:
     """Graph, pipeline and session configuration of `python -m train`."""
-    from train.backends import open_backend
-    from train.cohort import read_cohort
-    from train.loading import Loader
-    from train.model import build_training_graph
-    from train.pairs import PairOrder
-    from train.pipeline import build_pipeline
-    from train.settings import DataSettings, TrainSettings
+    from train.data.cohort import read_cohort
+    from train.data.dataset import build_pipeline
+    from train.data.loading import Loader
+    from train.data.pairs import PairOrder
+    from train.devices.open import open_backend
+    from train.graph.training_graph import build_training_graph
+    from train.settings.run import DataSettings, TrainSettings
 
     data = DataSettings(args.data / SCANS, args.data / ATLAS)
-    settings = TrainSettings(data, args.data / "unused", spec, learning_rate=LEARNING_RATE, threads=args.threads, convolutions=args.way)
+    settings = TrainSettings(
+        data, args.data / "unused", spec, learning_rate=LEARNING_RATE, threads=args.threads, convolutions=args.way
+    )
     backend = open_backend(settings)
     order = PairOrder(read_cohort(data, settings.seed).train, data.pairing, settings.seed)
     pipeline = build_pipeline(order, Loader(spec, data.atlas), 1 << 20)
@@ -133,11 +150,14 @@ def _same_weights(session: Any, spec: ModelSpec) -> None:
     random = np.random.RandomState(0)
     for name, shape in expected_variables(spec).items():
         deviation = 1e-5 if name.startswith("flow/") else np.sqrt(2.0 / np.prod(shape[:-1]))
-        variables[name].load((deviation * random.standard_normal(shape) if len(shape) > 1 else np.zeros(shape)).astype(np.float32), session)
+        variables[name].load(
+            (deviation * random.standard_normal(shape) if len(shape) > 1 else np.zeros(shape)).astype(np.float32),
+            session,
+        )
 
 
 def _build_of_tensorflow() -> str:
-    from vxm_convert.doctor import tensorflow_builds
+    from vxm_convert.toolchain.doctor import tensorflow_builds
 
     return ", ".join(" ".join(build) for build in tensorflow_builds()) or "unknown"
 

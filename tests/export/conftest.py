@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints, Keras files and compilers that tests of the export make themselves."""
+
 from __future__ import annotations
 
 import json
@@ -11,18 +12,18 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 import pytest
 
-from tests.vxm_convert.reference import random_weights
-from vxm_convert.contract import GraphContract
+from tests.support.reference import random_weights
 from vxm_convert.formats.ge_ir import Desc, Model, Op
 from vxm_convert.formats.om import write_om
-from vxm_convert.precision import PLANS
-from vxm_convert.spec import ModelSpec
-from vxm_convert.toolchain import Toolchain
+from vxm_convert.model.contract import GraphContract
+from vxm_convert.model.precision import PLANS
+from vxm_convert.model.spec import ModelSpec
+from vxm_convert.toolchain.find import Toolchain
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = ModelSpec("vm2", (16, 16, 32))
 
-_FAKE_ATC = '''
+_FAKE_ATC = """
 import json, pathlib, shutil, sys
 plan = json.loads(pathlib.Path(__file__).with_name("plan.json").read_text())
 seen = {"argv": sys.argv[1:], "files": sorted(p.name for p in pathlib.Path(".").iterdir())}
@@ -32,7 +33,7 @@ for line in plan["lines"]:
 for source, target in plan["copies"]:
     shutil.copyfile(source, target)
 sys.exit(plan["exit"])
-'''
+"""
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +130,9 @@ def make_om(tmp_path: Path) -> Callable[..., Path]:
         ops = [Op(t.node, "Data", [], {"index": i}, [], [d]) for i, (t, d) in enumerate(zip(contract.inputs, descs))]
         ops.append(Op("Node_Output", "NetOutput", [f"{t.node}:0" for t in contract.inputs], {}, descs, descs))
         names = outputs or [t.tensor_name for t in contract.outputs]
-        model = Model("vxm", ops, {"soc_version": soc_version, "attr_model_out_nodes_name": names, "atc_version": "test"})
+        model = Model(
+            "vxm", ops, {"soc_version": soc_version, "attr_model_out_nodes_name": names, "atc_version": "test"}
+        )
         path = tmp_path / "template.om"
         write_om(path, model, {}, platform_version="test")
         return path

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ATC wrapper: command line, checks before and after, every family of errors; with a scripted compiler."""
+
 from __future__ import annotations
 
 import json
@@ -11,9 +12,9 @@ import pytest
 
 from export.atc import build_arguments, check_pb, compile_om
 from export.atc_errors import diagnose, explain, find_code, knows, name_operators
-from vxm_convert.artifacts import sha256_of
+from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import AtcError, ContractError, FormatError, ToolchainError
-from vxm_convert.precision import PrecisionPlan
+from vxm_convert.model.precision import PrecisionPlan
 
 START = "ATC start working now, please wait for a moment."
 SUCCESS = "ATC run success, welcome to the next use."
@@ -47,8 +48,13 @@ def assert_nothing_made(folder):
 
 def test_arguments_come_from_the_contract(contract):
     assert build_arguments(contract) == [
-        "--model=frozen.pb", "--framework=3", "--output=vxm", "--soc_version=Ascend910A",
-        "--input_shape=moving:1,16,16,32,1;fixed:1,16,16,32,1", "--out_nodes=moved:0;flow_field:0", "--precision_mode=force_fp16",
+        "--model=frozen.pb",
+        "--framework=3",
+        "--output=vxm",
+        "--soc_version=Ascend910A",
+        "--input_shape=moving:1,16,16,32,1;fixed:1,16,16,32,1",
+        "--out_nodes=moved:0;flow_field:0",
+        "--precision_mode=force_fp16",
     ]
 
 
@@ -133,7 +139,13 @@ RECORDED = {
     "old_line_log_flag.txt": (255, "E10010", "value", "atc --help", ()),
     "old_line_shape.txt": (255, "E10011", "shapes", "--shape", ()),
     "old_parser_missing.txt": (255, "E19010", "operator", "newer CANN", ("Conv_52 (ai.onnx::11::Convx)",)),
-    "old_parser_missing_many.txt": (255, "E19010", "operator", "newer CANN", tuple(f"node_{n} (Strange)" for n in range(7))),
+    "old_parser_missing_many.txt": (
+        255,
+        "E19010",
+        "operator",
+        "newer CANN",
+        tuple(f"node_{n} (Strange)" for n in range(7)),
+    ),
     "engine_ez3003.txt": (255, "EZ3003", "operator", "newer CANN", ("warp/GatherNd (GatherNd)",)),
     "engine_ez9010.txt": (255, "EZ9010", "operator", "newer CANN", ("up_sample (UpSampling3D)",)),
     "tbe_traceback.txt": (255, "E60026", "limits", "--shape", ()),
@@ -182,8 +194,24 @@ def test_a_compiler_that_is_killed_is_reported_as_such(folder, contract, fake_at
 
 #: every code that the sources of ATC give occasions for, and one of each family that has a range
 CODES = (
-    [f"E100{n:02d}" for n in list(range(1, 15)) + list(range(16, 23)) + [31, 32] + list(range(35, 42)) + [45, 46, 47, 54, 55, 56]]
-    + ["E10501", "E12009", "E12013", "E12029", "E14001", "E20001", "E20002", "E20101", "E20103", "E40001", "E40020", "E40021"]
+    [
+        f"E100{n:02d}"
+        for n in list(range(1, 15)) + list(range(16, 23)) + [31, 32] + list(range(35, 42)) + [45, 46, 47, 54, 55, 56]
+    ]
+    + [
+        "E10501",
+        "E12009",
+        "E12013",
+        "E12029",
+        "E14001",
+        "E20001",
+        "E20002",
+        "E20101",
+        "E20103",
+        "E40001",
+        "E40020",
+        "E40021",
+    ]
     + [f"E{family}0{n:02d}" for family in ("13", "19") for n in range(27)]
     + ["E60012", "E60013", "E60010", "E60026", "E60038", "E90001", "EZ0501", "EZ3002", "EZ3003", "EZ9010"]
 )
@@ -210,7 +238,9 @@ def test_a_failure_without_a_code_shows_the_tail(folder, contract, fake_atc):
     fake_atc.script([f"line {n}" for n in range(40)] + ["Segmentation fault"], exit_code=139)
     with pytest.raises(AtcError, match="no error code") as caught:
         compile_om(folder, contract, fake_atc.toolchain)
-    assert caught.value.code is None and "Segmentation fault" in str(caught.value) and "line 3\n" not in str(caught.value)
+    assert (
+        caught.value.code is None and "Segmentation fault" in str(caught.value) and "line 3\n" not in str(caught.value)
+    )
 
 
 def test_exit_code_zero_is_not_success_if_it_says_failed(folder, contract, fake_atc, make_om):
@@ -237,11 +267,14 @@ def test_a_damaged_model_is_a_failure(folder, contract, fake_atc, make_om, damag
     assert_nothing_made(folder)
 
 
-@pytest.mark.parametrize("options,message", [
-    ({"soc_version": "Ascend310P3"}, "compiled for Ascend310P3"),
-    ({"shape": (2, 16, 16, 32, 1)}, "inputs are"),
-    ({"outputs": ["flow_field:0", "moved:0"]}, "outputs are"),
-])
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"soc_version": "Ascend310P3"}, "compiled for Ascend310P3"),
+        ({"shape": (2, 16, 16, 32, 1)}, "inputs are"),
+        ({"outputs": ["flow_field:0", "moved:0"]}, "outputs are"),
+    ],
+)
 def test_a_model_of_something_else_is_a_failure(folder, contract, fake_atc, make_om, options, message):
     succeed(fake_atc, make_om(contract, **options))
     with pytest.raises(ContractError, match=message):

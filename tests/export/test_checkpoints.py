@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a --checkpoint argument may be, and what is said when it is nothing."""
+
 from __future__ import annotations
 
 import os
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vxm_convert.artifacts import sha256_of
+from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import CheckpointError
 from vxm_convert.weights.files import find_checkpoint
 
@@ -25,13 +26,19 @@ def test_any_file_of_a_checkpoint_means_the_checkpoint(tmp_path, suffix):
     found = find_checkpoint(Path(str(prefix) + suffix))
     assert found.kind == "tensorflow" and found.path == prefix
     assert found.hashes() == {
-        "checkpoint": sha256_of(Path(str(prefix) + ".data-00000-of-00001")), "checkpoint_index": sha256_of(Path(str(prefix) + ".index")),
+        "checkpoint": sha256_of(Path(str(prefix) + ".data-00000-of-00001")),
+        "checkpoint_index": sha256_of(Path(str(prefix) + ".index")),
     }
 
 
 def test_every_shard_is_hashed(tmp_path):
     prefix = fake_checkpoint(tmp_path, "model", shards=3)
-    assert sorted(find_checkpoint(prefix).hashes()) == ["checkpoint", "checkpoint_index", "checkpoint_shard_1", "checkpoint_shard_2"]
+    assert sorted(find_checkpoint(prefix).hashes()) == [
+        "checkpoint",
+        "checkpoint_index",
+        "checkpoint_shard_1",
+        "checkpoint_shard_2",
+    ]
 
 
 def test_a_folder_means_what_its_state_file_names(tmp_path):
@@ -49,7 +56,9 @@ def test_a_foreign_path_in_the_state_file_counts_by_its_name(tmp_path, foreign):
     assert find_checkpoint(tmp_path).path == tmp_path / "model-1"
 
 
-@pytest.mark.parametrize("state", [None, b"", b"\xff\xfe\x00garbage", b'model_checkpoint_path: "gone"\n', b'model_checkpoint_path: ".."\n'])
+@pytest.mark.parametrize(
+    "state", [None, b"", b"\xff\xfe\x00garbage", b'model_checkpoint_path: "gone"\n', b'model_checkpoint_path: ".."\n']
+)
 def test_without_a_usable_state_file_the_newest_counts(tmp_path, state):
     fake_checkpoint(tmp_path, "model-9", age=10)
     fake_checkpoint(tmp_path, "model-10")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m export`` from end to end on a small grid, and what it says and leaves when something is wrong."""
+
 from __future__ import annotations
 
 import json
@@ -14,14 +15,22 @@ import pytest
 
 from export.__main__ import build_parser, main
 from tests.export.conftest import ROOT, write_h5
-from vxm_convert.artifacts import sha256_of
-from vxm_convert.contract import GraphContract
+from vxm_convert.artifacts.files import sha256_of
+from vxm_convert.model.contract import GraphContract
 
 pytestmark = pytest.mark.tf
 ARTEFACTS = [
-    "SHA256SUMS", "atc.log", "atc_manifest.json", "contract.json", "frozen.pb", "frozen.pb.json", "parity.json",
-    "preflight.csv", "preflight.json",
-    "vxm.om", "vxm.om.json",
+    "SHA256SUMS",
+    "atc.log",
+    "atc_manifest.json",
+    "contract.json",
+    "frozen.pb",
+    "frozen.pb.json",
+    "parity.json",
+    "preflight.csv",
+    "preflight.json",
+    "vxm.om",
+    "vxm.om.json",
 ]
 SMALL = ["--shape", "16,16,32", "--toolchain", "sim"]
 
@@ -31,7 +40,9 @@ def exported(tmp_path_factory, checkpoint):
     """An export with everything, made in a process of its own from another folder."""
     out = tmp_path_factory.mktemp("cli") / "new" / "out"
     command = [sys.executable, "-m", "export", "--checkpoint", str(checkpoint), "--out", str(out)] + SMALL
-    return out, subprocess.run(command, env=dict(os.environ, PYTHONPATH=str(ROOT)), cwd=str(out.parent.parent), capture_output=True)
+    return out, subprocess.run(
+        command, env=dict(os.environ, PYTHONPATH=str(ROOT)), cwd=str(out.parent.parent), capture_output=True
+    )
 
 
 def names_in(folder: Path):
@@ -53,9 +64,20 @@ def test_the_chain_of_hashes_holds(exported, checkpoint):
     out, _ = exported
     contract = GraphContract.load(out / "contract.json")
     files = {"frozen_pb": "frozen.pb", "onnx": "vxm.onnx", "om": "vxm.om"}
-    assert {role: sha256_of(out / name) for role, name in files.items()} == {role: contract.hashes[role] for role in files}
+    assert {role: sha256_of(out / name) for role, name in files.items()} == {
+        role: contract.hashes[role] for role in files
+    }
     assert contract.hashes["checkpoint"] == sha256_of(Path(str(checkpoint) + ".data-00000-of-00001"))
-    assert set(contract.tools) == {"vxm_convert", "python", "tensorflow", "numpy", "onnx", "tf2onnx", "onnx_engine", "atc"}
+    assert set(contract.tools) == {
+        "vxm_convert",
+        "python",
+        "tensorflow",
+        "numpy",
+        "onnx",
+        "tf2onnx",
+        "onnx_engine",
+        "atc",
+    }
     assert contract.tools["tensorflow"].startswith("1.15")
     sides = {name: json.loads((out / (name + ".json")).read_text()) for name in files.values()}
     assert sides["frozen.pb"]["made_from"] == {r: contract.hashes[r] for r in ("checkpoint", "checkpoint_index")}
@@ -73,7 +95,7 @@ def test_parity_is_recorded_with_its_sample_count(exported):
 def test_the_offline_model_registers_as_the_pb_does(exported):
     from export.parity import run_pb, smooth_pair
     from vxm_convert.formats.om import read_om
-    from vxm_convert.sim.engine import load_program
+    from vxm_convert.sim.engine.load import load_program
 
     out, _ = exported
     contract = GraphContract.load(out / "contract.json")
@@ -83,7 +105,9 @@ def test_the_offline_model_registers_as_the_pb_does(exported):
     by_name = {t.node: pair[t.meaning] for t in contract.inputs}
     results = program.run([by_name[d.name] for d in program.inputs])
     for spec in contract.outputs:
-        position = next(i for i, d in enumerate(program.outputs) if d.name.split(":")[0] == spec.node or spec.tensor_name in d.name)
+        position = next(
+            i for i, d in enumerate(program.outputs) if d.name.split(":")[0] == spec.node or spec.tensor_name in d.name
+        )
         error = np.abs(np.asarray(results[position], np.float64).reshape(spec.shape) - expected[spec.meaning])
         scale = np.abs(expected[spec.meaning]).max()
         assert 0 < error.max() <= 2e-2 * scale, spec.meaning
@@ -107,7 +131,10 @@ def test_h5_indexing_reaches_the_graph(tmp_path, weights):
     pytest.importorskip("tensorflow")
     path = write_h5(tmp_path / "weights.h5", weights)
     swapped = dict(weights)
-    swapped["flow/kernel"], swapped["flow/bias"] = weights["flow/kernel"][..., [1, 0, 2]], weights["flow/bias"][[1, 0, 2]]
+    swapped["flow/kernel"], swapped["flow/bias"] = (
+        weights["flow/kernel"][..., [1, 0, 2]],
+        weights["flow/bias"][[1, 0, 2]],
+    )
     other = write_h5(tmp_path / "swapped.h5", swapped)
     base = ["--skip-onnx"] + SMALL
     assert main(["--checkpoint", str(path), "--out", str(tmp_path / "a"), "--h5-indexing", "xy"] + base) == 0
@@ -192,7 +219,11 @@ def test_help_needs_no_tensorflow(tmp_path):
 def test_missing_tensorflow_is_one_message(tmp_path, checkpoint):
     done = without_tensorflow(tmp_path, "--checkpoint", str(checkpoint), "--out", "out", *SMALL)
     assert done.returncode == 1
-    assert b"TensorFlow: cannot import it" in done.stderr and b"make setup" in done.stderr and b"Traceback" not in done.stderr
+    assert (
+        b"TensorFlow: cannot import it" in done.stderr
+        and b"make setup" in done.stderr
+        and b"Traceback" not in done.stderr
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The diffeomorphic variant through export: mean velocity only, the flow at full resolution, and the offline model's answer."""
+"""The diffeomorphic variant through export: mean velocity only, the flow at full resolution, and the offline model's
+answer.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,12 +14,12 @@ pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
 
 from export.__main__ import main  # noqa: E402
 from tests.export.conftest import write_checkpoint  # noqa: E402
-from tests.vxm_convert import reference  # noqa: E402
-from vxm_convert.contract import GraphContract  # noqa: E402
+from tests.support import reference  # noqa: E402
 from vxm_convert.formats.om import read_om  # noqa: E402
 from vxm_convert.formats.tf_graph import read_graph  # noqa: E402
-from vxm_convert.sim.engine import load_program  # noqa: E402
-from vxm_convert.spec import ModelSpec  # noqa: E402
+from vxm_convert.model.contract import GraphContract  # noqa: E402
+from vxm_convert.model.spec import ModelSpec  # noqa: E402
+from vxm_convert.sim.engine.load import load_program
 
 pytestmark = pytest.mark.tf
 
@@ -27,8 +30,20 @@ SPEC = ModelSpec("miccai2018", (16, 16, 32))
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("miccai")
     write_checkpoint(folder / "model-1", reference.random_weights(SPEC, 5))
-    argv = ["--checkpoint", str(folder / "model-1"), "--variant", SPEC.variant, "--shape", "16,16,32", "--out", str(folder / "vxm"),
-            "--toolchain", "sim", "--skip-onnx", "--quiet"]
+    argv = [
+        "--checkpoint",
+        str(folder / "model-1"),
+        "--variant",
+        SPEC.variant,
+        "--shape",
+        "16,16,32",
+        "--out",
+        str(folder / "vxm"),
+        "--toolchain",
+        "sim",
+        "--skip-onnx",
+        "--quiet",
+    ]
     assert main(argv) == 0
     return folder / "vxm"
 

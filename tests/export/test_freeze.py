@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frozen graph: equal bytes in every process, nothing of training in it, and no graph that breaks the rules."""
+
 from __future__ import annotations
 
 import os
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.export.conftest import ROOT
-from vxm_convert.artifacts import sha256_of
+from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import ContractError
 from vxm_convert.formats.tf_graph import placeholders, read_graph
 
@@ -28,8 +29,8 @@ from vxm_convert.weights.files import find_checkpoint
 from export.contracts import build_contract
 from export.freeze import freeze, write_pb
 from vxm_convert.network.restore import load_weights
-from vxm_convert.precision import PLANS
-from vxm_convert.spec import ModelSpec
+from vxm_convert.model.precision import PLANS
+from vxm_convert.model.spec import ModelSpec
 contract = build_contract(ModelSpec("vm2", (16, 16, 32)), PLANS["fast"], "Ascend910A")
 write_pb(freeze(contract, load_weights(find_checkpoint(Path(sys.argv[1])), contract.model)), Path(sys.argv[2]))
 """
@@ -49,7 +50,11 @@ def copy_of(graph_def):
 def test_bytes_are_the_same_in_every_process(tmp_path, checkpoint, frozen):
     freeze.write_pb(frozen, tmp_path / "here.pb")
     environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONHASHSEED="1")
-    subprocess.run([sys.executable, "-c", _FREEZE_ELSEWHERE, str(checkpoint), str(tmp_path / "there.pb")], check=True, env=environment)
+    subprocess.run(
+        [sys.executable, "-c", _FREEZE_ELSEWHERE, str(checkpoint), str(tmp_path / "there.pb")],
+        check=True,
+        env=environment,
+    )
     assert sha256_of(tmp_path / "there.pb") == sha256_of(tmp_path / "here.pb")
 
 

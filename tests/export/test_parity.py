@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parity checkpoint graph ↔ frozen.pb ↔ ONNX: passes for the same network, and notices when it is not."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from vxm_convert.artifacts import sha256_of
+from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import PrecisionError, ToolchainError
-from vxm_convert.spec import ModelSpec
+from vxm_convert.model.spec import ModelSpec
 
 pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.tf

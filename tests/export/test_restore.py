@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights by name from checkpoints and Keras files, and one message for whatever does not fit."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,11 +9,11 @@ import numpy as np
 import pytest
 
 from tests.export.conftest import SPEC, write_checkpoint, write_h5
-from tests.vxm_convert.reference import random_weights
+from tests.support.reference import random_weights
 from vxm_convert.errors import CheckpointError
-from vxm_convert.network.names import expected_variables
+from vxm_convert.model.spec import ModelSpec
+from vxm_convert.model.variables import expected_variables
 from vxm_convert.network.restore import load_weights
-from vxm_convert.spec import ModelSpec
 from vxm_convert.weights.files import find_checkpoint
 
 pytest.importorskip("tensorflow")
@@ -176,7 +177,9 @@ def test_the_checkpoint_of_a_real_910_loads(shared_data):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("name,variant", [("cvpr2018_vm2_cc", "vm2"), ("cvpr2018_vm2_l2", "vm2"), ("cvpr2018_vm1_l2", "vm1")])
+@pytest.mark.parametrize(
+    "name,variant", [("cvpr2018_vm2_cc", "vm2"), ("cvpr2018_vm2_l2", "vm2"), ("cvpr2018_vm1_l2", "vm1")]
+)
 def test_published_h5_files_load(shared_data, name, variant):
     assert load(shared_data / "weights" / "published_h5" / (name + ".h5"), variant)["flow/bias"].shape == (3,)
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One small cohort and one exported model with random weights, shared by all tests across stages."""
+
 from __future__ import annotations
 
 import os
@@ -11,9 +12,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.export.conftest import write_checkpoint
-from tests.vxm_convert.reference import random_weights
-from vxm_convert.phantom import ATLAS_FILE, SCANS_FOLDER, PhantomSettings, write_cohort
-from vxm_convert.spec import ModelSpec
+from tests.support.reference import random_weights
+from vxm_convert.model.spec import ModelSpec
+from vxm_convert.synthetic.heads import ATLAS_FILE, SCANS_FOLDER, PhantomSettings, write_cohort
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (32, 32, 32)
@@ -45,7 +46,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of vm2 as a TensorFlow checkpoint; its prefix."""
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", random_weights(ModelSpec("vm2", SHAPE), seed=11))
+    return write_checkpoint(
+        tmp_path_factory.mktemp("checkpoint") / "model", random_weights(ModelSpec("vm2", SHAPE), seed=11)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +57,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path
     out = tmp_path_factory.mktemp("export") / "vxm"
     shape = ",".join(str(n) for n in SHAPE)
     done = run_stage(
-        out.parent, "export", "--checkpoint", checkpoint, "--shape", shape, "--batch", BATCH, "--precision", "balanced", "--toolchain",
-        "sim", "--out", out,
+        out.parent,
+        "export",
+        "--checkpoint",
+        checkpoint,
+        "--shape",
+        shape,
+        "--batch",
+        BATCH,
+        "--precision",
+        "balanced",
+        "--toolchain",
+        "sim",
+        "--out",
+        out,
     )
     assert done.returncode == 0, done.stderr
     return out

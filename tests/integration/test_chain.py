@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The main job from checkpoint to verified results, each stage as a user starts it; small by default, full size where marked slow."""
+"""The main job from checkpoint to verified results, each stage as a user starts it; small by default, full size where
+marked slow.
+"""
+
 from __future__ import annotations
 
 import csv
@@ -12,9 +15,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from om_runner.tables import MetricsRow
+from om_runner.results.tables import MetricsRow
 from tests.integration.conftest import BATCH, ROOT, SHAPE, SUBJECTS, Cohort, run_stage
-from vxm_convert.artifacts import sha256_of
+from vxm_convert.artifacts.files import sha256_of
 
 pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.tf
@@ -44,7 +47,8 @@ def read_table(path: Path) -> List[Dict[str, str]]:
 def registered(tmp_path_factory, exported, cohort):
     """The output folder of a run over the whole cohort, everything compared, and what it said."""
     out = tmp_path_factory.mktemp("registered") / "out"
-    # All of research but the limit of a single structure: the smallest have some 90 voxels here, one of which is 0.0056 of their Dice.
+    # All of research but the limit of a single structure: the smallest have some 90 voxels here, one of which is 0.0056
+    # of their Dice.
     profile = out.parent / "profile.yaml"
     lines = (ROOT / "vxm_convert" / "profiles" / "research.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if not line.lstrip().startswith("dice.min_change:")]
@@ -55,7 +59,9 @@ def registered(tmp_path_factory, exported, cohort):
 
 def test_the_layout_of_the_output(registered):
     out, _ = registered
-    files = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and p.parent.name != ".om_runner")
+    files = sorted(
+        p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and p.parent.name != ".om_runner"
+    )
     per_subject = [f"{s}/{name}{side}" for s in SUBJECT_NAMES for name in RESULTS for side in ("", ".json")]
     per_subject += [f"{s}/log.txt" for s in SUBJECT_NAMES]
     reports = [f"precision/{name}" for name in REPORTS]
@@ -93,7 +99,8 @@ def test_the_report_finds_the_offline_model_close_to_tensorflow(registered):
     assert [row["subject"] for row in report["rows"]] == SUBJECT_NAMES
     assert report["model"]["batch"] == BATCH and report["model"]["precision"] == "balanced"
     for row in report["rows"]:
-        # Not zero: the convolutions really ran in fp16. Each subject met its own reference, so the error is small in every place.
+        # Not zero: the convolutions really ran in fp16. Each subject met its own reference, so the error is small in
+        # every place.
         assert 0 < row["epe_voxel"]["max"] < 0.1 and 0 < row["moved"]["max_abs"] < 0.02
         assert abs(row["dice"]["change"]) < 0.01
         assert row["dice"]["min_change"] > -0.01, "more than one voxel of a structure changed sides"
@@ -112,7 +119,10 @@ def test_verify_proves_model_to_result(registered, exported, tmp_path):
     assert done.returncode == 0 and ", 0 broken" in done.stdout, done.stdout + done.stderr
     assert "outside" not in done.stdout and "unproven" not in done.stdout
     for name in RESULTS:
-        assert done.stdout.count(f"/{name}: was made from om {sha256_of(exported / 'vxm.om')[:12]}, which is here") == SUBJECTS
+        assert (
+            done.stdout.count(f"/{name}: was made from om {sha256_of(exported / 'vxm.om')[:12]}, which is here")
+            == SUBJECTS
+        )
 
 
 @pytest.mark.parametrize("role", ["om", "moving", "atlas", "result"])
@@ -124,7 +134,12 @@ def test_verify_names_the_file_in_which_one_byte_changed(exported, cohort, tmp_p
     register(tmp_path, Path("vxm/vxm.om"), mine, Path("out"), "--compare", "none", "--limit", "1")
     assert run_stage(tmp_path, "vxm_convert", "verify", "out").returncode == 0
     scan = mine.scans / (SUBJECT_NAMES[0] + ".npz")
-    files = {"om": model / "vxm.om", "moving": scan, "atlas": mine.atlas, "result": tmp_path / "out" / SUBJECT_NAMES[0] / "flow.nii.gz"}
+    files = {
+        "om": model / "vxm.om",
+        "moving": scan,
+        "atlas": mine.atlas,
+        "result": tmp_path / "out" / SUBJECT_NAMES[0] / "flow.nii.gz",
+    }
     content = bytearray(files[role].read_bytes())
     content[len(content) // 2] ^= 1
     files[role].write_bytes(bytes(content))
@@ -138,7 +153,9 @@ def test_a_rerun_gives_the_same_bytes(registered, exported, cohort, tmp_path):
     register(tmp_path, exported / "vxm.om", cohort, tmp_path / "again", "--compare", "none")
     for subject in SUBJECT_NAMES:
         for name in RESULTS:
-            assert (tmp_path / "again" / subject / name).read_bytes() == (registered[0] / subject / name).read_bytes(), (subject, name)
+            assert (tmp_path / "again" / subject / name).read_bytes() == (
+                registered[0] / subject / name
+            ).read_bytes(), (subject, name)
 
 
 FULL = ("--shape", "160,192,224", "--variant", "vm2", "--batch", "1", "--toolchain", "sim", "--skip-onnx")
@@ -153,7 +170,9 @@ def one_brain(shared_data, tmp_path_factory) -> Cohort:
 
 def full_size_row(folder: Path, checkpoint: Path, precision: str, brain: Cohort) -> Dict:
     """Export, register and compare one brain at full size; its row of the report."""
-    made = run_stage(folder, "export", "--checkpoint", checkpoint, "--precision", precision, "--out", folder / "vxm", *FULL)
+    made = run_stage(
+        folder, "export", "--checkpoint", checkpoint, "--precision", precision, "--out", folder / "vxm", *FULL
+    )
     assert made.returncode == 0, made.stderr
     register(folder, folder / "vxm" / "vxm.om", brain, folder / "out", "--compare", "all")
     done = run_stage(folder, "vxm_convert", "verify", folder / "vxm", folder / "out")

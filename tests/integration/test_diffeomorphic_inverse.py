@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A diffeomorphic model gives its velocity beside the flow, and the runner makes the inverse of its negative."""
+
 from __future__ import annotations
 
 import json
@@ -8,9 +9,9 @@ import pytest
 
 from tests.export.conftest import write_checkpoint
 from tests.integration.conftest import SHAPE, run_stage
-from tests.vxm_convert.reference import random_weights
-from vxm_convert.contract import GraphContract
-from vxm_convert.spec import ModelSpec
+from tests.support.reference import random_weights
+from vxm_convert.model.contract import GraphContract
+from vxm_convert.model.spec import ModelSpec
 
 pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.tf
@@ -19,14 +20,37 @@ pytestmark = pytest.mark.tf
 def test_the_inverse_is_the_negative_velocitys(tmp_path, cohort):
     spec = ModelSpec("miccai2018", SHAPE)
     checkpoint = write_checkpoint(tmp_path / "model", random_weights(spec, seed=3))
-    base = ("--checkpoint", checkpoint, "--variant", spec.variant, "--shape", ",".join(map(str, SHAPE)), "--toolchain", "sim")
+    base = (
+        "--checkpoint",
+        checkpoint,
+        "--variant",
+        spec.variant,
+        "--shape",
+        ",".join(map(str, SHAPE)),
+        "--toolchain",
+        "sim",
+    )
     done = run_stage(tmp_path, "export", *base, "--skip-onnx", "--out", tmp_path / "vxm")
     assert done.returncode == 0, done.stderr
     contract = GraphContract.load(tmp_path / "vxm" / "contract.json")
     assert contract.tensor("velocity").shape == (1, 16, 16, 16, 3)
     done = run_stage(
-        tmp_path, "om_runner", "--input", cohort.scans, "--atlas", cohort.atlas, "--model", tmp_path / "vxm" / "vxm.om", "--out",
-        tmp_path / "out", "--compare", "none", "--outputs", "warp,inverse,seg", "--limit", 1,
+        tmp_path,
+        "om_runner",
+        "--input",
+        cohort.scans,
+        "--atlas",
+        cohort.atlas,
+        "--model",
+        tmp_path / "vxm" / "vxm.om",
+        "--out",
+        tmp_path / "out",
+        "--compare",
+        "none",
+        "--outputs",
+        "warp,inverse,seg",
+        "--limit",
+        1,
     )
     assert done.returncode == 0 and "inverse warp (negative velocity) off by" in done.stderr, done.stderr
     side = json.loads((tmp_path / "out" / "sub-01" / "inverse.nii.gz.json").read_text(encoding="utf-8"))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layer by layer on an exported network, batch 2, as a user starts it; TensorFlow computes the golden tensors."""
+
 from __future__ import annotations
 
 import csv
@@ -10,28 +11,45 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import BATCH, SHAPE, run_stage
-from vxm_convert.artifacts import sha256_of
+from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.formats.om import read_om
-from vxm_convert.sim.compiler import write_model
+from vxm_convert.sim.compiler.compile import write_model
 
 pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.tf
 
 #: columns of Ascend's comparer that existing scripts read, in its order
 COLUMNS = (
-    "Index OpType NPUDump DataType Address GroundTruth DataType Address TensorIndex Shape OverFlow CosineSimilarity MaxAbsoluteError "
-    "AccumulatedRelativeError RelativeEuclideanDistance KullbackLeiblerDivergence StandardDeviation MeanAbsoluteError RootMeanSquareError "
+    "Index OpType NPUDump DataType Address GroundTruth DataType Address TensorIndex Shape OverFlow CosineSimilarity "
+    "MaxAbsoluteError "
+    "AccumulatedRelativeError RelativeEuclideanDistance KullbackLeiblerDivergence StandardDeviation MeanAbsoluteError "
+    "RootMeanSquareError "
     "MaxRelativeError MeanRelativeError CompareFailReason"
 ).split()
 
 
 def layers(cwd: Path, model: Path, cohort, out: Path, *extra):
-    return run_stage(cwd, "om_runner", "layers", "--input", cohort.scans, "--atlas", cohort.atlas, "--model", model, "--out", out, *extra)
+    return run_stage(
+        cwd,
+        "om_runner",
+        "layers",
+        "--input",
+        cohort.scans,
+        "--atlas",
+        cohort.atlas,
+        "--model",
+        model,
+        "--out",
+        out,
+        *extra,
+    )
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory, exported, cohort):
-    """Output folder and printed table of a comparison with single errors. The weights of one convolution in the .om are damaged."""
+    """Output folder and printed table of a comparison with single errors. The weights of one convolution in the .om are
+    damaged.
+    """
     folder = tmp_path_factory.mktemp("layers")
     model = damaged(exported, folder / "model", "conv3d_6/Conv3D")
     done = layers(folder, model, cohort, folder / "out", "--single")
@@ -55,7 +73,11 @@ def damaged(exported: Path, folder: Path, name: str) -> Path:
 
 def test_every_layer_is_there_with_the_columns_of_ascends_comparer(compared, exported):
     out, printed = compared
-    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*")) == ["precision", "precision/layers.csv", "precision/layers.json"]
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*")) == [
+        "precision",
+        "precision/layers.csv",
+        "precision/layers.json",
+    ]
     with open(str(out / "precision" / "layers.csv"), encoding="utf-8", newline="") as handle:
         head, *rows = list(csv.reader(handle))
     assert head[: len(COLUMNS)] == COLUMNS and all(len(row) == len(head) for row in rows)
@@ -72,14 +94,23 @@ def test_every_layer_is_there_with_the_columns_of_ascends_comparer(compared, exp
 
 def test_json_for_the_report(compared):
     report = json.loads((compared[0] / "precision" / "layers.json").read_text(encoding="utf-8"))
-    assert report["kind"] == "layers" and report["simulated"] is True and report["n_samples"] == BATCH and report["layers_schema"] == 1
+    assert (
+        report["kind"] == "layers"
+        and report["simulated"] is True
+        and report["n_samples"] == BATCH
+        and report["layers_schema"] == 1
+    )
     rows = {row["name"]: row for row in report["layers"] if row["output"] == 0}
     floor = rows["warp/Floor"]
     assert floor["discontinuous"] and floor["share"] is None and not floor["source"]
     # what flips follows the damaged layer; alone it does not
     assert floor["flip_rate"] > 0 and floor["single_flip_rate"] == 0
     conv = rows["conv3d_10/Conv3D"]
-    assert conv["precision"] == "fp16" and conv["single"]["RelativeEuclideanDistance"] < 1e-3 and set(conv["effect"]) == {"moved", "flow"}
+    assert (
+        conv["precision"] == "fp16"
+        and conv["single"]["RelativeEuclideanDistance"] < 1e-3
+        and set(conv["effect"]) == {"moved", "flow"}
+    )
     # each layer's own error is smaller than what has gathered up to it
     assert conv["single"]["RelativeEuclideanDistance"] < conv["entire"]["RelativeEuclideanDistance"]
     shares = [row["share"] for row in report["layers"] if row["share"] is not None]
@@ -99,12 +130,15 @@ def test_a_layer_whose_weights_were_damaged_is_the_only_source(compared):
     assert errors["conv3d_5/Conv3D"] < 5e-3 and errors["conv3d_6/Conv3D"] > 0.1 and errors["conv3d_7/Conv3D"] > 0.01
 
 
-@pytest.mark.parametrize("change, says", [
-    (lambda argv, folder: argv + ["--dump", folder / "none"], "no such folder of dump files"),
-    (lambda argv, folder: argv + ["--dump", folder], "no dump file of this model"),
-    (lambda argv, folder: argv + ["--reference-python", folder / "python"], "cannot run"),
-    (lambda argv, folder: argv[:1] + [folder / "no.npz"] + argv[2:], "no such scan or folder"),
-])
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda argv, folder: argv + ["--dump", folder / "none"], "no such folder of dump files"),
+        (lambda argv, folder: argv + ["--dump", folder], "no dump file of this model"),
+        (lambda argv, folder: argv + ["--reference-python", folder / "python"], "cannot run"),
+        (lambda argv, folder: argv[:1] + [folder / "no.npz"] + argv[2:], "no such scan or folder"),
+    ],
+)
 def test_wrong_input_is_one_message(exported, cohort, tmp_path, change, says):
     argv = ["--input", cohort.scans, "--atlas", cohort.atlas, "--model", exported / "vxm.om", "--out", tmp_path / "out"]
     done = run_stage(tmp_path, "om_runner", "layers", *change(argv, tmp_path))
@@ -113,5 +147,7 @@ def test_wrong_input_is_one_message(exported, cohort, tmp_path, change, says):
 
 
 def test_a_limit_that_is_no_number_is_a_usage_error(tmp_path):
-    done = run_stage(tmp_path, "om_runner", "layers", "--input", "a", "--atlas", "b", "--out", "c", "--limit-gib", "nan")
+    done = run_stage(
+        tmp_path, "om_runner", "layers", "--input", "a", "--atlas", "b", "--out", "c", "--limit-gib", "nan"
+    )
     assert done.returncode == 2 and "expected a number above 0" in done.stderr

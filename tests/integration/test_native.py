@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A FreeSurfer subject as it left FreeSurfer, to an atlas as it left FreeSurfer, at full size; and the same brain on other grids."""
+"""A FreeSurfer subject as it left FreeSurfer, to an atlas as it left FreeSurfer, at full size; and the same brain on
+other grids.
+"""
+
 from __future__ import annotations
 
 import csv
@@ -13,13 +16,13 @@ import pytest
 from scipy.ndimage import map_coordinates, spline_filter
 
 from tests.integration.conftest import run_stage
-from vxm_convert.geometry.conform import oriented
 from vxm_convert.geometry.fields import index_block, slabs
 from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.geometry.maps import SpaceMap
-from vxm_convert.geometry.warpfiles import read_warp
-from vxm_convert.labels import label_set
-from vxm_convert.volumes import read_labels
+from vxm_convert.metrics.labels import label_set
+from vxm_convert.scans.conform import oriented
+from vxm_convert.scans.volumes import read_labels
+from vxm_convert.transforms.warps import read_warp
 
 pytest.importorskip("tensorflow")
 itk = pytest.importorskip("SimpleITK")
@@ -32,8 +35,17 @@ pytestmark = [pytest.mark.tf, pytest.mark.slow, pytest.mark.real_data]
 def model(shared_data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("full")
     done = run_stage(
-        folder, "export", "--checkpoint", shared_data / "weights/published_h5/cvpr2018_vm2_cc.h5", "--precision", "balanced", "--out",
-        folder / "vxm", "--toolchain", "sim", "--skip-onnx",
+        folder,
+        "export",
+        "--checkpoint",
+        shared_data / "weights/published_h5/cvpr2018_vm2_cc.h5",
+        "--precision",
+        "balanced",
+        "--out",
+        folder / "vxm",
+        "--toolchain",
+        "sim",
+        "--skip-onnx",
     )
     assert done.returncode == 0, done.stderr
     return folder / "vxm" / "vxm.om"
@@ -41,7 +53,20 @@ def model(shared_data, tmp_path_factory) -> Path:
 
 def register(shared_data: Path, model: Path, scans: Path, out: Path, *extra: str) -> None:
     atlas = shared_data / "native" / "fsaverage" / "brain.mgz"
-    base = ("--input", scans, "--atlas", atlas, "--model", model, "--out", out, "--compare", "none", "--profile", "none")
+    base = (
+        "--input",
+        scans,
+        "--atlas",
+        atlas,
+        "--model",
+        model,
+        "--out",
+        out,
+        "--compare",
+        "none",
+        "--profile",
+        "none",
+    )
     done = run_stage(out.parent, "om_runner", *base, *extra)
     assert done.returncode == 0, done.stderr
 
@@ -53,7 +78,9 @@ def bert(shared_data, model, tmp_path_factory) -> Path:
     (folder / "in").mkdir()
     for name in ("norm.mgz", "aseg.mgz"):
         shutil.copyfile(str(shared_data / "native" / "bert" / name), str(folder / "in" / name))
-    register(shared_data, model, folder / "in", folder / "out", "--affine", "auto", "--outputs", "moved,warp,inverse,seg")
+    register(
+        shared_data, model, folder / "in", folder / "out", "--affine", "auto", "--outputs", "moved,warp,inverse,seg"
+    )
     return folder / "out"
 
 
@@ -80,7 +107,10 @@ def test_simpleitk_gives_our_moved_scan(bert, shared_data, tmp_path):
 
 def regridded(scan: nib.Nifti1Image, grid: Grid) -> np.ndarray:
     """The scan by cubic interpolation, as a scanner with other voxels might have given it."""
-    source, out = spline_filter(np.asarray(scan.dataobj, dtype=np.float32), order=3), np.empty(grid.shape, dtype=np.float32)
+    source, out = (
+        spline_filter(np.asarray(scan.dataobj, dtype=np.float32), order=3),
+        np.empty(grid.shape, dtype=np.float32),
+    )
     for part in slabs(grid.shape[0]):
         at = apply_affine(np.linalg.inv(scan.affine) @ grid.affine, index_block(grid.shape, part))
         out[part] = map_coordinates(source, np.moveaxis(at, -1, 0), order=3, mode="constant", prefilter=False)
@@ -103,7 +133,9 @@ def test_other_axes_and_voxel_sizes_give_the_same_result_in_space(bert, shared_d
     options = ("--affine", str(tmp_path / "pre.txt"), "--outputs", "warp", "--space", "network")
     register(shared_data, model, tmp_path / "in", tmp_path / "out", *options)
     labels = read_labels(shared_data / "native" / "fsaverage" / "aseg.mgz")
-    points = np.array([apply_affine(labels.affine, np.argwhere(labels.data == label).mean(axis=0)) for label in label_set("paper30")])
+    points = np.array(
+        [apply_affine(labels.affine, np.argwhere(labels.data == label).mean(axis=0)) for label in label_set("paper30")]
+    )
     expected = SpaceMap([read_warp(bert / "norm" / "flow.nii.gz")])(points)
     for name, limit in [(axes.lower(), 1e-3) for axes in ORIENTATIONS] + [("fine", 0.1), ("coarse", 0.1)]:
         found = SpaceMap([read_warp(tmp_path / "out" / name / "flow.nii.gz")])(points)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numerics ratchet on the real chain: the committed figures hold, and worse arithmetic does not pass them."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.tf
 from scripts import numerics  # noqa: E402
 from scripts.ratchet import compare, read_baseline  # noqa: E402
 from vxm_convert.errors import PrecisionError  # noqa: E402
-from vxm_convert.precision import PLANS  # noqa: E402
+from vxm_convert.model.precision import PLANS  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,9 @@ def test_the_command_updates_only_with_a_reason(measured, monkeypatch, tmp_path,
     assert path.read_bytes() == before
     assert numerics.main(["--baseline", str(path), "--update", "--allow-worse", "a device without fp32 vectors"]) == 0
     accepted = read_baseline(path)["accepted"]
-    assert accepted[0]["reason"] == "a device without fp32 vectors" and any("balanced epe_voxel.p999" in c for c in accepted[0]["changes"])
+    assert accepted[0]["reason"] == "a device without fp32 vectors" and any(
+        "balanced epe_voxel.p999" in c for c in accepted[0]["changes"]
+    )
 
 
 def test_a_baseline_of_another_setup_is_refused(measured, monkeypatch, tmp_path) -> None:
@@ -75,6 +78,10 @@ def test_a_baseline_of_another_setup_is_refused(measured, monkeypatch, tmp_path)
 
 def test_weights_and_scans_are_the_same_each_time() -> None:
     setup = numerics.Setup()
-    first, second = (numerics.fixed_weights(numerics.ModelSpec(setup.variant, setup.shape), setup.weights_seed) for _ in range(2))
+    first, second = (
+        numerics.fixed_weights(numerics.ModelSpec(setup.variant, setup.shape), setup.weights_seed) for _ in range(2)
+    )
     assert all((first[name] == second[name]).all() for name in first)
-    assert all((a["moving"] == b["moving"]).all() for a, b in zip(numerics.phantom_pairs(setup), numerics.phantom_pairs(setup)))
+    assert all(
+        (a["moving"] == b["moving"]).all() for a, b in zip(numerics.phantom_pairs(setup), numerics.phantom_pairs(setup))
+    )

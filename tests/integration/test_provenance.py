@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One flipped bit in any file of a chain, from checkpoint to report, is caught, and the file is named as the first broken link."""
+"""One flipped bit in any file of a chain, from checkpoint to report, is caught, and the file is named as the first
+broken link.
+"""
+
 from __future__ import annotations
 
 import shutil
@@ -10,10 +13,10 @@ import pytest
 
 from tests.integration.conftest import run_stage
 from vxm_convert.__main__ import main
-from vxm_convert.artifacts import sidecar_path
-from vxm_convert.chainorder import position_of, step_of
-from vxm_convert.manifest import SUMS_NAME, read_manifest
-from vxm_convert.phantom import ATLAS_FILE, SCANS_FOLDER, PhantomSettings, write_cohort
+from vxm_convert.artifacts.files import sidecar_path
+from vxm_convert.artifacts.names import position_of, step_of
+from vxm_convert.artifacts.sha256sums import SUMS_NAME, read_manifest
+from vxm_convert.synthetic.heads import ATLAS_FILE, SCANS_FOLDER, PhantomSettings, write_cohort
 
 pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.tf
@@ -38,10 +41,35 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     write_cohort(root / "data", PhantomSettings((16, 16, 16), 2))
     scans, atlas = root / "data" / SCANS_FOLDER, root / "data" / ATLAS_FILE
     stages = [
-        ["train", "--data", scans, "--atlas", atlas, "--out", root / "train", "--epochs", "1", "--steps-per-epoch", "1"],
+        [
+            "train",
+            "--data",
+            scans,
+            "--atlas",
+            atlas,
+            "--out",
+            root / "train",
+            "--epochs",
+            "1",
+            "--steps-per-epoch",
+            "1",
+        ],
         ["export", "--checkpoint", root / "train", "--shape", "16,16,16", "--toolchain", "sim", "--out", root / "vxm"],
-        ["om_runner", "--input", scans, "--atlas", atlas, "--model", root / "vxm" / "vxm.om", "--out", root / "out", "--compare", "all",
-         "--profile", "smoke"],
+        [
+            "om_runner",
+            "--input",
+            scans,
+            "--atlas",
+            atlas,
+            "--model",
+            root / "vxm" / "vxm.om",
+            "--out",
+            root / "out",
+            "--compare",
+            "all",
+            "--profile",
+            "smoke",
+        ],
     ]
     for stage in stages:
         done = run_stage(root, *stage)
@@ -64,7 +92,17 @@ def test_the_chain_is_whole_and_has_every_step(chain: Chain, capsys: pytest.Capt
     assert "UNPROVEN" not in said.out.upper()
     found = {step_of(path) for path in chain.files}
     assert found >= {
-        "checkpoint", "frozen graph", "preflight", "parity", "ONNX", "ATC", "offline model", "contract", "output", "run", "report",
+        "checkpoint",
+        "frozen graph",
+        "preflight",
+        "parity",
+        "ONNX",
+        "ATC",
+        "offline model",
+        "contract",
+        "output",
+        "run",
+        "report",
     }
     assert "other" not in found, [path.name for path in chain.files if step_of(path) == "other"]
     steps = [line.split(None, 1)[1][:13].strip() for line in said.out.splitlines() if line.startswith("ok ")]
@@ -105,7 +143,7 @@ def test_a_damaged_sidecar_is_named_itself_and_not_its_file(chain: Chain, capsys
     side = sidecar_path(om)
     whole = side.read_text(encoding="utf-8")
     at = whole.index('"sha256": "') + len('"sha256": "')
-    side.write_text(whole[:at] + ("0" if whole[at] != "0" else "1") + whole[at + 1:], encoding="utf-8")
+    side.write_text(whole[:at] + ("0" if whole[at] != "0" else "1") + whole[at + 1 :], encoding="utf-8")
     code = chain.verify()
     side.write_text(whole, encoding="utf-8")
     said = capsys.readouterr()
@@ -140,12 +178,24 @@ def test_a_later_run_into_the_same_folder_keeps_what_it_did_not_make(chain: Chai
     copy = tmp_path / "out"
     shutil.copytree(str(chain.root / "out"), str(copy))
     data = chain.root / "data"
-    done = run_stage(tmp_path, "om_runner", "--input", data / SCANS_FOLDER, "--atlas", data / ATLAS_FILE, "--model",
-                     chain.root / "vxm" / "vxm.om", "--out", copy, "--compare", "none", "--limit", "1")
+    done = run_stage(
+        tmp_path,
+        "om_runner",
+        "--input",
+        data / SCANS_FOLDER,
+        "--atlas",
+        data / ATLAS_FILE,
+        "--model",
+        chain.root / "vxm" / "vxm.om",
+        "--out",
+        copy,
+        "--compare",
+        "none",
+        "--limit",
+        "1",
+    )
     assert done.returncode == 0, done.stderr
     listed = set(read_manifest(copy / SUMS_NAME))
     assert {"sub-01/flow.nii.gz", "sub-02/flow.nii.gz", "sub-02/flow.nii.gz.json", "run.json"} <= listed
     assert not any(name.startswith("precision/") for name in listed), "the report of the first run is gone"
     assert main(["verify", str(copy)]) == 0
-
-

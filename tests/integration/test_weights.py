@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights in the exported offline model are the checkpoint's, rounded to fp16 once: compared bit for bit, layer by layer."""
+"""The weights in the exported offline model are the checkpoint's, rounded to fp16 once: compared bit for bit, layer by
+layer.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,12 +13,12 @@ import pytest
 
 from tests.export.conftest import write_checkpoint
 from tests.integration.conftest import run_stage
-from tests.vxm_convert.reference import random_weights
+from tests.support.reference import random_weights
 from vxm_convert.formats import fractal
 from vxm_convert.formats.om import OmModel, read_om
-from vxm_convert.network.names import expected_variables
-from vxm_convert.precision import PLANS
-from vxm_convert.spec import ModelSpec
+from vxm_convert.model.precision import PLANS
+from vxm_convert.model.spec import ModelSpec
+from vxm_convert.model.variables import expected_variables
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.tf
@@ -76,7 +79,9 @@ def check(stored: Dict[str, np.ndarray], variables: Dict[str, np.ndarray], plan:
 
 @pytest.fixture(scope="module")
 def awkward_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights, a tenth of them so small that fp16 holds them as subnormals, and the awkward values in every layer."""
+    """Random weights, a tenth of them so small that fp16 holds them as subnormals, and the awkward values in every
+    layer.
+    """
     rng = np.random.RandomState(4)
     values = random_weights(SPEC, seed=4)
     for name, weights in values.items():

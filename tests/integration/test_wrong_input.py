@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users get wrong: one clear message and exit 1, or a row in failures.tsv for a single scan; nothing half-written."""
+"""What users get wrong: one clear message and exit 1, or a row in failures.tsv for a single scan; nothing
+half-written.
+"""
+
 from __future__ import annotations
 
 import csv
@@ -16,7 +19,7 @@ from export import __main__ as export_cli
 from om_runner import __main__ as runner_cli
 from tests.integration.conftest import SHAPE, Cohort
 from train import __main__ as train_cli
-from vxm_convert.precision import PLANS, PrecisionPlan
+from vxm_convert.model.precision import PLANS, PrecisionPlan
 
 pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.tf
@@ -36,7 +39,14 @@ class Bench:
         (folder / "file").write_text("in the way", encoding="utf-8")
 
     def register(self, **replaced: Any) -> int:
-        options = {"input": self.scans, "atlas": self.atlas, "model": self.model, "out": self.out, "compare": "none", **replaced}
+        options = {
+            "input": self.scans,
+            "atlas": self.atlas,
+            "model": self.model,
+            "out": self.out,
+            "compare": "none",
+            **replaced,
+        }
         return runner_cli.main([word for name, value in options.items() for word in (f"--{name}", str(value))])
 
     def table(self, name: str) -> List[Dict[str, str]]:
@@ -72,12 +82,27 @@ def check_one_message(prog: str, said: str, *parts: str) -> None:
 
 
 EXPORT: Dict[str, Tuple[List[str], Tuple[str, ...]]] = {
-    "no such checkpoint": (["--checkpoint", "{folder}/none/model"], ("none/model: no such checkpoint", "model.index", "pass --checkpoint")),
-    "wrong variant": (["--variant", "vm1"], ("does not fit --variant vm1", "expected", "these weights fit --variant vm2")),
+    "no such checkpoint": (
+        ["--checkpoint", "{folder}/none/model"],
+        ("none/model: no such checkpoint", "model.index", "pass --checkpoint"),
+    ),
+    "wrong variant": (
+        ["--variant", "vm1"],
+        ("does not fit --variant vm1", "expected", "these weights fit --variant vm2"),
+    ),
     "not divisible by 16": (["--shape", "40,32,32"], ("got 40x32x32", "multiple of 16", "pad or crop")),
-    "no write permission": (["--out", "{folder}/file/out"], ("file/out", "cannot write there", "choose another output folder")),
-    "a folder without checkpoint": (["--checkpoint", "{folder}/empty"], ("empty", "holds no checkpoint", "pass --checkpoint")),
-    "no keras file": (["--checkpoint", "{folder}/file.h5"], ("file.h5", "cannot open it as HDF5", "expected a Keras weights file")),
+    "no write permission": (
+        ["--out", "{folder}/file/out"],
+        ("file/out", "cannot write there", "choose another output folder"),
+    ),
+    "a folder without checkpoint": (
+        ["--checkpoint", "{folder}/empty"],
+        ("empty", "holds no checkpoint", "pass --checkpoint"),
+    ),
+    "no keras file": (
+        ["--checkpoint", "{folder}/file.h5"],
+        ("file.h5", "cannot open it as HDF5", "expected a Keras weights file"),
+    ),
 }
 
 
@@ -98,9 +123,20 @@ def test_export_refuses(tmp_path, checkpoint, capsys, case):
 def test_a_plan_that_names_a_layer_the_graph_has_not(tmp_path, checkpoint, capsys, monkeypatch):
     plan = PrecisionPlan("balanced", PLANS["balanced"].mode, split_weights=("conv3d_99",))
     monkeypatch.setitem(PLANS, "balanced", plan)
-    argv = ["--checkpoint", str(checkpoint), "--shape", "16,16,16", "--toolchain", "sim", "--out", str(tmp_path / "out")]
+    argv = [
+        "--checkpoint",
+        str(checkpoint),
+        "--shape",
+        "16,16,16",
+        "--toolchain",
+        "sim",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert export_cli.main(argv) == 1
-    check_one_message("export", capsys.readouterr().err, "precision plan balanced", "conv3d_99", "name layers of this network")
+    check_one_message(
+        "export", capsys.readouterr().err, "precision plan balanced", "conv3d_99", "name layers of this network"
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -114,7 +150,16 @@ def test_a_contract_that_the_onnx_process_cannot_read(tmp_path, checkpoint, caps
         path.write_text(json.dumps({**data, "schema": 0}), encoding="utf-8")
 
     monkeypatch.setattr(export_cli.GraphContract, "save", save_old)
-    argv = ["--checkpoint", str(checkpoint), "--shape", "16,16,16", "--toolchain", "sim", "--out", str(tmp_path / "out")]
+    argv = [
+        "--checkpoint",
+        str(checkpoint),
+        "--shape",
+        "16,16,16",
+        "--toolchain",
+        "sim",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert export_cli.main(argv) == 1
     parts = ("ONNX: ", "contract.json: contract: schema is 0, expected 1", "export the model again")
     check_one_message("export", capsys.readouterr().err, *parts)
@@ -172,24 +217,35 @@ def pad(vol: np.ndarray) -> np.ndarray:
 
 REGISTER: Dict[str, Spoiled] = {
     "atlas of another shape": Spoiled(
-        lambda b: rewrite(b.atlas, pad), ("atlas.npz: shape 48x32x32", f"the network wants {SIZE}", "resample or crop"),
+        lambda b: rewrite(b.atlas, pad), ("atlas.npz: shape 48x32x32", f"the network wants {SIZE}", "resample or crop")
     ),
     "a 4-D atlas": Spoiled(lambda b: rewrite(b.atlas, frames), ("atlas.npz: 4-D volume", "expected one 3-D scan")),
-    "NaN in the atlas": Spoiled(lambda b: rewrite(b.atlas, with_nan), ("atlas.npz", "1 voxels are NaN", "(3, 4, 5)", "mend the scan")),
+    "NaN in the atlas": Spoiled(
+        lambda b: rewrite(b.atlas, with_nan), ("atlas.npz", "1 voxels are NaN", "(3, 4, 5)", "mend the scan")
+    ),
     "no such atlas": Spoiled(lambda b: {"atlas": b.folder / "none.npz"}, ("none.npz", "no such atlas", "--atlas")),
     "no such folder": Spoiled(lambda b: {"input": b.folder / "none"}, ("none", "no such folder", "--input")),
-    "a folder without scans": Spoiled(lambda b: {"input": b.model.parent}, ("vxm", "no scan to register", "expected .npz")),
-    "no such model": Spoiled(lambda b: {"model": b.folder / "none.om"}, ("none.om", "no such offline model", "--model")),
+    "a folder without scans": Spoiled(
+        lambda b: {"input": b.model.parent}, ("vxm", "no scan to register", "expected .npz")
+    ),
+    "no such model": Spoiled(
+        lambda b: {"model": b.folder / "none.om"}, ("none.om", "no such offline model", "--model")
+    ),
     "truncated .om": Spoiled(truncate, ("vxm.om", "header announces", "truncated", "compile it again")),
     "a pb renamed .om": Spoiled(rename_pb, ("vxm.om", "IMOD", "frozen TensorFlow graph", "python -m export")),
     "a changed .om": Spoiled(flip_a_byte, ("vxm.om: its bytes do not give the checksum", "copy or compile it again")),
-    "the .om of another export": Spoiled(other_hash, ("vxm.om: sha256 ", "contract.json says 000", "different exports", "export again")),
+    "the .om of another export": Spoiled(
+        other_hash, ("vxm.om: sha256 ", "contract.json says 000", "different exports", "export again")
+    ),
     "an old contract": Spoiled(old_contract, ("contract.json", "schema is 0, expected 1", "export the model again")),
     "no contract": Spoiled(
-        lambda b: b.model.with_name("contract.json").unlink(), ("contract.json: cannot read the contract", "beside the model"),
+        lambda b: b.model.with_name("contract.json").unlink(),
+        ("contract.json: cannot read the contract", "beside the model"),
     ),
     "a contract of another model": Spoiled(foreign_contract, ("vxm.om", "velocity", "export")),
-    "no write permission": Spoiled(lambda b: {"out": b.folder / "file" / "out"}, ("file/out", "cannot write there", "choose another")),
+    "no write permission": Spoiled(
+        lambda b: {"out": b.folder / "file" / "out"}, ("file/out", "cannot write there", "choose another")
+    ),
     "the toolchain of a device": Spoiled(lambda b: {"toolchain": "cann"}, ("CANN", "sim")),
 }
 
@@ -205,7 +261,15 @@ def test_registration_refuses(bench, capsys, case):
 
 SCANS: Dict[str, Tuple[Callable[[np.ndarray], np.ndarray], Tuple[str, ...]]] = {
     "4-D": (frames, ("sub-01.npz", f"4-D volume {SIZE}x2", "expected one 3-D scan", "take a single frame")),
-    "NaN": (with_nan, ("sub-01.npz", "1 voxels are NaN or infinite, the first at index (3, 4, 5)", "expected finite", "mend the scan")),
+    "NaN": (
+        with_nan,
+        (
+            "sub-01.npz",
+            "1 voxels are NaN or infinite, the first at index (3, 4, 5)",
+            "expected finite",
+            "mend the scan",
+        ),
+    ),
     "another shape": (pad, ("sub-01.npz", "shape 48x32x32", f"the network wants {SIZE}", "resample or crop")),
     "CT": (lambda v: v * 8 - 1000, ("sub-01.npz", "intensities -1000..", "expected 0..255 or 0..1")),
     "empty": (np.zeros_like, ("sub-01.npz", "every voxel is 0", "expected a scan with contrast")),
@@ -231,7 +295,10 @@ def test_both_intensity_conventions_are_taken_and_said(bench, caplog):
     with caplog.at_level(logging.INFO):
         assert bench.register() == 0
     assert [row["intensity"] for row in bench.table("metrics.tsv")] == ["0..1", "0..255", "0..255"]
-    assert "sub-01.npz: intensities 0..1" in caplog.text and "sub-02.npz: intensities 0..255, divided by 255" in caplog.text
+    assert (
+        "sub-01.npz: intensities 0..1" in caplog.text
+        and "sub-02.npz: intensities 0..255, divided by 255" in caplog.text
+    )
 
 
 TRAIN: Dict[str, Tuple[List[str], Tuple[str, ...]]] = {

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of this folder's tests."""
+
 from __future__ import annotations
 
-from tests.vxm_convert.sim_device import sim  # noqa: F401
+from tests.support.sim_device import sim  # noqa: F401

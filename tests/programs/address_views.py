@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
 """No acl.util at all: NumPy views over page-locked memory by ctypes, everything asynchronous on one stream."""
+
 import ctypes
 import sys
 
@@ -36,7 +37,10 @@ desc = acl.mdl.create_desc()
 ok(acl.mdl.get_desc(desc, model))
 
 sets, ports = [], []
-for count, dims_of in ((acl.mdl.get_num_inputs(desc), acl.mdl.get_input_dims), (acl.mdl.get_num_outputs(desc), acl.mdl.get_output_dims)):
+for count, dims_of in (
+    (acl.mdl.get_num_inputs(desc), acl.mdl.get_input_dims),
+    (acl.mdl.get_num_outputs(desc), acl.mdl.get_output_dims),
+):
     sets.append(acl.mdl.create_dataset())
     ports.append([])
     for i in range(count):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
 """A benchmark: warm-up, then events around each execution; device time, wall time and throughput as JSON."""
+
 import json
 import sys
 import time
@@ -23,8 +24,10 @@ stream, ret = acl.rt.create_stream()
 desc = acl.mdl.create_desc()
 acl.mdl.get_desc(desc, model_id)
 datasets, addresses = [], []
-for count, size_of in ((acl.mdl.get_num_inputs(desc), acl.mdl.get_input_size_by_index),
-                       (acl.mdl.get_num_outputs(desc), acl.mdl.get_output_size_by_index)):
+for count, size_of in (
+    (acl.mdl.get_num_inputs(desc), acl.mdl.get_input_size_by_index),
+    (acl.mdl.get_num_outputs(desc), acl.mdl.get_output_size_by_index),
+):
     datasets.append(acl.mdl.create_dataset())
     for i in range(count):
         size = size_of(desc, i)

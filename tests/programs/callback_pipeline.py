@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
 """Asynchronous inference: a pool of memory, a callback after each execution, and a thread that processes reports."""
+
 import sys
 import threading
 
@@ -36,8 +37,10 @@ class Sample(object):
 
     def _slot(self):
         sets, memory = [], []
-        sizes = ([acl.mdl.get_input_size_by_index(self.desc, i) for i in range(acl.mdl.get_num_inputs(self.desc))],
-                 [acl.mdl.get_output_size_by_index(self.desc, i) for i in range(acl.mdl.get_num_outputs(self.desc))])
+        sizes = (
+            [acl.mdl.get_input_size_by_index(self.desc, i) for i in range(acl.mdl.get_num_inputs(self.desc))],
+            [acl.mdl.get_output_size_by_index(self.desc, i) for i in range(acl.mdl.get_num_outputs(self.desc))],
+        )
         for group in sizes:
             dataset = acl.mdl.create_dataset()
             for size in group:
@@ -76,7 +79,9 @@ class Sample(object):
             check_ret("execute_async", acl.mdl.execute_async(self.model_id, inputs, outputs, self.stream))
             group.append(((inputs, outputs), memory))
             if len(group) == INTERVAL:
-                check_ret("launch_callback", acl.rt.launch_callback(self._callback, group, ACL_CALLBACK_BLOCK, self.stream))
+                check_ret(
+                    "launch_callback", acl.rt.launch_callback(self._callback, group, ACL_CALLBACK_BLOCK, self.stream)
+                )
                 group = []
         check_ret("synchronize_stream", acl.rt.synchronize_stream(self.stream))
         check_ret("unsubscribe_report", acl.rt.unsubscribe_report(tid, self.stream))

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
-"""A hurried script: wrong copy kinds, nothing freed, the context destroyed before its stream. Devices put up with it."""
+"""A hurried script: wrong copy kinds, nothing freed, the context destroyed before its stream. Devices put up with
+it.
+"""
+
 import sys
 
 import acl

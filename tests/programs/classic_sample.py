@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
-"""Inference in the style of the first samples for pyACL: a class per model, check_ret everywhere, bytes in and bytes out."""
+"""Inference in the style of the first samples for pyACL: a class per model, check_ret everywhere, bytes in and bytes
+out.
+"""
+
 import sys
 
 import acl
@@ -60,7 +63,9 @@ class Net(object):
     def run(self, images):
         for item, image in zip(self.input_data, images):
             data = image.tobytes()
-            ret = acl.rt.memcpy(item["buffer"], item["size"], acl.util.bytes_to_ptr(data), len(data), ACL_MEMCPY_HOST_TO_DEVICE)
+            ret = acl.rt.memcpy(
+                item["buffer"], item["size"], acl.util.bytes_to_ptr(data), len(data), ACL_MEMCPY_HOST_TO_DEVICE
+            )
             check_ret("acl.rt.memcpy", ret)
         inputs, outputs = self._dataset(self.input_data), self._dataset(self.output_data)
         check_ret("acl.mdl.execute", acl.mdl.execute(self.model_id, inputs, outputs))

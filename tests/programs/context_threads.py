@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
-"""Threads of one process on one device: some share the main thread's context and a model behind a lock, some bring their own."""
+"""Threads of one process on one device: some share the main thread's context and a model behind a lock, some bring
+their own.
+"""
+
 import sys
 import threading
 

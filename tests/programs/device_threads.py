@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
 """One thread per device, each with a context, a stream and a model of its own, fed from one queue."""
+
 import queue
 import sys
 import threading
@@ -39,8 +40,12 @@ class Worker(threading.Thread):
         desc = acl.mdl.create_desc()
         must(acl.mdl.get_desc(desc, model_id))
         shape = acl.mdl.get_output_dims(desc, 0)[0]["dims"]
-        inputs, input_memory = self.buffers([acl.mdl.get_input_size_by_index(desc, i) for i in range(acl.mdl.get_num_inputs(desc))])
-        outputs, output_memory = self.buffers([acl.mdl.get_output_size_by_index(desc, i) for i in range(acl.mdl.get_num_outputs(desc))])
+        inputs, input_memory = self.buffers(
+            [acl.mdl.get_input_size_by_index(desc, i) for i in range(acl.mdl.get_num_inputs(desc))]
+        )
+        outputs, output_memory = self.buffers(
+            [acl.mdl.get_output_size_by_index(desc, i) for i in range(acl.mdl.get_num_outputs(desc))]
+        )
         while True:
             try:
                 number, arrays = self.jobs.get_nowait()

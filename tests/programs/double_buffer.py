@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
-"""Copies and executions overlap: two sets of buffers, a stream for copying and one for executing, events between them."""
+"""Copies and executions overlap: two sets of buffers, a stream for copying and one for executing, events between
+them.
+"""
+
 import ctypes
 import sys
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
-"""Outputs of unknown size: empty data buffers, which the system fills; the shape comes from the dataset's tensor description."""
+"""Outputs of unknown size: empty data buffers, which the system fills; the shape comes from the dataset's tensor
+description.
+"""
+
 import sys
 
 import acl

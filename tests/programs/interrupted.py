@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
 """Ctrl-C in the middle of asynchronous work: a handler, try/finally, and everything is given back in order."""
+
 import os
 import signal
 import sys
@@ -40,9 +41,14 @@ except KeyboardInterrupt:
     print("interrupted after", done)
 finally:
     codes = [acl.rt.synchronize_stream(stream)]
-    result = np.frombuffer(acl.util.ptr_to_bytes(host, size), np.float32).reshape(acl.mdl.get_output_dims(desc, 0)[0]["dims"])
+    result = np.frombuffer(acl.util.ptr_to_bytes(host, size), np.float32).reshape(
+        acl.mdl.get_output_dims(desc, 0)[0]["dims"]
+    )
     for dataset in (inputs, outputs):
-        codes += [acl.destroy_data_buffer(acl.mdl.get_dataset_buffer(dataset, i)) for i in range(acl.mdl.get_dataset_num_buffers(dataset))]
+        codes += [
+            acl.destroy_data_buffer(acl.mdl.get_dataset_buffer(dataset, i))
+            for i in range(acl.mdl.get_dataset_num_buffers(dataset))
+        ]
         codes.append(acl.mdl.destroy_dataset(dataset))
     codes += [acl.rt.free(address) for address in addresses] + [acl.rt.free_host(host), acl.rt.destroy_stream(stream)]
     codes += [acl.mdl.destroy_desc(desc), acl.mdl.unload(model_id), acl.rt.reset_device(0), acl.finalize()]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
 """A latency tool: loops, one line per run, averages with and without the first; copies timed by events on a stream."""
+
 import argparse
 import sys
 import time

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
 """All ways to load a model: file, memory, each with memory of one's own, and by a configuration handle."""
+
 import sys
 
 import acl
@@ -60,7 +61,10 @@ work, weight = acl.rt.malloc(work_size, 0)[0], acl.rt.malloc(weight_size, 0)[0]
 results.append(infer(loaded(acl.mdl.load_from_file_with_mem(model_path, work, work_size, weight, weight_size))))
 results.append(infer(loaded(acl.mdl.load_from_mem_with_mem(host, len(content), work, work_size, weight, weight_size))))
 
-for options in ({LOAD_TYPE: PATH_TYPE, LOAD_PATH: model_path}, {LOAD_TYPE: MEMORY_TYPE, LOAD_ADDRESS: host, LOAD_SIZE: len(content)}):
+for options in (
+    {LOAD_TYPE: PATH_TYPE, LOAD_PATH: model_path},
+    {LOAD_TYPE: MEMORY_TYPE, LOAD_ADDRESS: host, LOAD_SIZE: len(content)},
+):
     config = acl.mdl.create_config_handle()
     for option, value in options.items():
         assert acl.mdl.set_config_opt(config, option, value) == 0

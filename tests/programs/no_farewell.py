@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
 """No clean-up at all: work still queued on a stream, a callback thread waiting, and the interpreter simply ends."""
+
 import sys
 import threading
 

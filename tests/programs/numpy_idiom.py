@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
-"""Arrays by numpy_to_ptr and ptr_to_numpy where bytes_to_ptr is missing or unwanted; the feature test of official samples."""
+"""Arrays by numpy_to_ptr and ptr_to_numpy where bytes_to_ptr is missing or unwanted; the feature test of official
+samples.
+"""
+
 import sys
 
 import acl

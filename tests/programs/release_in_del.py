@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
-"""A classification sample's shape: copies in and out as dictionaries, the feature test for bytes_to_ptr, release in __del__."""
+"""A classification sample's shape: copies in and out as dictionaries, the feature test for bytes_to_ptr, release in
+__del__.
+"""
+
 import sys
 
 import acl
@@ -10,10 +13,7 @@ ACL_MEM_MALLOC_HUGE_FIRST = 0
 ACL_MEMCPY_HOST_TO_DEVICE = 1
 ACL_MEMCPY_DEVICE_TO_HOST = 2
 NPY_UBYTE = 2
-buffer_method = {
-    "in": acl.mdl.get_input_size_by_index,
-    "out": acl.mdl.get_output_size_by_index,
-}
+buffer_method = {"in": acl.mdl.get_input_size_by_index, "out": acl.mdl.get_output_size_by_index}
 
 
 def check_ret(message, ret):
@@ -80,7 +80,9 @@ class Net(object):
             temp_buffer_size = func(self.model_desc, i)
             temp_buffer, ret = acl.rt.malloc(temp_buffer_size, ACL_MEM_MALLOC_HUGE_FIRST)
             check_ret("acl.rt.malloc", ret)
-            (self.input_data if des == "in" else self.output_data).append({"buffer": temp_buffer, "size": temp_buffer_size})
+            (self.input_data if des == "in" else self.output_data).append(
+                {"buffer": temp_buffer, "size": temp_buffer_size}
+            )
 
     def _data_interaction(self, dataset, policy):
         temp_data_buffer = self.input_data if policy == ACL_MEMCPY_HOST_TO_DEVICE else self.output_data

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
-"""A service that opens and closes the device again and again, calls init twice, and runs in a folder that is gone by then."""
+"""A service that opens and closes the device again and again, calls init twice, and runs in a folder that is gone by
+then.
+"""
+
 import gc
 import os
 import sys

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
-"""A process per device, forked and spawned, as benchmark tools start them; the parent never touches the device itself."""
+"""A process per device, forked and spawned, as benchmark tools start them; the parent never touches the device
+itself.
+"""
+
 import multiprocessing
 import sys
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
-"""A small wrapper library as many projects have one: resources registered at a central place, log by app_log, context managers."""
+"""A small wrapper library as many projects have one: resources registered at a central place, log by app_log, context
+managers.
+"""
+
 import atexit
 import sys
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``make bench``: which parts run with what, what becomes of their figures, limits, page and plot. The parts have tests of their own."""
+"""``make bench``: which parts run with what, what becomes of their figures, limits, page and plot. The parts have tests
+of their own.
+"""
+
 from __future__ import annotations
 
 import json
@@ -18,8 +21,18 @@ from scripts.stages import Ran, StageFailed
 from vxm_convert.errors import EXIT_TOLERANCE
 
 ROWS = [
-    {"name": name, "way": way, "title": title, "wall_seconds": spread([wall]), "cpu_seconds": spread([2 * wall]), "wall_ratio": 8.0 / wall}
-    for name, way, title, wall in (("recipe", "recipe", "existing recipe", 8.0), ("device", "ours", "SIMULATED <device>", 2.0))
+    {
+        "name": name,
+        "way": way,
+        "title": title,
+        "wall_seconds": spread([wall]),
+        "cpu_seconds": spread([2 * wall]),
+        "wall_ratio": 8.0 / wall,
+    }
+    for name, way, title, wall in (
+        ("recipe", "recipe", "existing recipe", 8.0),
+        ("device", "ours", "SIMULATED <device>", 2.0),
+    )
 ]
 
 
@@ -58,7 +71,11 @@ def test_every_part_runs_once_and_the_page_has_all(monkeypatch: pytest.MonkeyPat
     assert calls[0][1:3] == ["--model", "m/vxm.om"]
     page = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert all(f"figures of {part.name}" in page and f"## {part.title}" in page for part in bench.PARTS)
-    assert "**simulated**" in page and "(pictures/benchmarks.svg)" in page and (tmp_path / "docs" / "pictures" / "benchmarks.svg").is_file()
+    assert (
+        "**simulated**" in page
+        and "(pictures/benchmarks.svg)" in page
+        and (tmp_path / "docs" / "pictures" / "benchmarks.svg").is_file()
+    )
     assert set(json.loads((tmp_path / "b" / "bench.json").read_text())["parts"]) == {part.name for part in bench.PARTS}
 
 
@@ -67,17 +84,21 @@ def test_only_some_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert code == 0 and [call[0].split(".")[-1] for call in calls] == ["scaling", "files"]
 
 
-@pytest.mark.parametrize("extra, words", [
-    (["--min-speedup", "5"], "registration 4.00 x"), (["--min-training-speedup", "4.5"], "training step 4.00 x")])
+@pytest.mark.parametrize(
+    "extra, words",
+    [(["--min-speedup", "5"], "registration 4.00 x"), (["--min-training-speedup", "4.5"], "training step 4.00 x")],
+)
 def test_a_ratio_below_its_limit_is_said_and_is_the_exit_code(
-        monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture, extra: List[str], words: str) -> None:
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture, extra: List[str], words: str
+) -> None:
     code, _ = run(monkeypatch, tmp_path, extra)
     assert code == EXIT_TOLERANCE and words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("code, expected, parts", [(EXIT_TOLERANCE, EXIT_TOLERANCE, 7), (1, 1, 1)])
 def test_a_part_beyond_its_limits_goes_on_a_failed_one_does_not(
-        monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, expected: int, parts: int) -> None:
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, expected: int, parts: int
+) -> None:
     ended, calls = run(monkeypatch, tmp_path, [], code)
     assert ended == expected and len(calls) == parts
 
@@ -93,12 +114,14 @@ def test_the_plot_is_xml_and_names_every_bar() -> None:
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
 def test_exponents_are_those_of_the_power_law(power: float) -> None:
     x = np.array([1, 2, 4, 8.0])
-    assert scaling.exponent(x, 3.0 * x ** power) == pytest.approx(power, abs=1e-3)
+    assert scaling.exponent(x, 3.0 * x**power) == pytest.approx(power, abs=1e-3)
     rows = [{"scans": n, "cpu_seconds": 5.0 + 2.0 * n} for n in (1, 2, 4, 8)]
     assert scaling._beyond_start(rows) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_the_same_number_of_scans_is_registered_again_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_same_number_of_scans_is_registered_again_each_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     folders = []
 
     def stage(arguments: List[str]) -> Ran:
@@ -109,6 +132,9 @@ def test_the_same_number_of_scans_is_registered_again_each_time(monkeypatch: pyt
         return Ran(2.0, 1 << 30, 1.0)
 
     monkeypatch.setattr(scaling, "run_stage", stage)
-    assert scaling._register(tmp_path, 1) == scaling._register(tmp_path, 1) == {
-        "seconds": 2.0, "cpu_seconds": 1.0, "peak_gib": 1.0, "device_seconds": 1.5}
+    assert (
+        scaling._register(tmp_path, 1)
+        == scaling._register(tmp_path, 1)
+        == {"seconds": 2.0, "cpu_seconds": 1.0, "peak_gib": 1.0, "device_seconds": 1.5}
+    )
     assert len(set(folders)) == 2

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cohort benchmark's own parts: scans as .nii.gz, what a run's figures come to, the table. Its runs are not repeated here."""
+"""The cohort benchmark's own parts: scans as .nii.gz, what a run's figures come to, the table. Its runs are not
+repeated here.
+"""
+
 from __future__ import annotations
 
 import json
@@ -10,12 +13,22 @@ import pytest
 from scripts.benchmark import cohort
 from scripts.stages import Ran
 from vxm_convert.errors import ArtifactError
-from vxm_convert.volumes import read_image, read_labels
+from vxm_convert.scans.volumes import read_image, read_labels
 
 
 def figures(wall: float, device: float) -> dict:
-    return {"simulated": True, "peak_gib": 0.2, "scans": 8, "wall_seconds": wall, "scans_per_second": 8 / wall, "device_seconds": device,
-            "device_busy": device / wall, "host_cpu_seconds": 1.0, "model_load_seconds": 1.5, "first_execution_seconds": 0.7}
+    return {
+        "simulated": True,
+        "peak_gib": 0.2,
+        "scans": 8,
+        "wall_seconds": wall,
+        "scans_per_second": 8 / wall,
+        "device_seconds": device,
+        "device_busy": device / wall,
+        "host_cpu_seconds": 1.0,
+        "model_load_seconds": 1.5,
+        "first_execution_seconds": 0.7,
+    }
 
 
 def test_phantoms_become_scans_with_a_segmentation_beside_them(tmp_path):

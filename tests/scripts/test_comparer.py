@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The comparer's benchmark: its data, its record with the number of runs behind each figure, its limits. Times are not judged."""
+"""The comparer's benchmark: its data, its record with the number of runs behind each figure, its limits. Times are not
+judged.
+"""
+
 from __future__ import annotations
 
 import json
@@ -9,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from om_runner.store import REFERENCE_FLOW, REFERENCE_MOVED
+from om_runner.precision.store import REFERENCE_FLOW, REFERENCE_MOVED
 from scripts.benchmark.comparer import anatomy, main, stored_subject
-from vxm_convert.labels import DEFAULT_LABEL_SET, label_set
+from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, label_set
 
 SHAPE = (16, 32, 16)
 NO_LIMIT = ["--max-compare-seconds", "1e9", "--max-report-seconds", "1e9"]
@@ -36,8 +39,15 @@ def test_the_record_says_what_was_run_and_how_often(tmp_path: Path, capsys: Any)
     found = json.loads((tmp_path / "comparer.json").read_text())
     assert found["shape"] == list(SHAPE) and found["pair"]["elements"] == 3 * np.prod(SHAPE)
     assert found["pair"]["n"] == len(found["pair"]["all_seconds"]) == 2
-    assert found["report"]["scans"] == 2 and found["report"]["n"] == 1 and found["report"]["references"] == "from the cache"
-    assert set(found["report"]["files"]) >= {"report.json", "report.csv", "report.html"} and min(found["report"]["files"].values()) > 500
+    assert (
+        found["report"]["scans"] == 2
+        and found["report"]["n"] == 1
+        and found["report"]["references"] == "from the cache"
+    )
+    assert (
+        set(found["report"]["files"]) >= {"report.json", "report.csv", "report.html"}
+        and min(found["report"]["files"].values()) > 500
+    )
     out = capsys.readouterr().out
     assert "n = 2" in out and "n = 1" in out and "report of 2 scans" in out
     assert [path.name for path in tmp_path.iterdir()] == ["comparer.json"]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The search for a Python that runs: shims that fail, versions that are wrong, machines without any."""
+
 from __future__ import annotations
 
 import os
@@ -36,7 +37,9 @@ def machine(tmp_path: Path, project_root: Path):
 
     def search(want: str = "3.7", **more: str) -> subprocess.CompletedProcess:
         env: Dict[str, str] = {"PATH": f"{tmp_path / 'bin'}:{tools}", "HOME": str(tmp_path / "home"), **more}
-        return subprocess.run(["sh", str(project_root / "scripts" / "find_python.sh"), want], env=env, capture_output=True, timeout=30)
+        return subprocess.run(
+            ["sh", str(project_root / "scripts" / "find_python.sh"), want], env=env, capture_output=True, timeout=30
+        )
 
     return search
 
@@ -89,7 +92,10 @@ def test_conda_environments_are_searched(machine, tmp_path: Path) -> None:
 
 def test_uv_is_asked_last(machine, tmp_path: Path) -> None:
     expected = put(tmp_path / "uv-made" / "python3.7", _WORKS)
-    put(tmp_path / "bin" / "uv", f"#!/bin/sh\ncase \"$2\" in find) echo '{expected}' ;; install) : > '{tmp_path / 'asked'}' ;; esac\n")
+    put(
+        tmp_path / "bin" / "uv",
+        f"#!/bin/sh\ncase \"$2\" in find) echo '{expected}' ;; install) : > '{tmp_path / 'asked'}' ;; esac\n",
+    )
     assert found(machine()) == str(expected)
     assert (tmp_path / "asked").exists()
     (tmp_path / "asked").unlink()

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of engines: who takes part, what is compared, what the table says; and the ONNX interpreter in PyTorch."""
+"""The benchmark of engines: who takes part, what is compared, what the table says; and the ONNX interpreter in
+PyTorch.
+"""
+
 from __future__ import annotations
 
 import json
@@ -9,8 +12,8 @@ import numpy as np
 import pytest
 
 from scripts.benchmark import contenders, inference
-from vxm_convert.contract import CONTRACT_NAME
 from vxm_convert.errors import ToolchainError
+from vxm_convert.model.contract import CONTRACT_NAME
 
 
 def _figures(wall, cpu, peak):
@@ -24,8 +27,10 @@ def rows(tmp_path):
     np.savez(str(tmp_path / "recipe.npz"), flow=flow, moved=moved)
     flow[0, 1, 0, 1, 2], moved[0, 0, 0, 1, 0] = -0.25, 0.5
     np.savez(str(tmp_path / "device.npz"), flow=flow, moved=moved)
-    runs = {"recipe": [_figures(9, 16, 3 << 30), _figures(8, 17, 1 << 30), _figures(10, 15, 2 << 30)],
-            "device": [_figures(3, 4, 1 << 30)] * 3}
+    runs = {
+        "recipe": [_figures(9, 16, 3 << 30), _figures(8, 17, 1 << 30), _figures(10, 15, 2 << 30)],
+        "device": [_figures(3, 4, 1 << 30)] * 3,
+    }
     return inference.summary(["recipe", "device"], runs, tmp_path)
 
 
@@ -37,8 +42,13 @@ def test_rows_hold_medians_ratios_and_differences_to_the_first(rows):
 
 
 def test_the_table_names_who_did_not_run_and_a_busy_machine(rows):
-    result = {"model": {"variant": "vm2", "volume_shape": [16, 16, 32], "batch": 1}, "precision": "fast", "rows": rows,
-              "not_run": {"torch": "torch is not installed"}, "machine": {"idle": False, "load_per_cpu": 1.5}}
+    result = {
+        "model": {"variant": "vm2", "volume_shape": [16, 16, 32], "batch": 1},
+        "precision": "fast",
+        "rows": rows,
+        "not_run": {"torch": "torch is not installed"},
+        "machine": {"idle": False, "load_per_cpu": 1.5},
+    }
     text = inference.table(result)
     assert "16x16x32" in text and "n = 3" in text and "torch is not installed" in text and "load 1.50 per CPU" in text
     line = next(line for line in text.splitlines() if line.startswith("SIMULATED device"))
@@ -67,11 +77,20 @@ def test_the_second_run_is_measured():
         return {"moved": len(calls)}
 
     found = contenders.measure(run, {"moving": 1})
-    assert found["outputs"] == {"moved": 2} and len(calls) == 2 and found["peak_bytes"] > 1 << 20 and found["wall_seconds"] >= 0
+    assert (
+        found["outputs"] == {"moved": 2}
+        and len(calls) == 2
+        and found["peak_bytes"] > 1 << 20
+        and found["wall_seconds"] >= 0
+    )
 
 
 def test_rounding_is_off_for_one_contender_only():
-    off = [name for name, contender in contenders.CONTENDERS.items() if contender.environment.get("VXM_SIM_ROUNDING") == "off"]
+    off = [
+        name
+        for name, contender in contenders.CONTENDERS.items()
+        if contender.environment.get("VXM_SIM_ROUNDING") == "off"
+    ]
     assert off == ["unrounded"] and "rounding off" in contenders.CONTENDERS["unrounded"].title
 
 
@@ -80,7 +99,9 @@ def _stand_in(tmp_path, monkeypatch, body):
     script = tmp_path / "contender.py"
     script.write_text(body)
     real = inference.subprocess.run
-    monkeypatch.setattr(inference.subprocess, "run", lambda command, **rest: real([sys.executable, str(script)], **rest))
+    monkeypatch.setattr(
+        inference.subprocess, "run", lambda command, **rest: real([sys.executable, str(script)], **rest)
+    )
 
 
 def test_the_marked_line_is_taken_whatever_else_is_printed(tmp_path, monkeypatch):
@@ -92,12 +113,16 @@ def test_the_marked_line_is_taken_whatever_else_is_printed(tmp_path, monkeypatch
 
 def test_a_contender_that_fails_is_named_with_what_it_said(tmp_path, monkeypatch):
     _stand_in(tmp_path, monkeypatch, "import sys\nsys.exit('no memory left')")
-    with pytest.raises(ToolchainError, match="(?s)frozen: ended with exit code 1; leave it out with --only.*no memory left"):
+    with pytest.raises(
+        ToolchainError, match="(?s)frozen: ended with exit code 1; leave it out with --only.*no memory left"
+    ):
         inference._one_run("frozen", tmp_path / "vxm.om", tmp_path)
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--n", "0"], "n: got 0, expected at least 1"), ([], "contract.json: cannot read the contract")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [(["--n", "0"], "n: got 0, expected at least 1"), ([], "contract.json: cannot read the contract")],
+)
 def test_wrong_input_is_one_message(arguments, words, tmp_path, capsys):
     code = inference.main(["--model", str(tmp_path / "vxm.om"), "--out", str(tmp_path / "out")] + arguments)
     assert code == 1 and words in capsys.readouterr().err
@@ -113,10 +138,25 @@ def test_torch_runs_the_operators_of_the_graph():
     x, kernel = rng.rand(1, 5, 6, 7, 2).astype(np.float32), rng.randn(3, 2, 3, 3, 3).astype(np.float32)
     nodes = [
         helper.make_node("Transpose", ["x"], ["first"], perm=[0, 4, 1, 2, 3]),
-        helper.make_node("Conv", ["first", "w"], ["y"], pads=[0, 0, 0, 1, 1, 1], strides=[2] * 3, dilations=[1] * 3, kernel_shape=[3] * 3),
+        helper.make_node(
+            "Conv",
+            ["first", "w"],
+            ["y"],
+            pads=[0, 0, 0, 1, 1, 1],
+            strides=[2] * 3,
+            dilations=[1] * 3,
+            kernel_shape=[3] * 3,
+        ),
     ]
-    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", 1, x.shape)],
-                              [helper.make_tensor_value_info("y", 1, None)], [numpy_helper.from_array(kernel, "w")])
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", 1, x.shape)],
+        [helper.make_tensor_value_info("y", 1, None)],
+        [numpy_helper.from_array(kernel, "w")],
+    )
     (got,) = TorchGraph(helper.make_model(graph)).run({"x": x}).values()
     padded = torch.nn.functional.pad(torch.from_numpy(x).permute(0, 4, 1, 2, 3), [0, 1] * 3)
-    np.testing.assert_allclose(got, torch.nn.functional.conv3d(padded, torch.from_numpy(kernel), stride=2).numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        got, torch.nn.functional.conv3d(padded, torch.from_numpy(kernel), stride=2).numpy(), atol=1e-5
+    )

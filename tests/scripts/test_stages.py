@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What demo and bench share: stages in processes of their own, folders that may be made again."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small synthetic cohort, and settings of short runs on it."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,9 +8,9 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from train.settings import DataSettings, LossSettings, TrainSettings
-from vxm_convert.phantom import PhantomSettings, write_cohort
-from vxm_convert.spec import ModelSpec
+from train.settings.run import DataSettings, LossSettings, TrainSettings
+from vxm_convert.model.spec import ModelSpec
+from vxm_convert.synthetic.heads import PhantomSettings, write_cohort
 
 SHAPE = (16, 16, 32)
 
@@ -24,14 +25,27 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_settings(cohort: Path, tmp_path: Path) -> Callable[..., TrainSettings]:
-    """Settings of a short vm1 run; keywords of `LossSettings` and `DataSettings` may be given beside those of `TrainSettings`."""
+    """Settings of a short vm1 run; keywords of `LossSettings` and `DataSettings` may be given beside those of
+    `TrainSettings`.
+    """
 
-    def make(variant: str = "vm1", batch: int = 1, integration_steps: Optional[int] = None, **changes: Any) -> TrainSettings:
+    def make(
+        variant: str = "vm1", batch: int = 1, integration_steps: Optional[int] = None, **changes: Any
+    ) -> TrainSettings:
         parts = {}
         for name, kind in (("loss", LossSettings), ("data", DataSettings)):
-            parts[name] = {key: changes.pop(key) for key in list(changes) if key in kind.__dataclass_fields__ and key != "source"}
+            parts[name] = {
+                key: changes.pop(key) for key in list(changes) if key in kind.__dataclass_fields__ and key != "source"
+            }
         data = DataSettings(cohort / "scans", parts["data"].pop("atlas", cohort / "atlas.npz"), **parts["data"])
-        values = {"out": tmp_path / "run", "learning_rate": 2e-3, "epochs": 3, "keep": 2, "tensorboard": False, **changes}
+        values = {
+            "out": tmp_path / "run",
+            "learning_rate": 2e-3,
+            "epochs": 3,
+            "keep": 2,
+            "tensorboard": False,
+            **changes,
+        }
         spec = ModelSpec(variant, SHAPE, batch, integration_steps)
         return TrainSettings(data=data, spec=spec, loss=LossSettings(**parts["loss"]), **values)
 
@@ -40,7 +54,9 @@ def make_settings(cohort: Path, tmp_path: Path) -> Callable[..., TrainSettings]:
 
 @pytest.fixture
 def no_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training graphs without gradients, for tests that make no step: most of the time of building a graph goes into them."""
-    from train import model
+    """Training graphs without gradients, for tests that make no step: most of the time of building a graph goes into
+    them.
+    """
+    from train.graph import training_graph as model
 
     monkeypatch.setattr(model, "_build_update", lambda *_: (None, None))

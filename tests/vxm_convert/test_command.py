@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m vxm_convert``: doctor, inspect, verify, phantom, sim env, each as a user meets it."""
+
 from __future__ import annotations
 
 import json
@@ -12,14 +13,15 @@ from typing import Dict, List
 import numpy as np
 import pytest
 
-import vxm_convert.doctor as doctor_module
+import vxm_convert.toolchain.doctor as doctor_module
 from vxm_convert.__main__ import main, simulator_exports
-from vxm_convert.artifacts import sha256_of, write_bytes, write_json, write_sidecar
-from vxm_convert.contract import CONTRACT_NAME, GraphContract, TensorSpec
-from vxm_convert.doctor import FOUND, MISSING, Finding, can_register, examine, installed_version, summary
-from vxm_convert.precision import PLANS
-from vxm_convert.spec import ModelSpec
-from vxm_convert.verification import BROKEN, OK, OUTSIDE, RUN_NAME, UNPROVEN, verify_folders
+from vxm_convert.artifacts.files import sha256_of, write_bytes, write_json, write_sidecar
+from vxm_convert.artifacts.names import RUN_NAME
+from vxm_convert.inspection.verify import BROKEN, OK, OUTSIDE, UNPROVEN, verify_folders
+from vxm_convert.model.contract import CONTRACT_NAME, GraphContract, TensorSpec
+from vxm_convert.model.precision import PLANS
+from vxm_convert.model.spec import ModelSpec
+from vxm_convert.toolchain.doctor import FOUND, MISSING, Finding, can_register, examine, installed_version, summary
 
 NO_TOOLCHAIN = {"kind": "none"}
 
@@ -35,9 +37,17 @@ def chain(tmp_path: Path) -> Path:
     write_bytes(om, b"model")
     write_sidecar(om, {"frozen_pb": sha256_of(pb)}, NO_TOOLCHAIN)
     spec = ModelSpec("vm2", (16, 16, 16))
-    tensors = [TensorSpec(m, m, 0, spec.image_shape) for m in ("moving", "fixed", "moved")] + [TensorSpec("flow", "f", 0, spec.flow_shape)]
-    GraphContract(spec, tuple(tensors[:2]), tuple(tensors[2:]), PLANS["fast"], "Ascend910A",
-                  hashes={"frozen_pb": sha256_of(pb), "om": sha256_of(om), "checkpoint": "a" * 64}).save(folder / CONTRACT_NAME)
+    tensors = [TensorSpec(m, m, 0, spec.image_shape) for m in ("moving", "fixed", "moved")] + [
+        TensorSpec("flow", "f", 0, spec.flow_shape)
+    ]
+    GraphContract(
+        spec,
+        tuple(tensors[:2]),
+        tuple(tensors[2:]),
+        PLANS["fast"],
+        "Ascend910A",
+        hashes={"frozen_pb": sha256_of(pb), "om": sha256_of(om), "checkpoint": "a" * 64},
+    ).save(folder / CONTRACT_NAME)
     return folder
 
 
@@ -56,7 +66,11 @@ def test_a_changed_file_is_named(chain: Path, capsys: pytest.CaptureFixture) -> 
     (chain / "frozen.pb").write_bytes(b"grapH")
     assert main(["verify", str(chain)]) == 1
     captured = capsys.readouterr()
-    assert "frozen.pb" in captured.err and "was made from it" in captured.err and "recorded in contract.json" in captured.err
+    assert (
+        "frozen.pb" in captured.err
+        and "was made from it" in captured.err
+        and "recorded in contract.json" in captured.err
+    )
     assert broken(chain) == ["frozen.pb"]
 
 
@@ -107,7 +121,11 @@ def test_several_folders_make_one_chain(chain: Path, tmp_path: Path) -> None:
     write_bytes(weights, b"weights")
     write_sidecar(weights, {}, NO_TOOLCHAIN)
     write_sidecar(chain / "frozen.pb", {"checkpoint": sha256_of(weights)}, NO_TOOLCHAIN)
-    texts = [link.text for link in verify_folders([chain, weights.parent]) if link.subject.name == "frozen.pb" and link.state == OK]
+    texts = [
+        link.text
+        for link in verify_folders([chain, weights.parent])
+        if link.subject.name == "frozen.pb" and link.state == OK
+    ]
     assert any("which is here" in text for text in texts)
 
 
@@ -117,17 +135,30 @@ ROLES = ("om", "atlas", "moving", "result")
 @pytest.fixture
 def run(chain: Path, tmp_path: Path) -> Dict[str, Path]:
     """A registration with the model of `chain`: run.json, one result, and where each file of its chain lies."""
-    files = {"om": chain / "vxm.om", "atlas": tmp_path / "data" / "atlas.npz", "moving": tmp_path / "data" / "scan.npz",
-             "result": tmp_path / "out" / "scan" / "moved.nii.gz"}
+    files = {
+        "om": chain / "vxm.om",
+        "atlas": tmp_path / "data" / "atlas.npz",
+        "moving": tmp_path / "data" / "scan.npz",
+        "result": tmp_path / "out" / "scan" / "moved.nii.gz",
+    }
     for role in ROLES[1:]:
         write_bytes(files[role], role.encode())
     digests = {role: sha256_of(path) for role, path in files.items()}
     write_sidecar(files["result"], {role: digests[role] for role in ROLES[:3]}, NO_TOOLCHAIN)
     contract = chain / CONTRACT_NAME
-    write_json(tmp_path / "out" / RUN_NAME, {
-        "model": {"path": str(files["om"]), "sha256": digests["om"], "contract": str(contract), "contract_sha256": sha256_of(contract)},
-        "atlas": {"path": str(files["atlas"]), "sha256": digests["atlas"]}, "inputs": {str(files["moving"]): digests["moving"]},
-    })
+    write_json(
+        tmp_path / "out" / RUN_NAME,
+        {
+            "model": {
+                "path": str(files["om"]),
+                "sha256": digests["om"],
+                "contract": str(contract),
+                "contract_sha256": sha256_of(contract),
+            },
+            "atlas": {"path": str(files["atlas"]), "sha256": digests["atlas"]},
+            "inputs": {str(files["moving"]): digests["moving"]},
+        },
+    )
     return files
 
 
@@ -139,7 +170,9 @@ def test_the_output_folder_alone_proves_model_to_result(run: Dict[str, Path], tm
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_one_changed_byte_anywhere_is_named(run: Dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture, role: str) -> None:
+def test_one_changed_byte_anywhere_is_named(
+    run: Dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture, role: str
+) -> None:
     data = bytearray(run[role].read_bytes())
     data[len(data) // 2] ^= 1
     run[role].write_bytes(bytes(data))
@@ -167,7 +200,9 @@ def test_a_copy_in_another_folder_outweighs_a_broken_source(run: Dict[str, Path]
     assert states == {OK}
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"model": {}, "atlas": {}, "inputs": {}}', '{"model": 1, "atlas": 2, "inputs": 3}'])
+@pytest.mark.parametrize(
+    "text", ["{", "{}", "[]", '{"model": {}, "atlas": {}, "inputs": {}}', '{"model": 1, "atlas": 2, "inputs": 3}']
+)
 def test_a_damaged_run_is_named(run: Dict[str, Path], tmp_path: Path, text: str) -> None:
     (tmp_path / "out" / RUN_NAME).write_text(text)
     links = [link for link in verify_folders([tmp_path / "out"]) if link.state == BROKEN]
@@ -179,7 +214,10 @@ def test_a_run_naming_what_no_file_can_be_called(run: Dict[str, Path], tmp_path:
     data = json.loads(path.read_text())
     data["inputs"] = {"a\0b": "0" * 64, "x" * 5000: "1" * 64, str(tmp_path): "2" * 64}
     path.write_text(json.dumps(data))
-    assert len([link for link in verify_folders([tmp_path / "out"]) if link.state == OUTSIDE and link.subject == path]) == 3
+    assert (
+        len([link for link in verify_folders([tmp_path / "out"]) if link.state == OUTSIDE and link.subject == path])
+        == 3
+    )
 
 
 def test_a_folder_without_proof_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -191,14 +229,28 @@ def test_a_folder_without_proof_is_an_error(tmp_path: Path, capsys: pytest.Captu
 def test_inspect_tells_a_contract(chain: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["inspect", str(chain / CONTRACT_NAME)]) == 0
     text = capsys.readouterr().out
-    assert "vm2, 16x16x16 voxels, batch 1" in text and "fast: force_fp16" in text and "flow     f:0 float32 [1, 16, 16, 16, 3]" in text
+    assert (
+        "vm2, 16x16x16 voxels, batch 1" in text
+        and "fast: force_fp16" in text
+        and "flow     f:0 float32 [1, 16, 16, 16, 3]" in text
+    )
 
 
-@pytest.mark.parametrize("name, content", [
-    ("a.om", b"model"), ("a.pb", b"\xff\xff\xff"), ("a.onnx", b"\xff\xff\xff"), ("a.onnx", b""), ("contract.json", b"{"), ("a.txt", b"x"),
-    ("none.pb", None),
-])
-def test_inspect_refuses_what_is_not_that_kind(tmp_path: Path, capsys: pytest.CaptureFixture, name: str, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.om", b"model"),
+        ("a.pb", b"\xff\xff\xff"),
+        ("a.onnx", b"\xff\xff\xff"),
+        ("a.onnx", b""),
+        ("contract.json", b"{"),
+        ("a.txt", b"x"),
+        ("none.pb", None),
+    ],
+)
+def test_inspect_refuses_what_is_not_that_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture, name: str, content: bytes
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     assert main(["inspect", str(tmp_path / name)]) == 1
@@ -238,32 +290,51 @@ def test_no_command_is_a_usage_error() -> None:
 def test_doctor_finds_what_is_here() -> None:
     rows = {row.subject: row for row in examine()}
     assert rows["numpy"].state == FOUND and rows["numpy"].detail.startswith(np.__version__)
-    assert {"python", "tensorflow", "npu_bridge", "CANN", "atc", "acl", "simulator", "openvino", "onnxruntime"} <= set(rows)
+    assert {"python", "tensorflow", "npu_bridge", "CANN", "atc", "acl", "simulator", "openvino", "onnxruntime"} <= set(
+        rows
+    )
     assert all(row.detail for row in rows.values())
 
 
 def test_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     real = doctor_module._module_path
-    monkeypatch.setattr(doctor_module, "_module_path", lambda name: None if name in ("nibabel", "tensorflow") else real(name))
+    monkeypatch.setattr(
+        doctor_module, "_module_path", lambda name: None if name in ("nibabel", "tensorflow") else real(name)
+    )
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
-    assert "nibabel      missing" in text and "pip install nibabel" in text and "om_runner    no: packages are missing" in text
+    assert (
+        "nibabel      missing" in text
+        and "pip install nibabel" in text
+        and "om_runner    no: packages are missing" in text
+    )
 
 
 def rows_with(**states: str) -> List[Finding]:
-    base = {**dict.fromkeys(("tensorflow", "npu_bridge", "CANN", "acl", "onnxruntime"), MISSING),
-            **dict.fromkeys(("python", "numpy", "simulator", "openvino"), FOUND), **states}
+    base = {
+        **dict.fromkeys(("tensorflow", "npu_bridge", "CANN", "acl", "onnxruntime"), MISSING),
+        **dict.fromkeys(("python", "numpy", "simulator", "openvino"), FOUND),
+        **states,
+    }
     return [Finding(name, state, "", name in ("python", "numpy")) for name, state in base.items()]
 
 
-@pytest.mark.parametrize("states, expected", [
-    ({}, ["train        no", "export       no", "om_runner    yes, on the simulated device"]),
-    ({"tensorflow": FOUND}, ["train        yes, CPU", "export       yes, with the simulated atc", "om_runner    yes, on the simulated"]),
-    ({"tensorflow": FOUND, "npu_bridge": FOUND, "CANN": FOUND, "acl": FOUND},
-     ["train        yes, NPU", "export       yes, with CANN's atc", "om_runner    yes, through CANN"]),
-    ({"openvino": MISSING}, ["train", "export", "om_runner    no: neither CANN nor an engine"]),
-    ({"numpy": MISSING, "tensorflow": FOUND}, ["train        no", "export       no", "om_runner    no: packages"]),
-])
+@pytest.mark.parametrize(
+    "states, expected",
+    [
+        ({}, ["train        no", "export       no", "om_runner    yes, on the simulated device"]),
+        (
+            {"tensorflow": FOUND},
+            ["train        yes, CPU", "export       yes, with the simulated atc", "om_runner    yes, on the simulated"],
+        ),
+        (
+            {"tensorflow": FOUND, "npu_bridge": FOUND, "CANN": FOUND, "acl": FOUND},
+            ["train        yes, NPU", "export       yes, with CANN's atc", "om_runner    yes, through CANN"],
+        ),
+        ({"openvino": MISSING}, ["train", "export", "om_runner    no: neither CANN nor an engine"]),
+        ({"numpy": MISSING, "tensorflow": FOUND}, ["train        no", "export       no", "om_runner    no: packages"]),
+    ],
+)
 def test_doctor_concludes_per_stage(states: dict, expected: List[str]) -> None:
     lines = summary(rows_with(**states))
     assert all(line.startswith(start) for line, start in zip(lines, expected)), lines
@@ -275,12 +346,14 @@ def test_installed_version_of_nothing() -> None:
 
 
 def test_sim_env_makes_atc_and_acl_reachable_from_anywhere(tmp_path: Path) -> None:
-    python = 'import acl; print(acl.__name__, callable(acl.init))'
+    python = "import acl; print(acl.__name__, callable(acl.init))"
     script = "\n".join(simulator_exports() + ["command -v atc", f'"{sys.executable}" -c "{python}"'])
-    done = subprocess.run(["sh", "-c", script], cwd=str(tmp_path), env={"PATH": os.environ["PATH"]}, capture_output=True, timeout=120)
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=str(tmp_path), env={"PATH": os.environ["PATH"]}, capture_output=True, timeout=120
+    )
     lines = done.stdout.decode().splitlines()
     assert done.returncode == 0, done.stderr.decode()
-    assert lines[0].endswith("shims/bin/atc") and lines[1] == "vxm_convert.sim.acl True"
+    assert lines[0].endswith("shims/bin/atc") and lines[1] == "vxm_convert.sim.acl.module True"
 
 
 def test_sim_env_quotes_for_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:

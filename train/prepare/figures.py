@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well a scan lies on the reference, before and after, what the transform does, and what is doubtful about either."""
+"""How well a scan lies on the reference, before and after, what the transform does, and what is doubtful about
+either.
+"""
+
 from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Tuple
@@ -9,11 +12,11 @@ import numpy as np
 from train.prepare.loaded import Loaded
 from train.prepare.reference import Reference
 from vxm_convert.geometry.affines import Affine
-from vxm_convert.geometry.conform import Placement, brain_mask, conform, outside_network
-from vxm_convert.geometry.doubts import image_doubts, outside_doubt
 from vxm_convert.geometry.grids import Grid, apply_affine
-from vxm_convert.labelsets import LabelSet
-from vxm_convert.metrics import dice
+from vxm_convert.metrics.label_sets import LabelSet
+from vxm_convert.metrics.overlap import dice
+from vxm_convert.scans.checks import image_doubts, outside_doubt
+from vxm_convert.scans.conform import Placement, brain_mask, conform, outside_network
 
 #: degrees beyond which a header's axes are more likely wrong than a head so tilted
 _TILTED_DEGREES = 45.0
@@ -25,7 +28,9 @@ _NCC_LOST = 0.02
 _NCC_LOW = 0.6
 
 
-def figures_of(image: np.ndarray, seg: Optional[np.ndarray], reference: Reference, labels: LabelSet) -> Dict[str, Optional[float]]:
+def figures_of(
+    image: np.ndarray, seg: Optional[np.ndarray], reference: Reference, labels: LabelSet
+) -> Dict[str, Optional[float]]:
     """Overlap of the brains (Dice), correlation of the intensities, mean Dice of the structures; None where undefined.
 
     Parameters
@@ -35,8 +40,11 @@ def figures_of(image: np.ndarray, seg: Optional[np.ndarray], reference: Referenc
     here, there = brain_mask(reference.image), brain_mask(image)
     overlap = 2.0 * np.count_nonzero(here & there) / max(1, np.count_nonzero(here) + np.count_nonzero(there))
     scores = None if seg is None or reference.seg is None else dice(seg, reference.seg, labels.ids)
-    return {"overlap": float(overlap), "ncc": correlation(reference.image[here | there], image[here | there]),
-            "dice": scores.mean if scores is not None and scores.n_labels else None}
+    return {
+        "overlap": float(overlap),
+        "ncc": correlation(reference.image[here | there], image[here | there]),
+        "dice": scores.mean if scores is not None and scores.n_labels else None,
+    }
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> Optional[float]:
@@ -47,7 +55,8 @@ def correlation(a: np.ndarray, b: np.ndarray) -> Optional[float]:
 
 
 def motion_of(affine: Affine, network: Grid) -> Dict[str, float]:
-    """What the transform does to the scan: degrees turned, mm moved at the middle of the network grid, change of lengths and of volume.
+    """What the transform does to the scan: degrees turned, mm moved at the middle of the network grid, change of
+    lengths and of volume.
 
     The turn is the rotation of the polar decomposition; lengths change by the singular values.
     """
@@ -58,7 +67,9 @@ def motion_of(affine: Affine, network: Grid) -> Dict[str, float]:
     return {
         "rotation_degrees": float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1.0, 1.0)))),
         "translation_mm": float(np.linalg.norm(middle - apply_affine(affine.pull, middle))),
-        "scale_min": float(lengths.min()), "scale_max": float(lengths.max()), "volume_change": float(np.linalg.det(push)),
+        "scale_min": float(lengths.min()),
+        "scale_max": float(lengths.max()),
+        "volume_change": float(np.linalg.det(push)),
     }
 
 
@@ -70,16 +81,23 @@ def carried(loaded: Loaded, placement: Placement) -> Tuple[np.ndarray, Optional[
 def doubts_about(
     loaded: Loaded, placement: Placement, before: Dict[str, Any], after: Dict[str, Any], motion: Dict[str, float]
 ) -> List[str]:
-    """One line for each thing to look at, and the share of brain voxels that the network grid leaves out is put into `after`."""
+    """One line for each thing to look at, and the share of brain voxels that the network grid leaves out is put into
+    `after`.
+    """
     outside, total = outside_network(loaded.image, placement)
     after["outside"] = outside / total if total else 0.0
     found = image_doubts(loaded.image, loaded.grid, loaded.seg) + [outside_doubt(outside, total)]
     if motion["rotation_degrees"] > _TILTED_DEGREES:
         found.append(f"turned by {motion['rotation_degrees']:.0f} degrees: does the header say the right axes?")
     if not _STRETCHED[0] <= motion["scale_min"] <= motion["scale_max"] <= _STRETCHED[1]:
-        found.append(f"lengths change by factors of {motion['scale_min']:.2f} to {motion['scale_max']:.2f}: not as between adult brains")
+        found.append(
+            f"lengths change by factors of {motion['scale_min']:.2f} to {motion['scale_max']:.2f}: not as between "
+            "adult brains"
+        )
     if after["ncc"] is not None and after["ncc"] < _NCC_LOW:
-        found.append(f"correlation with the reference is {after['ncc']:.2f} only: is it registered, is it the same contrast?")
+        found.append(
+            f"correlation with the reference is {after['ncc']:.2f} only: is it registered, is it the same contrast?"
+        )
     if None not in (before["ncc"], after["ncc"]) and after["ncc"] < before["ncc"] - _NCC_LOST:
         found.append(f"lies worse than by its header: correlation {before['ncc']:.2f} before, {after['ncc']:.2f} after")
     return [doubt for doubt in found if doubt]

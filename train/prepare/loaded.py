@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One scan in memory: its grid, its intensities as the network takes them, its labels. Says by which rule; resamples nothing."""
+"""One scan in memory: its grid, its intensities as the network takes them, its labels. Says by which rule; resamples
+nothing.
+"""
+
 from __future__ import annotations
 
 import logging
@@ -12,11 +15,19 @@ import numpy as np
 
 from train.prepare.settings import AXES, RULE, PrepareSettings
 from train.prepare.subjects import Source
-from vxm_convert.artifacts import sha256_of
+from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.geometry.scangrid import grid_of_scan, labels_of_scan, nothing_said
-from vxm_convert.volumes import Intensity, Volume, check_values, detect_intensity, network_affine, percentile_intensity, read_image
+from vxm_convert.scans.grid import grid_of_scan, labels_of_scan, nothing_said
+from vxm_convert.scans.network_grid import network_affine
+from vxm_convert.scans.volumes import (
+    Intensity,
+    Volume,
+    check_values,
+    detect_intensity,
+    percentile_intensity,
+    read_image,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -67,8 +78,8 @@ def load_source(source: Source, settings: PrepareSettings, network: Optional[Gri
 def to_unit(volume: Volume, how: str) -> Tuple[np.ndarray, str]:
     """Intensities 0..1, float32, and the rule in words.
 
-    ``convention``: 0..255 divided by 255, 0..1 as it is, anything else refused. ``percentile``: the 99.9th percentile of the positive
-    voxels becomes 0.5. ``auto``: the first, and where it refuses the second, with a warning.
+    ``convention``: 0..255 divided by 255, 0..1 as it is, anything else refused. ``percentile``: the 99.9th percentile
+    of the positive voxels becomes 0.5. ``auto``: the first, and where it refuses the second, with a warning.
     """
     if how == "percentile":
         intensity = percentile_intensity(volume)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of one prepared scan: written whole, the record last; and whether those of an earlier run still stand.
 
-A scan is finished when its record (the side-car of its image) stands: it names every file of the scan with its hash, what they were made
-from, and the key of the settings. A run that was killed in between leaves no record, and the scan is made again.
+A scan is finished when its record (the side-car of its image) stands: it names every file of the scan with its hash,
+what they were made from, and the key of the settings. A run that was killed in between leaves no record, and the scan
+is made again.
 """
+
 from __future__ import annotations
 
 import json
@@ -13,13 +15,13 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import numpy as np
 
 from train.prepare.settings import PrepareSettings, file_names
-from vxm_convert.artifacts import read_bounded, sha256_of, sidecar_path, write_sidecar
+from vxm_convert.artifacts.files import read_bounded, sha256_of, sidecar_path, write_sidecar
 from vxm_convert.errors import VxmError
-from vxm_convert.geometry.affinefiles import write_affine
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.nifti import write_nifti
-from vxm_convert.phantom import write_npz
+from vxm_convert.scans.nifti import write_nifti
+from vxm_convert.scans.npz import write_npz
+from vxm_convert.transforms.affines import write_affine
 
 SCANS, TRANSFORMS, PICTURES = "scans", "transforms", "pictures"
 #: no Ascend tool has a part in a preparation
@@ -45,7 +47,9 @@ def write_arrays(
     return [path, folder / seg_name]
 
 
-def write_transforms(folder: Path, name: str, affine: Affine, fixed: Grid, moving: Grid, made_from: Dict[str, str]) -> List[Path]:
+def write_transforms(
+    folder: Path, name: str, affine: Affine, fixed: Grid, moving: Grid, made_from: Dict[str, str]
+) -> List[Path]:
     """``NAME.txt`` (ITK) and, for grids without shear, ``NAME.lta`` (FreeSurfer), with side-cars."""
     paths = [(folder / f"{name}.txt", "itk")]
     if not (fixed.sheared or moving.sheared):
@@ -71,8 +75,12 @@ def read_record(path: Path) -> Optional[Record]:
     return found if isinstance(found, dict) else None
 
 
-def finished(out: Path, name: str, settings: PrepareSettings, key: str, made_from: Mapping[str, str]) -> Optional[Record]:
-    """The record of a scan, if it was made by the same settings from the same bytes and all its files are as it says."""
+def finished(
+    out: Path, name: str, settings: PrepareSettings, key: str, made_from: Mapping[str, str]
+) -> Optional[Record]:
+    """The record of a scan, if it was made by the same settings from the same bytes and all its files are as it
+    says.
+    """
     record = read_record(out / SCANS / file_names(name, settings.format)[0])
     if record is None or record.get("key") != key or record.get("made_from") != dict(made_from):
         return None
@@ -83,8 +91,14 @@ def _whole(out: Path, record: Record) -> bool:
     files = record.get("files")
     if not isinstance(files, dict) or not files:
         return False
-    paths = {out / name: digest for name, digest in files.items() if ".." not in Path(name).parts and not Path(name).is_absolute()}
-    return len(paths) == len(files) and all(path.is_file() and sha256_of(path) == digest for path, digest in paths.items())
+    paths = {
+        out / name: digest
+        for name, digest in files.items()
+        if ".." not in Path(name).parts and not Path(name).is_absolute()
+    }
+    return len(paths) == len(files) and all(
+        path.is_file() and sha256_of(path) == digest for path, digest in paths.items()
+    )
 
 
 def remove_earlier(out: Path, name: str) -> None:
@@ -105,11 +119,18 @@ def others(out: Path, names: List[str]) -> Tuple[Dict[str, Record], List[str]]:
     """What lies in ``scans`` beside the scans of this run: records by name, and files that no record names."""
     folder = out / SCANS
     expected = {n for name in names for form in ("npz", "nii.gz") for n in file_names(name, form) if n is not None}
-    files = [p for p in sorted(folder.iterdir()) if p.name[:1] != "." and p.suffix != ".json"] if folder.is_dir() else []
+    files = (
+        [p for p in sorted(folder.iterdir()) if p.name[:1] != "." and p.suffix != ".json"] if folder.is_dir() else []
+    )
     records, named = {}, set(expected)
     for path in files:
         record = read_record(path)
-        if path.name not in expected and record is not None and record.get("kind") == RECORD_KIND and isinstance(record.get("files"), dict):
+        if (
+            path.name not in expected
+            and record is not None
+            and record.get("kind") == RECORD_KIND
+            and isinstance(record.get("files"), dict)
+        ):
             records[str(record.get("name"))] = record
             named |= {Path(n).name for n in record["files"]}
     return records, [path.name for path in files if path.name not in named]

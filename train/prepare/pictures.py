@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scan over the reference in three planes, in one small picture: where they agree it is grey, where they do not it has colours."""
+"""A scan over the reference in three planes, in one small picture: where they agree it is grey, where they do not it
+has colours.
+"""
+
 from __future__ import annotations
 
 from typing import List

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference that every scan is registered to: given, named, or chosen from the cohort; brought onto the network grid and written.
+"""The reference that every scan is registered to: given, named, or chosen from the cohort; brought onto the network
+grid and written.
 
-The rule of the choice: of the scans without doubts (with a segmentation, where any has one) the one whose brain volume and extents along
-right, anterior and superior are nearest to the cohort's medians, by the sum of |ln(value / median)|; of equals the first by name.
+The rule of the choice: of the scans without doubts (with a segmentation, where any has one) the one whose brain volume
+and extents along right, anterior and superior are nearest to the cohort's medians, by the sum of |ln(value / median)|;
+of equals the first by name.
 """
+
 from __future__ import annotations
 
 import logging
@@ -19,14 +22,14 @@ from train.prepare.loaded import Loaded, collected_warnings, load_source
 from train.prepare.outputs import NO_TOOLCHAIN, read_record, write_arrays
 from train.prepare.settings import AXES, CHOOSE, FORMATS, PrepareSettings, file_names
 from train.prepare.subjects import REFERENCE, Source
-from vxm_convert.artifacts import write_sidecar
+from vxm_convert.artifacts.files import write_sidecar
 from vxm_convert.errors import TrainingError, VolumeError, VxmError
 from vxm_convert.geometry.affines import Affine
-from vxm_convert.geometry.conform import Placement, brain_mask, conform, network_grid_of, outside_network
-from vxm_convert.geometry.doubts import REFUSED_OUTSIDE, image_doubts, outside_doubt
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.scanfiles import find_segmentation
-from vxm_convert.volumes import volume_suffix
+from vxm_convert.scans.checks import REFUSED_OUTSIDE, image_doubts, outside_doubt
+from vxm_convert.scans.conform import Placement, brain_mask, conform, network_grid_of, outside_network
+from vxm_convert.scans.discovery import find_segmentation
+from vxm_convert.scans.volumes import volume_suffix
 
 LOG = logging.getLogger(__name__)
 
@@ -63,7 +66,8 @@ def find_reference(settings: PrepareSettings, sources: Sequence[Source], earlier
 
     Parameters
     ----------
-    earlier : str or None — the name of the scan that an earlier run with these settings chose; it stays, so that scans may be added.
+    earlier : str or None — the name of the scan that an earlier run with these settings chose; it stays, so that scans
+        may be added.
 
     Raises
     ------
@@ -80,14 +84,18 @@ def find_reference(settings: PrepareSettings, sources: Sequence[Source], earlier
         if volume_suffix(path) is None:
             raise TrainingError(f"{path}: no scan (.npz, .nii, .nii.gz, .mgz, .mgh); pass one as --reference")
         if settings.out.resolve() in path.resolve().parents:
-            raise TrainingError(f"{path}: lies in the output folder, where the new reference would replace it; "
-                                "give the file it was made from")
+            raise TrainingError(
+                f"{path}: lies in the output folder, where the new reference would replace it; "
+                "give the file it was made from"
+            )
         known = next((s for s in sources if s.path.samefile(path)), None)
         return known or Source(REFERENCE, path, find_segmentation(path)), GIVEN
     if settings.reference in by_name:
         return by_name[settings.reference], NAMED
-    raise TrainingError(f"reference: {settings.reference!r} is neither a file nor a scan of --data (such as {sources[0].name}); pass "
-                        f"--reference FILE, a name, or {CHOOSE}")
+    raise TrainingError(
+        f"reference: {settings.reference!r} is neither a file nor a scan of --data (such as {sources[0].name}); pass "
+        f"--reference FILE, a name, or {CHOOSE}"
+    )
 
 
 def load_reference(settings: PrepareSettings, source: Source, why: str) -> Reference:
@@ -104,11 +112,19 @@ def load_reference(settings: PrepareSettings, source: Source, why: str) -> Refer
     outside, total = outside_network(loaded.image, placement)
     doubts = image_doubts(loaded.image, loaded.grid, loaded.seg) + [d for d in [outside_doubt(outside, total)] if d]
     if outside > REFUSED_OUTSIDE * total:
-        raise VolumeError(f"{source.path}: {doubts[-1]}, it cannot be the reference; give another --reference or a larger --shape")
+        raise VolumeError(
+            f"{source.path}: {doubts[-1]}, it cannot be the reference; give another --reference or a larger --shape"
+        )
     for doubt in doubts:
         LOG.warning("%s: %s", source.path, doubt)
     made_from = {"scan": loaded.sha256, **({"seg": loaded.seg_sha256} if loaded.seg_sha256 else {})}
-    details = {"source": str(source.path), "why": why, "intensity": loaded.rule, "placement": placement.to_dict(), "warnings": doubts}
+    details = {
+        "source": str(source.path),
+        "why": why,
+        "intensity": loaded.rule,
+        "placement": placement.to_dict(),
+        "warnings": doubts,
+    }
     seg = None if loaded.seg is None else conform(loaded.seg, placement, "nearest")
     return Reference(source, conform(loaded.image, placement), seg, network, loaded.sha256, why, made_from, details)
 
@@ -117,8 +133,14 @@ def write_reference(settings: PrepareSettings, reference: Reference, key: str) -
     """``reference.npz``, or ``reference.nii.gz`` with ``reference_seg.nii.gz``; the side-car goes last."""
     remove_reference(settings.out)
     files = write_arrays(settings.out, REFERENCE, settings, reference.image, reference.seg, reference.network)
-    details = {"kind": REFERENCE, "key": key, "name": reference.source.name, "shaping": settings.shaping(),
-               "chosen": reference.why == CHOSEN, **reference.details}
+    details = {
+        "kind": REFERENCE,
+        "key": key,
+        "name": reference.source.name,
+        "shaping": settings.shaping(),
+        "chosen": reference.why == CHOSEN,
+        **reference.details,
+    }
     return files + [write_sidecar(files[0], reference.made_from, NO_TOOLCHAIN, **details)]
 
 
@@ -144,7 +166,11 @@ def _choose(settings: PrepareSettings, sources: Sequence[Source]) -> Source:
         raise TrainingError("\n  ".join(["reference: no scan can be chosen, give one with --reference:"] + reasons))
     medians = np.median([size for _, (size, _) in known], axis=0)
     labelled = any(has_labels for _, (_, has_labels) in known)
-    distances = [(float(np.abs(np.log(size / medians)).sum()), source.name, source) for source, (size, has) in known if has or not labelled]
+    distances = [
+        (float(np.abs(np.log(size / medians)).sum()), source.name, source)
+        for source, (size, has) in known
+        if has or not labelled
+    ]
     source = min(distances, key=lambda found: found[:2])[2]
     LOG.info("reference: %s, nearest to the medians of %d scans", source.name, len(known))
     return source
@@ -167,5 +193,7 @@ def _size_of(source: Source, settings: PrepareSettings, reasons: List[str]) -> O
 def _brain_size(loaded: Loaded) -> np.ndarray:
     mask = brain_mask(loaded.image)
     matrix = loaded.grid.affine[:3, :3]
-    sides = [int(np.ptp(np.flatnonzero(mask.any(axis=tuple(d for d in range(3) if d != axis))))) + 1 for axis in range(3)]
+    sides = [
+        int(np.ptp(np.flatnonzero(mask.any(axis=tuple(d for d in range(3) if d != axis))))) + 1 for axis in range(3)
+    ]
     return np.concatenate([[np.count_nonzero(mask) * abs(np.linalg.det(matrix))], np.abs(matrix) @ sides])

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole preparation: reference, what is left to do, the scans, and the tables and the page, which are written however the run ends."""
+"""A whole preparation: reference, what is left to do, the scans, and the tables and the page, which are written however
+the run ends.
+"""
+
 from __future__ import annotations
 
 import errno
@@ -22,10 +25,10 @@ from train.prepare.subjects import REFERENCE, Source, find_sources
 from train.prepare.tables import FAILURES_NAME, MANIFEST_NAME, PAGE_NAME, TABLES, write_tables
 from train.prepare.tools import Tool, choose_tool
 from train.prepare.work import cpu_count, prepare_all
-from vxm_convert.artifacts import check_output_folder, sha256_of
+from vxm_convert.artifacts.files import check_output_folder, sha256_of
+from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ArtifactError, TrainingError, VxmError
-from vxm_convert.labelsets import load_label_set
-from vxm_convert.manifest import begin_manifest, files_below, finish_manifest
+from vxm_convert.metrics.label_sets import load_label_set
 
 LOG = logging.getLogger(__name__)
 
@@ -50,7 +53,9 @@ def run(settings: PrepareSettings) -> int:
         reference, key = _reference(settings, sources, tool)
         rest = [s for s in sources if not _is_reference(s, reference)]
         if not rest:
-            raise TrainingError(f"{settings.data}: its only scan is the reference; add scans, or give another --reference")
+            raise TrainingError(
+                f"{settings.data}: its only scan is the reference; add scans, or give another --reference"
+            )
         threads = max(1, cpu_count() // max(1, settings.jobs))
         job = Job(settings, reference, tool, labels, key, threads)
         kept = _check_others(settings, [s.name for s in rest], key)
@@ -71,7 +76,9 @@ def _is_reference(source: Source, reference: Reference) -> bool:
 
 
 def _key(settings: PrepareSettings, tool: Tool, reference: Reference) -> str:
-    return key_of(settings, tool=tool.name, reference=reference.sha256, reference_seg=reference.made_from.get("seg", ""))
+    return key_of(
+        settings, tool=tool.name, reference=reference.sha256, reference_seg=reference.made_from.get("seg", "")
+    )
 
 
 def _earlier_choice(settings: PrepareSettings) -> Any:
@@ -89,12 +96,18 @@ def _check_others(settings: PrepareSettings, names: List[str], key: str) -> List
     """
     records, unknown = others(settings.out, names)
     if unknown:
-        raise ArtifactError(f"{settings.out / SCANS}: holds {len(unknown)} files that belong to no finished scan, such as {unknown[0]}; "
-                            "training would read them: remove them or choose another --out")
+        raise ArtifactError(
+            f"{settings.out / SCANS}: holds {len(unknown)} files that belong to no finished scan, such as "
+            f"{unknown[0]}; "
+            "training would read them: remove them or choose another --out"
+        )
     other = {name: record for name, record in records.items() if record.get("key") != key}
     if other and not settings.force:
-        raise ArtifactError(f"{settings.out / SCANS}: holds {len(other)} scans prepared with other settings or another reference, such as "
-                            f"{sorted(other)[0]}; choose another --out, or remove them with --force")
+        raise ArtifactError(
+            f"{settings.out / SCANS}: holds {len(other)} scans prepared with other settings or another reference, "
+            "such as "
+            f"{sorted(other)[0]}; choose another --out, or remove them with --force"
+        )
     for record in other.values():
         for name in record["files"]:
             for path in (settings.out / name, settings.out / f"{name}.json"):
@@ -115,16 +128,25 @@ def _prepare(job: Job, sources: Sequence[Source], kept: List[Record]) -> int:
             todo.append(source)
         else:
             records[source.name] = record
-    LOG.info("%d scans to prepare, %d done before; reference: %s", len(todo), len(sources) - len(todo), job.reference.source.path.name)
+    LOG.info(
+        "%d scans to prepare, %d done before; reference: %s",
+        len(todo),
+        len(sources) - len(todo),
+        job.reference.source.path.name,
+    )
     try:
-        with logging_redirect_tqdm(), tqdm(total=len(todo), unit="scan", disable=None) as bar, closing(prepare_all(job, todo)) as outcomes:
+        with logging_redirect_tqdm(), tqdm(total=len(todo), unit="scan", disable=None) as bar, closing(
+            prepare_all(job, todo)
+        ) as outcomes:
             for source, outcome in outcomes:
                 _take(source, outcome, records, failures)
                 bar.update()
     finally:
         _clear_temporary(out)
         write_tables(job, sources, records, failures)
-        made = files_below(out, SCANS, TRANSFORMS, PICTURES) + [path.name for path in out.iterdir() if path.name.startswith(REFERENCE)]
+        made = files_below(out, SCANS, TRANSFORMS, PICTURES) + [
+            path.name for path in out.iterdir() if path.name.startswith(REFERENCE)
+        ]
         finish_manifest(out, made + list(TABLES), earlier)
     LOG.info("%d prepared, %d failed; look at %s", len(records), len(failures), out / PAGE_NAME)
     return _conclude(job, failures)
@@ -167,8 +189,10 @@ def _plan_only(settings: PrepareSettings, sources: Sequence[Source], tool: Tool)
     """Say what a run would do; write nothing."""
     reference, key = _reference(settings, sources, tool)
     job = Job(settings, reference, tool, load_label_set(settings.labels), key, 1)
-    lines = [f"reference: {reference.source.path} ({reference.why}), network grid {reference.network.describe()}",
-             f"tool: {tool.describe()}, {settings.transform}"]
+    lines = [
+        f"reference: {reference.source.path} ({reference.why}), network grid {reference.network.describe()}",
+        f"tool: {tool.describe()}, {settings.transform}",
+    ]
     for source in sources:
         if _is_reference(source, reference):
             state = "is the reference"
@@ -183,7 +207,8 @@ def _plan_only(settings: PrepareSettings, sources: Sequence[Source], tool: Tool)
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """The folder for one run at a time; what a killed one left unfinished is cleared away. The lock ends with the process.
+    """The folder for one run at a time; what a killed one left unfinished is cleared away. The lock ends with the
+    process.
 
     Raises
     ------
@@ -195,8 +220,12 @@ def _alone_in(out: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             if exc.errno in (errno.EACCES, errno.EAGAIN):
-                raise ArtifactError(f"{out}: another preparation works there; wait for it or choose another --out") from exc
-            LOG.warning("%s: this file system has no locks (%s); take care that no other run writes there", out, exc.strerror)
+                raise ArtifactError(
+                    f"{out}: another preparation works there; wait for it or choose another --out"
+                ) from exc
+            LOG.warning(
+                "%s: this file system has no locks (%s); take care that no other run writes there", out, exc.strerror
+            )
         _clear_temporary(out)
         yield
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One scan from file to files: read, register, carry onto the network grid, judge, write. Runs in a process of its own."""
+"""One scan from file to files: read, register, carry onto the network grid, judge, write. Runs in a process of
+its own.
+"""
+
 from __future__ import annotations
 
 import tempfile
@@ -28,12 +31,12 @@ from train.prepare.reference import Reference
 from train.prepare.settings import AXES, PrepareSettings
 from train.prepare.subjects import Source
 from train.prepare.tools import Found, Tool, find_transform
-from vxm_convert.artifacts import write_bytes
+from vxm_convert.artifacts.files import write_bytes
 from vxm_convert.errors import ArtifactError, VolumeError, VxmError
 from vxm_convert.geometry.affines import Affine
-from vxm_convert.geometry.conform import Placement, place
-from vxm_convert.geometry.doubts import REFUSED_OUTSIDE
-from vxm_convert.labelsets import LabelSet
+from vxm_convert.metrics.label_sets import LabelSet
+from vxm_convert.scans.checks import REFUSED_OUTSIDE
+from vxm_convert.scans.conform import Placement, place
 
 #: starts the names of what a killed run may leave behind
 TEMPORARY = ".tmp-"
@@ -83,19 +86,32 @@ def _prepare(job: Job, source: Source, stage: List[str], warnings: List[str]) ->
     with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=str(settings.out)) as folder:
         found = find_transform(job.tool, settings.transform, reference, loaded, Path(folder), job.threads)
     placement = place(reference.network, loaded.grid, AXES, found.affine, found.how)
-    images = {BEFORE: carried(loaded, Placement(reference.network, loaded.grid, Affine(np.eye(4)))), AFTER: carried(loaded, placement)}
+    images = {
+        BEFORE: carried(loaded, Placement(reference.network, loaded.grid, Affine(np.eye(4)))),
+        AFTER: carried(loaded, placement),
+    }
     judged = _judge(job, loaded, placement, images)
     stage[0] = "write"
     details = {
-        "name": source.name, "source": str(source.path), "key": job.key, "reference": reference.source.name,
-        "transform": settings.transform, "tool": job.tool.describe(), "intensity": loaded.rule,
-        "placement": placement.to_dict(), "label_set": job.labels.name, **judged,
-        "warnings": list(dict.fromkeys(warnings + judged["warnings"])), "seconds": round(time.perf_counter() - start, 2),
+        "name": source.name,
+        "source": str(source.path),
+        "key": job.key,
+        "reference": reference.source.name,
+        "transform": settings.transform,
+        "tool": job.tool.describe(),
+        "intensity": loaded.rule,
+        "placement": placement.to_dict(),
+        "label_set": job.labels.name,
+        **judged,
+        "warnings": list(dict.fromkeys(warnings + judged["warnings"])),
+        "seconds": round(time.perf_counter() - start, 2),
     }
     return _write(job, loaded, found, images, details)
 
 
-def _judge(job: Job, loaded: Loaded, placement: Placement, images: Dict[str, Tuple[np.ndarray, Optional[np.ndarray]]]) -> Dict[str, Any]:
+def _judge(
+    job: Job, loaded: Loaded, placement: Placement, images: Dict[str, Tuple[np.ndarray, Optional[np.ndarray]]]
+) -> Dict[str, Any]:
     """Figures and doubts.
 
     Raises
@@ -107,8 +123,11 @@ def _judge(job: Job, loaded: Loaded, placement: Placement, images: Dict[str, Tup
     motion = motion_of(placement.affine, placement.network)
     doubts = doubts_about(loaded, placement, before, after, motion)
     if after["outside"] > REFUSED_OUTSIDE:
-        raise VolumeError(f"{loaded.source.path}: {100 * after['outside']:.0f} % of the brain is outside the network's field of view; "
-                          "pass a larger --shape, or another --reference")
+        raise VolumeError(
+            f"{loaded.source.path}: {100 * after['outside']:.0f} % of the brain is outside the network's field of "
+            "view; "
+            "pass a larger --shape, or another --reference"
+        )
     return {BEFORE: before, AFTER: after, "motion": motion, "warnings": doubts}
 
 

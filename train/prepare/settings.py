@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a preparation is asked to do, and the part of it that decides the bytes of its results."""
+
 from __future__ import annotations
 
 import hashlib
@@ -8,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
-from vxm_convert.contract import Grid as NetworkAxes
-from vxm_convert.contract import IntensityRule
 from vxm_convert.errors import TrainingError
-from vxm_convert.spec import ModelSpec, Shape3
-from vxm_convert.volumes import network_affine
+from vxm_convert.model.contract import Grid as NetworkAxes
+from vxm_convert.model.contract import IntensityRule
+from vxm_convert.model.spec import ModelSpec, Shape3
+from vxm_convert.scans.network_grid import network_affine
 
 #: axes and voxel size of the network grid, and the range of its intensities
 AXES, RULE = NetworkAxes(), IntensityRule()

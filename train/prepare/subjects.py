@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scans to prepare: a folder of files, a folder of FreeSurfer subjects, or a manifest. By name, nothing is opened."""
+"""The scans to prepare: a folder of files, a folder of FreeSurfer subjects, or a manifest. By name, nothing is
+opened.
+"""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from train.manifest import is_manifest, read_manifest
+from train.data.scan_list import is_manifest, read_manifest
 from vxm_convert.errors import TrainingError
-from vxm_convert.scanfiles import find_segmentation, is_segmentation_name, scan_files, unique_names
+from vxm_convert.scans.discovery import find_segmentation, is_segmentation_name, scan_files, unique_names
 
 #: in a FreeSurfer subject, best first: bias-corrected and without skull
 _FREESURFER_SCANS = ("norm.mgz", "brain.mgz")
@@ -19,7 +22,9 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True)
 class Source:
-    """One scan: its name (unique, safe in file names), its file, the file of its segmentation, and its part where a manifest says so."""
+    """One scan: its name (unique, safe in file names), its file, the file of its segmentation, and its part where a
+    manifest says so.
+    """
 
     name: str
     path: Path
@@ -39,30 +44,44 @@ def find_sources(data: Path, out: Path) -> List[Source]:
     sources = _from_manifest(data) if is_manifest(data) else _from_folder(data)
     if not sources:
         raise TrainingError(
-            f"{data}: no scan to prepare, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations do not count), or folders of "
+            f"{data}: no scan to prepare, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations do not "
+            "count), or folders of "
             f"FreeSurfer subjects with mri/{' or mri/'.join(_FREESURFER_SCANS)}"
         )
     inside = [s.path for s in sources if Path(out).resolve() in s.path.resolve().parents]
     if inside:
-        raise TrainingError(f"{inside[0]}: lies in the output folder {out}, where results would replace it; choose another --out")
+        raise TrainingError(
+            f"{inside[0]}: lies in the output folder {out}, where results would replace it; choose another --out"
+        )
     return sources
 
 
 def _from_manifest(path: Path) -> List[Source]:
     subjects = read_manifest(path)
     if any(s.fixed is not None or s.fixed_seg is not None for s in subjects):
-        raise TrainingError(f"{path}: names fixed scans; every scan is prepared against one reference, leave these columns out")
+        raise TrainingError(
+            f"{path}: names fixed scans; every scan is prepared against one reference, leave these columns out"
+        )
     names = _names([_named_after(s.moving) for s in subjects])
     return [Source(name, s.moving, s.seg or find_segmentation(s.moving), s.part) for name, s in zip(names, subjects)]
 
 
 def _from_folder(folder: Path) -> List[Source]:
     if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder; pass the folder of scans, or a .csv or .txt manifest, as --data")
+        raise TrainingError(
+            f"{folder}: no such folder; pass the folder of scans, or a .csv or .txt manifest, as --data"
+        )
     files = scan_files(folder, folder)
-    trees = [path for path in map(_freesurfer_scan, sorted(p for p in folder.iterdir() if p.is_dir() and p.name[:1] != ".")) if path]
+    trees = [
+        path
+        for path in map(_freesurfer_scan, sorted(p for p in folder.iterdir() if p.is_dir() and p.name[:1] != "."))
+        if path
+    ]
     paths = files + trees
-    return [Source(name, path, find_segmentation(path)) for name, path in zip(_names([_named_after(p) for p in paths]), paths)]
+    return [
+        Source(name, path, find_segmentation(path))
+        for name, path in zip(_names([_named_after(p) for p in paths]), paths)
+    ]
 
 
 def _named_after(path: Path) -> Path:
@@ -71,7 +90,9 @@ def _named_after(path: Path) -> Path:
 
 
 def _freesurfer_scan(subject: Path) -> Optional[Path]:
-    return next((path for path in (subject / _FREESURFER_FOLDER / name for name in _FREESURFER_SCANS) if path.is_file()), None)
+    return next(
+        (path for path in (subject / _FREESURFER_FOLDER / name for name in _FREESURFER_SCANS) if path.is_file()), None
+    )
 
 
 def _names(paths: Sequence[Path]) -> List[str]:

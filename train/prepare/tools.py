@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which program finds the linear transform, and its result in one form. Both see the scan as it is, and the reference on the network grid.
+"""Which program finds the linear transform, and its result in one form. Both see the scan as it is, and the reference
+on the network grid.
 
-Carrying images and labels through the transform is ours in either case, one interpolation straight onto the network grid, so that two
-tools differ in the matrix alone.
+Carrying images and labels through the transform is ours in either case, one interpolation straight onto the network
+grid, so that two tools differ in the matrix alone.
 """
+
 from __future__ import annotations
 
 import logging
@@ -15,11 +17,11 @@ from train.prepare import freesurfer
 from train.prepare.loaded import Loaded
 from train.prepare.reference import Reference
 from vxm_convert.errors import ToolchainError, VolumeError
-from vxm_convert.geometry.affine_search import judge_affine, search_affine, simpleitk_version
-from vxm_convert.geometry.affinefiles import read_affine
 from vxm_convert.geometry.affines import Affine
-from vxm_convert.nifti import write_nifti
-from vxm_convert.volumes import volume_suffix
+from vxm_convert.scans.affine_search import judge_affine, search_affine, simpleitk_version
+from vxm_convert.scans.nifti import write_nifti
+from vxm_convert.scans.volumes import volume_suffix
+from vxm_convert.transforms.affines import read_affine
 
 LOG = logging.getLogger(__name__)
 
@@ -100,8 +102,11 @@ def find_transform(tool: Tool, kind: str, reference: Reference, loaded: Loaded, 
         raise ToolchainError(f"{freesurfer.PROGRAM} wrote a transform that cannot be used: {exc}") from exc
     overlap = judge_affine(reference.image, reference.network, loaded.image, loaded.grid, affine, _ASKED_BY)
     words = [[Path(word).name if word.startswith("/") else word for word in call] for call in calls]
-    return Found(Affine(affine.pull), overlap, {"affine": kind, "affine_tool": tool.describe(), "affine_overlap_dice": overlap,
-                                                "affine_commands": words})
+    return Found(
+        Affine(affine.pull),
+        overlap,
+        {"affine": kind, "affine_tool": tool.describe(), "affine_overlap_dice": overlap, "affine_commands": words},
+    )
 
 
 def _moving_file(loaded: Loaded, folder: Path) -> Path:

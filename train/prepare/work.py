@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several scans at a time, each in a process of its own: one that dies (out of memory, a fault in a library) is a row, not the end."""
+"""Several scans at a time, each in a process of its own: one that dies (out of memory, a fault in a library) is a row,
+not the end.
+"""
+
 from __future__ import annotations
 
 import os
@@ -25,7 +28,9 @@ def cpu_count() -> int:
 
 
 def prepare_all(job: Job, sources: Sequence[Source]) -> Iterator[Tuple[Source, Any]]:
-    """Each scan with its record or its failure, in the order in which they end; processes are stopped when the caller leaves."""
+    """Each scan with its record or its failure, in the order in which they end; processes are stopped when the caller
+    leaves.
+    """
     if job.settings.jobs == 0:
         for source in sources:
             yield source, prepare_scan(job, source)
@@ -53,7 +58,8 @@ def prepare_all(job: Job, sources: Sequence[Source]) -> Iterator[Tuple[Source, A
 
 
 def _child(pipe: Connection, job: Job, source: Source) -> None:
-    # A group of its own: Ctrl-C reaches the parent alone, which then ends the group with whatever program it has started.
+    # A group of its own: Ctrl-C reaches the parent alone, which then ends the group with whatever program it has
+    # started.
     parent = os.getppid()
     os.setpgid(0, 0)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

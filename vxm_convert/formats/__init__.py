@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Byte layouts as tables: the `.om` container, its ge_ir model, frozen TensorFlow graphs, fractal weight packing."""
+"""Byte layouts as tables: read, write and diagnose model, graph and dump files; no meaning beyond the bytes."""

@@ -7,6 +7,7 @@ parts and the names of the fields come from there; **the field numbers of DumpDa
 against a file of a real device**, so other readers of dumps may need this schema. Tensors are in storage form (blocked
 layouts, fp16 as fp16). Nothing is allocated from a length before it was compared with the file.
 """
+
 from __future__ import annotations
 
 import mmap
@@ -19,7 +20,7 @@ from typing import Any, Dict, List, NamedTuple, Tuple, Union
 
 import numpy as np
 
-from vxm_convert.artifacts import atomic_path
+from vxm_convert.artifacts.files import atomic_path
 from vxm_convert.errors import ArtifactError, FormatError
 from vxm_convert.formats.ge_ir import DTYPE_NUMBERS
 from vxm_convert.formats.protobuf import build_messages, parse
@@ -28,20 +29,34 @@ VERSION = "2.0"
 MAX_HEADER = 64 << 20
 MAX_RANK = 8
 _TENSOR = [
-    (1, "data_type", "int32"), (2, "format", "int32"), (3, "shape", "Shape"), (6, "size", "uint64"), (7, "original_shape", "Shape"),
-    (8, "sub_format", "int32"), (9, "address", "uint64"),
+    (1, "data_type", "int32"),
+    (2, "format", "int32"),
+    (3, "shape", "Shape"),
+    (6, "size", "uint64"),
+    (7, "original_shape", "Shape"),
+    (8, "sub_format", "int32"),
+    (9, "address", "uint64"),
 ]
-_MESSAGES = build_messages("vxm.dump", {
-    "DumpData": [
-        (1, "version", "string"), (2, "dump_time", "uint64"), (3, "output", "OpTensor*"), (4, "input", "OpTensor*"),
-        (5, "buffer", "OpBuffer*"), (6, "op_name", "string"), (7, "attr", "OpAttr*"), (8, "space", "Workspace*"),
-    ],
-    "OpTensor": _TENSOR,
-    "OpBuffer": [(1, "buffer_type", "int32"), (3, "size", "uint64")],
-    "Workspace": [(1, "type", "int32"), (3, "size", "uint64")],
-    "OpAttr": [(1, "name", "string"), (2, "value", "string")],
-    "Shape": [(1, "dim", "uint64*")],
-})
+_MESSAGES = build_messages(
+    "vxm.dump",
+    {
+        "DumpData": [
+            (1, "version", "string"),
+            (2, "dump_time", "uint64"),
+            (3, "output", "OpTensor*"),
+            (4, "input", "OpTensor*"),
+            (5, "buffer", "OpBuffer*"),
+            (6, "op_name", "string"),
+            (7, "attr", "OpAttr*"),
+            (8, "space", "Workspace*"),
+        ],
+        "OpTensor": _TENSOR,
+        "OpBuffer": [(1, "buffer_type", "int32"), (3, "size", "uint64")],
+        "Workspace": [(1, "type", "int32"), (3, "size", "uint64")],
+        "OpAttr": [(1, "name", "string"), (2, "value", "string")],
+        "Shape": [(1, "dim", "uint64*")],
+    },
+)
 _DTYPE_NAMES = {number: name for name, number in DTYPE_NUMBERS.items()}
 _NAME = re.compile(r"^([^./]+)\.([^./]+)\.(\d+)\.(\d+)\.(\d{16})$")
 
@@ -135,7 +150,12 @@ def _parts(dump: Dump) -> List[Union[bytes, memoryview]]:
 def _put_tensor(entry: Any, tensor: DumpTensor) -> Union[bytes, memoryview]:
     # A view of no elements cannot be cast.
     raw = memoryview(np.ascontiguousarray(tensor.data)).cast("B") if tensor.data.size else b""
-    entry.data_type, entry.format, entry.size, entry.sub_format = DTYPE_NUMBERS[tensor.data.dtype.name], tensor.layout, len(raw), 0
+    entry.data_type, entry.format, entry.size, entry.sub_format = (
+        DTYPE_NUMBERS[tensor.data.dtype.name],
+        tensor.layout,
+        len(raw),
+        0,
+    )
     entry.shape.dim.extend(tensor.data.shape)
     entry.original_shape.dim.extend(tensor.original_shape)
     return raw
@@ -163,7 +183,8 @@ def read_dump(path: Path) -> Dump:
     """
     try:
         with open(str(path), "rb") as handle:
-            # Mapped, not read: the tensors of a large layer stay on disk until they are looked at. Nothing can be mapped of an empty file.
+            # Mapped, not read: the tensors of a large layer stay on disk until they are looked at. Nothing can be
+            # mapped of an empty file.
             empty = not os.fstat(handle.fileno()).st_size
             data = memoryview(b"" if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as exc:
@@ -174,10 +195,14 @@ def read_dump(path: Path) -> Dump:
 def decode_dump(data: Union[bytes, memoryview], where: str = "dump in memory") -> Dump:
     """`read_dump` for bytes that are already in memory; its tensors are views of them."""
     if len(data) < 8:
-        raise FormatError(f"{where}: {len(data)} bytes, expected at least the 8 of a header length; the file is truncated")
+        raise FormatError(
+            f"{where}: {len(data)} bytes, expected at least the 8 of a header length; the file is truncated"
+        )
     length = struct.unpack_from("<Q", data)[0]
     if not 0 < length <= min(MAX_HEADER, len(data) - 8):
-        raise FormatError(f"{where}: header length {length}, {len(data) - 8} bytes follow; no dump file of version 2, or truncated")
+        raise FormatError(
+            f"{where}: header length {length}, {len(data) - 8} bytes follow; no dump file of version 2, or truncated"
+        )
     message = parse(_MESSAGES["DumpData"], bytes(data[8 : 8 + length]), where)
     if message.version != VERSION:
         raise FormatError(f"{where}: version {message.version!r}, expected {VERSION!r}; no dump file of version 2")
@@ -186,13 +211,18 @@ def decode_dump(data: Union[bytes, memoryview], where: str = "dump in memory") -
     entries = list(message.input) + list(message.output) + list(message.buffer) + list(message.space)
     announced = sum(entry.size for entry in entries)
     if 8 + length + announced != len(data):
-        raise FormatError(f"{where}: the header announces {announced} bytes of tensors, {len(data) - 8 - length} follow it; damaged file")
+        raise FormatError(
+            f"{where}: the header announces {announced} bytes of tensors, {len(data) - 8 - length} follow it; damaged "
+            "file"
+        )
     chunks = _Chunks(data, 8 + length)
     return Dump(
-        message.op_name, message.dump_time,
+        message.op_name,
+        message.dump_time,
         [_get_tensor(entry, chunks.take(entry.size), f"{where}: input {i}") for i, entry in enumerate(message.input)],
         [_get_tensor(entry, chunks.take(entry.size), f"{where}: output {i}") for i, entry in enumerate(message.output)],
-        [bytes(chunks.take(entry.size)) for entry in message.buffer], [bytes(chunks.take(entry.size)) for entry in message.space],
+        [bytes(chunks.take(entry.size)) for entry in message.buffer],
+        [bytes(chunks.take(entry.size)) for entry in message.space],
         {entry.name: entry.value for entry in message.attr},
     )
 

@@ -4,6 +4,7 @@
 Layouts as the open GE sources define them (`base/formats/format_transfers/format_transfer_dhwcn_fractal_z_3D.cc`
 and its neighbours); those of images and matrices cross-checked against a file that the real ATC wrote.
 """
+
 from __future__ import annotations
 
 from typing import Tuple
@@ -119,7 +120,9 @@ def unpack_feature_map(stored: np.ndarray, shape: Tuple[int, ...], first: bool =
     last = tuple(shape[:1] + shape[2:] + shape[1:2]) if first else tuple(shape)
     wanted = {4: nc1hwc0_shape, 5: ndc1hwc0_shape}.get(len(last), lambda _: ())(last)
     if not wanted or stored.shape != wanted:
-        raise FormatError(f"blocked feature map: storage shape {stored.shape} does not hold a tensor of shape {tuple(shape)}")
+        raise FormatError(
+            f"blocked feature map: storage shape {stored.shape} does not hold a tensor of shape {tuple(shape)}"
+        )
     # The block of channels goes from before (height, width) to the end, where its 16 entries are.
     plain = np.moveaxis(stored, -4, -2)
     channels = last[-1]

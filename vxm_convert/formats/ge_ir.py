@@ -4,6 +4,7 @@
 Field numbers of `Ascend/metadef: proto/ge_ir.proto` (Apache-2.0). Constants refer to the WEIGHTS_DATA partition by
 offset and size; nothing is allocated from such a number before it was checked against the partition.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -15,40 +16,97 @@ from vxm_convert.errors import FormatError
 from vxm_convert.formats.protobuf import build_messages, parse
 
 _ATTR = (10, "attr", "AttrEntry*")
-_MESSAGES = build_messages("ge.proto", {
-    "ModelDef": [
-        (1, "name", "string"), (2, "version", "uint32"), (3, "custom_version", "string"), (7, "graph", "GraphDef*"),
-        (11, "attr", "AttrEntry*"),
-    ],
-    "GraphDef": [(1, "name", "string"), (4, "input", "string*"), (5, "output", "string*"), (6, "op", "OpDef*"), (11, "attr", "AttrEntry*")],
-    "OpDef": [
-        (1, "name", "string"), (2, "type", "string"), (5, "input", "string*"), _ATTR, (20, "has_out_attr", "bool"), (21, "id", "int64"),
-        (22, "stream_id", "int64"), (23, "input_name", "string*"), (24, "src_name", "string*"), (25, "src_index", "int64*"),
-        (26, "dst_name", "string*"), (27, "dst_index", "int64*"), (28, "input_i", "int64*"), (29, "output_i", "int64*"),
-        (30, "workspace", "int64*"), (31, "workspace_bytes", "int64*"), (32, "is_input_const", "bool*"),
-        (33, "input_desc", "TensorDescriptor*"), (34, "output_desc", "TensorDescriptor*"), (35, "subgraph_name", "string*"),
-    ],
-    "TensorDescriptor": [
-        (1, "name", "string"), (2, "dtype", "int32"), (3, "shape", "ShapeDef"), (4, "layout", "string"), (5, "attr", "AttrEntry*"),
-        (9, "has_out_attr", "bool"), (10, "size", "int64"), (11, "weight_size", "int64"), (14, "device_type", "string"),
-        (15, "input_tensor", "bool"), (16, "real_dim_cnt", "int64"), (18, "data_offset", "int64"),
-    ],
-    "ShapeDef": [(1, "dim", "int64*")],
-    "TensorDef": [(1, "desc", "TensorDescriptor"), (2, "data", "bytes")],
-    "AttrEntry": [(1, "key", "string"), (2, "value", "AttrDef")],
-    "AttrDef": [
-        (1, "list", "ListValue"), (2, "s", "bytes"), (3, "i", "int64"), (4, "f", "float"), (5, "b", "bool"), (7, "bt", "bytes"),
-        (12, "t", "TensorDef"), (15, "dt", "int32"),
-    ],
-    "ListValue": [
-        (2, "s", "bytes*"), (3, "i", "int64*"), (4, "f", "float*"), (5, "b", "bool*"), (7, "bt", "bytes*"), (20, "val_type", "int32"),
-    ],
-})
+_MESSAGES = build_messages(
+    "ge.proto",
+    {
+        "ModelDef": [
+            (1, "name", "string"),
+            (2, "version", "uint32"),
+            (3, "custom_version", "string"),
+            (7, "graph", "GraphDef*"),
+            (11, "attr", "AttrEntry*"),
+        ],
+        "GraphDef": [
+            (1, "name", "string"),
+            (4, "input", "string*"),
+            (5, "output", "string*"),
+            (6, "op", "OpDef*"),
+            (11, "attr", "AttrEntry*"),
+        ],
+        "OpDef": [
+            (1, "name", "string"),
+            (2, "type", "string"),
+            (5, "input", "string*"),
+            _ATTR,
+            (20, "has_out_attr", "bool"),
+            (21, "id", "int64"),
+            (22, "stream_id", "int64"),
+            (23, "input_name", "string*"),
+            (24, "src_name", "string*"),
+            (25, "src_index", "int64*"),
+            (26, "dst_name", "string*"),
+            (27, "dst_index", "int64*"),
+            (28, "input_i", "int64*"),
+            (29, "output_i", "int64*"),
+            (30, "workspace", "int64*"),
+            (31, "workspace_bytes", "int64*"),
+            (32, "is_input_const", "bool*"),
+            (33, "input_desc", "TensorDescriptor*"),
+            (34, "output_desc", "TensorDescriptor*"),
+            (35, "subgraph_name", "string*"),
+        ],
+        "TensorDescriptor": [
+            (1, "name", "string"),
+            (2, "dtype", "int32"),
+            (3, "shape", "ShapeDef"),
+            (4, "layout", "string"),
+            (5, "attr", "AttrEntry*"),
+            (9, "has_out_attr", "bool"),
+            (10, "size", "int64"),
+            (11, "weight_size", "int64"),
+            (14, "device_type", "string"),
+            (15, "input_tensor", "bool"),
+            (16, "real_dim_cnt", "int64"),
+            (18, "data_offset", "int64"),
+        ],
+        "ShapeDef": [(1, "dim", "int64*")],
+        "TensorDef": [(1, "desc", "TensorDescriptor"), (2, "data", "bytes")],
+        "AttrEntry": [(1, "key", "string"), (2, "value", "AttrDef")],
+        "AttrDef": [
+            (1, "list", "ListValue"),
+            (2, "s", "bytes"),
+            (3, "i", "int64"),
+            (4, "f", "float"),
+            (5, "b", "bool"),
+            (7, "bt", "bytes"),
+            (12, "t", "TensorDef"),
+            (15, "dt", "int32"),
+        ],
+        "ListValue": [
+            (2, "s", "bytes*"),
+            (3, "i", "int64*"),
+            (4, "f", "float*"),
+            (5, "b", "bool*"),
+            (7, "bt", "bytes*"),
+            (20, "val_type", "int32"),
+        ],
+    },
+)
 
 # ge.proto.DataType; the acl enum numbers the same types differently.
 DTYPE_NUMBERS = {
-    "float32": 1, "float16": 2, "int8": 3, "uint8": 4, "int16": 5, "uint16": 6, "int32": 7, "int64": 8, "uint32": 9, "uint64": 10,
-    "bool": 11, "float64": 12,
+    "float32": 1,
+    "float16": 2,
+    "int8": 3,
+    "uint8": 4,
+    "int16": 5,
+    "uint16": 6,
+    "int32": 7,
+    "int64": 8,
+    "uint32": 9,
+    "uint64": 10,
+    "bool": 11,
+    "float64": 12,
 }
 _DTYPE_NAMES = {number: name for name, number in DTYPE_NUMBERS.items()}
 _LIST_TYPES = {str: 1, int: 2, float: 3, bool: 4}
@@ -149,7 +207,9 @@ def _consumers(ops: List[Op]) -> Dict[str, List[Tuple[str, int]]]:
     return found
 
 
-def _encode_op(message: Any, op: Op, number: int, offsets: Dict[str, int], consumers: Dict[str, List[Tuple[str, int]]]) -> None:
+def _encode_op(
+    message: Any, op: Op, number: int, offsets: Dict[str, int], consumers: Dict[str, List[Tuple[str, int]]]
+) -> None:
     message.name, message.type, message.id, message.stream_id, message.has_out_attr = op.name, op.type, number, 0, True
     message.input.extend(op.inputs)
     message.subgraph_name.extend(op.subgraphs)
@@ -174,7 +234,12 @@ def _encode_op(message: Any, op: Op, number: int, offsets: Dict[str, int], consu
 
 
 def _encode_desc(message: Any, desc: Desc, data_offset: Optional[int]) -> None:
-    message.dtype, message.layout, message.has_out_attr, message.device_type = DTYPE_NUMBERS[desc.dtype], desc.layout, True, "NPU"
+    message.dtype, message.layout, message.has_out_attr, message.device_type = (
+        DTYPE_NUMBERS[desc.dtype],
+        desc.layout,
+        True,
+        "NPU",
+    )
     message.shape.dim.extend(desc.shape)
     message.size, message.real_dim_cnt = padded_size(desc.nbytes), len(desc.shape)
     if data_offset is not None:
@@ -186,7 +251,11 @@ def _encode_desc(message: Any, desc: Desc, data_offset: Optional[int]) -> None:
     }
     if desc.origin_name:
         node, _, index = desc.origin_name.rpartition(":")
-        attrs.update(_datadump_origin_name=node, _datadump_origin_output_index=int(index), _datadump_origin_format=desc.logical_layout)
+        attrs.update(
+            _datadump_origin_name=node,
+            _datadump_origin_output_index=int(index),
+            _datadump_origin_format=desc.logical_layout,
+        )
     _put_attrs(message.attr, attrs)
 
 
@@ -237,7 +306,9 @@ def decode_model(data: bytes, weights: bytes, where: str) -> Model:
     # Each further graph has a name of its own, and one node runs it.
     if not graphs or len(branches) != len(graphs) - 1 or sorted(named) != sorted(branches):
         listing = ", ".join(sorted(named)) or "none"
-        raise FormatError(f"{where}: MODEL_DEF holds {len(graphs)} graphs, expected 1 and one for each branch of its nodes: {listing}")
+        raise FormatError(
+            f"{where}: MODEL_DEF holds {len(graphs)} graphs, expected 1 and one for each branch of its nodes: {listing}"
+        )
     for ops in graphs:
         _check_edges(ops, where)
     return Model(message.name, graphs[0], _get_attrs(message.attr, where), message.custom_version, branches)
@@ -257,7 +328,15 @@ def _decode_op(message: Any, weights: bytes, where: str) -> Op:
     inputs = [_decode_desc(desc, where) for desc in message.input_desc]
     outputs = [_decode_desc(desc, where) for desc in message.output_desc]
     sources = [source for source in message.input if source and not source.endswith(":-1")]
-    op = Op(message.name, message.type, sources, {}, inputs, outputs, subgraphs=[name for name in message.subgraph_name if name])
+    op = Op(
+        message.name,
+        message.type,
+        sources,
+        {},
+        inputs,
+        outputs,
+        subgraphs=[name for name in message.subgraph_name if name],
+    )
     plain = []
     for entry in message.attr:
         if entry.key == "value" and entry.value.HasField("t"):
@@ -265,7 +344,9 @@ def _decode_op(message: Any, weights: bytes, where: str) -> Op:
         else:
             plain.append(entry)
     op.attrs = _get_attrs(plain, where)
-    if op.data is not None and (len(outputs) != 1 or outputs[0].shape != op.data.shape or outputs[0].dtype != op.data.dtype.name):
+    if op.data is not None and (
+        len(outputs) != 1 or outputs[0].shape != op.data.shape or outputs[0].dtype != op.data.dtype.name
+    ):
         raise FormatError(f"{where}: constant {op.name!r} and its output descriptor disagree")
     return op
 
@@ -277,7 +358,10 @@ def _decode_const(tensor: Any, weights: bytes, where: str) -> np.ndarray:
     if tensor.data:
         source, offset, size = tensor.data, 0, len(tensor.data)
     if size != desc.nbytes or offset < 0 or offset + size > len(source):
-        raise FormatError(f"{where}: {size} bytes at {offset} do not hold {desc.dtype} {desc.shape} inside {len(source)} bytes of weights")
+        raise FormatError(
+            f"{where}: {size} bytes at {offset} do not hold {desc.dtype} {desc.shape} inside {len(source)} bytes of "
+            "weights"
+        )
     if not size:
         raise FormatError(f"{where}: holds no bytes, shape {desc.shape}")
     return np.frombuffer(source, desc.dtype, desc.count, offset).reshape(desc.shape)
@@ -334,10 +418,15 @@ def _check_edges(ops: List[Op], where: str) -> None:
             raise FormatError(f"{where}: two nodes are named {op.name!r}")
         names.add(op.name)
         if len(op.inputs) != len(op.input_descs):
-            raise FormatError(f"{where}: node {op.name!r} has {len(op.inputs)} inputs but {len(op.input_descs)} input descriptors")
+            raise FormatError(
+                f"{where}: node {op.name!r} has {len(op.inputs)} inputs but {len(op.input_descs)} input descriptors"
+            )
         for source, desc in zip(op.inputs, op.input_descs):
             produced = known.get(source)
             if produced is None or (produced.dtype, produced.shape) != (desc.dtype, desc.shape):
-                raise FormatError(f"{where}: input {source!r} of {op.name!r} does not agree with what an earlier node gives: {produced}")
+                raise FormatError(
+                    f"{where}: input {source!r} of {op.name!r} does not agree with what an earlier node gives: "
+                    f"{produced}"
+                )
         for index, desc in enumerate(op.output_descs):
             known[f"{op.name}:{index}"] = desc

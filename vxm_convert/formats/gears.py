@@ -6,6 +6,7 @@ of its own, which the Case node names. ``ascend_mbatch_shape_data``, an input be
 Names of nodes and attributes follow the open GE sources (multi-batch pass); **no real file with gears was at hand to
 check this layout against**, so a real file that it does not fit is read without its gears.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -156,7 +157,10 @@ class _Reader:
     def _profiles(self) -> Tuple[int, Tuple[Shape, ...]]:
         count, kind = self.case.attrs[BATCH_NUM], self.case.attrs.get(KIND)
         if type(count) is not int or not 1 <= count <= MAX_GEARS or count != len(self.case.subgraphs):
-            self._refuse(f"{count} are announced for {len(self.case.subgraphs)} graphs, expected 1 to {MAX_GEARS} and as many graphs")
+            self._refuse(
+                f"{count} are announced for {len(self.case.subgraphs)} graphs, expected 1 to {MAX_GEARS} and as many "
+                "graphs"
+            )
         if type(kind) is not int or kind not in FLAGS:
             self._refuse(f"kind {kind}, expected one of {sorted(FLAGS)}")
         profiles = tuple(self._ints(self.case, f"{PROFILE}{gear}") for gear in range(count))
@@ -171,7 +175,9 @@ class _Reader:
     def _declared(self, numbers: int) -> Shapes:
         """Own inputs with their shapes; checks the one that picks the gear."""
         data = [op for op in self.model.ops if op.type == "Data"]
-        if [op.attrs.get("index") for op in data] != list(range(len(data))) or not all(len(op.output_descs) == 1 for op in data):
+        if [op.attrs.get("index") for op in data] != list(range(len(data))) or not all(
+            len(op.output_descs) == 1 for op in data
+        ):
             self._refuse("the inputs are not numbered from 0 in their order, or one has not one output")
         if len(data) < 2 or data[-1].name != SHAPE_DATA:
             self._refuse(f"the last input is not {SHAPE_DATA}")
@@ -227,4 +233,8 @@ class _Reader:
 
 def output_dims(outputs: Sequence[Sequence[Shape]]) -> List[str]:
     """Value of `OUTPUT_DIMS` for the outputs' shapes of each gear."""
-    return [",".join(map(str, (gear, index) + tuple(shape))) for gear, shapes in enumerate(outputs) for index, shape in enumerate(shapes)]
+    return [
+        ",".join(map(str, (gear, index) + tuple(shape)))
+        for gear, shapes in enumerate(outputs)
+        for index, shape in enumerate(shapes)
+    ]

@@ -5,6 +5,7 @@ Layout as the open GE sources and files of the real ATC agree (docs/formats.md).
 are read: 32-bit (CANN up to 6.x) and 64-bit (newer). Offsets in the table count from its end; partitions follow each
 other without gaps.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -16,7 +17,7 @@ from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
-from vxm_convert.artifacts import write_bytes
+from vxm_convert.artifacts.files import write_bytes
 from vxm_convert.errors import ArtifactError, FormatError
 from vxm_convert.formats import ge_ir, tasks
 from vxm_convert.formats.gears import Gears, profiles_text, read_gears
@@ -31,19 +32,54 @@ MAX_NAME = 31
 CHECKSUM_SIZE = 64
 
 #: (field, dtype); offsets and meanings in docs/formats.md
-HEADER = np.dtype([
-    ("magic", "S4"), ("headsize", "<u4"), ("version", "<u4"), ("checksum", "V64"), ("length", "<u4"), ("is_encrypt", "u1"),
-    ("is_checksum", "u1"), ("modeltype", "u1"), ("genmode", "u1"), ("name", "S32"), ("ops", "<u4"), ("userdefineinfo", "V32"),
-    ("om_ir_version", "<u4"), ("model_num", "<u4"), ("platform_version", "S20"), ("platform_type", "u1"), ("pad", "V3"),
-    ("model_length", "<u8"), ("need_check_os_cpu_info", "u1"), ("is_unknow_model", "u1"), ("reserved", "V62"),
-])
+HEADER = np.dtype(
+    [
+        ("magic", "S4"),
+        ("headsize", "<u4"),
+        ("version", "<u4"),
+        ("checksum", "V64"),
+        ("length", "<u4"),
+        ("is_encrypt", "u1"),
+        ("is_checksum", "u1"),
+        ("modeltype", "u1"),
+        ("genmode", "u1"),
+        ("name", "S32"),
+        ("ops", "<u4"),
+        ("userdefineinfo", "V32"),
+        ("om_ir_version", "<u4"),
+        ("model_num", "<u4"),
+        ("platform_version", "S20"),
+        ("platform_type", "u1"),
+        ("pad", "V3"),
+        ("model_length", "<u8"),
+        ("need_check_os_cpu_info", "u1"),
+        ("is_unknow_model", "u1"),
+        ("reserved", "V62"),
+    ]
+)
 
 MODEL_DEF, WEIGHTS_DATA, TASK_INFO, TBE_KERNELS = 0, 1, 2, 3
 PARTITION_NAMES = {
-    0: "MODEL_DEF", 1: "WEIGHTS_DATA", 2: "TASK_INFO", 3: "TBE_KERNELS", 4: "CUST_AICPU_KERNELS", 5: "SO_BINS", 6: "FLOW_MODEL",
-    7: "FLOW_SUBMODEL", 8: "MODEL_INOUT_INFO", 9: "STATIC_TASK_DESC", 10: "DYNAMIC_TASK_DESC", 11: "TASK_PARAM", 12: "TILING_DATA",
-    20: "PRE_MODEL_DESC", 21: "PRE_MODEL_SQE", 22: "PRE_KERNEL_ARGS", 23: "PRE_MODEL_DESC_EXTEND", 24: "BUNDLE_MODEL_VAR_INFO",
-    25: "BUNDLE_MODEL_INFO", 26: "CUSTOM_OPS",
+    0: "MODEL_DEF",
+    1: "WEIGHTS_DATA",
+    2: "TASK_INFO",
+    3: "TBE_KERNELS",
+    4: "CUST_AICPU_KERNELS",
+    5: "SO_BINS",
+    6: "FLOW_MODEL",
+    7: "FLOW_SUBMODEL",
+    8: "MODEL_INOUT_INFO",
+    9: "STATIC_TASK_DESC",
+    10: "DYNAMIC_TASK_DESC",
+    11: "TASK_PARAM",
+    12: "TILING_DATA",
+    20: "PRE_MODEL_DESC",
+    21: "PRE_MODEL_SQE",
+    22: "PRE_KERNEL_ARGS",
+    23: "PRE_MODEL_DESC_EXTEND",
+    24: "BUNDLE_MODEL_VAR_INFO",
+    25: "BUNDLE_MODEL_INFO",
+    26: "CUSTOM_OPS",
 }
 MAX_PARTITIONS = 32
 KERNEL_MAGIC = 0x5D776EFD
@@ -105,9 +141,12 @@ def write_om(path: Path, model: ge_ir.Model, kernels: Dict[str, bytes], platform
     model.attrs["weight_size"] = len(weights)
     model.attrs["om_info_list"] = [len(weights), len(kernel_bytes), 0, len(task_info)]
     body = ge_ir.encode_model(model, offsets)
-    _write(path, model.name, platform_version, [
-        (MODEL_DEF, body), (WEIGHTS_DATA, weights), (TBE_KERNELS, kernel_bytes), (TASK_INFO, task_info),
-    ])
+    _write(
+        path,
+        model.name,
+        platform_version,
+        [(MODEL_DEF, body), (WEIGHTS_DATA, weights), (TBE_KERNELS, kernel_bytes), (TASK_INFO, task_info)],
+    )
 
 
 def write_original(path: Path, model: ge_ir.Model, platform_version: str) -> None:
@@ -154,8 +193,15 @@ def _encode_table(partitions: List[Tuple[int, bytes]]) -> bytes:
 def _encode_header(name: str, length: int, platform_version: str) -> bytes:
     header = np.zeros((), HEADER)
     values = {
-        "magic": MAGIC, "headsize": HEADER_SIZE, "version": HEADER_VERSION, "length": length, "is_checksum": 1,
-        "name": name.encode()[:MAX_NAME], "om_ir_version": 2, "model_num": 1, "platform_version": platform_version.encode()[:19],
+        "magic": MAGIC,
+        "headsize": HEADER_SIZE,
+        "version": HEADER_VERSION,
+        "length": length,
+        "is_checksum": 1,
+        "name": name.encode()[:MAX_NAME],
+        "om_ir_version": 2,
+        "model_num": 1,
+        "platform_version": platform_version.encode()[:19],
         "platform_type": 1,
     }
     for key, value in values.items():
@@ -212,7 +258,9 @@ def _read(path: Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as exc:
-        raise ArtifactError(f"{path}: cannot read the offline model ({exc.strerror}); make it with `python -m export`") from exc
+        raise ArtifactError(
+            f"{path}: cannot read the offline model ({exc.strerror}); make it with `python -m export`"
+        ) from exc
 
 
 def parse_om(data: bytes, where: str = "model in memory") -> OmModel:
@@ -271,7 +319,8 @@ def _check_header(data: bytes, where: str) -> np.void:
     if data[:4] != MAGIC:
         kind = "a frozen TensorFlow graph (pb)" if data[:1] == b"\n" else "another kind of file"
         raise FormatError(
-            f"{where}: starts with {data[:4]!r}, expected {MAGIC!r}: this is {kind}, no offline model; compile it with `python -m export`"
+            f"{where}: starts with {data[:4]!r}, expected {MAGIC!r}: this is {kind}, no offline model; compile it "
+            "with `python -m export`"
         )
     if len(data) < HEADER_SIZE + 4:
         raise FormatError(f"{where}: {len(data)} bytes, at least {HEADER_SIZE + 4} expected; copy or compile it again")
@@ -294,11 +343,15 @@ def _check_kind(header: np.void, where: str) -> None:
     if int(header["version"]) not in _VERSIONS:
         raise FormatError(f"{where}: format version {int(header['version']):#x}, expected {HEADER_VERSION:#x}")
     if int(header["is_encrypt"]):
-        raise FormatError(f"{where}: the model is encrypted, which this tool cannot open; compile it without encryption")
+        raise FormatError(
+            f"{where}: the model is encrypted, which this tool cannot open; compile it without encryption"
+        )
     if int(header["modeltype"]) > _MAX_MODEL_TYPE:
         raise FormatError(f"{where}: model type {int(header['modeltype'])}, expected 0 to {_MAX_MODEL_TYPE}")
     if int(header["model_num"]) != 1 or int(header["is_unknow_model"]):
-        raise FormatError(f"{where}: holds {int(header['model_num'])} models (dynamic shapes), expected 1; compile with static shapes")
+        raise FormatError(
+            f"{where}: holds {int(header['model_num'])} models (dynamic shapes), expected 1; compile with static shapes"
+        )
 
 
 def _header_text(header: np.void, field: str, where: str) -> str:
@@ -317,13 +370,19 @@ def _platform(header: np.void) -> str:
 
 
 def _check_sum(data: bytes, header: np.void, ours: bool, where: str) -> None:
-    """Files of the simulated ATC carry a checksum; a real file has the flag and the field at zero, or a signature of its own."""
+    """Files of the simulated ATC carry a checksum; a real file has the flag and the field at zero, or a signature of
+    its own.
+    """
     stored = bytes(header["checksum"])
     flagged = int(header["is_checksum"])
     if flagged not in (0, 1) or (ours and not flagged) or (not flagged and any(stored)):
-        raise FormatError(f"{where}: checksum flag {flagged} and field disagree; the file is damaged, copy or compile it again")
+        raise FormatError(
+            f"{where}: checksum flag {flagged} and field disagree; the file is damaged, copy or compile it again"
+        )
     if ours and stored != _digest(data):
-        raise FormatError(f"{where}: its bytes do not give the checksum in its header; the file is damaged, copy or compile it again")
+        raise FormatError(
+            f"{where}: its bytes do not give the checksum in its header; the file is damaged, copy or compile it again"
+        )
 
 
 def _parse_table(data: bytes, header: np.void, where: str) -> Dict[int, Tuple[int, int]]:
@@ -333,7 +392,9 @@ def _parse_table(data: bytes, header: np.void, where: str) -> Dict[int, Tuple[in
     count = struct.unpack_from("<I", data, HEADER_SIZE)[0]
     start = HEADER_SIZE + struct.calcsize(head)
     if not 1 <= count <= MAX_PARTITIONS or start + count * struct.calcsize(entry) > len(data):
-        raise FormatError(f"{where}: the table announces {count} partitions, expected 1 to {MAX_PARTITIONS} inside the file")
+        raise FormatError(
+            f"{where}: the table announces {count} partitions, expected 1 to {MAX_PARTITIONS} inside the file"
+        )
     base = start + count * struct.calcsize(entry)
     table: Dict[int, Tuple[int, int]] = {}
     expected = 0
@@ -341,7 +402,9 @@ def _parse_table(data: bytes, header: np.void, where: str) -> Dict[int, Tuple[in
         fields = struct.unpack_from(entry, data, start + number * struct.calcsize(entry))
         kind, offset, size = (fields[0], fields[2], fields[3]) if wide else fields
         if kind not in PARTITION_NAMES or kind in table:
-            raise FormatError(f"{where}: partition {number} has type {kind}, which is {'repeated' if kind in table else 'unknown'}")
+            raise FormatError(
+                f"{where}: partition {number} has type {kind}, which is {'repeated' if kind in table else 'unknown'}"
+            )
         if offset != expected or base + offset + size > len(data):
             raise FormatError(
                 f"{where}: partition {PARTITION_NAMES[kind]} lies at {offset} with {size} bytes, "

@@ -5,6 +5,7 @@ A schema is ``{message: [(number, name, type), …]}``. ``type`` is a scalar nam
 table; a trailing ``*`` means repeated. Maps are written as repeated entry messages, which is the same wire format and
 keeps the order of the entries, so equal content gives equal bytes.
 """
+
 from __future__ import annotations
 
 import warnings
@@ -29,7 +30,8 @@ _SCALARS = {
     "bytes": _FIELD.TYPE_BYTES,
 }
 _UNPACKABLE = (_FIELD.TYPE_STRING, _FIELD.TYPE_BYTES)
-#: Per message: its twin with bytes for text, so that text which is not UTF-8 is found before protobuf complains on stderr ...
+#: Per message: its twin with bytes for text, so that text which is not UTF-8 is found before protobuf complains on
+#: stderr ...
 _RAW: Dict[str, Any] = {}
 #: ... and its fields with text, or messages in them: (name, is a message, is repeated).
 _TEXTS: Dict[str, List[Tuple[str, bool, bool]]] = {}
@@ -37,20 +39,28 @@ _TEXTS: Dict[str, List[Tuple[str, bool, bool]]] = {}
 
 def build_messages(package: str, schema: Schema) -> Dict[str, Any]:
     """Message classes by name. Fields have presence (proto2), so an absent zero differs from a written one."""
-    raw = _build(package, {
-        name: [(number, field, kind.replace("string", "bytes")) for number, field, kind in fields] for name, fields in schema.items()
-    })
+    raw = _build(
+        package,
+        {
+            name: [(number, field, kind.replace("string", "bytes")) for number, field, kind in fields]
+            for name, fields in schema.items()
+        },
+    )
     built = _build(package, schema)
     for name, kind in built.items():
         _RAW[f"{package}.{name}"] = raw[name]
         _TEXTS[f"{package}.{name}"] = [
-            (field, kind.rstrip("*") not in _SCALARS, kind.endswith("*")) for _, field, kind in schema[name] if not _is_number(kind)
+            (field, kind.rstrip("*") not in _SCALARS, kind.endswith("*"))
+            for _, field, kind in schema[name]
+            if not _is_number(kind)
         ]
     return built
 
 
 def _build(package: str, schema: Schema) -> Dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(name=package.replace(".", "/") + ".proto", package=package, syntax="proto2")
+    file = descriptor_pb2.FileDescriptorProto(
+        name=package.replace(".", "/") + ".proto", package=package, syntax="proto2"
+    )
     for name, fields in schema.items():
         entry = file.message_type.add(name=name)
         for number, field_name, kind in fields:
@@ -106,7 +116,9 @@ def decode(kind: Any, data: bytes, what: str) -> Any:
             raise message.DecodeError(str(caught[0].message))
     except (message.DecodeError, UnicodeDecodeError, RuntimeError) as exc:
         reason = f"{len(data)} bytes: {exc}"
-        raise FormatError(f"{what}: not a {kind.DESCRIPTOR.name} message ({reason}); the file is damaged or of another kind") from exc
+        raise FormatError(
+            f"{what}: not a {kind.DESCRIPTOR.name} message ({reason}); the file is damaged or of another kind"
+        ) from exc
     return parsed
 
 
@@ -123,4 +135,6 @@ def _check_texts(raw: Any, what: str) -> None:
             try:
                 value.decode("utf-8")
             except UnicodeDecodeError as exc:
-                raise FormatError(f"{what}: field {raw.DESCRIPTOR.name}.{name} is not UTF-8; the file is damaged") from exc
+                raise FormatError(
+                    f"{what}: field {raw.DESCRIPTOR.name}.{name} is not UTF-8; the file is damaged"
+                ) from exc

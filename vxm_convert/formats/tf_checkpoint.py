@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the index of a TensorFlow checkpoint (``<prefix>.index``) without TensorFlow: names, dtypes, shapes, places. No values.
+"""Reads the index of a TensorFlow checkpoint (``<prefix>.index``) without TensorFlow: names, dtypes, shapes, places. No
+values.
 
-The index is a sorted string table: blocks of prefix-compressed keys, an index block, and a 48-byte footer (TensorFlow 1.15:
-`core/lib/io/{table,format,block}.cc`); its values are messages of `tensor_bundle.proto`. Nothing is allocated from a
-length before it was compared with the file.
+The index is a sorted string table: blocks of prefix-compressed keys, an index block, and a 48-byte footer (TensorFlow
+1.15: `core/lib/io/{table,format,block}.cc`); its values are messages of `tensor_bundle.proto`. Nothing is allocated
+from a length before it was compared with the file.
 """
+
 from __future__ import annotations
 
 import struct
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, List, Tuple
 
-from vxm_convert.artifacts import read_bounded
+from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.errors import FormatError
 from vxm_convert.formats.protobuf import build_messages, parse
 from vxm_convert.formats.tf_graph import DTYPES
@@ -26,13 +28,21 @@ _TRAILER = struct.Struct("<BI")
 _MASK_DELTA = 0xA282EAD8
 _MAX_RANK = 32
 
-_MESSAGES = build_messages("vxm.tensorbundle", {
-    "BundleHeaderProto": [(1, "num_shards", "int32"), (2, "endianness", "int32")],
-    "BundleEntryProto": [(1, "dtype", "int32"), (2, "shape", "TensorShapeProto"), (3, "shard_id", "int32"), (4, "offset", "int64"),
-                         (5, "size", "int64")],
-    "TensorShapeProto": [(2, "dim", "Dim*"), (3, "unknown_rank", "bool")],
-    "Dim": [(1, "size", "int64")],
-})
+_MESSAGES = build_messages(
+    "vxm.tensorbundle",
+    {
+        "BundleHeaderProto": [(1, "num_shards", "int32"), (2, "endianness", "int32")],
+        "BundleEntryProto": [
+            (1, "dtype", "int32"),
+            (2, "shape", "TensorShapeProto"),
+            (3, "shard_id", "int32"),
+            (4, "offset", "int64"),
+            (5, "size", "int64"),
+        ],
+        "TensorShapeProto": [(2, "dim", "Dim*"), (3, "unknown_rank", "bool")],
+        "Dim": [(1, "size", "int64")],
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,9 @@ def read_index(path: Path) -> CheckpointIndex:
         It is no checkpoint index, is damaged (check sums), or compressed, which TensorFlow never writes.
     """
     path = Path(path)
-    data = read_bounded(path, MAX_INDEX_BYTES, "the checkpoint's index", "copy the whole checkpoint, all files of its name")
+    data = read_bounded(
+        path, MAX_INDEX_BYTES, "the checkpoint's index", "copy the whole checkpoint, all files of its name"
+    )
     try:
         pairs = list(_pairs(data))
     except (IndexError, struct.error, ValueError) as exc:
@@ -83,7 +95,9 @@ def _entry(path: Path, key: bytes, value: bytes) -> CheckpointEntry:
     message = parse(_MESSAGES["BundleEntryProto"], value, str(path))
     shape = tuple(dim.size for dim in message.shape.dim)
     if len(shape) > _MAX_RANK or any(n < 0 for n in shape) or message.size < 0 or message.offset < 0:
-        raise FormatError(f"{path}: entry {key!r} has shape {shape}, {message.size} bytes at {message.offset}; the index is damaged")
+        raise FormatError(
+            f"{path}: entry {key!r} has shape {shape}, {message.size} bytes at {message.offset}; the index is damaged"
+        )
     dtype = DTYPES.get(message.dtype, f"DT_{message.dtype}")
     return CheckpointEntry(key.decode("utf-8", "replace"), dtype, shape, message.shard_id, message.offset, message.size)
 

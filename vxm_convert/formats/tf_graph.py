@@ -5,6 +5,7 @@ The message tables restate the field numbers of `tensorflow/core/framework/{grap
 tensor_shape,types,function,op_def}.proto` (TensorFlow 1.15). Of a function library only what a call executes is read:
 arguments, nodes, results; gradients and attributes of functions are left out.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,45 +14,89 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from vxm_convert.artifacts import read_bounded
+from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.errors import FormatError
 from vxm_convert.formats.protobuf import build_messages, parse
 
 #: A protobuf cannot be larger, and neither can a frozen graph.
 MAX_PB_BYTES = (1 << 31) - 1
 
-_MESSAGES = build_messages("vxm.tensorflow", {
-    "GraphDef": [(1, "node", "NodeDef*"), (2, "library", "FunctionDefLibrary"), (4, "versions", "VersionDef")],
-    "FunctionDefLibrary": [(1, "function", "FunctionDef*")],
-    "FunctionDef": [(1, "signature", "OpDef"), (3, "node_def", "NodeDef*"), (4, "ret", "RetEntry*")],
-    "RetEntry": [(1, "key", "string"), (2, "value", "string")],
-    "OpDef": [(1, "name", "string"), (2, "input_arg", "ArgDef*"), (3, "output_arg", "ArgDef*")],
-    "ArgDef": [(1, "name", "string")],
-    "NameAttrList": [(1, "name", "string")],
-    "VersionDef": [(1, "producer", "int32"), (2, "min_consumer", "int32")],
-    "NodeDef": [(1, "name", "string"), (2, "op", "string"), (3, "input", "string*"), (4, "device", "string"), (5, "attr", "AttrEntry*")],
-    "AttrEntry": [(1, "key", "string"), (2, "value", "AttrValue")],
-    "AttrValue": [
-        (1, "list", "ListValue"), (2, "s", "bytes"), (3, "i", "int64"), (4, "f", "float"), (5, "b", "bool"),
-        (6, "type", "int32"), (7, "shape", "TensorShapeProto"), (8, "tensor", "TensorProto"), (10, "func", "NameAttrList"),
-    ],
-    "ListValue": [(2, "s", "bytes*"), (3, "i", "int64*"), (4, "f", "float*"), (5, "b", "bool*"), (6, "type", "int32*"),
-                  (9, "func", "NameAttrList*")],
-    "TensorShapeProto": [(2, "dim", "Dim*"), (3, "unknown_rank", "bool")],
-    "Dim": [(1, "size", "int64"), (2, "name", "string")],
-    "TensorProto": [
-        (1, "dtype", "int32"), (2, "tensor_shape", "TensorShapeProto"), (4, "tensor_content", "bytes"), (5, "float_val", "float*"),
-        (6, "double_val", "double*"), (7, "int_val", "int32*"), (10, "int64_val", "int64*"), (11, "bool_val", "bool*"),
-        (13, "half_val", "int32*"),
-    ],
-})
+_MESSAGES = build_messages(
+    "vxm.tensorflow",
+    {
+        "GraphDef": [(1, "node", "NodeDef*"), (2, "library", "FunctionDefLibrary"), (4, "versions", "VersionDef")],
+        "FunctionDefLibrary": [(1, "function", "FunctionDef*")],
+        "FunctionDef": [(1, "signature", "OpDef"), (3, "node_def", "NodeDef*"), (4, "ret", "RetEntry*")],
+        "RetEntry": [(1, "key", "string"), (2, "value", "string")],
+        "OpDef": [(1, "name", "string"), (2, "input_arg", "ArgDef*"), (3, "output_arg", "ArgDef*")],
+        "ArgDef": [(1, "name", "string")],
+        "NameAttrList": [(1, "name", "string")],
+        "VersionDef": [(1, "producer", "int32"), (2, "min_consumer", "int32")],
+        "NodeDef": [
+            (1, "name", "string"),
+            (2, "op", "string"),
+            (3, "input", "string*"),
+            (4, "device", "string"),
+            (5, "attr", "AttrEntry*"),
+        ],
+        "AttrEntry": [(1, "key", "string"), (2, "value", "AttrValue")],
+        "AttrValue": [
+            (1, "list", "ListValue"),
+            (2, "s", "bytes"),
+            (3, "i", "int64"),
+            (4, "f", "float"),
+            (5, "b", "bool"),
+            (6, "type", "int32"),
+            (7, "shape", "TensorShapeProto"),
+            (8, "tensor", "TensorProto"),
+            (10, "func", "NameAttrList"),
+        ],
+        "ListValue": [
+            (2, "s", "bytes*"),
+            (3, "i", "int64*"),
+            (4, "f", "float*"),
+            (5, "b", "bool*"),
+            (6, "type", "int32*"),
+            (9, "func", "NameAttrList*"),
+        ],
+        "TensorShapeProto": [(2, "dim", "Dim*"), (3, "unknown_rank", "bool")],
+        "Dim": [(1, "size", "int64"), (2, "name", "string")],
+        "TensorProto": [
+            (1, "dtype", "int32"),
+            (2, "tensor_shape", "TensorShapeProto"),
+            (4, "tensor_content", "bytes"),
+            (5, "float_val", "float*"),
+            (6, "double_val", "double*"),
+            (7, "int_val", "int32*"),
+            (10, "int64_val", "int64*"),
+            (11, "bool_val", "bool*"),
+            (13, "half_val", "int32*"),
+        ],
+    },
+)
 
 #: DataType numbers of `types.proto` that have a NumPy counterpart.
 DTYPES = {
-    1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool", 17: "uint16", 19: "float16",
-    22: "uint32", 23: "uint64",
+    1: "float32",
+    2: "float64",
+    3: "int32",
+    4: "uint8",
+    5: "int16",
+    6: "int8",
+    9: "int64",
+    10: "bool",
+    17: "uint16",
+    19: "float16",
+    22: "uint32",
+    23: "uint64",
 }
-_VALUE_FIELD = {"float32": "float_val", "float64": "double_val", "int64": "int64_val", "bool": "bool_val", "float16": "half_val"}
+_VALUE_FIELD = {
+    "float32": "float_val",
+    "float64": "double_val",
+    "int64": "int64_val",
+    "bool": "bool_val",
+    "float16": "half_val",
+}
 
 
 @dataclass(frozen=True)
@@ -116,8 +161,17 @@ def placeholders(nodes: List[TfNode]) -> Dict[str, Tuple[str, Optional[Tuple[int
 
 #: First index of an output that has a name of its own in a function body; all others start at 0.
 _OUTPUT_BASE = {
-    "output_true": 1, "value_index": 1, "indices": 1, "argmax": 1, "flow": 1, "batch_mean": 1, "batch_variance": 2, "reserve_space_1": 3,
-    "reserve_space_2": 4, "reserve_space_3": 5, "idx": 1,
+    "output_true": 1,
+    "value_index": 1,
+    "indices": 1,
+    "argmax": 1,
+    "flow": 1,
+    "batch_mean": 1,
+    "batch_variance": 2,
+    "reserve_space_1": 3,
+    "reserve_space_2": 4,
+    "reserve_space_3": 5,
+    "idx": 1,
 }
 #: Functions may call functions; deeper nesting than this is a damaged file.
 _MAX_NESTING = 32
@@ -136,7 +190,9 @@ class _Library:
         if name in self.made or name not in self.messages:
             return self.made.get(name) or TfFunction(name, missing=True)
         if name in self.open or len(self.open) >= _MAX_NESTING:
-            raise FormatError(f"{self.where}: function {name!r} calls itself, or {_MAX_NESTING} functions call each other in turn")
+            raise FormatError(
+                f"{self.where}: function {name!r} calls itself, or {_MAX_NESTING} functions call each other in turn"
+            )
         self.open.append(name)
         self.made[name] = self._decode(self.messages[name])
         self.open.pop()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An affine map between the spaces of two images, and its conversion to the matrices that other tools store. No file is touched here.
+"""An affine map between the spaces of two images, and its conversion to the matrices that other tools store. No file is
+touched here.
 
-In memory: ``pull``, RAS mm of the fixed space → RAS mm of the moving space, the direction in which resampling needs it. ITK stores the
-same direction in LPS; FSL and FreeSurfer store the opposite one.
+In memory: ``pull``, RAS mm of the fixed space → RAS mm of the moving space, the direction in which resampling needs it.
+ITK stores the same direction in LPS; FSL and FreeSurfer store the opposite one.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class Affine:
 
     def to_fsl(self, fixed: Grid, moving: Grid) -> np.ndarray:
         """Moving scaled voxels → fixed scaled voxels, flirt's matrix; shape (4, 4)."""
-        return fixed.to_fsl() @ fixed.inverse @ np.linalg.inv(self.pull) @ moving.affine @ np.linalg.inv(moving.to_fsl())
+        return (
+            fixed.to_fsl() @ fixed.inverse @ np.linalg.inv(self.pull) @ moving.affine @ np.linalg.inv(moving.to_fsl())
+        )
 
     def check_grids(self, fixed: Optional[Grid], moving: Optional[Grid], where: str) -> None:
         """Whether the images at hand are those that the file names.
@@ -88,7 +91,13 @@ def from_lps(matrix: np.ndarray) -> Affine:
 
 def from_fsl(matrix: np.ndarray, fixed: Grid, moving: Grid) -> Affine:
     """From flirt's matrix, moving scaled voxels → fixed scaled voxels; both images' grids are part of its meaning."""
-    push = fixed.affine @ np.linalg.inv(fixed.to_fsl()) @ np.asarray(matrix, dtype=np.float64) @ moving.to_fsl() @ moving.inverse
+    push = (
+        fixed.affine
+        @ np.linalg.inv(fixed.to_fsl())
+        @ np.asarray(matrix, dtype=np.float64)
+        @ moving.to_fsl()
+        @ moving.inverse
+    )
     return Affine(_inverse(push), fixed, moving)
 
 

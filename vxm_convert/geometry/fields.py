@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A displacement field in memory and its conversion to other frames. No file is touched here.
 
-In memory a warp is `u`: at index x of the fixed grid the moving image is read at voxel m = x + u(x) of the moving grid (pull). The
-moving grid may be any grid; u is then an index difference between two different grids and is as large as their origins and axes
-make it. A displacement in a frame (mm) is d(x) = A_M m − A_F x with the two grids' voxel → frame matrices.
+In memory a warp is `u`: at index x of the fixed grid the moving image is read at voxel m = x + u(x) of the moving grid
+(pull). The moving grid may be any grid; u is then an index difference between two different grids and is as large as
+their origins and axes make it. A displacement in a frame (mm) is d(x) = A_M m − A_F x with the two grids' voxel → frame
+matrices.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Warp:
 
     Parameters
     ----------
-    u : ndarray, shape (X, Y, Z, 3), float32 or float64 — voxels: moving index minus fixed index, component order as the array axes.
+    u : ndarray, shape (X, Y, Z, 3), float32 or float64 — voxels: moving index minus fixed index, component order as the
+        array axes.
     fixed : Grid — whose shape is (X, Y, Z).
     moving : Grid
 
@@ -41,7 +43,9 @@ class Warp:
 
     def __post_init__(self) -> None:
         if self.u.shape != self.fixed.shape + (3,) or self.u.dtype.kind != "f":
-            raise VolumeError(f"warp: array {self.u.shape} of {self.u.dtype}, expected floats of shape {self.fixed.shape + (3,)}")
+            raise VolumeError(
+                f"warp: array {self.u.shape} of {self.u.dtype}, expected floats of shape {self.fixed.shape + (3,)}"
+            )
 
     def on_moving(self, moving: Grid) -> Warp:
         """The same map in space, with positions counted in voxels of another moving grid. float64."""
@@ -68,7 +72,9 @@ def warp_from_frame(field: np.ndarray, frame: str, fixed: Grid, moving: Grid) ->
 
 def identity_warp(fixed: Grid, moving: Grid) -> Warp:
     """The warp that leaves every point of space where it is. float64."""
-    return Warp(from_frame(np.broadcast_to(np.zeros(3), fixed.shape + (3,)), fixed.affine, moving.affine), fixed, moving)
+    return Warp(
+        from_frame(np.broadcast_to(np.zeros(3), fixed.shape + (3,)), fixed.affine, moving.affine), fixed, moving
+    )
 
 
 def to_frame(u: np.ndarray, fixed: np.ndarray, moving: np.ndarray, dtype: type = np.float64) -> np.ndarray:
@@ -122,7 +128,9 @@ def check_finite(field: np.ndarray, what: str) -> None:
             first = (int(at[0]) + part.start,) + tuple(int(i) for i in at[1:])
         bad += n
     if bad:
-        raise VolumeError(f"{what}: {bad} values are NaN or infinite, the first at index {first}; expected finite displacements")
+        raise VolumeError(
+            f"{what}: {bad} values are NaN or infinite, the first at index {first}; expected finite displacements"
+        )
 
 
 def _offset(shape: Tuple[int, ...], part: slice, difference: np.ndarray) -> np.ndarray:

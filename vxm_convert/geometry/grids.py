@@ -20,7 +20,7 @@ from typing import Any, Dict, Sequence, Tuple
 import numpy as np
 
 from vxm_convert.errors import VolumeError
-from vxm_convert.lazily import LazyModule
+from vxm_convert.lazy import LazyModule
 
 nib = LazyModule("nibabel")
 
@@ -56,11 +56,18 @@ class Grid:
         if len(shape) != 3 or min(shape) < 1:
             raise VolumeError(f"grid: shape {shape}, expected three positive sides")
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.abs(affine).max() > _MAX_MM:
-            raise VolumeError(f"grid: affine {affine.tolist()}, expected a finite 4x4 matrix in mm; the header is damaged")
+            raise VolumeError(
+                f"grid: affine {affine.tolist()}, expected a finite 4x4 matrix in mm; the header is damaged"
+            )
         if not np.array_equal(affine[3], (0, 0, 0, 1)) or np.linalg.norm(affine[:3, :3], axis=0).min() < _MIN_VOXEL_MM:
-            raise VolumeError(f"grid: affine {affine.tolist()}, expected a last row 0 0 0 1 and no voxel size of 0; the header is damaged")
+            raise VolumeError(
+                f"grid: affine {affine.tolist()}, expected a last row 0 0 0 1 and no voxel size of 0; the header is "
+                "damaged"
+            )
         if abs(np.linalg.det(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))) < _MIN_VOXEL_MM:
-            raise VolumeError(f"grid: affine {affine.tolist()} is singular: two voxel axes run the same way; the header is damaged")
+            raise VolumeError(
+                f"grid: affine {affine.tolist()} is singular: two voxel axes run the same way; the header is damaged"
+            )
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
@@ -88,7 +95,9 @@ class Grid:
 
     @property
     def orientation(self) -> str:
-        """FreeSurfer letters of the directions in which the array axes run, nearest ones for an oblique grid, e.g. ``LIA``."""
+        """FreeSurfer letters of the directions in which the array axes run, nearest ones for an oblique grid, e.g.
+        ``LIA``.
+        """
         return "".join(str(code) for code in nib.aff2axcodes(self.affine))
 
     @property
@@ -98,7 +107,9 @@ class Grid:
 
     @property
     def flipped_for_fsl(self) -> bool:
-        """Whether FSL counts i from the other end: where the affine's determinant is positive ("neurological" storage)."""
+        """Whether FSL counts i from the other end: where the affine's determinant is positive ("neurological"
+        storage).
+        """
         return bool(np.linalg.det(self.affine[:3, :3]) > 0)
 
     @property
@@ -136,14 +147,24 @@ class Grid:
         return matrix
 
     def frame_matrix(self, frame: str) -> np.ndarray:
-        """Voxel index → the named frame (``voxel``, ``ras``, ``lps``, ``fsl``, ``tkr``), shape (4, 4); VolumeError for another name."""
-        makers = {"voxel": lambda: np.eye(4), "ras": lambda: self.affine, "lps": self.to_lps, "fsl": self.to_fsl, "tkr": self.to_tkr}
+        """Voxel index → the named frame (``voxel``, ``ras``, ``lps``, ``fsl``, ``tkr``), shape (4, 4); VolumeError for
+        another name.
+        """
+        makers = {
+            "voxel": lambda: np.eye(4),
+            "ras": lambda: self.affine,
+            "lps": self.to_lps,
+            "fsl": self.to_fsl,
+            "tkr": self.to_tkr,
+        }
         if frame not in makers:
             raise VolumeError(f"frame: got {frame!r}, expected one of {', '.join(makers)}")
         return makers[frame]()
 
     def contains(self, index: np.ndarray) -> np.ndarray:
-        """Whether voxel positions (…, 3) lie in the box that the voxels fill: from -0.5 to side - 0.5, as ITK has it."""
+        """Whether voxel positions (…, 3) lie in the box that the voxels fill: from -0.5 to side - 0.5, as ITK has
+        it.
+        """
         index = np.asarray(index)
         return np.all((index >= -0.5) & (index < np.asarray(self.shape) - 0.5), axis=-1)
 
@@ -173,11 +194,15 @@ def same_place(a: Grid, b: Grid, tolerance_mm: float = 1e-3) -> bool:
 
 def corner_distance_mm(a: Grid, b: Grid) -> float:
     """Largest distance between equal corners of two grids of one shape, in mm."""
-    corners = np.array([[i, j, k, 1.0] for i in (0, a.shape[0] - 1) for j in (0, a.shape[1] - 1) for k in (0, a.shape[2] - 1)])
+    corners = np.array(
+        [[i, j, k, 1.0] for i in (0, a.shape[0] - 1) for j in (0, a.shape[1] - 1) for k in (0, a.shape[2] - 1)]
+    )
     return float(np.linalg.norm((corners @ (a.affine - b.affine).T)[:, :3], axis=1).max())
 
 
-def grid_of_geometry(shape: Sequence[int], spacing: Sequence[float], directions: np.ndarray, centre: Sequence[float]) -> Grid:
+def grid_of_geometry(
+    shape: Sequence[int], spacing: Sequence[float], directions: np.ndarray, centre: Sequence[float]
+) -> Grid:
     """The grid of FreeSurfer's description: voxel sizes, axis directions in RAS (columns), RAS of index shape / 2."""
     affine = np.eye(4)
     affine[:3, :3] = np.asarray(directions, dtype=np.float64) * np.asarray(spacing, dtype=np.float64)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numerical inversion of a map in space by damped fixed-point iteration, point by point; and the error that any inverse leaves.
+"""Numerical inversion of a map in space by damped fixed-point iteration, point by point; and the error that any inverse
+leaves.
 
-For a target point q the source p with T(p) = q is sought: p ← p + s · A⁻¹ (q − T(p)), where A is the affine part of T and s is halved
-whenever the residual grows. It converges where T differs from A by less than A itself, and finds some preimage, or none, in a fold.
+For a target point q the source p with T(p) = q is sought: p ← p + s · A⁻¹ (q − T(p)), where A is the affine part of T
+and s is halved whenever the residual grows. It converges where T differs from A by less than A itself, and finds some
+preimage, or none, in a fold.
 """
 
 from __future__ import annotations
@@ -43,10 +45,12 @@ class InverseReport:
     Parameters
     ----------
     moving_mm : Consistency — |T(T⁻¹(q)) − q| at the moving voxels whose preimage lies on the fixed grid.
-    fixed_mm : Consistency — |T⁻¹(T(p)) − p| at the fixed voxels that T carries onto the moving grid, T⁻¹ interpolated linearly.
+    fixed_mm : Consistency — |T⁻¹(T(p)) − p| at the fixed voxels that T carries onto the moving grid, T⁻¹ interpolated
+        linearly.
     folded : int — moving voxels whose preimage lies in a fold (determinant at most 0).
     method : str — ``fixed point``, or ``negative velocity``, which iterates nothing.
-    not_converged, outside : int — moving voxels that kept more than the tolerance, and those with a preimage outside the fixed grid.
+    not_converged, outside : int — moving voxels that kept more than the tolerance, and those with a preimage outside
+        the fixed grid.
     """
 
     moving_mm: Consistency
@@ -98,7 +102,9 @@ def solve(
     return found, residual
 
 
-def invert(warp: Warp, target: Optional[Grid] = None, tolerance: float = TOLERANCE_MM) -> Tuple[Warp, np.ndarray, InverseReport]:
+def invert(
+    warp: Warp, target: Optional[Grid] = None, tolerance: float = TOLERANCE_MM
+) -> Tuple[Warp, np.ndarray, InverseReport]:
     """The inverse of a warp as a warp.
 
     Parameters
@@ -108,7 +114,8 @@ def invert(warp: Warp, target: Optional[Grid] = None, tolerance: float = TOLERAN
     Returns
     -------
     inverse : Warp — float32, from `target` to the fixed grid: moving points to fixed points, resamples the fixed image.
-    mask : ndarray, shape of `target`, uint8 — sum of 1 (in a fold), 2 (not converged), 4 (preimage outside the fixed grid).
+    mask : ndarray, shape of `target`, uint8 — sum of 1 (in a fold), 2 (not converged), 4 (preimage outside the fixed
+        grid).
     report : InverseReport
     """
     target, mapping, affine = target or warp.moving, SpaceMap([warp]), affine_part(warp)
@@ -119,13 +126,19 @@ def invert(warp: Warp, target: Optional[Grid] = None, tolerance: float = TOLERAN
         found, residual = solve(mapping, apply_affine(target.affine, index).reshape(-1, 3), affine, tolerance)
         at = apply_affine(warp.fixed.inverse, found)
         inside = warp.fixed.contains(at)
-        flags = np.where(inside & sample_nearest(folded, at), INSIDE_FOLD, 0) + np.where(residual > tolerance, NOT_CONVERGED, 0)
+        flags = np.where(inside & sample_nearest(folded, at), INSIDE_FOLD, 0) + np.where(
+            residual > tolerance, NOT_CONVERGED, 0
+        )
         mask[part] = (flags + np.where(inside, 0, OUTSIDE)).reshape(index.shape[:3])
         u[part] = at.reshape(index.shape) - index
         errors.append(residual[inside].astype(np.float32))
     inverse = Warp(u, target, warp.fixed)
     counts = [int(np.count_nonzero(mask & flag)) for flag in (INSIDE_FOLD, NOT_CONVERGED, OUTSIDE)]
-    return inverse, mask, InverseReport(_summary(errors), _back_and_forth(mapping, inverse, warp.fixed), *counts, tolerance)
+    return (
+        inverse,
+        mask,
+        InverseReport(_summary(errors), _back_and_forth(mapping, inverse, warp.fixed), *counts, tolerance),
+    )
 
 
 def measure(warp: Warp, inverse: Warp, method: str) -> InverseReport:
@@ -149,7 +162,9 @@ def measure(warp: Warp, inverse: Warp, method: str) -> InverseReport:
 
 
 def affine_part(warp: Warp) -> np.ndarray:
-    """The affine map (RAS → RAS, 4×4) that is closest to a warp in the least-squares sense, from a coarse sample of its voxels."""
+    """The affine map (RAS → RAS, 4×4) that is closest to a warp in the least-squares sense, from a coarse sample of its
+    voxels.
+    """
     axes = [np.unique(np.linspace(0, n - 1, min(n, _SAMPLES)).round().astype(int)) for n in warp.fixed.shape]
     if min(len(axis) for axis in axes) < 2:
         raise VolumeError(f"inversion: a warp on {warp.fixed.describe()}, expected at least 2 voxels along each axis")
@@ -162,7 +177,9 @@ def affine_part(warp: Warp) -> np.ndarray:
     matrix[:3, :3] = solution[:3].T
     matrix[:3, 3] = solution[3] - matrix[:3, :3] @ centre
     if abs(np.linalg.det(matrix[:3, :3])) < 1e-3:
-        raise VolumeError("inversion: the warp squeezes space flat, it has no inverse; was it read in the right format?")
+        raise VolumeError(
+            "inversion: the warp squeezes space flat, it has no inverse; was it read in the right format?"
+        )
     return matrix
 
 
@@ -187,4 +204,6 @@ def _summary(parts: list) -> Consistency:
     values = np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
     if not values.size:
         return Consistency(0, 0.0, 0.0, 0.0)
-    return Consistency(int(values.size), float(values.mean(dtype=np.float64)), float(np.percentile(values, 95)), float(values.max()))
+    return Consistency(
+        int(values.size), float(values.mean(dtype=np.float64)), float(np.percentile(values, 95)), float(values.max())
+    )

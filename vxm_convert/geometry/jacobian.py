@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Jacobian of a warp in space: determinant by central differences, the strict test of folding, SDlogJ with its formula.
+"""The Jacobian of a warp in space: determinant by central differences, the strict test of folding, SDlogJ with its
+formula.
 
-The determinant is that of fixed RAS → moving RAS (volume ratio), det(M) / det(F) · det(I + ∂u/∂x), so that grids with other axes or voxel
-sizes do not count as folds. For equal grids it is the determinant of the voxel map.
+The determinant is that of fixed RAS → moving RAS (volume ratio), det(M) / det(F) · det(I + ∂u/∂x), so that grids with
+other axes or voxel sizes do not count as folds. For equal grids it is the determinant of the voxel map.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.fields import Warp, slabs
-from vxm_convert.metrics import jacobian_slabs
+from vxm_convert.metrics.jacobian import jacobian_slabs
 
 _FLOOR = 1e-9
 _STRICT_SLAB = 8
 SDLOGJ_FORMULA = "standard deviation (divisor n) of ln(max(J, 1e-9))"
-L2R_FORMULA = "standard deviation (divisor n) of ln(max(J + 3, 1e-9)) without the outer 2 voxels; folds counted after that shift (always 0)"
+L2R_FORMULA = (
+    "standard deviation (divisor n) of ln(max(J + 3, 1e-9)) without the outer 2 voxels; folds counted after "
+    "that shift (always 0)"
+)
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,15 @@ def strict_folds(warp: Warp) -> np.ndarray:
 def jacobian_figures(warp: Warp, mask: Optional[np.ndarray] = None, l2r_compat: bool = False) -> JacobianFigures:
     """All figures, over the whole grid or where `mask` is true.
 
-    With `l2r_compat`, SDlogJ and the count of folds follow the public Learn2Reg evaluation, whose shift by 3 hides folds.
+    With `l2r_compat`, SDlogJ and the count of folds follow the public Learn2Reg evaluation, whose shift by 3 hides
+    folds.
     """
     full = determinant(warp)
     if mask is not None and (mask.shape != full.shape or not mask.any()):
-        raise VolumeError(f"Jacobian: mask of shape {mask.shape} with {int(np.count_nonzero(mask))} voxels, expected some on {full.shape}")
+        raise VolumeError(
+            f"Jacobian: mask of shape {mask.shape} with {int(np.count_nonzero(mask))} voxels, expected some on "
+            f"{full.shape}"
+        )
     strict = strict_folds(warp)
     values, strict = (full.ravel(), strict.ravel()) if mask is None else (full[mask], strict[mask])
     folded = int(np.count_nonzero(~(values > 0)))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chains of warps and affines as one map in space, and that map as one displacement field on any pair of grids.
 
-A registration is such a chain: fixed point → (affine into the network's space) → network warp → (affine to the scan) → moving point.
-Composing first and resampling the original scan once avoids a second interpolation.
+A registration is such a chain: fixed point → (affine into the network's space) → network warp → (affine to the scan) →
+moving point. Composing first and resampling the original scan once avoids a second interpolation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import SLAB, Warp, index_block, slabs
 from vxm_convert.geometry.grids import Grid, apply_affine
-from vxm_convert.lazily import LazyModule
+from vxm_convert.lazy import LazyModule
 
 ndimage = LazyModule("scipy.ndimage")
 
@@ -39,7 +39,9 @@ class SpaceMap:
 
     def __init__(self, steps: Sequence[Union[Warp, Affine]], beyond: str = "edge") -> None:
         if not steps or beyond not in BEYOND:
-            raise VolumeError(f"composition: {len(steps)} steps, beyond={beyond!r}; expected at least one and one of {BEYOND}")
+            raise VolumeError(
+                f"composition: {len(steps)} steps, beyond={beyond!r}; expected at least one and one of {BEYOND}"
+            )
         self._beyond = beyond
         self._steps: List[Union[_SpatialField, np.ndarray]] = [
             step.pull if isinstance(step, Affine) else _SpatialField(step) for step in steps
@@ -49,7 +51,9 @@ class SpaceMap:
         """RAS points (…, 3) of the fixed space → RAS points of the moving space, float64."""
         points = np.asarray(points, dtype=np.float64)
         for step in self._steps:
-            points = apply_affine(step, points) if isinstance(step, np.ndarray) else points + step.at(points, self._beyond)
+            points = (
+                apply_affine(step, points) if isinstance(step, np.ndarray) else points + step.at(points, self._beyond)
+            )
         return points
 
     def sources(self) -> List[Grid]:
@@ -58,7 +62,9 @@ class SpaceMap:
 
 
 class _SpatialField:
-    """A warp as displacement in RAS mm on its fixed grid, which linear interpolation treats the same for any moving grid."""
+    """A warp as displacement in RAS mm on its fixed grid, which linear interpolation treats the same for any moving
+    grid.
+    """
 
     def __init__(self, warp: Warp) -> None:
         self.grid = warp.fixed
@@ -68,7 +74,10 @@ class _SpatialField:
     def at(self, points: np.ndarray, beyond: str) -> np.ndarray:
         index = apply_affine(self._to_voxel, points)
         where = np.moveaxis(index, -1, 0)
-        parts = [ndimage.map_coordinates(self._field[..., d], where, order=1, mode="nearest", prefilter=False) for d in range(3)]
+        parts = [
+            ndimage.map_coordinates(self._field[..., d], where, order=1, mode="nearest", prefilter=False)
+            for d in range(3)
+        ]
         found = np.stack(parts, axis=-1)
         return found if beyond == "edge" else np.where(self.grid.contains(index)[..., np.newaxis], found, 0.0)
 

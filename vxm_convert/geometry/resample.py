@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One resampling of an image through a warp: linear, nearest, or label-safe; in slabs, so that temporaries stay small.
 
-Outside the moving image two rules exist. ``zero``: positions beyond the box of the voxels (0.5 outside the outer centres, as ITK has
-it) give the fill value. ``clamp``: they take the nearest border voxel, which is what the network's own warp does.
+Outside the moving image two rules exist. ``zero``: positions beyond the box of the voxels (0.5 outside the outer
+centres, as ITK has it) give the fill value. ``clamp``: they take the nearest border voxel, which is what the network's
+own warp does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.fields import Warp, slabs
-from vxm_convert.lazily import LazyModule
+from vxm_convert.lazy import LazyModule
 
 ndimage = LazyModule("scipy.ndimage")
 
@@ -21,13 +22,16 @@ EDGES = ("zero", "clamp")
 INTERPOLATIONS = ("linear", "nearest", "labels")
 
 
-def resample(image: np.ndarray, warp: Warp, interpolation: str = "linear", edge: str = "zero", fill: float = 0) -> np.ndarray:
+def resample(
+    image: np.ndarray, warp: Warp, interpolation: str = "linear", edge: str = "zero", fill: float = 0
+) -> np.ndarray:
     """The moving image on the fixed grid, interpolated once.
 
     Parameters
     ----------
     image : ndarray, shape of the moving grid, any real dtype.
-    interpolation : str — ``linear``; ``nearest`` (half to even, as the network's reference); ``labels``: every label's indicator is
+    interpolation : str — ``linear``; ``nearest`` (half to even, as the network's reference); ``labels``: every label's
+        indicator is
         interpolated linearly and the largest wins (ties: the smaller label), so that structures keep smooth borders.
     edge : str — ``zero`` or ``clamp``.
     fill : number — outside, for ``zero``.
@@ -42,9 +46,14 @@ def resample(image: np.ndarray, warp: Warp, interpolation: str = "linear", edge:
         For an image that is not on the warp's moving grid, unknown names, and labels that are no integers.
     """
     if interpolation not in INTERPOLATIONS or edge not in EDGES:
-        raise VolumeError(f"resampling: got {interpolation!r} and {edge!r}, expected one of {INTERPOLATIONS} and one of {EDGES}")
+        raise VolumeError(
+            f"resampling: got {interpolation!r} and {edge!r}, expected one of {INTERPOLATIONS} and one of {EDGES}"
+        )
     if image.shape != warp.moving.shape:
-        raise VolumeError(f"resampling: image {image.shape}, the warp reads from {warp.moving.describe()}; this warp is another image's")
+        raise VolumeError(
+            f"resampling: image {image.shape}, the warp reads from {warp.moving.describe()}; this warp is another "
+            "image's"
+        )
     if interpolation == "labels" and image.dtype.kind not in "uib":
         raise VolumeError(f"resampling: labels of dtype {image.dtype}, expected integers")
     wide = np.float64 if image.dtype == np.float64 else np.float32
@@ -62,7 +71,9 @@ def sample_linear(image: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Linear interpolation at voxel positions (…, 3), border values continued; float32, float64 for a float64 image."""
     wide = np.float64 if image.dtype == np.float64 else np.float32
     source = image if image.dtype == wide else image.astype(np.float32)
-    return ndimage.map_coordinates(source, np.moveaxis(at, -1, 0), output=wide, order=1, mode="nearest", prefilter=False)
+    return ndimage.map_coordinates(
+        source, np.moveaxis(at, -1, 0), output=wide, order=1, mode="nearest", prefilter=False
+    )
 
 
 def sample_nearest(image: np.ndarray, at: np.ndarray) -> np.ndarray:

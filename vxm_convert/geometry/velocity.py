@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inverse of a diffeomorphic network's flow: its velocity, negated, through the same integration that the network's graph has.
+"""The inverse of a diffeomorphic network's flow: its velocity, negated, through the same integration that the network's
+graph has.
 
-A stationary velocity v gives the flow exp(v); exp(−v) is its inverse. Both are computed on the grid of half the resolution and then
-doubled (`vxm_convert.network.integrate`), so the two undo each other up to the error of interpolation: the caller measures it.
+A stationary velocity v gives the flow exp(v); exp(−v) is its inverse. Both are computed on the grid of half the
+resolution and then doubled (`vxm_convert.network.integrate`), so the two undo each other up to the error of
+interpolation: the caller measures it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.fields import index_block, slabs
-from vxm_convert.lazily import LazyModule
+from vxm_convert.lazy import LazyModule
 
 ndimage = LazyModule("scipy.ndimage")
 
@@ -41,7 +43,8 @@ def inverse_flow(velocity: np.ndarray, steps: int) -> np.ndarray:
 
 
 def integrate(velocity: np.ndarray, steps: int) -> np.ndarray:
-    """exp(v) by scaling and squaring, borders repeated: v / 2^steps, then `steps` times u ← u + u∘(id + u); (X, Y, Z, 3) float32.
+    """exp(v) by scaling and squaring, borders repeated: v / 2^steps, then `steps` times u ← u + u∘(id + u); (X, Y, Z,
+    3) float32.
 
     Arsigny et al., MICCAI 2006; the same steps as `vxm_convert.network.integrate.integrate_velocity`.
     """
@@ -52,7 +55,9 @@ def integrate(velocity: np.ndarray, steps: int) -> np.ndarray:
 
 
 def double(flow: np.ndarray) -> np.ndarray:
-    """Twice the voxels along every axis and twice the length: voxel i lies at i/2, the last value is repeated; float32."""
+    """Twice the voxels along every axis and twice the length: voxel i lies at i/2, the last value is repeated;
+    float32.
+    """
     net = flow * np.float32(2.0)
     for axis in range(3):
         ahead = np.concatenate([np.take(net, range(1, net.shape[axis]), axis), np.take(net, [-1], axis)], axis=axis)

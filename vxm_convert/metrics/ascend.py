@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ten figures of Ascend's tensor comparer, under its names and by its definitions, from sums over the tensors.
 
-Source: msaccucmp of Ascend's msprobe. x is the device's tensor, y the reference. Unlike there, sums are float64 and figures
-keep their digits: with six decimals, as printed there, 1 − cosine below 5e-7 cannot be seen.
+Source: msaccucmp of Ascend's msprobe. x is the device's tensor, y the reference. Unlike there, sums are float64 and
+figures keep their digits: with six decimals, as printed there, 1 − cosine below 5e-7 cannot be seen.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class AscendMetrics:
         return dict(self.figures)
 
     def to_text(self) -> Dict[str, str]:
-        """Name → text with enough digits: twelve decimals of the cosine, nine digits of the others, NaN for undefined ones."""
+        """Name → text with enough digits: twelve decimals of the cosine, nine digits of the others, NaN for undefined
+        ones.
+        """
         out = {}
         for name, value in self.figures.items():
             if isinstance(value, str):
@@ -66,7 +68,9 @@ def boolean_only(metrics: AscendMetrics) -> AscendMetrics:
     """For bool tensors the comparer has the cosine and the relative Euclidean distance only."""
     keep = ("CosineSimilarity", "RelativeEuclideanDistance")
     figures = {name: value if name in keep else math.nan for name, value in metrics.figures.items()}
-    return AscendMetrics(figures, (metrics.reason + " " if metrics.reason else "") + "bool tensors have figures 0 and 3 only.")
+    return AscendMetrics(
+        figures, (metrics.reason + " " if metrics.reason else "") + "bool tensors have figures 0 and 3 only."
+    )
 
 
 def from_sums(sums: Any, kl: float) -> AscendMetrics:
@@ -93,13 +97,18 @@ def _cosine(norm_x: float, norm_y: float, xy: float, n: int) -> Any:
     if norm_x == 0 and norm_y == 0 or n == 1:
         return 1.0, ""
     if norm_x == 0 or norm_y == 0:
-        return math.nan, f"CosineSimilarity: all values of the {'device' if norm_x == 0 else 'reference'} tensor are zero."
+        return (
+            math.nan,
+            f"CosineSimilarity: all values of the {'device' if norm_x == 0 else 'reference'} tensor are zero.",
+        )
     return max(-1.0, min(1.0, xy / (norm_x * norm_y))), ""
 
 
 @dataclass
 class Moments:
-    """Count, mean, squared deviations, least and largest value of one tensor, merged chunk by chunk (Chan, Golub, LeVeque 1979)."""
+    """Count, mean, squared deviations, least and largest value of one tensor, merged chunk by chunk (Chan, Golub,
+    LeVeque 1979).
+    """
 
     n: int = 0
     mean: float = 0.0

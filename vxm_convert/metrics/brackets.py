@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact percentiles in the pass that takes all other sums: a sample says between which two values each percentile will lie.
+"""Exact percentiles in the pass that takes all other sums: a sample says between which two values each percentile will
+lie.
 
-The pass counts what is below and keeps what is between. The percentile is an order statistic of what was kept, not of the
-sample; where the sample misled, `Caught.values` is None and the stream is looked at again by `streams.Percentiles`.
+The pass counts what is below and keeps what is between. The percentile is an order statistic of what was kept, not of
+the sample; where the sample misled, `Caught.values` is None and the stream is looked at again by `streams.Percentiles`.
 """
 
 from __future__ import annotations
@@ -49,12 +50,15 @@ class Brackets:
         inside = sorted({rank for pair in ranks for rank in pair if 0 <= rank < n})
         ordered = np.partition(sample, inside) if inside else sample
         self.ends = [
-            (float(ordered[low]) if low >= 0 else -math.inf, float(ordered[high]) if high < n else math.inf) for low, high in ranks
+            (float(ordered[low]) if low >= 0 else -math.inf, float(ordered[high]) if high < n else math.inf)
+            for low, high in ranks
         ]
 
 
 def sample_positions(n: int) -> Optional[slice]:
-    """Positions of a sample, evenly over a stream of n values; None for a stream that is short enough to be looked at twice."""
+    """Positions of a sample, evenly over a stream of n values; None for a stream that is short enough to be looked at
+    twice.
+    """
     step = min(n // SAMPLE, _LONGEST_STEP)
     if step < _WORTH:
         return None
@@ -130,9 +134,14 @@ class Caught:
 
 
 def percentiles_of(
-    caught: Caught, spread: Spread, percents: Sequence[float], scan: Callable[[Callable[[np.ndarray], Any]], Iterable[Any]]
+    caught: Caught,
+    spread: Spread,
+    percents: Sequence[float],
+    scan: Callable[[Callable[[np.ndarray], Any]], Iterable[Any]],
 ) -> List[float]:
-    """The percentiles that were caught, or those that `scan` finds in another look at the stream (see `streams.Percentiles`)."""
+    """The percentiles that were caught, or those that `scan` finds in another look at the stream (see
+    `streams.Percentiles`).
+    """
     known = caught.values(spread.n)
     if known is not None:
         return known

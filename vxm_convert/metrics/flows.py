@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two displacement fields read once, chunk by chunk: lengths of their difference and of that of the positions they sample."""
+"""Two displacement fields read once, chunk by chunk: lengths of their difference and of that of the positions they
+sample.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ _POSITION_PERCENTS = (99.9,)
 
 
 class Flows:
-    """Two flows, and lengths that are made from them voxel by voxel: of their difference in some units, then of that of positions.
+    """Two flows, and lengths that are made from them voxel by voxel: of their difference in some units, then of that of
+    positions.
 
     Parameters
     ----------
@@ -26,7 +29,9 @@ class Flows:
     grid : Grid or None — for the sampling positions; None leaves them out.
     """
 
-    def __init__(self, test: np.ndarray, reference: np.ndarray, units: Sequence[Sequence[float]], grid: Optional[Grid]) -> None:
+    def __init__(
+        self, test: np.ndarray, reference: np.ndarray, units: Sequence[Sequence[float]], grid: Optional[Grid]
+    ) -> None:
         self._test, self._reference, self._grid = test, reference, grid
         #: None for ones: nothing to multiply with
         self._units = [None if is_unit(unit) else _repeated([float(size) for size in unit]) for unit in units]
@@ -53,7 +58,9 @@ class Flows:
     def _n(self) -> int:
         return self._test.size // 3
 
-    def _first_look(self, start: int, stop: int, brackets: Sequence[Brackets]) -> Tuple[List[Tuple[Spread, Caught]], int]:
+    def _first_look(
+        self, start: int, stop: int, brackets: Sequence[Brackets]
+    ) -> Tuple[List[Tuple[Spread, Caught]], int]:
         parts = [(Spread(histogram), Caught(bracket)) for histogram, bracket in zip(self._with_histogram, brackets)]
         flips = 0
         for low, high in chunks(start, stop, 3):
@@ -67,7 +74,9 @@ class Flows:
         return parts, flips
 
     def _lengths(self, start: int, stop: int) -> Tuple[List[np.ndarray], int]:
-        """The lengths of voxels start..stop, not finite where one does not count, and how many floors of positions differ."""
+        """The lengths of voxels start..stop, not finite where one does not count, and how many floors of positions
+        differ.
+        """
         x, y = cut(self._test, 3 * start, 3 * stop), cut(self._reference, 3 * start, 3 * stop)
         with np.errstate(invalid="ignore", over="ignore"):
             difference = x - y
@@ -137,10 +146,13 @@ class Grid:
         self._plane = shape[1] * shape[2]
         # One plane of (0, y, z), longer by a chunk, so that every chunk finds its own as one slice.
         rows = np.arange(self._plane + streams.CHUNK) % self._plane
-        self._table = np.stack([np.zeros(rows.size), rows // shape[2], rows % shape[2]], axis=-1).astype(np.float64).reshape(-1)
+        self._table = (
+            np.stack([np.zeros(rows.size), rows // shape[2], rows % shape[2]], axis=-1).astype(np.float64).reshape(-1)
+        )
 
     def positions(self, flow: np.ndarray, start: int, stop: int, known: bool) -> np.ndarray:
-        """x + u of voxels start..stop, clamped to the grid, NaN where u is not finite; `flow` is flat float64 and overwritten.
+        """x + u of voxels start..stop, clamped to the grid, NaN where u is not finite; `flow` is flat float64 and
+        overwritten.
 
         `known`: every u is finite.
         """

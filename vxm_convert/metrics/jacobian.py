@@ -74,8 +74,14 @@ def _determinant(flow_vox: np.ndarray, start: int, stop: int) -> np.ndarray:
     inner = slice(start - low, start - low + stop - start)
     central = (low, high) == (start - 1, stop + 1)
     with np.errstate(invalid="ignore", over="ignore"):
-        rows = [[part[2:] - part[:-2] if central else _twice_derivative(part, 0)[inner],
-                 _twice_derivative(part[inner], 1), _twice_derivative(part[inner], 2)] for part in block]
+        rows = [
+            [
+                part[2:] - part[:-2] if central else _twice_derivative(part, 0)[inner],
+                _twice_derivative(part[inner], 1),
+                _twice_derivative(part[inner], 2),
+            ]
+            for part in block
+        ]
         for axis in range(3):
             rows[axis][axis] += 2.0
         (a, b, c), (d, e, f), (g, h, i) = rows

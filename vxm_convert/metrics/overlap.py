@@ -45,7 +45,9 @@ def dice(test: np.ndarray, reference: np.ndarray, labels: Sequence[int]) -> Dice
     joint = sum(in_order(pairs, tasks(test.size))).reshape(size, size)
     count_a, count_b, both = joint.sum(axis=1), joint.sum(axis=0), np.diag(joint)
     scores = {
-        int(label): 2.0 * both[i + 1] / (count_a[i + 1] + count_b[i + 1]) if count_a[i + 1] and count_b[i + 1] else float("nan")
+        int(label): 2.0 * both[i + 1] / (count_a[i + 1] + count_b[i + 1])
+        if count_a[i + 1] and count_b[i + 1]
+        else float("nan")
         for i, label in enumerate(ids)
     }
     present = [score for score in scores.values() if not math.isnan(score)]

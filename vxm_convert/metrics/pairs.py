@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one pass over a pair of tensors adds up, and how the pair is read: in chunks, by a mask, without what is not finite."""
+"""What one pass over a pair of tensors adds up, and how the pair is read: in chunks, by a mask, without what is not
+finite.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,9 @@ class Pair:
         return sums
 
     def finite(self, start: int, stop: int, known: bool = False) -> Tuple[np.ndarray, np.ndarray]:
-        """x and y of a chunk where both are finite and the mask wants them; float64. `known`: all are finite, by an earlier pass."""
+        """x and y of a chunk where both are finite and the mask wants them; float64. `known`: all are finite, by an
+        earlier pass.
+        """
         x, y = self._cut(start, stop, self._wanted(start, stop))
         if known or math.isfinite(float(x.sum())) and math.isfinite(float(y.sum())):
             return x, y

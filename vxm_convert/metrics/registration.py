@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Differences of two displacement fields in the units of registration: end-point error, sampling positions, flips of the voxel below."""
+"""Differences of two displacement fields in the units of registration: end-point error, sampling positions, flips of
+the voxel below.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,11 @@ class EndPointError:
 
 @dataclass(frozen=True)
 class SamplingError:
-    """How far apart two flows sample the moving image, in voxels, and how often that changes the voxels that are blended.
+    """How far apart two flows sample the moving image, in voxels, and how often that changes the voxels that are
+    blended.
 
-    Positions are x + u clamped to the grid, as the warp clamps them: beyond the border a displacement has no effect. A flip is
-    a voxel and axis in which the lower neighbour, ⌊x + u⌋, differs.
+    Positions are x + u clamped to the grid, as the warp clamps them: beyond the border a displacement has no effect. A
+    flip is a voxel and axis in which the lower neighbour, ⌊x + u⌋, differs.
     """
 
     n: int
@@ -79,14 +82,18 @@ def end_point_error(
 
 
 def sampling_error(test: np.ndarray, reference: np.ndarray) -> SamplingError:
-    """Sampling positions of two flows, shape (X, Y, Z, 3), displacement in voxels; voxels with NaN or Inf are left out."""
+    """Sampling positions of two flows, shape (X, Y, Z, 3), displacement in voxels; voxels with NaN or Inf are
+    left out.
+    """
     check_same_shape(test, reference)
     flows = Flows(test, reference, [], Grid(test.shape[:3]))
     return _sampling_error(flows.summaries()[0], flows.flips)
 
 
 def flow_errors(test: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> FlowErrors:
-    """Both of the above of flows with shape (X, Y, Z, 3), in voxels and in mm by the voxel sizes `spacing`, read once."""
+    """Both of the above of flows with shape (X, Y, Z, 3), in voxels and in mm by the voxel sizes `spacing`, read
+    once.
+    """
     check_same_shape(test, reference)
     same = is_unit(spacing)
     flows = Flows(test, reference, [_ONES] if same else [_ONES, spacing], Grid(test.shape[:3]))
@@ -98,7 +105,9 @@ def flow_errors(test: np.ndarray, reference: np.ndarray, spacing: Sequence[float
 
 def _end_point_error(found: Summary, unit: str, shape: Tuple[int, ...]) -> EndPointError:
     spread, (p99, p999) = found
-    return EndPointError(unit, spread.n, spread.max, index_of(spread.max_at, shape[:-1]), spread.mean, p99, p999, spread.octaves())
+    return EndPointError(
+        unit, spread.n, spread.max, index_of(spread.max_at, shape[:-1]), spread.mean, p99, p999, spread.octaves()
+    )
 
 
 def _sampling_error(found: Summary, flips: int) -> SamplingError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chunks of large arrays, worked on by a few threads and merged in order: memory does not grow with the array.
 
-Owns how arrays are cut, and exact percentiles of a stream that never stands in memory as a whole. Results do not depend on
-the number of threads, because partial sums are merged in the order of the chunks.
+Owns how arrays are cut, and exact percentiles of a stream that never stands in memory as a whole. Results do not depend
+on the number of threads, because partial sums are merged in the order of the chunks.
 """
 
 from __future__ import annotations
@@ -145,10 +145,11 @@ class Spread:
 
 
 class Percentiles:
-    """Exact percentiles of a stream whose `Spread` is known; a second look at the stream gathers the few values that decide.
+    """Exact percentiles of a stream whose `Spread` is known; a second look at the stream gathers the few values that
+    decide.
 
-    Linear interpolation between order statistics, as numpy.percentile. `scan(pick)` must stream the same values once more
-    and yield `pick(values)` of each chunk.
+    Linear interpolation between order statistics, as numpy.percentile. `scan(pick)` must stream the same values once
+    more and yield `pick(values)` of each chunk.
     """
 
     def __init__(self, spread: Spread, percents: Sequence[float]) -> None:
@@ -156,7 +157,9 @@ class Percentiles:
         # Equal tensors: their one crowded bin would be cut again for every rank, each a look at the whole stream.
         self._all_zero = spread.max == 0 and spread.counts[0] == spread.n
         self._positions = [(spread.n - 1) * q / 100.0 for q in percents]
-        ranks = {rank for p in self._positions for rank in (int(math.floor(p)), int(math.ceil(p)))} if spread.n else set()
+        ranks = (
+            {rank for p in self._positions for rank in (int(math.floor(p)), int(math.ceil(p)))} if spread.n else set()
+        )
         below = np.cumsum(spread.counts)
         #: bin → (values in the bins before it, ranks that lie in it)
         self._bins: Dict[int, Tuple[int, List[int]]] = {}
@@ -207,7 +210,9 @@ def _members(values: np.ndarray, key: int) -> np.ndarray:
 
 
 def _ends(scan: Callable[[Callable[[np.ndarray], Any]], Iterable[Any]], key: int) -> Tuple[int, int]:
-    """Bits of the least and the largest value of a bin; equal where the bin holds one value, as in images with a background."""
+    """Bits of the least and the largest value of a bin; equal where the bin holds one value, as in images with a
+    background.
+    """
 
     def ends(values: np.ndarray) -> Tuple[int, ...]:
         bits = _members(values, key)
@@ -217,8 +222,12 @@ def _ends(scan: Callable[[Callable[[np.ndarray], Any]], Iterable[Any]], key: int
     return min(low for low, _ in found), max(high for _, high in found)
 
 
-def _cut_again(scan: Callable[[Callable[[np.ndarray], Any]], Iterable[Any]], key: int, rank: int, low: int, high: int) -> float:
-    """The `rank`-th smallest value of a crowded bin, whose values have bits from `low` to `high`: the range is cut until one is left."""
+def _cut_again(
+    scan: Callable[[Callable[[np.ndarray], Any]], Iterable[Any]], key: int, rank: int, low: int, high: int
+) -> float:
+    """The `rank`-th smallest value of a crowded bin, whose values have bits from `low` to `high`: the range is cut
+    until one is left.
+    """
     while low < high:
         shift = max(0, (high - low).bit_length() - _RADIX_BITS)
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distances between the surfaces of two segmentations of one structure, in mm: HD95 and ASSD.
 
-Surface: the voxels of a structure that have a face neighbour outside it (the volume's border counts as outside). With d(A→B) the
-distances from A's surface voxels to the nearest one of B: HD95 = max(P95 d(A→B), P95 d(B→A)); ASSD = (Σ d(A→B) + Σ d(B→A)) / (n_A + n_B).
+Surface: the voxels of a structure that have a face neighbour outside it (the volume's border counts as outside). With
+d(A→B) the distances from A's surface voxels to the nearest one of B: HD95 = max(P95 d(A→B), P95 d(B→A)); ASSD = (Σ
+d(A→B) + Σ d(B→A)) / (n_A + n_B).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Dict, Optional, Sequence, Tuple
 import numpy as np
 
 from vxm_convert.errors import VolumeError
-from vxm_convert.lazily import LazyModule
+from vxm_convert.lazy import LazyModule
 
 ndimage = LazyModule("scipy.ndimage")
 
@@ -75,7 +76,8 @@ def _distance(
     to_b = ndimage.distance_transform_edt(~surface_b, sampling=spacing)[surface_a]
     to_a = ndimage.distance_transform_edt(~surface_a, sampling=spacing)[surface_b]
     return SurfaceDistance(
-        float(max(np.percentile(to_b, 95), np.percentile(to_a, 95))), float((to_b.sum() + to_a.sum()) / (to_b.size + to_a.size))
+        float(max(np.percentile(to_b, 95), np.percentile(to_a, 95))),
+        float((to_b.sum() + to_a.sum()) / (to_b.size + to_a.size)),
     )
 
 

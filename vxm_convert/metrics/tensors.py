@@ -22,8 +22,8 @@ PERCENTS = (50.0, 99.0, 99.9)
 class ErrorStats:
     """How far `test` is from `reference`, over the finite pairs only.
 
-    Non-finite values are counted, never averaged away: `finite` is False as soon as either side has one. Where a figure is
-    undefined (cosine of a zero vector, PSNR of equal arrays) it is None.
+    Non-finite values are counted, never averaged away: `finite` is False as soon as either side has one. Where a figure
+    is undefined (cosine of a zero vector, PSNR of equal arrays) it is None.
     """
 
     n: int
@@ -50,12 +50,18 @@ class ErrorStats:
 
     def to_dict(self) -> Dict[str, Any]:
         bad = self.first_bad_index
-        return {**asdict(self), "max_index": list(self.max_index), "first_bad_index": None if bad is None else list(bad)}
+        return {
+            **asdict(self),
+            "max_index": list(self.max_index),
+            "first_bad_index": None if bad is None else list(bad),
+        }
 
 
 @dataclass(frozen=True)
 class TensorComparison:
-    """Both sets of figures of one pair of tensors, and the histogram of |error| by octaves (see `Spread.octaves`; {} where not wanted)."""
+    """Both sets of figures of one pair of tensors, and the histogram of |error| by octaves (see `Spread.octaves`; {}
+    where not wanted).
+    """
 
     stats: ErrorStats
     ascend: AscendMetrics
@@ -89,7 +95,9 @@ def compare_tensors(
     return TensorComparison(stats, _ascend(sums, divergence, test.dtype), sums.errors.octaves() if histogram else {})
 
 
-def error_stats(test: np.ndarray, reference: np.ndarray, peak: Optional[float] = None, where: Optional[np.ndarray] = None) -> ErrorStats:
+def error_stats(
+    test: np.ndarray, reference: np.ndarray, peak: Optional[float] = None, where: Optional[np.ndarray] = None
+) -> ErrorStats:
     """The error statistics alone, in less than half the time; see `compare_tensors`."""
     _, sums, scan = _first_look(test, reference, where, False, False)
     return _stats(test.shape, sums, percentiles_of(sums.caught, sums.errors, PERCENTS, scan), peak)
@@ -104,7 +112,9 @@ def _first_look(
     pair = Pair(test, reference, where)
     brackets = Brackets(pair.sample(), PERCENTS)
     sums = PairSums(brackets, all_figures, histogram)
-    for part in in_order(lambda a, b: pair.first_pass(a, b, PairSums(brackets, all_figures, histogram)), tasks(test.size)):
+    for part in in_order(
+        lambda a, b: pair.first_pass(a, b, PairSums(brackets, all_figures, histogram)), tasks(test.size)
+    ):
         sums.merge(part)
     return pair, sums, pair.scan
 
@@ -112,8 +122,9 @@ def _first_look(
 def _divergence(pair: Pair, sums: PairSums) -> float:
     """The Kullback-Leibler divergence Σ p ln(p/q), p from x, in a second pass: the extremes must be known.
 
-    p and q are the tensors scaled to 0..1 by their extremes, floored, and divided by their sums P and Q. So the divergence is
-    Σ p' ln(p'/q') / P − ln(P/Q), with p', q' before the division. A constant tensor scales to zeros, which is uniform.
+    p and q are the tensors scaled to 0..1 by their extremes, floored, and divided by their sums P and Q. So the
+    divergence is Σ p' ln(p'/q') / P − ln(P/Q), with p', q' before the division. A constant tensor scales to zeros,
+    which is uniform.
     """
     (shift_x, scale_x), (shift_y, scale_y) = _scaling(sums.x), _scaling(sums.y)
 
@@ -146,7 +157,9 @@ def _scaled(values: np.ndarray, shift: float, scale: float) -> np.ndarray:
 
 def _scaling(moments: Moments) -> Tuple[float, float]:
     width = moments.high - moments.low
-    return (moments.low, 1.0 / width) if moments.n and 0 < width < math.inf else (moments.low if moments.n else 0.0, 0.0)
+    return (
+        (moments.low, 1.0 / width) if moments.n and 0 < width < math.inf else (moments.low if moments.n else 0.0, 0.0)
+    )
 
 
 def _stats(shape: Tuple[int, ...], sums: PairSums, percentiles: List[float], peak: Optional[float]) -> ErrorStats:

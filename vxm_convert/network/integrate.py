@@ -3,6 +3,7 @@
 
 All fields: (B, X, Y, Z, 3), displacement or velocity in voxels of their own grid, axis order as the array ('ij').
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -12,7 +13,9 @@ from vxm_convert.network.warp import warp_linear
 
 
 def velocity_to_displacement(velocity: Any, steps: int) -> Any:
-    """Integrate at half resolution, then double the grid, as the published network does (voxelmorph legacy, `miccai2018_net`)."""
+    """Integrate at half resolution, then double the grid, as the published network does (voxelmorph legacy,
+    `miccai2018_net`).
+    """
     return double_flow(integrate_velocity(velocity, steps))
 
 
@@ -22,7 +25,7 @@ def integrate_velocity(velocity: Any, steps: int) -> Any:
     Arsigny et al., MICCAI 2006; voxelmorph legacy, `ext/neuron`, class VecInt with method 'ss'.
     """
     with tf.name_scope("integrate"):
-        flow = velocity * (1.0 / 2 ** steps)
+        flow = velocity * (1.0 / 2**steps)
         for _ in range(steps):
             flow = flow + warp_linear(flow, flow)
         return flow
@@ -31,9 +34,10 @@ def integrate_velocity(velocity: Any, steps: int) -> Any:
 def double_flow(flow: Any) -> Any:
     """Twice the voxels along every axis and twice the length: (B, X, Y, Z, 3) → (B, 2X, 2Y, 2Z, 3), linearly.
 
-    Voxel i of the result lies at i/2 of the source (the first voxels of both grids coincide, not their edges), beyond the last
-    source voxel its value is repeated: even voxels are copies, odd ones means of two neighbours. (voxelmorph legacy,
-    `trf_resize` by ½: values × 2, then Resize.) Slice, Add, Mul, two-input ConcatV2 and Reshape of rank ≤ 5 only.
+    Voxel i of the result lies at i/2 of the source (the first voxels of both grids coincide, not their edges), beyond
+    the last source voxel its value is repeated: even voxels are copies, odd ones means of two neighbours. (voxelmorph
+    legacy, `trf_resize` by ½: values × 2, then Resize.) Slice, Add, Mul, two-input ConcatV2 and Reshape of rank ≤ 5
+    only.
     """
     with tf.name_scope("double_flow"):
         net = flow * 2.0
@@ -49,11 +53,11 @@ def _double_axis(net: Any, axis: int) -> Any:
     between = (net + ahead) * 0.5
     # Everything behind the axis as one row: a row and the mean behind it, read as two voxels.
     row = 1
-    for n in shape[axis + 1:]:
+    for n in shape[axis + 1 :]:
         row *= n
-    rows = shape[:axis + 1] + [row]
+    rows = shape[: axis + 1] + [row]
     paired = tf.concat([tf.reshape(net, rows), tf.reshape(between, rows)], axis=axis + 1)
-    return tf.reshape(paired, shape[:axis] + [2 * side] + shape[axis + 1:])
+    return tf.reshape(paired, shape[:axis] + [2 * side] + shape[axis + 1 :])
 
 
 def _part(net: Any, axis: int, start: int, stop: int) -> Any:

@@ -2,6 +2,7 @@
 """Weights by variable name, from TensorFlow checkpoints and Keras files. Never through a ``.meta``: graphs that were
 trained on an NPU hold ops that plain TensorFlow does not know, and a graph from a file is code.
 """
+
 from __future__ import annotations
 
 import logging
@@ -10,8 +11,8 @@ from typing import Dict
 import numpy as np
 
 from vxm_convert.errors import CheckpointError
-from vxm_convert.network.names import expected_variables
-from vxm_convert.spec import ModelSpec
+from vxm_convert.model.spec import ModelSpec
+from vxm_convert.model.variables import expected_variables
 from vxm_convert.weights.files import CheckpointFiles
 from vxm_convert.weights.fit import check_fit, is_training_state
 from vxm_convert.weights.keras_h5 import INDEXINGS, open_h5, swap_xy
@@ -27,7 +28,8 @@ def load_weights(files: CheckpointFiles, spec: ModelSpec, h5_indexing: str = "ij
     ----------
     files : CheckpointFiles — from `vxm_convert.weights.files.find_checkpoint`.
     spec : ModelSpec — the network they must fit.
-    h5_indexing : str — ``ij``, or ``xy`` for Keras models trained with 'xy' indexing (flow channels 0 and 1 are swapped).
+    h5_indexing : str — ``ij``, or ``xy`` for Keras models trained with 'xy' indexing (flow channels 0 and 1 are
+        swapped).
 
     Returns
     -------
@@ -41,11 +43,15 @@ def load_weights(files: CheckpointFiles, spec: ModelSpec, h5_indexing: str = "ij
     if h5_indexing not in INDEXINGS:
         raise CheckpointError(f"h5 indexing: got {h5_indexing!r}, expected one of {', '.join(INDEXINGS)}")
     if files.kind != "h5" and h5_indexing == "xy":
-        raise CheckpointError(f"{files.path}: --h5-indexing xy is for Keras .h5 files, this is a TensorFlow checkpoint; leave it out")
+        raise CheckpointError(
+            f"{files.path}: --h5-indexing xy is for Keras .h5 files, this is a TensorFlow checkpoint; leave it out"
+        )
     weights = _from_h5(files, spec) if files.kind == "h5" else _from_tensorflow(files, spec)
     bad = [name for name, value in weights.items() if not np.isfinite(value).all()]
     if bad:
-        raise CheckpointError(f"{files.path}: {', '.join(bad[:4])} holds NaN or Inf; the training diverged, take an earlier checkpoint")
+        raise CheckpointError(
+            f"{files.path}: {', '.join(bad[:4])} holds NaN or Inf; the training diverged, take an earlier checkpoint"
+        )
     return swap_xy(weights) if h5_indexing == "xy" else weights
 
 
@@ -70,10 +76,14 @@ def _from_tensorflow(files: CheckpointFiles, spec: ModelSpec) -> Dict[str, np.nd
         _check_dtypes(dtypes, spec, files)
         return {name: np.asarray(reader.get_tensor(name), np.float32) for name in expected_variables(spec)}
     except (tf.errors.OpError, ValueError, RuntimeError, UnicodeDecodeError) as exc:
-        raise CheckpointError(f"{files.path}: cannot read the checkpoint ({exc}); it is damaged, copy it again") from exc
+        raise CheckpointError(
+            f"{files.path}: cannot read the checkpoint ({exc}); it is damaged, copy it again"
+        ) from exc
 
 
 def _check_dtypes(dtypes: Dict[str, str], spec: ModelSpec, files: CheckpointFiles) -> None:
     for name in expected_variables(spec):
         if dtypes[name] not in _FLOATS:
-            raise CheckpointError(f"{files.path}: variable {name} has dtype {dtypes[name]}, expected one of {', '.join(_FLOATS)}")
+            raise CheckpointError(
+                f"{files.path}: variable {name} has dtype {dtypes[name]}, expected one of {', '.join(_FLOATS)}"
+            )

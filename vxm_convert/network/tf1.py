@@ -3,6 +3,7 @@
 
 Everything that builds or runs graphs says ``from vxm_convert.network.tf1 import tf``.
 """
+
 from __future__ import annotations
 
 import logging
@@ -27,12 +28,15 @@ def _import_tensorflow() -> Any:
             from tensorflow.python.util import deprecation
     except ImportError as exc:
         raise ToolchainError(
-            f"TensorFlow: cannot import it in {sys.executable} (Python {sys.version.split()[0]}: {exc}), expected TensorFlow "
-            f"{REQUIRED_VERSION} on Python 3.7; run `make setup` and use its Python, only om_runner works without TensorFlow"
+            f"TensorFlow: cannot import it in {sys.executable} (Python {sys.version.split()[0]}: {exc}), expected "
+            "TensorFlow "
+            f"{REQUIRED_VERSION} on Python 3.7; run `make setup` and use its Python, only om_runner works without "
+            "TensorFlow"
         ) from exc
     if not tf.__version__.startswith(REQUIRED_VERSION + "."):
         raise ToolchainError(
-            f"TensorFlow: {sys.executable} has {tf.__version__}, expected {REQUIRED_VERSION}.x; run `make setup` and use its Python"
+            f"TensorFlow: {sys.executable} has {tf.__version__}, expected {REQUIRED_VERSION}.x; run `make setup` and "
+            "use its Python"
         )
     # Everything this code uses is deprecated in favour of TensorFlow 2, which is no choice here.
     deprecation._PRINT_DEPRECATION_WARNINGS = False

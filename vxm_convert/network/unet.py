@@ -4,13 +4,14 @@
 Architecture: Balakrishnan et al., "An Unsupervised Learning Model for Deformable Medical Image Registration"
 (CVPR 2018), vm1 and vm2. Layout NDHWC, volume axes (X, Y, Z) as the arrays.
 """
+
 from __future__ import annotations
 
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from vxm_convert.network.names import FLOW_LAYER, HEADS, LOG_SIGMA_LAYER, ConvLayer, conv_layers
+from vxm_convert.model.spec import LEAKY_SLOPE, ModelSpec
+from vxm_convert.model.variables import FLOW_LAYER, HEADS, LOG_SIGMA_LAYER, ConvLayer, conv_layers
 from vxm_convert.network.tf1 import tf
-from vxm_convert.spec import LEAKY_SLOPE, ModelSpec
 
 # voxelmorph legacy, `src/networks.py`: almost zero, so that training starts at the identity and with little noise.
 _HEAD_STDDEV = {FLOW_LAYER: 1e-5, LOG_SIGMA_LAYER: 1e-10}
@@ -18,7 +19,9 @@ _LOG_SIGMA_BIAS = -10.0
 
 
 class Convolutions:
-    """How the network's convolutions are computed; training may hand in another form of the same sums (`train.blocks`)."""
+    """How the network's convolutions are computed; training may hand in another form of the same sums
+    (`train.devices.cpu_blocks`).
+    """
 
     def upsampled(self, net: Any, skip: Any) -> Any:
         """`net` doubled along X, Y and Z, `skip` behind its channels; what `convolve` takes."""
@@ -49,7 +52,9 @@ def build_unet(moving: Any, fixed: Any, spec: ModelSpec, convolutions: Optional[
     return _conv(net, heads[0], form)
 
 
-def build_velocity_posterior(moving: Any, fixed: Any, spec: ModelSpec, convolutions: Optional[Convolutions] = None) -> Tuple[Any, Any]:
+def build_velocity_posterior(
+    moving: Any, fixed: Any, spec: ModelSpec, convolutions: Optional[Convolutions] = None
+) -> Tuple[Any, Any]:
     """Mean and log-variance of a diffeomorphic variant's velocity, each (B, X/2, Y/2, Z/2, 3); for training."""
     form = convolutions or Convolutions()
     net, heads = _features(moving, fixed, spec, form)
@@ -58,7 +63,9 @@ def build_velocity_posterior(moving: Any, fixed: Any, spec: ModelSpec, convoluti
 
 
 def make_variables(spec: ModelSpec) -> None:
-    """Every variable of the network before its first operation: initial weights then depend on the seed and on no form of the sums."""
+    """Every variable of the network before its first operation: initial weights then depend on the seed and on no form
+    of the sums.
+    """
     for layer in conv_layers(spec):
         _variables(layer)
 
@@ -67,7 +74,7 @@ def _features(moving: Any, fixed: Any, spec: ModelSpec, form: Convolutions) -> T
     """What the heads read, and the heads."""
     all_layers = conv_layers(spec)
     heads = [layer for layer in all_layers if layer.name in HEADS]
-    layers = iter(all_layers[:-len(heads)])
+    layers = iter(all_layers[: -len(heads)])
     images = tf.concat([moving, fixed], axis=-1)
     half, quarter, eighth, bottom = _encode(images, layers, form)
 

@@ -13,6 +13,7 @@ a whole number, so floor(p + u) = p + floor(u) and the fraction is the same. Ins
 b ≤ −1, so b and b + 1 both clamp to 0; for p + u ≥ S − 1, they both clamp to S − 1, or f = 0 there: equal
 corners blend to themselves whatever f is. The derivative agrees too: equal corners make it 0 outside.
 """
+
 from __future__ import annotations
 
 from typing import Any, List, Sequence, Tuple
@@ -22,7 +23,7 @@ import numpy as np
 from vxm_convert.errors import SpecError
 from vxm_convert.network.tf1 import tf
 
-_MAX_INDEX = 2 ** 31 - 1
+_MAX_INDEX = 2**31 - 1
 
 
 def warp_linear(volume: Any, flow: Any) -> Any:
@@ -77,7 +78,8 @@ def _corners(flow: Any, sides: Sequence[int]) -> Tuple[List[Any], List[Any], Lis
     """Per axis: clamped low corner, clamped high corner (int32) and fraction, each (B, X, Y, Z)."""
     low, high, fractions = [], [], []
     for grid, displacement, side in zip(_voxel_grids(sides), tf.unstack(flow, axis=-1), sides):
-        # A displacement of a whole side already leaves the grid, so this bound changes no value and keeps the cast in range.
+        # A displacement of a whole side already leaves the grid, so this bound changes no value and keeps the cast in
+        # range.
         bounded = _clamp(displacement, -float(side), float(side))
         whole = tf.floor(bounded)
         base = grid + tf.cast(whole, tf.int32)
@@ -128,8 +130,13 @@ def _check_shapes(volume: Any, flow: Any) -> Tuple[int, ...]:
     shape = tuple(volume.shape.as_list())
     flow_shape = tuple(flow.shape.as_list())
     if len(shape) != 5 or None in shape or flow_shape != shape[:4] + (3,):
-        raise SpecError(f"warp: volume {shape} and flow {flow_shape}, expected static (B, X, Y, Z, C) and (B, X, Y, Z, 3)")
+        raise SpecError(
+            f"warp: volume {shape} and flow {flow_shape}, expected static (B, X, Y, Z, C) and (B, X, Y, Z, 3)"
+        )
     voxels = int(np.prod(shape[:4], dtype=np.int64))
     if voxels > _MAX_INDEX:
-        raise SpecError(f"warp: batch and volume {shape[:4]} have {voxels} voxels, a 32-bit index ends at {_MAX_INDEX}; lower the batch")
+        raise SpecError(
+            f"warp: batch and volume {shape[:4]} have {voxels} voxels, a 32-bit index ends at {_MAX_INDEX}; lower the "
+            "batch"
+        )
     return shape

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures that an acceptance profile may limit: dotted names of entries of a precision report's row, with unit and direction.
+"""The figures that an acceptance profile may limit: dotted names of entries of a precision report's row, with unit and
+direction.
 
 One table for reading profiles, for their JSON schema, for judging and for ``python -m vxm_convert profiles show``.
 """
@@ -62,7 +63,12 @@ _ERRORS = (
     ("p999_abs", "99.9th percentile of the absolute error"),
     ("rmse", "root of the mean squared error"),
 )
-_LENGTHS = (("max", "largest"), ("p999", "99.9th percentile of the"), ("p99", "99th percentile of the"), ("mean", "mean"))
+_LENGTHS = (
+    ("max", "largest"),
+    ("p999", "99.9th percentile of the"),
+    ("p99", "99th percentile of the"),
+    ("mean", "mean"),
+)
 _ASCEND = (
     ("CosineSimilarity", AT_LEAST, "1"),
     ("MaxAbsoluteError", AT_MOST, ""),
@@ -82,26 +88,64 @@ def _build() -> Iterator[Figure]:
             yield Figure(f"{prefix}.{key}", unit, AT_MOST, 0.0, math.inf, f"{what}: {text}")
         yield Figure(f"{prefix}.cosine", "1", AT_LEAST, -1.0, 1.0, f"{what}: cosine similarity")
         yield Figure(f"{prefix}.one_minus_cosine", "1", AT_MOST, 0.0, 2.0, f"{what}: 1 − cosine, without cancellation")
-        yield Figure(f"{prefix}.relative_euclidean", "1", AT_MOST, 0.0, math.inf, f"{what}: length of the error over that of the reference")
+        yield Figure(
+            f"{prefix}.relative_euclidean",
+            "1",
+            AT_MOST,
+            0.0,
+            math.inf,
+            f"{what}: length of the error over that of the reference",
+        )
         if prefix != "flow":
-            yield Figure(f"{prefix}.psnr_db", "dB", AT_LEAST, 0.0, math.inf, f"{what}: peak signal-to-noise ratio, peak 1")
+            yield Figure(
+                f"{prefix}.psnr_db", "dB", AT_LEAST, 0.0, math.inf, f"{what}: peak signal-to-noise ratio, peak 1"
+            )
         yield Figure(f"{prefix}.snr_db", "dB", AT_LEAST, 0.0, math.inf, f"{what}: signal-to-noise ratio")
     for prefix, unit in (("epe_voxel", "voxel"), ("epe_mm", "mm")):
         for key, text in _LENGTHS:
             yield Figure(f"{prefix}.{key}", unit, AT_MOST, 0.0, math.inf, f"{text} end-point error of the flow")
     for key, text in (("max", "largest"), ("p999", "99.9th percentile of the"), ("mean", "mean")):
-        yield Figure(f"sampling.position_{key}", "voxel", AT_MOST, 0.0, math.inf, f"{text} distance of sampling positions")
-    yield Figure("sampling.floor_flip_fraction", "share", AT_MOST, 0.0, 1.0, "voxels and axes in which the warp blends other neighbours")
-    yield Figure("dice.min_change", "Dice", AT_LEAST, -1.0, 1.0, "change of Dice of the structure that lost most, offline − reference")
+        yield Figure(
+            f"sampling.position_{key}", "voxel", AT_MOST, 0.0, math.inf, f"{text} distance of sampling positions"
+        )
+    yield Figure(
+        "sampling.floor_flip_fraction",
+        "share",
+        AT_MOST,
+        0.0,
+        1.0,
+        "voxels and axes in which the warp blends other neighbours",
+    )
+    yield Figure(
+        "dice.min_change",
+        "Dice",
+        AT_LEAST,
+        -1.0,
+        1.0,
+        "change of Dice of the structure that lost most, offline − reference",
+    )
     yield Figure("dice.mean_change", "Dice", AT_LEAST, -1.0, 1.0, "change of the mean Dice, offline − reference")
     yield Figure("dice.offline", "Dice", AT_LEAST, 0.0, 1.0, "mean Dice after registration by the offline model")
-    yield Figure("folding.change", "share", AT_MOST, -1.0, 1.0, "change of the share of folded voxels, offline − reference")
-    yield Figure("folding.offline_fraction", "share", AT_MOST, 0.0, 1.0, "share of folded voxels of the offline model's flow")
-    yield Figure("jacobian.offline.min", "1", AT_LEAST, -math.inf, math.inf, "smallest Jacobian determinant of the offline model's flow")
+    yield Figure(
+        "folding.change", "share", AT_MOST, -1.0, 1.0, "change of the share of folded voxels, offline − reference"
+    )
+    yield Figure(
+        "folding.offline_fraction", "share", AT_MOST, 0.0, 1.0, "share of folded voxels of the offline model's flow"
+    )
+    yield Figure(
+        "jacobian.offline.min",
+        "1",
+        AT_LEAST,
+        -math.inf,
+        math.inf,
+        "smallest Jacobian determinant of the offline model's flow",
+    )
     for prefix, unit, what in (_OUTPUTS[0], _OUTPUTS[-1]):
         for name, relation, own_unit in _ASCEND:
             low, high = (-1.0, 1.0) if name == "CosineSimilarity" else (0.0, math.inf)
-            yield Figure(f"{prefix}.ascend.{name}", own_unit or unit, relation, low, high, f"{what}: {name} of Ascend's comparer")
+            yield Figure(
+                f"{prefix}.ascend.{name}", own_unit or unit, relation, low, high, f"{what}: {name} of Ascend's comparer"
+            )
 
 
 FIGURES: Dict[str, Figure] = {figure.name: figure for figure in _build()}

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``python -m vxm_convert profiles`` prints: shipped profiles, one profile's limits, the figures that limits may name."""
+"""What ``python -m vxm_convert profiles`` prints: shipped profiles, one profile's limits, the figures that limits may
+name.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,16 @@ ACTIONS = ("list", "show", "figures", "schema")
 
 
 def lines_for(action: str, name: Optional[str]) -> List[str]:
-    """The lines of one action; `name` is the profile of ``show`` (the default one without it). Raises as `load_profile` does."""
+    """The lines of one action; `name` is the profile of ``show`` (the default one without it). Raises as `load_profile`
+    does.
+    """
     if action == "show":
         return _show(name or DEFAULT_PROFILE)
     if action == "figures":
-        return _table([("figure", "limit", "unit", "what it measures")] + [(f.name, f.key, f.unit, f.text) for f in FIGURES.values()])
+        return _table(
+            [("figure", "limit", "unit", "what it measures")]
+            + [(f.name, f.key, f.unit, f.text) for f in FIGURES.values()]
+        )
     if action == "schema":
         return [json.dumps(json_schema(), indent=2, sort_keys=True, ensure_ascii=False)]
     return _list()
@@ -29,8 +36,10 @@ def _list() -> List[str]:
     lines = []
     for name in shipped_profiles():
         profile = load_profile(name)
-        lines.append(f"{name}{' (default)' if name == DEFAULT_PROFILE else ''}: {len(profile.limits)} limits per scan, "
-                     f"{len(profile.cohort)} for the cohort")
+        lines.append(
+            f"{name}{' (default)' if name == DEFAULT_PROFILE else ''}: {len(profile.limits)} limits per scan, "
+            f"{len(profile.cohort)} for the cohort"
+        )
         lines += textwrap.wrap(profile.description, 100, initial_indent="    ", subsequent_indent="    ")
     return lines + ["none: no limits; NaN and Inf fail with every profile", "a file of your own: see docs/precision.md"]
 
@@ -46,7 +55,12 @@ def _show(name: str) -> List[str]:
 
 def _row(limit: Limit) -> Sequence[str]:
     figure = limit.figure
-    return figure.name, f"{figure.relation} {limit.value:g}", figure.unit, figure.text + (" (optional)" if limit.optional else "")
+    return (
+        figure.name,
+        f"{figure.relation} {limit.value:g}",
+        figure.unit,
+        figure.text + (" (optional)" if limit.optional else ""),
+    )
 
 
 def _table(rows: Sequence[Sequence[str]]) -> List[str]:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A profile: which figures must stay within which limits. Reads and checks profiles; judging is in `vxm_convert.acceptance`."""
+"""A profile: which figures must stay within which limits. Reads and checks profiles; judging is in
+`om_runner.precision.acceptance`.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,12 @@ class Limit:
         return value <= self.value if self.figure.relation == AT_MOST else value >= self.value
 
     def to_dict(self) -> Dict[str, Any]:
-        return {"figure": self.figure.name, "relation": self.figure.relation, "limit": self.value, "optional": self.optional}
+        return {
+            "figure": self.figure.name,
+            "relation": self.figure.relation,
+            "limit": self.value,
+            "optional": self.optional,
+        }
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,10 @@ def _text(content: Dict[str, Any], key: str, where: str) -> str:
 
 def _limits(content: Any, where: str, section: str) -> Tuple[Limit, ...]:
     if not isinstance(content, dict):
-        raise FormatError(f"{where}: {section} is {_short(content)}, expected figures with limits such as moved.max_abs: {{max: 0.01}}")
+        raise FormatError(
+            f"{where}: {section} is {_short(content)}, expected figures with limits such as moved.max_abs: {{max: "
+            f"0.01}}"
+        )
     _check_keys(content, FIGURES, where, section + ": ")
     return tuple(_limit(FIGURES[name], entry, f"{where}: {section}: {name}") for name, entry in content.items())
 
@@ -119,12 +129,16 @@ def _limit(figure: Figure, entry: Any, where: str) -> Limit:
     wrong = ({"max", "min"} - {figure.key}) & set(entry)
     if wrong or figure.key not in entry:
         better = "smaller" if figure.relation == AT_MOST else "larger"
-        raise FormatError(f"{where}: got {', '.join(sorted(entry)) or 'nothing'}, expected {figure.key}: {better} values are better")
+        raise FormatError(
+            f"{where}: got {', '.join(sorted(entry)) or 'nothing'}, expected {figure.key}: {better} values are better"
+        )
     value, optional = entry[figure.key], entry.get("optional", False)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
         raise FormatError(f"{where}: {figure.key} is {_short(value)}, expected a finite number in {figure.unit}")
     if not figure.low <= value <= figure.high:
-        raise FormatError(f"{where}: {figure.key} is {value:g}, expected {figure.low:g} to {figure.high:g} ({figure.unit})")
+        raise FormatError(
+            f"{where}: {figure.key} is {value:g}, expected {figure.low:g} to {figure.high:g} ({figure.unit})"
+        )
     if not isinstance(optional, bool):
         raise FormatError(f"{where}: optional is {_short(optional)}, expected true or false")
     return Limit(figure, float(value), optional)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON schema of profiles, made from the table of figures; ``profile.schema.json`` beside it is its output, for editors."""
+"""The JSON schema of profiles, made from the table of figures; ``profile.schema.json`` beside it is its output, for
+editors.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,11 @@ from vxm_convert.profiles.profile import MAX_TEXT, PROFILE_SCHEMA
 def json_schema() -> Dict[str, Any]:
     """Draft-07, which editors and validators of every age understand."""
     figures = {name: _limit(figure) for name, figure in FIGURES.items()}
-    section = {"type": "object", "additionalProperties": False, "properties": {name: {"$ref": f"#/definitions/{name}"} for name in FIGURES}}
+    section = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name: {"$ref": f"#/definitions/{name}"} for name in FIGURES},
+    }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Acceptance profile of a precision report",
@@ -42,5 +48,8 @@ def _limit(figure: Figure) -> Dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "required": [figure.key],
-        "properties": {figure.key: number, "optional": {"type": "boolean", "description": "true: a scan without this figure passes"}},
+        "properties": {
+            figure.key: number,
+            "optional": {"type": "boolean", "description": "true: a scan without this figure passes"},
+        },
     }

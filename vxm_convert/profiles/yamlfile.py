@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable
 
 from vxm_convert.errors import ArtifactError, FormatError
-from vxm_convert.lazily import LazyModule
+from vxm_convert.lazy import LazyModule
 
 yaml = LazyModule("yaml")
 
@@ -31,7 +31,9 @@ def _loader() -> Any:
         pass
 
     Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]{1,4}$"), list("-+.0123456789")
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]{1,4}$"),
+        list("-+.0123456789"),
     )
     return Loader
 
@@ -40,13 +42,17 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a small regular file; raises ArtifactError or FormatError."""
     try:
         if not path.is_file():
-            raise ArtifactError(f"{path}: no such profile file; `python -m vxm_convert profiles` lists the shipped ones")
+            raise ArtifactError(
+                f"{path}: no such profile file; `python -m vxm_convert profiles` lists the shipped ones"
+            )
         with open(str(path), "rb") as handle:
             data = handle.read(MAX_BYTES + 1)
     except OSError as exc:
         raise ArtifactError(f"{path}: cannot read the profile ({exc.strerror})") from exc
     if len(data) > MAX_BYTES:
-        raise FormatError(f"{path}: more than {MAX_BYTES} bytes, expected a profile of a few lines; is it the right file?")
+        raise FormatError(
+            f"{path}: more than {MAX_BYTES} bytes, expected a profile of a few lines; is it the right file?"
+        )
     return data
 
 
@@ -55,14 +61,18 @@ def parse_mapping(data: bytes, where: str) -> Dict[str, Any]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as exc:
-        raise FormatError(f"{where}: not UTF-8 text ({exc.reason} at byte {exc.start}), expected a YAML profile") from exc
+        raise FormatError(
+            f"{where}: not UTF-8 text ({exc.reason} at byte {exc.start}), expected a YAML profile"
+        ) from exc
     try:
         _check_events(text, where)
         loader = _loader()(text)
         try:
             node = loader.get_single_node()
             if not isinstance(node, yaml.MappingNode):
-                raise FormatError(f"{where}: expected keys such as schema, name and limits at the top; see docs/precision.md")
+                raise FormatError(
+                    f"{where}: expected keys such as schema, name and limits at the top; see docs/precision.md"
+                )
             return _plain(loader, node, where, "")
         finally:
             loader.dispose()
@@ -77,12 +87,17 @@ def _check_events(text: str, where: str) -> None:
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise FormatError(f"{where}: {mark}: anchors and aliases are not allowed in a profile; write the value out")
         if getattr(event, "tag", None) is not None:
-            raise FormatError(f"{where}: {mark}: tags ({event.tag}) are not allowed in a profile; write the plain value")
+            raise FormatError(
+                f"{where}: {mark}: tags ({event.tag}) are not allowed in a profile; write the plain value"
+            )
         documents += isinstance(event, yaml.DocumentStartEvent)
         nodes += isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent))
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH or nodes > MAX_NODES:
-            raise FormatError(f"{where}: {mark}: deeper than {MAX_DEPTH} levels or more than {MAX_NODES} entries, expected a small profile")
+            raise FormatError(
+                f"{where}: {mark}: deeper than {MAX_DEPTH} levels or more than {MAX_NODES} entries, expected a small "
+                "profile"
+            )
         if documents > 1:
             raise FormatError(f"{where}: {mark}: a second document, expected one profile per file")
 
@@ -94,17 +109,23 @@ def _plain(loader: Any, node: Any, where: str, path: str) -> Any:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             line = key_node.start_mark.line + 1
             if key is None or key_node.tag == "tag:yaml.org,2002:merge":
-                raise FormatError(f"{where}: line {line}: got a {key_node.tag.split(':')[-1]} key, expected a plain name")
+                raise FormatError(
+                    f"{where}: line {line}: got a {key_node.tag.split(':')[-1]} key, expected a plain name"
+                )
             if key in out:
                 raise FormatError(f"{where}: line {line}: key {path + key!r} stands twice; keep one of them")
             out[key] = _plain(loader, value_node, where, f"{path}{key}.")
         return out
     if isinstance(node, yaml.SequenceNode):
-        raise FormatError(f"{where}: line {node.start_mark.line + 1}: {path[:-1]!r} is a list, expected keys with values or one value")
+        raise FormatError(
+            f"{where}: line {node.start_mark.line + 1}: {path[:-1]!r} is a list, expected keys with values or one value"
+        )
     try:
         return loader.construct_object(node)
     except ValueError as exc:
-        raise FormatError(f"{where}: line {node.start_mark.line + 1}: {path[:-1]!r} has a value that is none ({exc})") from exc
+        raise FormatError(
+            f"{where}: line {node.start_mark.line + 1}: {path[:-1]!r} has a value that is none ({exc})"
+        ) from exc
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

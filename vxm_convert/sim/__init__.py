@@ -1,9 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled stand-ins for ATC and the ACL runtime. Product code reaches them through `vxm_convert.toolchain` only."""
-from __future__ import annotations
-
-from vxm_convert import __version__
-from vxm_convert.formats.om import SIMULATED_PREFIX
-
-#: What every simulated artefact carries as its tool version.
-SIM_VERSION = SIMULATED_PREFIX + __version__
+"""Labelled stand-ins for ATC and the ACL runtime; product code reaches them through `vxm_convert.toolchain` only."""

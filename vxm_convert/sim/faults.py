@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults that a simulated device can be told to have, by name. This module decides when one strikes; it calls nothing of ACL.
+"""Faults that a simulated device can be told to have, by name. This module decides when one strikes; it calls nothing
+of ACL.
 
 They are switched on by ``VXM_SIM_FAULT=name[:argument][,name…]``, read when ``acl.init`` is called, or by `injected`:
 
@@ -11,10 +12,11 @@ They are switched on by ``VXM_SIM_FAULT=name[:argument][,name…]``, read when `
 ``corrupt_output`` ``:i`` flips bytes of output i (default 0) after each execution, which still reports success
 ``half_output``    ``:i`` executions write the first half of output i (default 0) only, and report success
 ``unsteady_output`` ``:i`` flips the lowest bit of the middle value of output i (default 0) after every other execution
-``hang:n``         executions after the first n (default 0) do not end by themselves: 507014 after VXM_SIM_HANG_SECONDS (60)
-``slow:f``         each execution takes f times as long (default 10)
-=================  ==========================================================================================
+``hang:n``         executions after the first n (default 0) do not end by themselves: 507014 after VXM_SIM_HANG_SECONDS
+(60) ``slow:f``         each execution takes f times as long (default 10) =================
+==========================================================================================
 """
+
 from __future__ import annotations
 
 import os
@@ -39,8 +41,15 @@ _CALLS = "calls"
 _RELEASES = ("free", "destroy", "unload", "reset", "finalize", "unsubscribe", "get_", "set_context", "update")
 #: name → default argument
 _DEFAULTS = {
-    "device_lost": "0", "oom_load": "0", "oom_malloc": "0", "wrong_soc": "Ascend310", "corrupt_output": "0", "half_output": "0",
-    "unsteady_output": "0", "hang": "0", "slow": "10",
+    "device_lost": "0",
+    "oom_load": "0",
+    "oom_malloc": "0",
+    "wrong_soc": "Ascend310",
+    "corrupt_output": "0",
+    "half_output": "0",
+    "unsteady_output": "0",
+    "hang": "0",
+    "slow": "10",
 }
 
 
@@ -76,7 +85,9 @@ def _check_argument(name: str, argument: str) -> None:
     if name == "oom_malloc" and argument.endswith(_CALLS):
         number = argument[: -len(_CALLS)]
     if not number.isdigit() or (name == "slow" and int(number) < 1):
-        raise ValueError(f"fault {name!r} has argument {argument!r}, expected a whole number" + (" from 1" if name == "slow" else ""))
+        raise ValueError(
+            f"fault {name!r} has argument {argument!r}, expected a whole number" + (" from 1" if name == "slow" else "")
+        )
 
 
 class Faults:
@@ -111,9 +122,16 @@ class Faults:
 
     # when each strikes --------------------------------------------------------------------------------------
     def at_call(self, name: str, device_id: Optional[int]) -> Optional[Strike]:
-        """What a call meets on a device that was lost; `device_id` of the calling thread's context, None without one."""
+        """What a call meets on a device that was lost; `device_id` of the calling thread's context, None without
+        one.
+        """
         short = name.rpartition(".")[2]
-        if not self._lost or device_id not in self._lost or not name.startswith(("rt.", "mdl.")) or short.startswith(_RELEASES):
+        if (
+            not self._lost
+            or device_id not in self._lost
+            or not name.startswith(("rt.", "mdl."))
+            or short.startswith(_RELEASES)
+        ):
             return None
         return Strike(507899, f"device {device_id} was lost (injected fault device_lost)")
 
@@ -132,7 +150,9 @@ class Faults:
             self._bytes += count
             if limit is None:
                 return None
-            used, most = (self._calls, int(limit[: -len(_CALLS)])) if limit.endswith(_CALLS) else (self._bytes, int(limit))
+            used, most = (
+                (self._calls, int(limit[: -len(_CALLS)])) if limit.endswith(_CALLS) else (self._bytes, int(limit))
+            )
         if used <= most:
             return None
         return Strike(207001, f"{count} bytes asked, no device memory left (injected fault oom_malloc:{limit})")

@@ -4,6 +4,7 @@
 Source: vendor documentation of the saturation mode that the 910 has as its only overflow mode, and the open
 `TagFp16` conversion of GE for weights; gathered in docs/precision.md.
 """
+
 from __future__ import annotations
 
 from typing import Tuple
@@ -31,4 +32,4 @@ def rounding_constants() -> Tuple[float, float]:
     to fp16. For normal numbers this is Veltkamp's splitting with 13 bits cut off (Dekker 1971, eq. 5.6). At and
     below ``floor = 1.5·2⁻¹⁴`` m is 0.75, whose fp32 neighbours are 2⁻²⁴ apart: the spacing of fp16 subnormals.
     """
-    return 8192.0, 1.5 * 2.0 ** -14
+    return 8192.0, 1.5 * 2.0**-14

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why the simulated ATC refuses: the E-code of the real one, and our own words for cause and remedy."""
+
 from __future__ import annotations
 
 from typing import Dict, Sequence, Tuple
@@ -61,7 +62,7 @@ class AtcRefusal(Exception):
     """
 
     def __init__(
-        self, code: str, message: str, cause: str = "", solution: str = "", operators: Sequence[Tuple[str, str]] = (),
+        self, code: str, message: str, cause: str = "", solution: str = "", operators: Sequence[Tuple[str, str]] = ()
     ) -> None:
         super().__init__(message)
         self.code = code

@@ -3,6 +3,7 @@
 
 Style and script are allowed by their hash; no inline style or handler and no request of any kind is possible.
 """
+
 from __future__ import annotations
 
 import base64
@@ -28,13 +29,15 @@ def page(
     Parameters
     ----------
     title : str — of the window; the page's own h1 is among the parts.
-    badge : bool — True: SIMULATED, False: REAL; the badge stands on top, and again on every printed sheet. None: no badge, for pages
+    badge : bool — True: SIMULATED, False: REAL; the badge stands on top, and again on every printed sheet. None: no
+        badge, for pages
         that no offline model has a part in.
     body_parts : iterable of Html — a `str` among them is escaped.
     script : str or None — more script of ours, constant text, beside the one that sorts tables.
     details : str — versions of the toolchain, beside the badge.
     style : str — more rules of ours, constant text, that only this page needs.
-    picture_files : bool — pictures may be files beside the page; otherwise only what stands in the page itself is shown.
+    picture_files : bool — pictures may be files beside the page; otherwise only what stands in the page itself is
+        shown.
 
     Raises
     ------
@@ -48,19 +51,30 @@ def page(
             raise ValueError("a script or style of a page must not hold '</' or '<!--'")
     # What 'self' is for a page opened as a file differs between browsers; a file is no way out of the machine.
     pictures = "img-src data: 'self' file:" if picture_files else "img-src data:"
-    policy = "; ".join((
-        "default-src 'none'", pictures, f"style-src {_hash(style)}", f"script-src {' '.join(_hash(text) for text in scripts)}",
-        "base-uri 'none'", "form-action 'none'",
-    ))
-    head = join((
-        Html('<meta charset="utf-8">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Html('<meta name="referrer" content="no-referrer">'),
-        element("title", title),
-        Html(f"<style>{style}</style>"),
-    ), "\n")
-    top = element("header", element("p", details, class_="toolchain versions") if badge is None else badge_html(badge, details))
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            pictures,
+            f"style-src {_hash(style)}",
+            f"script-src {' '.join(_hash(text) for text in scripts)}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    head = join(
+        (
+            Html('<meta charset="utf-8">'),
+            Html(f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'),
+            Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+            Html('<meta name="referrer" content="no-referrer">'),
+            element("title", title),
+            Html(f"<style>{style}</style>"),
+        ),
+        "\n",
+    )
+    top = element(
+        "header", element("p", details, class_="toolchain versions") if badge is None else badge_html(badge, details)
+    )
     tail = join((Html(f"<script>{text}</script>") for text in scripts), "\n")
     body = join((top, element("main", join(body_parts, "\n")), tail), "\n")
     return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small parts of a page, as text that is known to be safe. Owns the escaping; refuses element and attribute names of others."""
+"""The small parts of a page, as text that is known to be safe. Owns the escaping; refuses element and attribute names
+of others.
+"""
+
 from __future__ import annotations
 
 import html
@@ -11,7 +14,9 @@ _REPLACEMENT = "\ufffd"
 
 
 class Html(str):
-    """Markup that is safe to put into a page: made by this package, or constant text of ours. Any other `str` is escaped."""
+    """Markup that is safe to put into a page: made by this package, or constant text of ours. Any other `str` is
+    escaped.
+    """
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,9 @@ class Column:
 
 
 def escape(value: Any) -> Html:
-    """Any value as text; `Html` passes. Control characters and lone surrogates, which no page may hold, are replaced."""
+    """Any value as text; `Html` passes. Control characters and lone surrogates, which no page may hold, are
+    replaced.
+    """
     if isinstance(value, Html):
         return value
     text = "".join(_REPLACEMENT if _forbidden(ord(character)) else character for character in str(value))
@@ -62,7 +69,8 @@ def join(parts: Iterable[Any], separator: str = "") -> Html:
 
 
 def element(tag: str, *content: Any, **attributes: Any) -> Html:
-    """``<tag attributes>content</tag>``; a trailing underscore is cut from attribute names (`class_`), others become hyphens.
+    """``<tag attributes>content</tag>``; a trailing underscore is cut from attribute names (`class_`), others become
+    hyphens.
 
     Attributes that are None or False are left out; True gives the bare name.
     """
@@ -94,8 +102,10 @@ def badge_html(simulated: bool, details: str = "", small: bool = False) -> Html:
     if small:
         return word
     meaning = (
-        "The offline model ran on a CPU stand-in that imitates the arithmetic of an Ascend 910. No Ascend device took part."
-        if simulated else "The offline model ran on an Ascend device."
+        "The offline model ran on a CPU stand-in that imitates the arithmetic of an Ascend 910. No Ascend device took "
+        "part."
+        if simulated
+        else "The offline model ran on an Ascend device."
     )
     versions = Html("") if not details else element("span", details, class_="versions")
     return element("p", word, " ", element("span", meaning), " ", versions, class_=f"toolchain {kind}-line")
@@ -106,7 +116,9 @@ def verdict_html(passed: Optional[bool], words: Optional[str] = None) -> Html:
     if passed is None:
         return element("span", words or "not judged", class_="unjudged")
     sign = element("span", "\u2713" if passed else "\u2715", aria_hidden="true")
-    return element("span", sign, "\u00a0", words or ("passed" if passed else "failed"), class_="passed" if passed else "failed")
+    return element(
+        "span", sign, "\u00a0", words or ("passed" if passed else "failed"), class_="passed" if passed else "failed"
+    )
 
 
 def section(title: str, *content: Any, anchor: Optional[str] = None) -> Html:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which slices of a volume a page shows, and which way up. Arrays in, functions that cut arrays out."""
+
 from __future__ import annotations
 
 from typing import Callable, Iterator, Sequence, Tuple
@@ -10,8 +11,11 @@ import numpy as np
 Take = Callable[[np.ndarray], np.ndarray]
 
 
-def planes(orientation: str, centre: Sequence[int], shape: Sequence[int]) -> Iterator[Tuple[str, Take, Tuple[int, int]]]:
-    """Title, cut and where `centre` lies in it. LIA: sagittal with anterior right; coronal and axial with the subject's left right.
+def planes(
+    orientation: str, centre: Sequence[int], shape: Sequence[int]
+) -> Iterator[Tuple[str, Take, Tuple[int, int]]]:
+    """Title, cut and where `centre` lies in it. LIA: sagittal with anterior right; coronal and axial with the subject's
+    left right.
 
     Parameters
     ----------

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one script of the pages: sorts tables of class `sortable` by a click on a heading. Without it the order is as written."""
+"""The one script of the pages: sorts tables of class `sortable` by a click on a heading. Without it the order is as
+written.
+"""
+
 from __future__ import annotations
 
 #: Headings become buttons. First click: largest first for numbers, A first for text; a second click turns it round.

@@ -3,6 +3,7 @@
 
 No rule loads anything. Meanings are never in colour alone: verdicts carry a sign and a word, series a shape of mark.
 """
+
 from __future__ import annotations
 
 from typing import Optional
@@ -86,7 +87,9 @@ img {{ display: block; width: 100%; height: auto; image-rendering: pixelated; }}
 
 
 def print_style(simulated: Optional[bool]) -> str:
-    """Rules for paper: black on white, nothing clipped, the badge in the margin of each sheet and behind every heading."""
+    """Rules for paper: black on white, nothing clipped, the badge in the margin of each sheet and behind every
+    heading.
+    """
     word = "none" if simulated is None else f'"{badge_word(simulated)}"'
     return f"""
 @page {{

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawings inside a page: scales with readable ticks, a plotting frame, and marks that differ in shape. No library, no style of its own.
+"""Drawings inside a page: scales with readable ticks, a plotting frame, and marks that differ in shape. No library, no
+style of its own.
 
 Colours are attributes, fonts and line styles come from the page's style sheet (classes ``axis``, ``grid``, ``label``).
 """
+
 from __future__ import annotations
 
 import math
@@ -53,11 +55,15 @@ def _log_ticks(low: float, high: float) -> List[Tuple[float, str]]:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     slack = 1.0 + 1e-9
     if math.log10(high / low) < _FEW_DECADES:
-        values = [factor * 10.0 ** exponent for exponent in range(first, last + 1) for factor in (1, 2, 5)]
-        return [(v, f"{v:g}".replace("e-0", "e-").replace("-", "\u2212")) for v in values if low / slack <= v <= high * slack]
+        values = [factor * 10.0**exponent for exponent in range(first, last + 1) for factor in (1, 2, 5)]
+        return [
+            (v, f"{v:g}".replace("e-0", "e-").replace("-", "\u2212"))
+            for v in values
+            if low / slack <= v <= high * slack
+        ]
     step = max(1, math.ceil((last - first) / _MOST_TICKS))
-    exponents = [e for e in range(first, last + 1) if e % step == 0 and low / slack <= 10.0 ** e <= high * slack]
-    return [(10.0 ** exponent, power(exponent)) for exponent in exponents]
+    exponents = [e for e in range(first, last + 1) if e % step == 0 and low / slack <= 10.0**e <= high * slack]
+    return [(10.0**exponent, power(exponent)) for exponent in exponents]
 
 
 def _linear_ticks(low: float, high: float) -> List[Tuple[float, str]]:
@@ -77,11 +83,19 @@ def drawing(width: float, height: float, description: str, *parts: Any) -> Html:
     """
     wide = width > _PHONE
     classes = "drawing wide" if wide else "drawing"
-    drawn = element("svg", *parts, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=description, class_=classes)
-    return element("div", drawn, class_="scroll", tabindex="0", role="region", aria_label="drawing, scrolls sideways") if wide else drawn
+    drawn = element(
+        "svg", *parts, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=description, class_=classes
+    )
+    return (
+        element("div", drawn, class_="scroll", tabindex="0", role="region", aria_label="drawing, scrolls sideways")
+        if wide
+        else drawn
+    )
 
 
-def text(x: float, y: float, content: Any, anchor: str = "start", class_: str = "label", fill: str = INK, turn: int = 0) -> Html:
+def text(
+    x: float, y: float, content: Any, anchor: str = "start", class_: str = "label", fill: str = INK, turn: int = 0
+) -> Html:
     """Words at a point; `turn` in degrees."""
     transform = f"rotate({turn} {x:.1f} {y:.1f})" if turn else None
     return element("text", content, x=_n(x), y=_n(y), text_anchor=anchor, class_=class_, fill=fill, transform=transform)
@@ -89,21 +103,51 @@ def text(x: float, y: float, content: Any, anchor: str = "start", class_: str = 
 
 def line(x1: float, y1: float, x2: float, y2: float, stroke: str = INK, width: float = 1.0, dash: str = "") -> Html:
     """A straight line; `dash` as of stroke-dasharray."""
-    return element("line", x1=_n(x1), y1=_n(y1), x2=_n(x2), y2=_n(y2), stroke=stroke, stroke_width=width, stroke_dasharray=dash or None)
+    return element(
+        "line",
+        x1=_n(x1),
+        y1=_n(y1),
+        x2=_n(x2),
+        y2=_n(y2),
+        stroke=stroke,
+        stroke_width=width,
+        stroke_dasharray=dash or None,
+    )
 
 
 def box(x: float, y: float, width: float, height: float, fill: str, opacity: float = 1.0) -> Html:
     """A filled rectangle."""
-    return element("rect", x=_n(x), y=_n(y), width=_n(max(width, 0.0)), height=_n(max(height, 0.0)), fill=fill,
-                   fill_opacity=None if opacity >= 1 else opacity)
+    return element(
+        "rect",
+        x=_n(x),
+        y=_n(y),
+        width=_n(max(width, 0.0)),
+        height=_n(max(height, 0.0)),
+        fill=fill,
+        fill_opacity=None if opacity >= 1 else opacity,
+    )
 
 
-def path(points: Iterable[Tuple[float, float]], stroke: str, width: float = 1.5, fill: str = "none", dash: str = "",
-         opacity: float = 1.0) -> Html:
+def path(
+    points: Iterable[Tuple[float, float]],
+    stroke: str,
+    width: float = 1.5,
+    fill: str = "none",
+    dash: str = "",
+    opacity: float = 1.0,
+) -> Html:
     """A line through points, or the area inside them."""
     d = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
-    return element("path", d=d, stroke=stroke, stroke_width=width, fill=fill, stroke_dasharray=dash or None, stroke_linejoin="round",
-                   fill_opacity=None if opacity >= 1 else opacity)
+    return element(
+        "path",
+        d=d,
+        stroke=stroke,
+        stroke_width=width,
+        fill=fill,
+        stroke_dasharray=dash or None,
+        stroke_linejoin="round",
+        fill_opacity=None if opacity >= 1 else opacity,
+    )
 
 
 def mark(kind: str, x: float, y: float, colour: str, size: float = 4.0, tip: Any = None) -> Html:
@@ -113,10 +157,14 @@ def mark(kind: str, x: float, y: float, colour: str, size: float = 4.0, tip: Any
         fill = colour if kind == "dot" else "#fff"
         return element("circle", title, cx=_n(x), cy=_n(y), r=_n(size), fill=fill, stroke=colour, stroke_width=1.6)
     if kind == "cross":
-        d = f"M{_n(x - size)} {_n(y - size)}L{_n(x + size)} {_n(y + size)}M{_n(x - size)} {_n(y + size)}L{_n(x + size)} {_n(y - size)}"
+        d = (
+            f"M{_n(x - size)} {_n(y - size)}L{_n(x + size)} {_n(y + size)}M{_n(x - size)} "
+            f"{_n(y + size)}L{_n(x + size)} {_n(y - size)}"
+        )
         return element("path", title, d=d, stroke=colour, stroke_width=2.2, fill="none")
     corners = {
-        "diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)), "triangle": ((0, -1.2), (1.15, 0.9), (-1.15, 0.9)),
+        "diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
+        "triangle": ((0, -1.2), (1.15, 0.9), (-1.15, 0.9)),
     }[kind]
     d = "M" + "L".join(f"{_n(x + size * dx)} {_n(y + size * dy)}" for dx, dy in corners) + "Z"
     return element("path", title, d=d, stroke=colour, stroke_width=1.6, fill="#fff" if kind == "diamond" else colour)
@@ -132,7 +180,9 @@ def steps(edges: Sequence[float], heights: Sequence[float], x: Scale, y: Scale) 
 
 
 def frame(x: Scale, y: Scale, x_title: str, y_title: str) -> Html:
-    """Axes, grid, ticks and titles around a plot: `x` runs left to right, `y` bottom to top (`y.start` is the bottom)."""
+    """Axes, grid, ticks and titles around a plot: `x` runs left to right, `y` bottom to top (`y.start` is the
+    bottom).
+    """
     parts: List[Html] = []
     for value, name in x.ticks():
         at = x.at(value)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables that scroll in a box of their own on a small screen and can be sorted where scripts run. Order without scripts: as given."""
+"""Tables that scroll in a box of their own on a small screen and can be sorted where scripts run. Order without
+scripts: as given.
+"""
+
 from __future__ import annotations
 
 import math
@@ -23,7 +26,8 @@ def table(
     Parameters
     ----------
     caption : str or Html — what it shows, on how many samples it rests.
-    columns : sequence of Column or str — a `str` is the heading of a column of numbers. The first column heads each row.
+    columns : sequence of Column or str — a `str` is the heading of a column of numbers. The first column heads each
+        row.
     rows : sequence of rows — one entry per column: `Cell`, `Html`, text, number or None (shown as n/a).
     sortable : bool — headings become buttons where scripts run; the order given here is that without scripts.
     empty : str — what stands in the table when there are no rows.
@@ -38,7 +42,11 @@ def table(
     body = [_row(row, known) for row in rows]
     if not body:
         body = [element("tr", element("td", empty, colspan=len(known), class_="text"))]
-    parts = [element("caption", element("span", caption)), element("thead", element("tr", head)), element("tbody", join(body))]
+    parts = [
+        element("caption", element("span", caption)),
+        element("thead", element("tr", head)),
+        element("tbody", join(body)),
+    ]
     whole = element("table", *parts, class_="sortable" if sortable and len(rows) > 1 else None)
     # A box that scrolls must be reachable by keyboard.
     return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label="table, scrolls sideways")
@@ -52,7 +60,9 @@ def _row(row: Sequence[Any], columns: Sequence[Column]) -> Html:
         cell = _cell(entry)
         classes = " ".join(name for name in (column.kind, cell.classes) if name)
         sort = None if cell.sort is None else repr(float(cell.sort))
-        cells.append(element("td" if at else "th", cell.content, scope=None if at else "row", class_=classes, data_v=sort))
+        cells.append(
+            element("td" if at else "th", cell.content, scope=None if at else "row", class_=classes, data_v=sort)
+        )
     return element("tr", join(cells))
 
 

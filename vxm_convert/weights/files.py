@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which files a ``--checkpoint`` argument means, and their hashes. Reads no weights and needs no TensorFlow."""
+
 from __future__ import annotations
 
 import logging
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-from vxm_convert.artifacts import sha256_of
+from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import CheckpointError
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ class CheckpointFiles:
     files: Tuple[Path, ...]
 
     def hashes(self) -> Dict[str, str]:
-        """Role → sha256: ``checkpoint`` is the h5 file or the first data shard, then ``checkpoint_index``, ``checkpoint_shard_<n>``."""
+        """Role → sha256: ``checkpoint`` is the h5 file or the first data shard, then ``checkpoint_index``,
+        ``checkpoint_shard_<n>``.
+        """
         if self.kind == "h5":
             return {"checkpoint": sha256_of(self.path)}
         roles = ["checkpoint_index", "checkpoint"] + [f"checkpoint_shard_{n}" for n in range(1, len(self.files) - 1)]
@@ -56,19 +59,24 @@ def find_checkpoint(source: Path) -> CheckpointFiles:
     try:
         return _find(Path(source))
     except OSError as exc:
-        raise CheckpointError(f"{source}: cannot look there ({exc.strerror}); check the permissions of the folder") from exc
+        raise CheckpointError(
+            f"{source}: cannot look there ({exc.strerror}); check the permissions of the folder"
+        ) from exc
 
 
 def _find(source: Path) -> CheckpointFiles:
     if source.suffix.lower() in H5_SUFFIXES:
         if not source.is_file():
-            raise CheckpointError(f"{source}: no such file; pass --checkpoint an existing .h5, or a TensorFlow checkpoint")
+            raise CheckpointError(
+                f"{source}: no such file; pass --checkpoint an existing .h5, or a TensorFlow checkpoint"
+            )
         return CheckpointFiles("h5", source, (source,))
     prefix = _newest_in(source) if source.is_dir() else Path(_TF_SUFFIX.sub("", str(source)))
     index = Path(str(prefix) + ".index")
     if not index.is_file():
         raise CheckpointError(
-            f"{source}: no such checkpoint (looked for {index.name} in {index.parent}); pass --checkpoint the prefix without "
+            f"{source}: no such checkpoint (looked for {index.name} in {index.parent}); pass --checkpoint the prefix "
+            "without "
             f"suffix{_suggestion(prefix.parent)}"
         )
     return CheckpointFiles("tensorflow", prefix, (index,) + _shards(prefix))
@@ -81,15 +89,24 @@ def _newest_in(folder: Path) -> Path:
         return named
     candidates = _prefixes_in(folder)
     if not candidates:
-        raise CheckpointError(f"{folder}: holds no checkpoint (no *.index file); pass --checkpoint a folder with one, a prefix or a .h5")
+        raise CheckpointError(
+            f"{folder}: holds no checkpoint (no *.index file); pass --checkpoint a folder with one, a prefix or a .h5"
+        )
     newest = max(candidates, key=lambda p: (Path(str(p) + ".index").stat().st_mtime_ns, p.name))
     if named is not None:
-        _LOG.warning("%s names %s, which is not in that folder; taking the newest one, %s", folder / _STATE_FILE, named.name, newest.name)
+        _LOG.warning(
+            "%s names %s, which is not in that folder; taking the newest one, %s",
+            folder / _STATE_FILE,
+            named.name,
+            newest.name,
+        )
     return newest
 
 
 def _named_by_state(folder: Path):
-    """The state file may hold a path of the machine that trained: only its last component counts, looked up in `folder`."""
+    """The state file may hold a path of the machine that trained: only its last component counts, looked up in
+    `folder`.
+    """
     state = folder / _STATE_FILE
     try:
         if not state.is_file() or state.stat().st_size > _MAX_STATE_BYTES:
@@ -111,12 +128,18 @@ def _suggestion(folder: Path) -> str:
 
 
 def _shards(prefix: Path) -> Tuple[Path, ...]:
-    found = sorted(p for p in prefix.parent.iterdir() if p.name.startswith(prefix.name + ".data-") and _SHARD.search(p.name))
+    found = sorted(
+        p for p in prefix.parent.iterdir() if p.name.startswith(prefix.name + ".data-") and _SHARD.search(p.name)
+    )
     count = int(_SHARD.search(found[0].name).group(2)) if found else 1
     if count > _MAX_SHARDS:
-        raise CheckpointError(f"{prefix}: announces {count} data files, expected at most {_MAX_SHARDS}; this is no checkpoint of ours")
+        raise CheckpointError(
+            f"{prefix}: announces {count} data files, expected at most {_MAX_SHARDS}; this is no checkpoint of ours"
+        )
     expected = tuple(Path(f"{prefix}.data-{n:05d}-of-{count:05d}") for n in range(count))
     missing = [p.name for p in expected if not p.is_file()]
     if missing:
-        raise CheckpointError(f"{prefix}: {', '.join(missing[:3])} is missing beside {prefix.name}.index; copy the whole checkpoint")
+        raise CheckpointError(
+            f"{prefix}: {', '.join(missing[:3])} is missing beside {prefix.name}.index; copy the whole checkpoint"
+        )
     return expected

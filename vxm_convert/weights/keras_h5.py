@@ -4,6 +4,7 @@
 Layers are ``conv3d_<n>`` with whatever numbers the session that saved them had reached, so their order decides; the
 flow layer is named ``flow``. No Keras is involved and the model description inside the file is never interpreted.
 """
+
 from __future__ import annotations
 
 import re
@@ -14,7 +15,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import numpy as np
 
 from vxm_convert.errors import CheckpointError
-from vxm_convert.network.names import HEADS, conv_name
+from vxm_convert.model.variables import HEADS, conv_name
 
 _WEIGHTS_GROUP = "model_weights"
 _CONV = re.compile(r"conv3d(?:_(\d+))?$")
@@ -49,7 +50,9 @@ def open_h5(path: Path) -> Iterator[Dict[str, Any]]:
 
 
 def swap_xy(weights: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    """Channels 0 and 1 of the heads exchanged, for networks trained with 'xy' indexing, whose first displacement is along axis 1."""
+    """Channels 0 and 1 of the heads exchanged, for networks trained with 'xy' indexing, whose first displacement is
+    along axis 1.
+    """
     order = [1, 0, 2]
     swapped = dict(weights)
     for name in weights:
@@ -63,10 +66,16 @@ def _layers(handle: Any, path: Path) -> Dict[str, Dict[str, Any]]:
 
     root = handle.get(_WEIGHTS_GROUP, default=handle) if _is_hard_link(handle, _WEIGHTS_GROUP) else handle
     if not isinstance(root, h5py.Group) or len(root) > _MAX_LAYERS:
-        raise CheckpointError(f"{path}: expected a group of at most {_MAX_LAYERS} layers; this is no weights file of VoxelMorph")
+        raise CheckpointError(
+            f"{path}: expected a group of at most {_MAX_LAYERS} layers; this is no weights file of VoxelMorph"
+        )
     layers = {}
     for name in root:
-        if _is_hard_link(root, name) and isinstance(root[name], h5py.Group) and (_CONV.match(name) or _HEAD.match(name)):
+        if (
+            _is_hard_link(root, name)
+            and isinstance(root[name], h5py.Group)
+            and (_CONV.match(name) or _HEAD.match(name))
+        ):
             variables = _variables(root[name], path, 0)
             if variables:
                 layers[name] = variables
@@ -78,11 +87,15 @@ def _variables(group: Any, path: Path, depth: int) -> Dict[str, Any]:
     import h5py
 
     if depth > _MAX_DEPTH or len(group) > _MAX_LAYERS:
-        raise CheckpointError(f"{path}: layer {group.name} is nested too deeply or too widely; this is no weights file of VoxelMorph")
+        raise CheckpointError(
+            f"{path}: layer {group.name} is nested too deeply or too widely; this is no weights file of VoxelMorph"
+        )
     found: Dict[str, Any] = {}
     for name in group:
         if not _is_hard_link(group, name):
-            raise CheckpointError(f"{path}: {group.name}/{name} is a link to another place; expected the weights inside the file")
+            raise CheckpointError(
+                f"{path}: {group.name}/{name} is a link to another place; expected the weights inside the file"
+            )
         entry = group[name]
         match = _VARIABLE.match(name)
         if isinstance(entry, h5py.Group):
@@ -107,12 +120,16 @@ def _checked(dataset: Any, path: Path) -> Any:
             f"expected floating numbers, at most {_MAX_ELEMENTS} of them"
         )
     if dataset.external or getattr(dataset, "is_virtual", False):
-        raise CheckpointError(f"{path}: {dataset.name} keeps its numbers in another file; expected the weights inside this one")
+        raise CheckpointError(
+            f"{path}: {dataset.name} keeps its numbers in another file; expected the weights inside this one"
+        )
     return dataset
 
 
 def _rename(layers: Dict[str, Dict[str, Any]], path: Path) -> Dict[str, Any]:
-    convolutions: List[Tuple[int, str]] = sorted((int(_CONV.match(name).group(1) or 0), name) for name in layers if _CONV.match(name))
+    convolutions: List[Tuple[int, str]] = sorted(
+        (int(_CONV.match(name).group(1) or 0), name) for name in layers if _CONV.match(name)
+    )
     if not convolutions:
         raise CheckpointError(f"{path}: holds no conv3d layers; expected a VoxelMorph weights file as Keras writes it")
     names = {name: conv_name(position) for position, (_, name) in enumerate(convolutions)}

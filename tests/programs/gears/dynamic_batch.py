@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
-"""A classification sample over a model with batch gears: any number of pictures, padded to the next gear (bytes_to_ptr idiom)."""
+"""A classification sample over a model with batch gears: any number of pictures, padded to the next gear (bytes_to_ptr
+idiom).
+"""
+
 import sys
 
 import acl
@@ -58,7 +61,10 @@ class Classifier(object):
         address, room = acl.get_data_buffer_addr(buffer), acl.get_data_buffer_size(buffer)
         pointer = acl.util.bytes_to_ptr(content)
         check(acl.rt.memcpy(address, room, pointer, len(content), ACL_MEMCPY_HOST_TO_DEVICE), "acl.rt.memcpy")
-        check(acl.mdl.set_dynamic_batch_size(self.model_id, self.inputs, self.dynamic_index, gear), "acl.mdl.set_dynamic_batch_size")
+        check(
+            acl.mdl.set_dynamic_batch_size(self.model_id, self.inputs, self.dynamic_index, gear),
+            "acl.mdl.set_dynamic_batch_size",
+        )
         check(acl.mdl.execute(self.model_id, self.inputs, self.outputs), "acl.mdl.execute")
         dims, ret = acl.mdl.get_cur_output_dims(self.desc, 0)
         check(ret, "acl.mdl.get_cur_output_dims")
@@ -66,7 +72,10 @@ class Classifier(object):
         count = int(np.prod(dims["dims"])) * 4
         host, ret = acl.rt.malloc_host(count)
         check(ret, "acl.rt.malloc_host")
-        check(acl.rt.memcpy(host, count, acl.get_data_buffer_addr(buffer), count, ACL_MEMCPY_DEVICE_TO_HOST), "acl.rt.memcpy")
+        check(
+            acl.rt.memcpy(host, count, acl.get_data_buffer_addr(buffer), count, ACL_MEMCPY_DEVICE_TO_HOST),
+            "acl.rt.memcpy",
+        )
         result = np.frombuffer(acl.util.ptr_to_bytes(host, count), np.float32).reshape(dims["dims"])
         check(acl.rt.free_host(host), "acl.rt.free_host")
         print("%d pictures in gear %d: %s" % (len(pictures), gear, dims["dims"]))

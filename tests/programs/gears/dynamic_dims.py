@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
 """Several inputs and outputs of changing shapes, queued on a stream; arrays by numpy_to_ptr."""
+
 import sys
 
 import acl

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: T201, UP004, UP008, UP024, UP031, UP032
 """Pictures of several sizes through a model with image gears; outputs that the system allocates."""
+
 import sys
 
 import acl

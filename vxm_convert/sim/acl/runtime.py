@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start and end of the process's use of ACL, devices and contexts. Every first start says that the device is simulated."""
+"""Start and end of the process's use of ACL, devices and contexts. Every first start says that the device is
+simulated.
+"""
+
 from __future__ import annotations
 
 from typing import List, Optional, Tuple
 
-from vxm_convert.sim.acl.args import CONTEXT, INIT, NOTHING, call, query
-from vxm_convert.sim.acl.config import Configuration, read_configuration
-from vxm_convert.sim.acl.leaks import note_context, report_leaks
-from vxm_convert.sim.acl.memory import MEMORY
-from vxm_convert.sim.acl.state import SIM, AclFailure, Device, log
-from vxm_convert.sim.acl.streams import Stream
+from vxm_convert.sim.acl.base.args import CONTEXT, INIT, NOTHING, call, query
+from vxm_convert.sim.acl.base.state import SIM, AclFailure, Device, log
+from vxm_convert.sim.acl.dumps.config import Configuration, read_configuration
+from vxm_convert.sim.acl.memory.blocks import MEMORY
+from vxm_convert.sim.acl.memory.leaks import note_context, report_leaks
+from vxm_convert.sim.acl.streams.stream import Stream
 from vxm_convert.sim.faults import FAULTS
 
 #: Version of the interface (not of CANN) that is simulated.
@@ -50,13 +53,17 @@ def init(config_path: Optional[str] = None) -> None:
         device = SIM.devices[0]
         log.warning(
             "SIMULATED Ascend device: %d x %s with %.1f GiB, executed on this machine's CPU; no real device is used",
-            len(SIM.devices), device.soc_name, device.memory_bytes / 2.0**30,
+            len(SIM.devices),
+            device.soc_name,
+            device.memory_bytes / 2.0**30,
         )
 
 
 @call("finalize", needs=NOTHING)
 def finalize() -> None:
-    """Ends every stream; memory that the client never freed stays readable, as its process would keep it, and is reported."""
+    """Ends every stream; memory that the client never freed stays readable, as its process would keep it, and is
+    reported.
+    """
     if SIM.finalised:
         raise AclFailure(100037, "acl.finalize has been called already")
     if not SIM.initialised:
@@ -163,7 +170,9 @@ def _release_all_of(device: Device) -> None:
     left = MEMORY.release_device(device.device_id)
     if left:
         SIM.leaks.append(f"{left} blocks of device memory of device {device.device_id}")
-        log.info("simulated device: %d blocks of device memory were left at acl.rt.reset_device(%d)", left, device.device_id)
+        log.info(
+            "simulated device: %d blocks of device memory were left at acl.rt.reset_device(%d)", left, device.device_id
+        )
 
 
 @call("rt.get_device", gives=(0,))

@@ -1,2 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated ATC command: grammar and checks of the real one, around `vxm_convert.sim.compiler`."""
+"""The simulated ATC's command line: flags, order of checks, modes, reports and side files; compiling is in
+`compiler`.
+"""

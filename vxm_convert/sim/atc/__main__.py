@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m vxm_convert.sim.atc``: prints, exits and writes as ATC does, and says that it is simulated."""
+
 from __future__ import annotations
 
 import os
@@ -9,10 +10,10 @@ import time
 from typing import List, Optional
 
 from vxm_convert.errors import VxmError
-from vxm_convert.sim import SIM_VERSION
 from vxm_convert.sim.atc.flags import UsageError, check_values, parse_arguments, usage
 from vxm_convert.sim.atc.modes import run_mode
 from vxm_convert.sim.refusal import TITLES, AtcRefusal
+from vxm_convert.sim.version import SIM_VERSION
 
 START = "ATC start working now, please wait for a moment."
 SUCCESS = "ATC run success, welcome to the next use."

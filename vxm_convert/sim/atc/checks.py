@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """ATC's checks of its flags, in the order of the real one, ending in a compile request."""
+
 from __future__ import annotations
 
 import os
@@ -9,8 +10,8 @@ from typing import Dict, List, Optional
 from vxm_convert.sim.atc import sidefiles, values
 from vxm_convert.sim.atc.chips import check_soc
 from vxm_convert.sim.atc.gears import check_gears, chosen_gear
-from vxm_convert.sim.compiler import BIAS_FUSION, CompileRequest
-from vxm_convert.sim.dtypes import FORCE_HALF, MODES, ORIGIN
+from vxm_convert.sim.compiler.compile import BIAS_FUSION, CompileRequest
+from vxm_convert.sim.compiler.dtypes import FORCE_HALF, MODES, ORIGIN
 from vxm_convert.sim.refusal import AtcRefusal
 
 TENSORFLOW, ONNX = "3", "5"
@@ -19,7 +20,12 @@ _FRAMEWORKS = ("0", "1", TENSORFLOW, ONNX)
 _FORMATS = {TENSORFLOW: ("NCHW", "NHWC", "ND", "NCDHW", "NDHWC"), ONNX: ("NCHW", "NHWC", "ND", "NCDHW")}
 _LOG_LEVELS = ("debug", "info", "warning", "error", "null")
 _PATH_CHARACTERS = re.compile(r"^[A-Za-z0-9\-._/ \u4e00-\u9fff]+$")
-_V2_MODES = {"fp16": FORCE_HALF, "origin": ORIGIN, "cube_fp16in_fp32out": "cube_fp16in_fp32out", "mixed_float16": "allow_mix_precision"}
+_V2_MODES = {
+    "fp16": FORCE_HALF,
+    "origin": ORIGIN,
+    "cube_fp16in_fp32out": "cube_fp16in_fp32out",
+    "mixed_float16": "allow_mix_precision",
+}
 _MAX_PATH = 4096
 _USE_REAL = "Compile with the real one (VXM_TOOLCHAIN=cann)."
 #: Flags that the simulator cannot honour, and why. They are refused rather than ignored.
@@ -32,8 +38,14 @@ UNSUPPORTED = {
     "is_input_adjust_hw_layout": "inputs keep the framework's layout",
     "is_output_adjust_hw_layout": "outputs keep the framework's layout",
 }
-_FILES = ("insert_op_conf", "singleop", "compress_weight_conf", "compression_optimize_conf", "op_debug_config",
-          "op_name_map")
+_FILES = (
+    "insert_op_conf",
+    "singleop",
+    "compress_weight_conf",
+    "compression_optimize_conf",
+    "op_debug_config",
+    "op_name_map",
+)
 
 
 def check_request(flags: Dict[str, str], command: str) -> CompileRequest:
@@ -55,16 +67,31 @@ def check_request(flags: Dict[str, str], command: str) -> CompileRequest:
     fusions_off = sidefiles.read_disabled_fusions(flags["fusion_switch_file"], [BIAS_FUSION])
     _check_unsupported(flags)
     return CompileRequest(
-        model_name=os.path.basename(flags["output"]), soc_version=soc, command=command, precision_mode=mode, input_shapes=shapes,
-        out_nodes=outputs, keep_dtype=frozenset() if mode == ORIGIN else keep, keep_types=frozenset() if mode == ORIGIN else keep_types,
-        framework="Onnx" if flags["framework"] == ONNX else "TensorFlow", output_type=output_type, output_types=output_types,
-        half_inputs=frozenset(values.parse_names(flags["input_fp16_nodes"])), mixlist=mixlist, impl_modes_by_type={**listed, **type_modes},
-        impl_modes_by_node=node_modes, fusions_off=fusions_off, custom_dtypes=custom, gears=gears,
+        model_name=os.path.basename(flags["output"]),
+        soc_version=soc,
+        command=command,
+        precision_mode=mode,
+        input_shapes=shapes,
+        out_nodes=outputs,
+        keep_dtype=frozenset() if mode == ORIGIN else keep,
+        keep_types=frozenset() if mode == ORIGIN else keep_types,
+        framework="Onnx" if flags["framework"] == ONNX else "TensorFlow",
+        output_type=output_type,
+        output_types=output_types,
+        half_inputs=frozenset(values.parse_names(flags["input_fp16_nodes"])),
+        mixlist=mixlist,
+        impl_modes_by_type={**listed, **type_modes},
+        impl_modes_by_node=node_modes,
+        fusions_off=fusions_off,
+        custom_dtypes=custom,
+        gears=gears,
     )
 
 
 def check_framework(flags: Dict[str, str], legal: Optional[List[str]] = None) -> None:
-    """E10007 for a framework that ATC does not know, E10008 for Caffe without weights, E10055 for one that the simulator cannot read."""
+    """E10007 for a framework that ATC does not know, E10008 for Caffe without weights, E10055 for one that the
+    simulator cannot read.
+    """
     framework = flags["framework"]
     if framework not in _FRAMEWORKS:
         raise AtcRefusal("E10007", f"--framework is {framework}, expected 3 (TensorFlow) or 5 (ONNX)")
@@ -72,7 +99,9 @@ def check_framework(flags: Dict[str, str], legal: Optional[List[str]] = None) ->
         raise AtcRefusal("E10008", "--weight is empty; --framework=0 (Caffe) needs it")
     if framework not in (legal or [TENSORFLOW, ONNX]):
         raise AtcRefusal(
-            "E10055", f"--framework={framework}: the simulated ATC reads TensorFlow (3) and ONNX (5) models only", solution=_USE_REAL,
+            "E10055",
+            f"--framework={framework}: the simulated ATC reads TensorFlow (3) and ONNX (5) models only",
+            solution=_USE_REAL,
         )
 
 
@@ -93,7 +122,11 @@ def check_log(flags: Dict[str, str]) -> None:
 def _check_start(flags: Dict[str, str]) -> None:
     check_log(flags)
     if flags["auto_tune_mode"]:
-        raise AtcRefusal("E10001", f"--auto_tune_mode is {flags['auto_tune_mode']!r}; the vendor withdrew it", solution="Use the AOE tool.")
+        raise AtcRefusal(
+            "E10001",
+            f"--auto_tune_mode is {flags['auto_tune_mode']!r}; the vendor withdrew it",
+            solution="Use the AOE tool.",
+        )
     check_framework(flags)
     formats = _FORMATS[flags["framework"]]
     if flags["input_format"] and flags["input_format"] not in formats:
@@ -102,7 +135,9 @@ def _check_start(flags: Dict[str, str]) -> None:
         if not flags[name]:
             raise AtcRefusal("E10054", f"--{name} is required")
     if flags["weight"]:
-        raise AtcRefusal("E10055", f"--weight is {flags['weight']!r}; weights in a file of their own belong to Caffe (--framework=0)")
+        raise AtcRefusal(
+            "E10055", f"--weight is {flags['weight']!r}; weights in a file of their own belong to Caffe (--framework=0)"
+        )
 
 
 def _check_paths(flags: Dict[str, str]) -> None:
@@ -124,7 +159,10 @@ def _check_implmode(flags: Dict[str, str]) -> Dict[str, int]:
     if types and not mode:
         raise AtcRefusal("E10001", f"--optypelist_for_implmode is {types!r}, which needs --op_select_implmode")
     if types and mode.endswith("_for_all"):
-        raise AtcRefusal("E10001", f"--optypelist_for_implmode is {types!r}; --op_select_implmode={mode} is for all operators already")
+        raise AtcRefusal(
+            "E10001",
+            f"--optypelist_for_implmode is {types!r}; --op_select_implmode={mode} is for all operators already",
+        )
     return {kind.strip(): sidefiles.IMPL_MODES[mode] for kind in types.split(",") if kind.strip()}
 
 
@@ -140,7 +178,10 @@ def _check_precision(flags: Dict[str, str]) -> str:
 
 def _check_mixlist(flags: Dict[str, str], mode: str) -> Dict[str, Optional[bool]]:
     if flags["modify_mixlist"] and mode not in MIX_MODES:
-        raise AtcRefusal("E10001", f"--modify_mixlist is {flags['modify_mixlist']!r}, which needs --precision_mode=allow_mix_precision")
+        raise AtcRefusal(
+            "E10001",
+            f"--modify_mixlist is {flags['modify_mixlist']!r}, which needs --precision_mode=allow_mix_precision",
+        )
     return sidefiles.read_mixlist(flags["modify_mixlist"])
 
 

@@ -3,6 +3,7 @@
 
 Source: open ATC sources (`api/atc/atc_flags.cc`, `cmd_flag_info.cc`); the help texts are ours.
 """
+
 from __future__ import annotations
 
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -24,8 +25,15 @@ class Flag(NamedTuple):
 
 
 _PRECISION_MODES = (
-    "force_fp16", "force_fp32", "cube_fp16in_fp32out", "allow_mix_precision", "allow_mix_precision_fp16", "allow_mix_precision_bf16",
-    "allow_fp32_to_fp16", "allow_fp32_to_bf16", "must_keep_origin_dtype",
+    "force_fp16",
+    "force_fp32",
+    "cube_fp16in_fp32out",
+    "allow_mix_precision",
+    "allow_mix_precision_fp16",
+    "allow_mix_precision_bf16",
+    "allow_fp32_to_fp16",
+    "allow_fp32_to_bf16",
+    "must_keep_origin_dtype",
 )
 _PRECISION_MODES_V2 = ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16", "mixed_bfloat16")
 
@@ -42,7 +50,9 @@ FLAGS: Dict[str, Flag] = {
     "input_format": Flag(TEXT, "", (), "NCHW, NHWC, ND, NCDHW or NDHWC"),
     "out_nodes": Flag(TEXT, "", (), "node:index;node:index"),
     "output_type": Flag(TEXT, "", (), "data type of the outputs: FP16, or node:index:FP16;…"),
-    "mode": Flag(NUMBER, "0", ("0", "1", "3", "5", "6", "7", "30"), "0 compile, 1 model to JSON, 3 pre-check, 6 show a model"),
+    "mode": Flag(
+        NUMBER, "0", ("0", "1", "3", "5", "6", "7", "30"), "0 compile, 1 model to JSON, 3 pre-check, 6 show a model"
+    ),
     "precision_mode": Flag(TEXT, "", _PRECISION_MODES, "dtype policy (empty: force_fp16)"),
     "precision_mode_v2": Flag(TEXT, "", _PRECISION_MODES_V2, "dtype policy, newer names"),
     "keep_dtype": Flag(TEXT, "", (), "file of node names, or OpType::Type, that keep their dtype"),
@@ -111,8 +121,8 @@ class UsageError(Exception):
 def parse_arguments(argv: Sequence[str]) -> Dict[str, str]:
     """Flag → value for the flags that were given.
 
-    ``--a=b``, ``--a b`` and ``-a`` are equal, ``-`` inside a name counts as ``_``, a unique beginning of a name is enough.
-    Raises UsageError for unknown flags, missing values and stray words.
+    ``--a=b``, ``--a b`` and ``-a`` are equal, ``-`` inside a name counts as ``_``, a unique beginning of a name is
+    enough. Raises UsageError for unknown flags, missing values and stray words.
     """
     given: Dict[str, str] = {}
     words: List[str] = list(argv)
@@ -128,7 +138,9 @@ def parse_arguments(argv: Sequence[str]) -> Dict[str, str]:
             value = value or "true"
         elif not equals:
             if not words:
-                raise UsageError(f"ERROR: flag '--{flag}' is missing its argument; flag description: {FLAGS[flag].help}")
+                raise UsageError(
+                    f"ERROR: flag '--{flag}' is missing its argument; flag description: {FLAGS[flag].help}"
+                )
             value = words.pop(0)
         given[flag] = value
     return given
@@ -144,7 +156,9 @@ def _find(name: str) -> Optional[str]:
 
 
 def check_values(given: Dict[str, str]) -> Dict[str, str]:
-    """All flags with defaults filled in, truth values as ``true`` or ``false``; raises AtcRefusal for the first illegal value."""
+    """All flags with defaults filled in, truth values as ``true`` or ``false``; raises AtcRefusal for the first illegal
+    value.
+    """
     values = {name: flag.default for name, flag in FLAGS.items()}
     for name, value in given.items():
         values[name] = _check_value(name, FLAGS[name], value)
@@ -170,5 +184,8 @@ def _check_value(name: str, flag: Flag, value: str) -> str:
 def usage() -> str:
     """Text of ``--help``."""
     lines = ["usage: atc --model=FILE --framework=3 --output=PATH --soc_version=CHIP [flags]", ""]
-    lines += [f"  --{name:<28}{flag.help}" + (f" (default: {flag.default})" if flag.default else "") for name, flag in FLAGS.items()]
+    lines += [
+        f"  --{name:<28}{flag.help}" + (f" (default: {flag.default})" if flag.default else "")
+        for name, flag in FLAGS.items()
+    ]
     return "\n".join(lines)

@@ -4,13 +4,14 @@
 The open ATC sources name E10009, E10012, E10018 to E10020, E10031, E10035 to E10040, E10045 and E10046 for dynamic
 profiles. **Which of them stands for which rule is our assignment within that range**, not checked against a real ATC.
 """
+
 from __future__ import annotations
 
 import re
 from typing import Dict, List, Optional, Tuple
 
 from vxm_convert.formats import gears as layouts
-from vxm_convert.sim.compiler import GearRequest
+from vxm_convert.sim.compiler.compile import GearRequest
 from vxm_convert.sim.refusal import AtcRefusal
 
 FLAGS = tuple(layouts.FLAGS.values())
@@ -25,7 +26,9 @@ def chosen_gear(flags: Dict[str, str]) -> str:
     """Name of the dynamic flag in use, or an empty string; raises AtcRefusal E10009 where several are."""
     given = [name for name in FLAGS if flags[name]]
     if len(given) > 1:
-        raise AtcRefusal("E10009", f"{' and '.join('--' + name for name in given)} exclude each other; give one of them")
+        raise AtcRefusal(
+            "E10009", f"{' and '.join('--' + name for name in given)} exclude each other; give one of them"
+        )
     return given[0] if given else ""
 
 
@@ -38,7 +41,9 @@ def check_gears(flags: Dict[str, str], shapes: Shapes) -> Optional[GearRequest]:
         raise AtcRefusal("E10004", f"--input_shape is empty; --{name} needs it with -1 for each dynamic side")
     unknown = {node: [i for i, side in enumerate(shape) if side == -1] for node, shape in shapes.items()}
     if not any(unknown.values()):
-        raise AtcRefusal("E10040", f"--input_shape {flags['input_shape']!r} has no -1; --{name} needs one for each dynamic side")
+        raise AtcRefusal(
+            "E10040", f"--input_shape {flags['input_shape']!r} has no -1; --{name} needs one for each dynamic side"
+        )
     _check_places(name, flags["input_format"], flags["framework"], shapes, unknown)
     profiles = _parse_profiles(name, flags[name])
     _check_profiles(name, profiles, sum(len(places) for places in unknown.values()))
@@ -48,11 +53,15 @@ def check_gears(flags: Dict[str, str], shapes: Shapes) -> Optional[GearRequest]:
 def _check_places(name: str, layout: str, framework: str, shapes: Shapes, unknown: Dict[str, List[int]]) -> None:
     for node, places in unknown.items():
         if name == "dynamic_batch_size" and places not in ([], [0]):
-            raise AtcRefusal("E10018", f"--input_shape of {node} is {shapes[node]}; with --{name} only the first side may be -1")
+            raise AtcRefusal(
+                "E10018", f"--input_shape of {node} is {shapes[node]}; with --{name} only the first side may be -1"
+            )
         if name == "dynamic_image_size" and places:
             wanted = {"NCHW": [2, 3], "NHWC": [1, 2]}.get(layout or ("NCHW" if framework == _ONNX else "NHWC"))
             if wanted != places or len(shapes[node]) != 4:
-                raise AtcRefusal("E10019", f"--input_shape of {node} is {shapes[node]}; with --{name} height and width alone are -1")
+                raise AtcRefusal(
+                    "E10019", f"--input_shape of {node} is {shapes[node]}; with --{name} height and width alone are -1"
+                )
     if name == "dynamic_dims" and layout not in ("", "ND"):
         raise AtcRefusal("E10001", f"--input_format is {layout!r}; --dynamic_dims needs ND")
 
@@ -78,7 +87,9 @@ def _check_profiles(name: str, profiles: List[Tuple[int, ...]], unknown: int) ->
         raise AtcRefusal("E10036", f"--{name} has {len(profiles)} profiles, expected at most {MAX_PROFILES}")
     for profile in profiles:
         if any(not 0 < side <= _MAX_SIDE for side in profile):
-            raise AtcRefusal("E10037", f"--{name} has the profile {profile}; every number must be above 0 and have 31 bits")
+            raise AtcRefusal(
+                "E10037", f"--{name} has the profile {profile}; every number must be above 0 and have 31 bits"
+            )
         if name == "dynamic_image_size" and len(profile) != 2:
             raise AtcRefusal("E10020", f"--{name} has the profile {profile}, expected height,width")
         if name == "dynamic_dims" and len(profile) != unknown:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one command line of ATC does, by ``--mode``: 0 compile, 1 model to JSON, 3 pre-check, 6 show a model."""
+
 from __future__ import annotations
 
 import json
@@ -8,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Dict, List, Tuple
 
-from vxm_convert.artifacts import write_text
+from vxm_convert.artifacts.files import write_text
 from vxm_convert.errors import VxmError
 from vxm_convert.formats import ge_ir, om, plain, tf_graph
 from vxm_convert.formats.tf_graph import TfNode, read_graph
 from vxm_convert.sim.atc import reports
 from vxm_convert.sim.atc.checks import ONNX, TENSORFLOW, check_framework, check_log, check_path, check_request
 from vxm_convert.sim.atc.chips import is_first_910
-from vxm_convert.sim.compiler import CompileRequest, compile_graph, original_model, write_model, write_original
-from vxm_convert.sim.gearing import Parser, compile_gears, largest_gear, static_request
+from vxm_convert.sim.compiler.compile import CompileRequest, compile_graph, original_model, write_model, write_original
+from vxm_convert.sim.compiler.gears import Parser, compile_gears, largest_gear, static_request
 from vxm_convert.sim.refusal import AtcRefusal
 
 Say = Callable[[str], None]
@@ -26,7 +27,9 @@ def run_mode(flags: Dict[str, str], command: str, say: Say) -> None:
     """Do what the flags ask; raises AtcRefusal."""
     action = _MODES.get(flags["mode"])
     if action is None:
-        raise AtcRefusal("E10055", f"--mode={flags['mode']}: the simulated ATC knows the modes {', '.join(sorted(_MODES))}")
+        raise AtcRefusal(
+            "E10055", f"--mode={flags['mode']}: the simulated ATC knows the modes {', '.join(sorted(_MODES))}"
+        )
     action(flags, command, say)
 
 
@@ -43,7 +46,9 @@ def _compile(flags: Dict[str, str], command: str, say: Say) -> None:
         original = original_model(nodes, static) if flags["save_original_model"] == "true" else None
     except AtcRefusal as exc:
         if reports.is_parse_failure(exc):
-            reports.write_check_report(flags["check_report"], flags["model"], [(node.name, node.op) for node in nodes], exc)
+            reports.write_check_report(
+                flags["check_report"], flags["model"], [(node.name, node.op) for node in nodes], exc
+            )
         raise
     target = Path(flags["output"] + ".om")
     write_model(target, model)
@@ -72,7 +77,7 @@ def _parse(flags: Dict[str, str], request: CompileRequest) -> Tuple[CompileReque
     try:
         if flags["framework"] == TENSORFLOW:
             return request, read_graph(Path(flags["model"]))
-        from vxm_convert.sim.onnx_frontend import read_onnx
+        from vxm_convert.sim.frontends.onnx.importer import read_onnx
 
         parsed = read_onnx(Path(flags["model"]), request.input_shapes, request.out_nodes)
         places = dict(zip(parsed.out_names, parsed.outputs))
@@ -80,7 +85,12 @@ def _parse(flags: Dict[str, str], request: CompileRequest) -> Tuple[CompileReque
         halves = frozenset(parsed.inputs.get(name, name) for name in request.half_inputs)
         given = {name: parsed.inputs.get(name, parsed.inputs.get(f"{name}:0", name)) for name in request.input_shapes}
         return replace(
-            request, out_nodes=parsed.outputs, out_names=parsed.out_names, output_types=types, half_inputs=halves, input_shapes={},
+            request,
+            out_nodes=parsed.outputs,
+            out_names=parsed.out_names,
+            output_types=types,
+            half_inputs=halves,
+            input_shapes={},
             input_nodes=given,
         ), parsed.nodes
     except VxmError as exc:
@@ -126,7 +136,9 @@ def _to_json(flags: Dict[str, str], command: str, say: Say) -> None:
 
 def _om_json(path: str) -> Dict[str, object]:
     try:
-        return plain.to_plain(ge_ir.parse_message(om.read_model_def(Path(path)), path), plain.GE_ENUMS, plain.GE_WEIGHTS)
+        return plain.to_plain(
+            ge_ir.parse_message(om.read_model_def(Path(path)), path), plain.GE_ENUMS, plain.GE_WEIGHTS
+        )
     except VxmError as exc:
         raise AtcRefusal("E10041", f"--om is {path!r}, which cannot be loaded: {exc}") from exc
 
@@ -135,7 +147,7 @@ def _framework_json(path: str, flags: Dict[str, str]) -> Dict[str, object]:
     check_framework(flags)
     try:
         if flags["framework"] == ONNX:
-            from vxm_convert.sim.onnx_frontend import onnx_json
+            from vxm_convert.sim.frontends.onnx.importer import onnx_json
 
             return onnx_json(Path(path))
         return plain.to_plain(tf_graph.read_message(Path(path)), plain.TF_ENUMS, plain.TF_WEIGHTS)
@@ -160,4 +172,9 @@ def _show(path: Path, say: Say) -> None:
         say(line)
 
 
-_MODES: Dict[str, Callable[[Dict[str, str], str, Say], None]] = {"0": _compile, "1": _to_json, "3": _precheck, "6": _show_model}
+_MODES: Dict[str, Callable[[Dict[str, str], str, Say], None]] = {
+    "0": _compile,
+    "1": _to_json,
+    "3": _precheck,
+    "6": _show_model,
+}

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ATC writes beside a model or says about one: fusion_result.json, check_result.json, the display of a model's attributes."""
+"""What ATC writes beside a model or says about one: fusion_result.json, check_result.json, the display of a model's
+attributes.
+"""
+
 from __future__ import annotations
 
 import json
@@ -7,12 +10,12 @@ import os
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from vxm_convert.artifacts import write_text
+from vxm_convert.artifacts.files import write_text
 from vxm_convert.formats.ge_ir import Model
 from vxm_convert.formats.om import Overview
-from vxm_convert.sim import SIM_VERSION
-from vxm_convert.sim.compiler import BIAS_FUSION
+from vxm_convert.sim.compiler.compile import BIAS_FUSION
 from vxm_convert.sim.refusal import AtcRefusal
+from vxm_convert.sim.version import SIM_VERSION
 
 FUSION_RESULT = "fusion_result.json"
 CHECK_RESULT = "check_result.json"
@@ -30,9 +33,21 @@ def write_fusion_result(model: Model) -> None:
     """How often each fusion pass matched and took effect."""
     fused = sum(len(op.attrs.get("_datadump_original_op_names", [])) > 1 for op in model.all_ops())
     times = {"effect_times": str(fused), "match_times": str(fused)}
-    write_text(side_file(FUSION_RESULT), json.dumps([{
-        "graph_fusion": {BIAS_FUSION: times}, "session_and_graph_id": "0_0", "ub_fusion": {}, "simulated": SIM_VERSION,
-    }], indent=2) + "\n")
+    write_text(
+        side_file(FUSION_RESULT),
+        json.dumps(
+            [
+                {
+                    "graph_fusion": {BIAS_FUSION: times},
+                    "session_and_graph_id": "0_0",
+                    "ub_fusion": {},
+                    "simulated": SIM_VERSION,
+                }
+            ],
+            indent=2,
+        )
+        + "\n",
+    )
 
 
 def is_parse_failure(refusal: AtcRefusal) -> bool:
@@ -41,7 +56,8 @@ def is_parse_failure(refusal: AtcRefusal) -> bool:
 
 
 def write_check_report(path: str, model: str, nodes: Sequence[Node], refusal: Optional[AtcRefusal]) -> None:
-    """Operators with their verdict; `path` is ``--check_report``. The layout of the JSON is ours, not checked against a real one.
+    """Operators with their verdict; `path` is ``--check_report``. The layout of the JSON is ours, not checked against a
+    real one.
 
     A refusal names every operator it is about as ``name (type)``; those fail, the others pass.
     """
@@ -53,7 +69,11 @@ def write_check_report(path: str, model: str, nodes: Sequence[Node], refusal: Op
         if failed and refusal:
             entry["cause"] = [{"code": refusal.code, "message": message}]
         operators.append(entry)
-    report: Dict[str, object] = {"model_name": os.path.basename(model), "result": "failed" if refusal else "success", "op": operators}
+    report: Dict[str, object] = {
+        "model_name": os.path.basename(model),
+        "result": "failed" if refusal else "success",
+        "op": operators,
+    }
     if refusal:
         report["error"] = {"code": refusal.code, "message": message}
     report["simulated"] = SIM_VERSION
@@ -62,7 +82,8 @@ def write_check_report(path: str, model: str, nodes: Sequence[Node], refusal: Op
 
 
 def model_info(overview: Overview) -> List[str]:
-    """Lines of mode 6 and ``--display_model_info=1``: the real one's fields; their wording and order were not checked against it.
+    """Lines of mode 6 and ``--display_model_info=1``: the real one's fields; their wording and order were not checked
+    against it.
 
     The line about gears is ours.
     """
@@ -75,8 +96,10 @@ def model_info(overview: Overview) -> List[str]:
         f"framework_type[{attrs.get('framework_type', '')}].",
         f"resource info: memory_size[{attrs.get('memory_size', 0)} B], weight_size[{attrs.get('weight_size', 0)} B], "
         f"stream_num[{attrs.get('stream_num', 0)}], event_num[{attrs.get('event_num', 0)}].",
-        f"om       info: modeldef_size[{sizes.get('MODEL_DEF', 0)} B], weight_data_size[{sizes.get('WEIGHTS_DATA', 0)} B], "
-        f"tbe_kernels_size[{sizes.get('TBE_KERNELS', 0)} B], cust_aicpu_kernel_store_size[{sizes.get('CUST_AICPU_KERNELS', 0)} B], "
+        f"om       info: modeldef_size[{sizes.get('MODEL_DEF', 0)} B], "
+        f"weight_data_size[{sizes.get('WEIGHTS_DATA', 0)} B], "
+        f"tbe_kernels_size[{sizes.get('TBE_KERNELS', 0)} B], "
+        f"cust_aicpu_kernel_store_size[{sizes.get('CUST_AICPU_KERNELS', 0)} B], "
         f"task_info_size[{sizes.get('TASK_INFO', 0)} B].",
         *gears,
         "============ Display Model Info end   ============",

@@ -4,6 +4,7 @@
 Each reader refuses a missing or malformed file with the code of the real tool. The files are small; larger ones than
 `MAX_BYTES` are not read.
 """
+
 from __future__ import annotations
 
 import configparser
@@ -13,24 +14,33 @@ import re
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
-from vxm_convert.sim.nodeflags import CustomDtypes
+from vxm_convert.sim.compiler.node_flags import CustomDtypes
 from vxm_convert.sim.refusal import AtcRefusal
 
 MAX_BYTES = 16 << 20
 TYPE_PREFIX = "OpType::"
-#: value of an --op_precision_mode line → `_op_impl_mode_enum` of the operator; the numbers were not checked against a real model
+#: value of an --op_precision_mode line → `_op_impl_mode_enum` of the operator; the numbers were not checked against a
+#: real model
 IMPL_MODES = {
-    "high_performance": 2, "high_precision": 4, "super_performance": 8, "support_out_of_bound_index": 16, "enable_float_32_execution": 32,
-    "enable_hi_float_32_execution": 64, "keep_fp16": 128,
+    "high_performance": 2,
+    "high_precision": 4,
+    "super_performance": 8,
+    "support_out_of_bound_index": 16,
+    "enable_float_32_execution": 32,
+    "enable_hi_float_32_execution": 64,
+    "keep_fp16": 128,
 }
-#: list of --modify_mixlist → what it says about an operator in mixed precision: True fp16, False fp32, None as its predecessor
+#: list of --modify_mixlist → what it says about an operator in mixed precision: True fp16, False fp32, None as its
+#: predecessor
 _LISTS = {"white-list": True, "black-list": False, "gray-list": None}
 
 
 #: types that a line of --customize_dtypes may name
 CUSTOM_TYPES = ("float16", "float32", "int8", "int32", "int64", "uint8", "bool")
 _CUSTOM_LINE = re.compile(
-    r"(?:OpType::(?P<type>[^:]+):|(?P<node>[^:]+)::)(?:InputDtype:(?P<into>[A-Za-z0-9, ]*))?(?:OutputDtype:(?P<out>[A-Za-z0-9, ]*))?$")
+    r"(?:OpType::(?P<type>[^:]+):|(?P<node>[^:]+)::)(?:InputDtype:(?P<into>[A-Za-z0-9, "
+    r"]*))?(?:OutputDtype:(?P<out>[A-Za-z0-9, ]*))?$"
+)
 
 
 def read_text(flag: str, path: str) -> str:
@@ -48,15 +58,15 @@ def read_text(flag: str, path: str) -> str:
 def read_keep_dtype(path: str) -> Tuple[FrozenSet[str], FrozenSet[str]]:
     """(node names, operator types) of a ``--keep_dtype`` file: one name, or ``OpType::Type``, per line."""
     lines = [line.strip() for line in read_text("keep_dtype", path).splitlines()] if path else []
-    types = frozenset(line[len(TYPE_PREFIX):] for line in lines if line.startswith(TYPE_PREFIX))
+    types = frozenset(line[len(TYPE_PREFIX) :] for line in lines if line.startswith(TYPE_PREFIX))
     return frozenset(line for line in lines if line and not line.startswith(TYPE_PREFIX)), types
 
 
 def read_custom_dtypes(path: str) -> Tuple[CustomDtypes, ...]:
     """Lines of a ``--customize_dtypes`` file.
 
-    ``node::InputDtype:float16,float32,OutputDtype:float32`` or ``OpType::Type:InputDtype:…,OutputDtype:…``; either part may be left
-    out, and so may a type in its list, which leaves that operand as it is.
+    ``node::InputDtype:float16,float32,OutputDtype:float32`` or ``OpType::Type:InputDtype:…,OutputDtype:…``; either part
+    may be left out, and so may a type in its list, which leaves that operand as it is.
     """
     entries: List[CustomDtypes] = []
     for line in read_text("customize_dtypes", path).splitlines() if path else []:
@@ -65,14 +75,23 @@ def read_custom_dtypes(path: str) -> Tuple[CustomDtypes, ...]:
             continue
         found = _CUSTOM_LINE.match(text)
         if found is None or not (found.group("into") or found.group("out")):
-            raise AtcRefusal("E10001", f"--customize_dtypes is {path!r}; got the line {text!r}, expected "
-                             "node::InputDtype:type,…,OutputDtype:type,… or OpType::Type:InputDtype:…,OutputDtype:…")
+            raise AtcRefusal(
+                "E10001",
+                f"--customize_dtypes is {path!r}; got the line {text!r}, expected "
+                "node::InputDtype:type,…,OutputDtype:type,… or OpType::Type:InputDtype:…,OutputDtype:…",
+            )
         # The comma before OutputDtype ends the list of inputs.
-        lists = [[word.strip().lower() for word in _less_comma(found.group(part)).split(",")] for part in ("into", "out")]
+        lists = [
+            [word.strip().lower() for word in _less_comma(found.group(part)).split(",")] for part in ("into", "out")
+        ]
         unknown = [word for words in lists for word in words if word and word not in CUSTOM_TYPES]
         if unknown:
-            raise AtcRefusal("E10001", f"--customize_dtypes asks for {unknown[0]!r}, expected one of {', '.join(CUSTOM_TYPES)}")
-        entries.append(CustomDtypes(found.group("type") or found.group("node"), bool(found.group("type")), *map(tuple, lists)))
+            raise AtcRefusal(
+                "E10001", f"--customize_dtypes asks for {unknown[0]!r}, expected one of {', '.join(CUSTOM_TYPES)}"
+            )
+        entries.append(
+            CustomDtypes(found.group("type") or found.group("node"), bool(found.group("type")), *map(tuple, lists))
+        )
     return tuple(entries)
 
 
@@ -120,19 +139,25 @@ def read_op_precision(path: str) -> Tuple[Dict[str, int], Dict[str, int]]:
     try:
         parser.read_string(read_text("op_precision_mode", path))
     except configparser.Error as exc:
-        raise AtcRefusal("E10001", f"--op_precision_mode is {path!r}, which is no ini file ({type(exc).__name__})") from exc
+        raise AtcRefusal(
+            "E10001", f"--op_precision_mode is {path!r}, which is no ini file ({type(exc).__name__})"
+        ) from exc
     found: List[Dict[str, int]] = []
     for section in ("ByOpType", "ByNodeName"):
         entries = dict(parser.items(section)) if parser.has_section(section) else {}
         for name, mode in entries.items():
             if mode not in IMPL_MODES:
-                raise AtcRefusal("E10001", f"--op_precision_mode gives {name} {mode!r}, expected one of {', '.join(IMPL_MODES)}")
+                raise AtcRefusal(
+                    "E10001", f"--op_precision_mode gives {name} {mode!r}, expected one of {', '.join(IMPL_MODES)}"
+                )
         found.append({name: IMPL_MODES[mode] for name, mode in entries.items()})
     return found[0], found[1]
 
 
 def read_disabled_fusions(path: str, passes: Sequence[str]) -> FrozenSet[str]:
-    """Which of `passes` a ``--fusion_switch_file`` turns off: ``Pass:off`` lines or the JSON form; a pass's own line wins over ALL."""
+    """Which of `passes` a ``--fusion_switch_file`` turns off: ``Pass:off`` lines or the JSON form; a pass's own line
+    wins over ALL.
+    """
     if not path:
         return frozenset()
     text = read_text("fusion_switch_file", path)
@@ -146,14 +171,18 @@ def _json_states(path: str) -> Dict[str, Any]:
     groups = data.get("Switch") if isinstance(data, dict) else None
     graph = groups.get("GraphFusion", {}) if isinstance(groups, dict) else None
     if not isinstance(graph, dict) or not set(map(str, graph.values())) <= {"on", "off"}:
-        raise AtcRefusal("E10001", f'--fusion_switch_file is {path!r}; expected {{"Switch": {{"GraphFusion": {{pass: on or off}}}}}}')
+        raise AtcRefusal(
+            "E10001", f'--fusion_switch_file is {path!r}; expected {{"Switch": {{"GraphFusion": {{pass: on or off}}}}}}'
+        )
     return graph
 
 
 def _line_state(line: str, path: str) -> Tuple[str, str]:
     name, _, state = (part.strip() for part in line.partition(":"))
     if not name or state not in ("on", "off"):
-        raise AtcRefusal("E10001", f"--fusion_switch_file is {path!r}; got the line {line!r}, expected Pass:on or Pass:off")
+        raise AtcRefusal(
+            "E10001", f"--fusion_switch_file is {path!r}; got the line {line!r}, expected Pass:on or Pass:off"
+        )
     return name, state
 
 

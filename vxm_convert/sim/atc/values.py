@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text values of ATC's flags → Python values: shapes, outputs, data types. Every refusal carries the real tool's code."""
+"""Text values of ATC's flags → Python values: shapes, outputs, data types. Every refusal carries the real tool's
+code.
+"""
+
 from __future__ import annotations
 
 import re
@@ -9,26 +12,41 @@ from vxm_convert.sim.refusal import AtcRefusal
 
 #: --output_type → NumPy name
 OUTPUT_TYPES = {
-    "FP32": "float32", "FP16": "float16", "UINT8": "uint8", "INT8": "int8", "INT16": "int16", "UINT16": "uint16", "INT32": "int32",
-    "UINT32": "uint32", "INT64": "int64", "UINT64": "uint64", "DOUBLE": "float64",
+    "FP32": "float32",
+    "FP16": "float16",
+    "UINT8": "uint8",
+    "INT8": "int8",
+    "INT16": "int16",
+    "UINT16": "uint16",
+    "INT32": "int32",
+    "UINT32": "uint32",
+    "INT64": "int64",
+    "UINT64": "uint64",
+    "DOUBLE": "float64",
 }
 Outputs = List[Tuple[str, int]]
 
 
 def parse_input_shape(text: str, dynamic: bool = False) -> Dict[str, Tuple[int, ...]]:
-    """``name:d,d;name:d,d`` → shapes; the last colon separates, because node names may hold some. `dynamic` allows -1."""
+    """``name:d,d;name:d,d`` → shapes; the last colon separates, because node names may hold some. `dynamic`
+    allows -1.
+    """
     shapes: Dict[str, Tuple[int, ...]] = {}
     for entry in filter(None, text.split(";")):
         name, colon, dims = entry.rpartition(":")
         parts = [part.strip() for part in dims.split(",")]
         if "~" in dims:
             raise AtcRefusal(
-                "E10055", f"--input_shape gives {name} the range {dims}; the simulated ATC takes single shapes only",
-                solution="Give one number per side, several shapes with --dynamic_dims, or compile with the real ATC (VXM_TOOLCHAIN=cann).",
+                "E10055",
+                f"--input_shape gives {name} the range {dims}; the simulated ATC takes single shapes only",
+                solution="Give one number per side, several shapes with --dynamic_dims, or compile with the real ATC "
+                "(VXM_TOOLCHAIN=cann).",
             )
         if not colon or not name or not all(re.match(r"^-?[0-9]{1,18}$", part) for part in parts):
             example = "For example moving:1,160,192,224,1"
-            raise AtcRefusal("E10002", f"--input_shape holds {entry!r}, expected name:number,number,…", solution=example)
+            raise AtcRefusal(
+                "E10002", f"--input_shape holds {entry!r}, expected name:number,number,…", solution=example
+            )
         sides = tuple(int(part) for part in parts)
         if any(side <= 0 and not (dynamic and side == -1) for side in sides):
             raise AtcRefusal("E10011", f"--input_shape gives {name} the shape {dims}; every dimension must be above 0")

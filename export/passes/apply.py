@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graph passes of the export: an ordered list. Each takes the frozen GraphDef and the contract and changes it in
+place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from export.passes.split_weights import split_weights
+from vxm_convert.model.contract import GraphContract
+
+#: order matters only where the comment says so
+PASSES = (split_weights,)
+
+
+def apply_passes(graph_def: Any, contract: GraphContract) -> None:
+    """Run all passes; raises ContractError where a plan names a layer that the graph does not have."""
+    for run in PASSES:
+        run(graph_def, contract)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shapes of slices, ranges, loops of TensorFlow 1 and their tensor arrays: rules for the walker of `shapes`.
+
+A rule takes the walker and a node and gives the shapes of its outputs; it raises what the walker catches where it does
+not know.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+
+_Shape = Optional[Tuple[int, ...]]
+_MAX_RANGE = 1 << 31
+
+
+def _slices(walker: Any, node: Any) -> List[_Shape]:
+    """StridedSlice: masks are bits by position in begin, end and strides. NumPy does the same on an array without
+    memory.
+    """
+    source = walker.shape(node, 0)
+    begin, end, strides = ([int(n) for n in walker.value(node, k).reshape(-1)] for k in (1, 2, 3))
+    masks = {
+        key: int(node.attrs.get(f"{key}_mask") or 0) for key in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+    }
+    index: List[Any] = []
+    for position, (first, last, step) in enumerate(zip(begin, end, strides)):
+        chosen = {key for key, mask in masks.items() if mask >> position & 1}
+        if "ellipsis" in chosen:
+            index.append(Ellipsis)
+        elif "new_axis" in chosen:
+            index.append(np.newaxis)
+        elif "shrink_axis" in chosen:
+            index.append(first)
+        else:
+            index.append(slice(None if "begin" in chosen else first, None if "end" in chosen else last, step))
+    known = walker.values.get(walker.source(node, 0))
+    if known is not None:
+        walker.keep_value(node, known[tuple(index)])
+    if -1 in source:
+        raise ValueError("unknown side")
+    return [np.broadcast_to(np.zeros(()), source)[tuple(index)].shape]
+
+
+def _packed(walker: Any, node: Any) -> List[_Shape]:
+    """Pack; of known numbers the result is known too, as shapes are often put together so."""
+    sources = [walker.source(node, k) for k in range(int(node.attrs.get("N") or len(node.inputs)))]
+    part = walker.shape(node, 0)
+    if all(source in walker.values for source in sources) and part == ():
+        walker.keep_value(node, np.stack([walker.values[source] for source in sources]))
+    rank = len(part) + 1
+    axis = int(node.attrs.get("axis") or 0)
+    axis = axis + rank if axis < 0 else axis
+    if not 0 <= axis < rank:
+        raise ValueError("axis")
+    return [part[:axis] + (len(sources),) + part[axis:]]
+
+
+def _shape_of(walker: Any, node: Any) -> List[_Shape]:
+    source = walker.shape(node, 0)
+    if -1 not in source:
+        walker.keep_value(node, np.array(source, np.int64))
+    return [(len(source),)]
+
+
+def _range(walker: Any, node: Any) -> List[_Shape]:
+    start, limit, delta = (float(walker.value(node, k).reshape(())) for k in (0, 1, 2))
+    many = max(0, math.ceil((limit - start) / delta))
+    if many > _MAX_RANGE:
+        raise ValueError("range")
+    return [(many,)]
+
+
+def _array(walker: Any, node: Any) -> List[_Shape]:
+    """TensorArrayV3: handle and flow."""
+    try:
+        walker.sizes[node.name + ":0"] = int(walker.value(node, 0).reshape(()))
+    except KeyError:
+        # Its length may be computed; elements can be known all the same.
+        return [(2,), ()]
+    return [(2,), ()]
+
+
+def _size(walker: Any, node: Any) -> List[_Shape]:
+    walker.keep_value(node, walker.sizes[walker.source(node, 0)])
+    return [()]
+
+
+def _scatter(walker: Any, node: Any) -> List[_Shape]:
+    walker.elements[node.name + ":0"] = walker.shape(node, 2)[1:]
+    return [()]
+
+
+def _write(walker: Any, node: Any) -> List[_Shape]:
+    walker.elements[node.name + ":0"] = walker.shape(node, 2)
+    return [()]
+
+
+def _read(walker: Any, node: Any) -> List[_Shape]:
+    return [walker.elements[walker.source(node, 2)]]
+
+
+def _gather(walker: Any, node: Any) -> List[_Shape]:
+    (many,) = walker.shape(node, 1)
+    return [(many,) + walker.elements[walker.source(node, 2)]]
+
+
+def _switch(walker: Any, node: Any) -> List[_Shape]:
+    shape = walker.passed_on(node, 0, (0, 1))
+    return [shape, shape]
+
+
+def _merge(walker: Any, node: Any) -> List[_Shape]:
+    """What enters a loop keeps its shape as long as the end of a step does not say otherwise."""
+    first, second = walker.passed_on(node, 0, (0,)), walker.passed_on(node, 1, (0,))
+    if None not in (first, second) and first != second:
+        walker.changing.add(node.name)
+    return [None if node.name in walker.changing else first, ()]
+
+
+MORE_RULES: Dict[str, Callable[[Any, Any], List[_Shape]]] = {
+    "StridedSlice": _slices,
+    "Pack": _packed,
+    "Shape": _shape_of,
+    "Range": _range,
+    "Switch": _switch,
+    "Merge": _merge,
+    "LoopCond": lambda walker, node: [()],
+    "TensorArrayV3": _array,
+    "TensorArraySizeV3": _size,
+    "TensorArrayScatterV3": _scatter,
+    "TensorArrayWriteV3": _write,
+    "TensorArrayReadV3": _read,
+    "TensorArrayGatherV3": _gather,
+}

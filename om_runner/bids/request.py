@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a request to the scans of a dataset and the layout of the results; refuses output folders that would harm the
+dataset.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, List, Optional, Tuple
+
+from om_runner.bids.dataset import (
+    DESCRIPTION_NAME,
+    Dataset,
+    generated_by_us,
+    is_dataset,
+    is_described,
+    read_description,
+)
+from om_runner.bids.derivative import Derivative
+from om_runner.bids.description import relative_to
+from om_runner.bids.names import Naming, label_from
+from om_runner.bids.options import BidsRequest
+from om_runner.bids.participants import TABLE_NAME, Participants, read_participants
+from om_runner.device.offline_model import OfflineModel
+from om_runner.inputs.scans import Scan, discover
+from om_runner.results.layout import Layout
+from vxm_convert.errors import VolumeError
+from vxm_convert.scans.discovery import volume_stem
+
+LOG = logging.getLogger(__name__)
+
+
+def find_cohort(settings: Any, model: OfflineModel) -> Tuple[List[Scan], Layout]:
+    """The scans that are asked for and where their results go.
+
+    Parameters
+    ----------
+    settings : om_runner.registration.session.Settings
+
+    Raises
+    ------
+    VolumeError
+        For a folder without scans, options of BIDS with a folder that is none, and an output folder that BIDS forbids.
+    """
+    request: BidsRequest = settings.bids
+    if not request.write and not is_dataset(settings.input):
+        if request != BidsRequest():
+            raise VolumeError(
+                f"{settings.input}: no {DESCRIPTION_NAME} or no folder sub-<label> in it, so it is read as a plain "
+                "folder, for which the "
+                "options of BIDS mean nothing; pass --bids to read it as a BIDS dataset all the same"
+            )
+        return discover(settings.input, settings.atlas, settings.limit), Layout(settings.out)
+    dataset = open_dataset(settings.input, settings.out)
+    if request.write:
+        check_output(settings.out, dataset)
+    scans = dataset.scans(request.choice)[: settings.limit]
+    LOG.info(
+        "%s: BIDS dataset, %d scans, %d with a segmentation",
+        dataset.root,
+        len(scans),
+        sum(s.seg_path is not None for s in scans),
+    )
+    if not request.write:
+        return scans, Layout(settings.out)
+    # Read now, so that a table that cannot be taken over stops the run before its work and not after.
+    participants = read_participants(dataset.root)
+    unknown = sorted({scan.subject.partition("_")[0] for scan in scans} - set(participants.rows))
+    if participants.rows and unknown:
+        LOG.warning(
+            "%s: %d participants are not in it: %s", dataset.root / TABLE_NAME, len(unknown), ", ".join(unknown[:8])
+        )
+    return scans, _derivative(settings, dataset, participants, model)
+
+
+def open_dataset(folder: Path, out: Path) -> Dataset:
+    """A dataset, of which `out` is not read; one that does not say that it is one is warned of."""
+    if not Path(folder).is_dir():
+        raise VolumeError(f"{folder}: no such folder, expected a BIDS dataset")
+    if not is_described(folder):
+        LOG.warning("%s: no %s in it, read as a BIDS dataset all the same", folder, DESCRIPTION_NAME)
+    return Dataset(Path(folder), skip=Path(out))
+
+
+def check_output(out: Path, dataset: Dataset) -> None:
+    """A derivative stands beside its dataset or in its ``derivatives/``, and never on another dataset."""
+    inside = relative_to(out, dataset.root)
+    if inside is not None and not inside.parts:
+        raise VolumeError(
+            f"{out}: the dataset itself; results go elsewhere, e.g. --out {dataset.root / 'derivatives' / 'vxm'}"
+        )
+    if inside is not None and (inside.parts[0] != "derivatives" or len(inside.parts) < 2):
+        raise VolumeError(
+            f"{out}: inside the dataset, where derivatives stand in derivatives/<name>; choose that, or a folder "
+            "outside"
+        )
+    if read_description(out) is not None and not generated_by_us(out):
+        raise VolumeError(
+            f"{out}: holds a BIDS dataset of other origin ({DESCRIPTION_NAME}), nothing is written into it; choose "
+            "another"
+        )
+
+
+def _derivative(settings: Any, dataset: Dataset, participants: Participants, model: OfflineModel) -> Derivative:
+    request: BidsRequest = settings.bids
+    label = request.atlas_label or label_from(volume_stem(Path(settings.atlas)))
+    naming = Naming(label, request.choice.suffix, settings.outputs.space, request.choice.space)
+    described = model.toolchain.describe()
+    toolchain = f"{described.get('kind')} {described.get('version')}"
+    spec = model.contract.model
+    method = (
+        f"VoxelMorph network {spec.variant} as an offline model (sha256 {model.contract.hashes['om'][:12]}, precision "
+        "plan "
+        f"{model.contract.precision.name}), run through pyACL on "
+        f"{'a SIMULATED Ascend device' if model.simulated else 'an Ascend device'}; "
+        f"affine: {_affine(settings.placing.affine)}"
+    )
+    return Derivative(settings.out, dataset, participants, naming, settings.atlas, toolchain, model.simulated, method)
+
+
+def _affine(choice: str) -> Optional[str]:
+    return {"none": "none beyond the headers", "auto": "estimated with SimpleITK"}.get(choice, "from a file")

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m om_runner apply``: carry an image or points through warps and affines; an image is interpolated once."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import List, Optional, Union
+
+import numpy as np
+
+from om_runner.commands.common import (
+    add_grid_options,
+    grid_from,
+    hashes,
+    make_parser,
+    read_transform,
+    run_verb,
+    volume_grid,
+)
+from vxm_convert.artifacts.files import write_sidecar
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.affines import Affine
+from vxm_convert.geometry.fields import Warp
+from vxm_convert.geometry.grids import Grid
+from vxm_convert.geometry.inversion import TOLERANCE_MM, affine_part, solve
+from vxm_convert.geometry.maps import BEYOND, SpaceMap, compose
+from vxm_convert.geometry.resample import EDGES, INTERPOLATIONS, resample, to_dtype
+from vxm_convert.scans.nifti import write_nifti
+from vxm_convert.scans.volumes import read_image, read_labels
+from vxm_convert.transforms.formats import FORMATS
+from vxm_convert.transforms.points import POINT_FRAMES, check_points_target, from_ras, read_points, to_ras, write_points
+
+LOG = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of the verb."""
+    parser = make_parser("apply", "Resample an image onto the fixed grid, or carry points, through warps and affines.")
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--transform",
+        required=True,
+        action="append",
+        metavar="FILE",
+        help="warp (.nii, .nii.gz, .npz) or affine (.lta, .txt, .tfm, .mat; inverse:FILE turns an affine round); "
+        ".m3z, .h5 and .xfm are "
+        "refused with what converts them; may be repeated, in the order in which a FIXED "
+        "point meets them: the first named is applied first (antsApplyTransforms lists them the other way round) "
+        "(required)",
+    )
+    files.add_argument(
+        "--from",
+        dest="source_format",
+        default=None,
+        choices=sorted(FORMATS),
+        help="format of the warps (default: told from each)",
+    )
+    what = files.add_mutually_exclusive_group(required=True)
+    what.add_argument("--image", type=Path, metavar="FILE", help="moving image or segmentation to resample")
+    what.add_argument(
+        "--points",
+        type=Path,
+        metavar="FILE",
+        help="points to carry: CSV or TSV with columns x, y, z, or Slicer's .fcsv or .mrk.json",
+    )
+    files.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="result: .nii or .nii.gz for an image; points are written in the layout they were read in (required)",
+    )
+    add_grid_options(files)
+    image = parser.add_argument_group("image")
+    image.add_argument(
+        "--interpolation",
+        default="linear",
+        choices=INTERPOLATIONS,
+        help="linear for intensities; nearest, or labels (indicators interpolated linearly, largest wins) for "
+        "segmentations "
+        "(default: %(default)s)",
+    )
+    image.add_argument(
+        "--edge",
+        default="zero",
+        choices=EDGES,
+        help="outside the moving image: 0, or its border as the network does (default: %(default)s)",
+    )
+    image.add_argument(
+        "--beyond",
+        default="edge",
+        choices=BEYOND,
+        help="outside a warp's grid: continue its border, or no displacement (default: %(default)s)",
+    )
+    points = parser.add_argument_group("points")
+    points.add_argument(
+        "--points-are",
+        default="fixed",
+        choices=("fixed", "moving"),
+        help="which image the points are on; fixed points become moving points by the warp itself, moving points "
+        "become fixed ones by "
+        "solving for them (default: %(default)s)",
+    )
+    points.add_argument(
+        "--frame",
+        default=None,
+        choices=POINT_FRAMES,
+        help="of the coordinates, in and out: mm, mm, or voxel indices (default: what a Slicer file says, ras for a "
+        "table)",
+    )
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run the verb; returns the exit code."""
+    return run_verb(build_parser(), argv, lambda args: apply_to_points(args) if args.points else apply_to_image(args))
+
+
+def apply_to_image(args: argparse.Namespace) -> int:
+    """Compose the chain and resample once; the moving's dtype is kept."""
+    if not args.out.name.lower().endswith((".nii", ".nii.gz")):
+        raise VolumeError(f"{args.out}: an image is written to .nii or .nii.gz; change the name")
+    volume = read_image(args.image) if args.interpolation == "linear" else read_labels(args.image)
+    if volume is None:
+        raise VolumeError(f"{args.image}: an .npz without 'seg', expected a segmentation for {args.interpolation}")
+    moving = volume_grid(volume)
+    steps = _steps(args, grid_from(args.fixed), grid_from(args.moving) or moving)
+    fixed = grid_from(args.fixed) or _grid_of_first_warp(steps)
+    moved = resample(volume.data, compose(steps, fixed, moving, args.beyond), args.interpolation, args.edge)
+    write_nifti(
+        args.out, to_dtype(moved, volume.stored_dtype) if args.interpolation == "linear" else moved, fixed.affine
+    )
+    write_sidecar(
+        args.out,
+        {"moving": hashes(f=args.image)["f"], **_chain_hashes(args.transform)},
+        {"kind": "none"},
+        maps="moving image resampled onto the fixed grid",
+        transforms=list(args.transform),
+        interpolation=args.interpolation,
+        edge=args.edge,
+        fixed_grid=fixed.to_dict(),
+    )
+    LOG.info("%s: %s on %s", args.out, args.interpolation, fixed.describe())
+    return 0
+
+
+def apply_to_points(args: argparse.Namespace) -> int:
+    """Carry points through the chain, or back through it."""
+    points = read_points(args.points)
+    check_points_target(args.out, points)
+    frame = points.frame_or(args.frame, args.points)
+    fixed, moving = grid_from(args.fixed), grid_from(args.moving)
+    steps = _steps(args, fixed, moving)
+    mapping = SpaceMap(steps, "edge")
+    if frame == "voxel" and (fixed is None or moving is None):
+        raise VolumeError("--frame voxel: indices of both images are meant; name them with --fixed and --moving")
+    start, end = (fixed, moving) if args.points_are == "fixed" else (moving, fixed)
+    ras = to_ras(points.xyz, frame, start)
+    if args.points_are == "fixed":
+        result = mapping(ras)
+    else:
+        result, residual = solve(mapping, ras, _affine_of(steps))
+        lost = int(np.count_nonzero(residual > TOLERANCE_MM))
+        if lost:
+            LOG.warning(
+                "%d of %d points have no preimage within %g mm; the worst misses by %.3g mm",
+                lost,
+                len(ras),
+                TOLERANCE_MM,
+                residual.max(),
+            )
+    write_points(args.out, points, from_ras(result, frame, end))
+    other = "moving" if args.points_are == "fixed" else "fixed"
+    made_from = {"points": hashes(f=args.points)["f"], **_chain_hashes(args.transform)}
+    write_sidecar(
+        args.out, made_from, {"kind": "none"}, maps=f"{args.points_are} points to {other} points", frame=frame
+    )
+    return 0
+
+
+def _steps(args: argparse.Namespace, fixed: Optional[Grid], moving: Optional[Grid]) -> List[Union[Warp, Affine]]:
+    return [read_transform(word, args.source_format, fixed, moving) for word in args.transform]
+
+
+def _grid_of_first_warp(steps: List[Union[Warp, Affine]]) -> Grid:
+    for step in steps:
+        if isinstance(step, Warp):
+            return step.fixed
+        if step.fixed is not None:
+            return step.fixed
+    raise VolumeError("the fixed grid is unknown: these affines name none; give an image on it with --fixed")
+
+
+def _affine_of(steps: List[Union[Warp, Affine]]) -> np.ndarray:
+    total = np.eye(4)
+    for step in steps:
+        total = (step.pull if isinstance(step, Affine) else affine_part(step)) @ total
+    return total
+
+
+def _chain_hashes(words: List[str]) -> dict:
+    return {f"transform_{i + 1}": hashes(f=Path(word.split("inverse:", 1)[-1]))["f"] for i, word in enumerate(words)}

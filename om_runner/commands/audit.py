@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m om_runner audit``: parses and prints; the work is in `session`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+from om_runner.audit.run import AUDIT_NAME, AuditSettings, run_audit
+from om_runner.options.common import add_device_group, add_model_options, whole_number
+from vxm_convert.cliargs import add_common_group, add_toolchain_group, run_main, set_up_logging
+from vxm_convert.errors import EXIT_OK, PrecisionError
+from vxm_convert.profiles.profile import DEFAULT_PROFILE
+
+PROG = "om_runner audit"
+DEFAULT_OUT = Path("build") / "audit"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of the audit."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {PROG}",
+        description="Does an offline model give the same bits for a scan when it runs again, in another order, loaded "
+        "anew, at another "
+        "place of the batch, beside other scans, in a padded batch, or through a model of another batch?",
+        epilog=f"writes OUT/{AUDIT_NAME}; exit codes: 0 every result is bit-equal or differs within the profile; 1 "
+        "something to fix; "
+        "2 usage; 3 a result differs beyond the profile, or is NaN",
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--input", required=True, type=Path, metavar="DIR", help="folder of scans on the network grid (required)"
+    )
+    files.add_argument(
+        "--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (required)"
+    )
+    add_model_options(files)
+    files.add_argument(
+        "--other-model",
+        default=None,
+        type=Path,
+        metavar="FILE",
+        help="the same network and plan exported with another batch, contract.json beside it (default: none)",
+    )
+    files.add_argument(
+        "--out",
+        default=DEFAULT_OUT,
+        type=Path,
+        metavar="DIR",
+        help="output folder; 330 MB of temporary disk per scan at full size go there too (default: %(default)s)",
+    )
+    files.add_argument(
+        "--limit",
+        default=None,
+        type=whole_number,
+        metavar="N",
+        help="take the first N scans, in name order (default: one more than the batch, and at least 2)",
+    )
+    parser.add_argument_group("judgement").add_argument(
+        "--profile",
+        default=DEFAULT_PROFILE,
+        metavar="NAME|FILE",
+        help="acceptance profile that bounds differences: a shipped name, a YAML file, or none (default: %(default)s)",
+    )
+    add_toolchain_group(parser)
+    add_device_group(parser)
+    add_common_group(parser)
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run the command; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    set_up_logging(args)
+    settings = AuditSettings(
+        input=args.input,
+        atlas=args.atlas,
+        model=args.model,
+        contract=args.contract,
+        other_model=args.other_model,
+        out=args.out,
+        profile=args.profile,
+        limit=args.limit,
+        toolchain=args.toolchain,
+        device=args.device,
+    )
+
+    def body() -> int:
+        text, beyond = run_audit(settings)
+        sys.stdout.write(text + "\n")
+        if beyond:
+            raise PrecisionError(
+                f"{args.out / AUDIT_NAME}: {beyond} checks differ beyond profile {args.profile}, expected none; run "
+                "it again to see "
+                "whether the device or the model is at fault, and do not mix such results"
+            )
+        return EXIT_OK
+
+    return run_main(body, PROG)

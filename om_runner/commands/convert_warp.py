@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m om_runner convert-warp``: a warp of one tool as a warp of another."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import List, Optional
+
+from om_runner.commands.common import add_warp_options, grid_from, hashes, make_parser, run_verb
+from vxm_convert.transforms.formats import FORMATS
+from vxm_convert.transforms.warps import read_warp, write_warp
+
+LOG = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of the verb."""
+    parser = make_parser("convert-warp", "Write a warp in another tool's format; the map in space stays the same.")
+    add_warp_options(parser)
+    result = parser.add_argument_group("result")
+    result.add_argument(
+        "--out", required=True, type=Path, metavar="FILE", help=".nii.gz or .nii; .npz for l2r (required)"
+    )
+    result.add_argument(
+        "--warp-format",
+        required=True,
+        choices=sorted(FORMATS),
+        help="itk (also ANTs, Slicer), fsl, freesurfer, l2r, vxm (required)",
+    )
+    result.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "float16"),
+        help="of the numbers; float16 for l2r in .npz only (default: %(default)s)",
+    )
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run the verb; returns the exit code."""
+    return run_verb(build_parser(), argv, run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read and write."""
+    moving = grid_from(args.moving)
+    warp = read_warp(args.warp, args.source_format, moving, grid_from(args.fixed))
+    write_warp(args.out, warp, args.warp_format, hashes(warp=args.warp), dtype=args.dtype)
+    LOG.info("%s: %s, fixed %s, moving %s", args.out, args.warp_format, warp.fixed.describe(), warp.moving.describe())
+    return 0

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m om_runner jacobian``: the determinant of a warp as an image and in figures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import List, Optional
+
+import numpy as np
+
+from om_runner.commands.common import (
+    add_table_options,
+    add_warp_options,
+    emit,
+    grid_from,
+    hashes,
+    make_parser,
+    render,
+    run_verb,
+)
+from vxm_convert.artifacts.files import write_sidecar
+from vxm_convert.geometry.jacobian import determinant, jacobian_figures
+from vxm_convert.scans.nifti import write_nifti
+from vxm_convert.scans.volumes import read_image
+from vxm_convert.transforms.warps import read_warp
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of the verb."""
+    parser = make_parser(
+        "jacobian", "Jacobian determinant of a warp in space (volume ratio): map, folding, spread of its logarithm."
+    )
+    add_warp_options(parser)
+    result = parser.add_argument_group("result")
+    result.add_argument(
+        "--map",
+        default=None,
+        type=Path,
+        metavar="FILE",
+        help="determinant per fixed voxel, float32 (default: not written)",
+    )
+    result.add_argument(
+        "--log-map",
+        default=None,
+        type=Path,
+        metavar="FILE",
+        help="ln(max(J, 1e-9)) per fixed voxel (default: not written)",
+    )
+    result.add_argument(
+        "--mask",
+        default=None,
+        type=Path,
+        metavar="IMAGE",
+        help="count figures where this image is not 0 (default: everywhere)",
+    )
+    result.add_argument(
+        "--l2r-compat",
+        action="store_true",
+        help="SDlogJ and folds as Learn2Reg's public evaluation has them (default: off)",
+    )
+    add_table_options(parser)
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run the verb; returns the exit code."""
+    return run_verb(build_parser(), argv, run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, compute, write."""
+    warp = read_warp(args.warp, args.source_format, grid_from(args.moving), grid_from(args.fixed))
+    mask = None if args.mask is None else read_image(args.mask, warp.fixed.shape).data != 0
+    figures = jacobian_figures(warp, mask, args.l2r_compat)
+    for path, logarithm in ((args.map, False), (args.log_map, True)):
+        if path is not None:
+            values = determinant(warp)
+            write_nifti(path, np.log(np.maximum(values, 1e-9)) if logarithm else values, warp.fixed.affine, np.float32)
+            what = "ln(max(J, 1e-9))" if logarithm else "determinant of fixed RAS to moving RAS, central differences"
+            write_sidecar(path, hashes(warp=args.warp), {"kind": "none"}, holds=what, unit="1", frame="fixed grid")
+    emit(render(figures.to_dict(), [], args.format), args.out)
+    return 0

@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The offline model on its device through ACL: loading, buffers, execution; nothing here knows scans or files of
+results.
+"""

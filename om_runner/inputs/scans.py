@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scans of a cohort with their segmentations and subject names; loading one. `vxm_convert.scans.discovery` says
+which file is what.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional
+
+import numpy as np
+
+from om_runner.names import RESERVED_SUBJECTS
+from vxm_convert.artifacts.files import sha256_of
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.grids import Grid
+from vxm_convert.model.contract import GraphContract
+from vxm_convert.scans.conform import Placement
+from vxm_convert.scans.discovery import find_segmentations, safe_name, scan_files, unique_names, volume_stem
+from vxm_convert.scans.network_grid import network_affine
+from vxm_convert.scans.volumes import axis_codes, load_scan, read_labels, volume_suffix
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One moving scan to register: subject name (unique, safe as a folder name), its file, and its segmentation file if
+    separate.
+    """
+
+    subject: str
+    path: Path
+    seg_path: Optional[Path] = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scan that had to be resampled, as its file has it.
+
+    Parameters
+    ----------
+    image : ndarray, shape of `grid`, float32 — the file's own intensities.
+    seg : ndarray, shape of `grid`, integer, or None.
+    """
+
+    image: np.ndarray
+    seg: Optional[np.ndarray]
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class LoadedScan:
+    """A scan as the network takes it.
+
+    Parameters
+    ----------
+    image : ndarray, shape (X, Y, Z), float32 — network intensities (value / scale).
+    seg : ndarray, shape (X, Y, Z), integer, or None.
+    affine : ndarray, shape (4, 4) — the file's own affine, or the network grid's where the format has none.
+    intensity, factor : str, float — convention found in the file, and file value per network value.
+    stored_dtype : str — dtype of the file's values.
+    sha256 : str — of the scan's file.
+    seg_sha256 : str — of the segmentation's file, or None where the scan's file holds it or there is none.
+    placement : Placement — how the scan lies to the network grid; None where it was not asked for.
+    source : Source — the original of a scan that was resampled to the network grid, else None.
+    """
+
+    scan: Scan
+    image: np.ndarray
+    seg: Optional[np.ndarray]
+    affine: np.ndarray
+    intensity: str
+    factor: float
+    stored_dtype: str
+    sha256: str
+    seg_sha256: Optional[str] = None
+    placement: Optional[Placement] = None
+    source: Optional[Source] = None
+
+
+def discover(folder: Path, atlas: Path, limit: Optional[int] = None) -> List[Scan]:
+    """The scans of a folder in name order, without segmentations, hidden files and the atlas.
+
+    Raises
+    ------
+    VolumeError
+        When the folder is missing or holds no scan.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise VolumeError(f"{folder}: no such folder; pass the folder of scans with --input")
+    images = scan_files(folder, atlas)
+    if not images:
+        raise VolumeError(
+            f"{folder}: no scan to register, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations and the "
+            "atlas do not count)"
+        )
+    names = subject_names(images)
+    for name, path in zip(names, images):
+        if name != safe_name(volume_stem(path)):
+            LOG.warning(
+                "%s: its results are named %s, as another scan or a file of the runner has its name", path, name
+            )
+    scans = [Scan(name, path, seg) for name, path, seg in zip(names, images, find_segmentations(images))]
+    return scans if limit is None else scans[:limit]
+
+
+def subject_names(paths: List[Path]) -> List[str]:
+    """Folder-safe, unique names, one per file; see `vxm_convert.scans.discovery.unique_names`."""
+    return unique_names(paths, RESERVED_SUBJECTS)
+
+
+def load(scan: Scan, contract: GraphContract) -> LoadedScan:
+    """Read and check a scan and its segmentation; raises VolumeError or ArtifactError with the reason."""
+    shape = contract.model.volume_shape
+    digest = sha256_of(scan.path)
+    volume, intensity = load_scan(scan.path, shape, contract.intensity)
+    LOG.info(
+        "%s: intensities %s%s",
+        scan.path.name,
+        intensity.name,
+        f", divided by {intensity.factor:g}" if intensity.factor != 1 else "",
+    )
+    own = scan.path if volume_suffix(scan.path) == ".npz" else None
+    seg_source = scan.seg_path or own
+    seg = read_labels(seg_source, shape) if seg_source is not None else None
+    return LoadedScan(
+        scan=scan,
+        image=volume.data,
+        seg=None if seg is None else seg.data,
+        affine=volume.affine if volume.affine is not None else network_affine(shape, contract.grid),
+        intensity=intensity.name,
+        factor=intensity.factor,
+        stored_dtype=volume.stored_dtype,
+        sha256=digest,
+        seg_sha256=None if scan.seg_path is None else sha256_of(scan.seg_path),
+    )
+
+
+class OrientationWarner:
+    """Warns once per run about headers that disagree with the network's axes; registration takes array axes as they
+    are.
+    """
+
+    def __init__(self, contract: GraphContract) -> None:
+        self._wanted = contract.grid.orientation
+        self._warned = False
+
+    def look(self, loaded: LoadedScan) -> None:
+        found = axis_codes(loaded.affine)
+        if found == self._wanted or self._warned:
+            return
+        self._warned = True
+        identity = np.array_equal(loaded.affine, np.eye(4))
+        LOG.warning(
+            "%s: the header says axes %s, the network grid is %s; array axes are used as they are and the header is "
+            "ignored "
+            "%s(said once, other scans may be alike)",
+            loaded.scan.path,
+            found,
+            self._wanted,
+            f"(an identity affine is no scanner's; --orientation {self._wanted} says how the array runs) "
+            if identity
+            else "",
+        )

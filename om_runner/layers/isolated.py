@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A frozen graph in which every layer stands alone: each of its inputs is a placeholder. Compiled, it computes single
+errors.
+
+Nodes keep their names, so that what a plan says about them (``--keep_dtype``) holds. An input that the device keeps in
+fp16 is fed in fp16 (``--input_fp16_nodes``), and the compiler puts the same cast or none behind it as in the whole
+model.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Dict, FrozenSet, List, Sequence, Tuple
+
+from om_runner.layers.matching import FLOATS, GoldenGraph, Layer, tensor_name
+from vxm_convert.errors import AtcError, ToolchainError
+from vxm_convert.formats.ge_ir import Desc
+from vxm_convert.formats.om import OmModel, read_om
+from vxm_convert.formats.tf_graph import DTYPES, read_message
+from vxm_convert.model.contract import GraphContract, TensorSpec
+from vxm_convert.toolchain.find import Toolchain
+
+LOG = logging.getLogger(__name__)
+
+_NUMBERS = {name: number for number, name in DTYPES.items()}
+_TAIL = 1500
+#: start of the placeholders' names
+_INPUT = "vxm_golden_"
+
+
+@dataclass(frozen=True)
+class CutInput:
+    """A placeholder that stands for a golden tensor in one of the dtypes in which the device holds it."""
+
+    node: str
+    golden: str
+    dtype: str
+    shape: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CutModel:
+    """The compiled layers of one group; `layers` are those that came out with the arithmetic of the whole model."""
+
+    om_path: Path
+    contract: GraphContract
+    inputs: Tuple[CutInput, ...]
+    layers: Tuple[Layer, ...]
+    #: golden name of a layer → why its single error cannot be had
+    refused: Dict[str, str]
+
+
+def compile_cut(
+    group: Sequence[Layer],
+    pb: Path,
+    graph: GoldenGraph,
+    known: FrozenSet[str],
+    held: Dict[str, Desc],
+    contract: GraphContract,
+    toolchain: Toolchain,
+    folder: Path,
+) -> CutModel:
+    """Cut and compile the layers of a group.
+
+    Parameters
+    ----------
+    group : list of Layer — computed ones that stand for a node.
+    known : frozenset of str — golden tensors that may be inputs.
+    held : dict — golden tensor → how the device holds it.
+    folder : Path — an own folder for the graph, the model and ATC's log.
+
+    Raises
+    ------
+    AtcError
+        ATC refuses the cut graph.
+    """
+    inputs, message = _cut(group, pb, graph, known, held)
+    (folder / "layers.pb").write_bytes(message.SerializeToString(deterministic=True))
+    outputs = {str(layer.golden): layer.desc.dtype for layer in group}
+    _run_atc(_arguments(inputs, outputs, {node.name for node in message.node}, contract, folder), toolchain, folder)
+    model = read_om(folder / "layers.om")
+    good, refused = _same_arithmetic(group, model)
+    return CutModel(folder / "layers.om", _contract(model, inputs, sorted(outputs), contract), inputs, good, refused)
+
+
+def _cut(
+    group: Sequence[Layer], pb: Path, graph: GoldenGraph, known: FrozenSet[str], held: Dict[str, Desc]
+) -> Tuple[Tuple[CutInput, ...], Any]:
+    source = read_message(pb)
+    wanted: Dict[str, Dict[str, str]] = {}
+    inputs: Dict[str, CutInput] = {}
+    for layer in group:
+        feeds, between = graph.behind(str(layer.golden), known)
+        for feed in feeds:
+            inputs.setdefault(
+                feed, CutInput(f"{_INPUT}{len(inputs)}", feed, held[feed].dtype, tuple(held[feed].logical_shape))
+            )
+        for name in between:
+            wanted.setdefault(name, {}).update((feed, inputs[feed].node) for feed in feeds)
+    made = type(source)()
+    made.versions.CopyFrom(source.versions)
+    for entry in inputs.values():
+        _add_placeholder(made, entry)
+    for node in source.node:
+        if node.name in wanted:
+            copy = made.node.add()
+            copy.CopyFrom(node)
+            kept = [name for name in node.input if not name.startswith("^")]
+            del copy.input[:]
+            copy.input.extend(wanted[node.name].get(tensor_name(name), name) for name in kept)
+    return tuple(inputs.values()), made
+
+
+def _add_placeholder(made: Any, entry: CutInput) -> None:
+    node = made.node.add(name=entry.node, op="Placeholder")
+    node.attr.add(key="dtype").value.type = _NUMBERS["float32" if entry.dtype in FLOATS else entry.dtype]
+    shape = node.attr.add(key="shape").value.shape
+    shape.SetInParent()
+    for side in entry.shape:
+        shape.dim.add(size=side)
+
+
+def _arguments(
+    inputs: Sequence[CutInput], outputs: Dict[str, str], nodes: Any, contract: GraphContract, folder: Path
+) -> List[str]:
+    arguments = [
+        "--model=layers.pb",
+        "--framework=3",
+        "--output=layers",
+        "--soc_version=" + contract.soc_version,
+        "--input_shape=" + ";".join(f"{i.node}:{','.join(str(n) for n in i.shape)}" for i in inputs),
+        "--out_nodes=" + ";".join(sorted(outputs)),
+        "--precision_mode=" + contract.precision.mode,
+    ]
+    half = [i.node for i in inputs if i.dtype == "float16"]
+    if half:
+        arguments.append("--input_fp16_nodes=" + ";".join(half))
+    # Taken as they are: a cast to fp32 would double what the largest layers need.
+    half = [f"{name}:FP16" for name, dtype in sorted(outputs.items()) if dtype == "float16"]
+    if half:
+        arguments.append("--output_type=" + ";".join(half))
+    kept = [name for name in contract.precision.keep_dtype if name in nodes]
+    if kept:
+        (folder / "keep_dtype.cfg").write_text("\n".join(kept) + "\n", encoding="utf-8")
+        arguments.append("--keep_dtype=keep_dtype.cfg")
+    return arguments
+
+
+def _run_atc(arguments: List[str], toolchain: Toolchain, folder: Path) -> None:
+    if not toolchain.atc_command:
+        raise ToolchainError(
+            f"ATC: {toolchain.root} holds the runtime only, and single errors need the compiler; leave out --single"
+        )
+    command = list(toolchain.atc_command) + arguments
+    LOG.debug("ATC: %s", " ".join(command))
+    try:
+        done = subprocess.run(
+            command,
+            cwd=str(folder),
+            env=toolchain.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    except OSError as exc:
+        raise ToolchainError(f"ATC: cannot start {command[0]} ({exc.strerror}); check the CANN installation") from exc
+    said = done.stdout.decode("utf-8", "replace")
+    if done.returncode or not (folder / "layers.om").is_file():
+        raise AtcError(
+            f"ATC refused the graph of single layers (exit {done.returncode}); leave out --single. Its last "
+            f"words:\n{said[-_TAIL:]}",
+            None,
+            said,
+        )
+
+
+def _same_arithmetic(group: Sequence[Layer], model: OmModel) -> Tuple[Tuple[Layer, ...], Dict[str, str]]:
+    """Layers whose operator has the dtypes of the whole model; another dtype would be another error."""
+    made = {op.name: op for op in model.graph}
+    good, refused = [], {}
+    for layer in group:
+        op = made.get(layer.op)
+        if op is None or layer.output >= len(op.output_descs):
+            refused[layer.golden] = "alone, the compiler makes another operator of it"
+        elif (op.type, op.output_descs[layer.output].dtype) != (layer.type, layer.desc.dtype):
+            refused[layer.golden] = (
+                f"alone, the compiler makes it a {op.type} that gives {op.output_descs[layer.output].dtype}"
+            )
+        elif tuple(d.dtype for d in op.input_descs) != layer.reads:
+            refused[layer.golden] = f"alone, the compiler has it take {', '.join(d.dtype for d in op.input_descs)}"
+        else:
+            good.append(layer)
+    return tuple(good), refused
+
+
+def _contract(
+    model: OmModel, inputs: Sequence[CutInput], outputs: Sequence[str], contract: GraphContract
+) -> GraphContract:
+    """What the runtime checks the cut model against; the shapes of outputs are the model's own."""
+    ends = model.graph[-1].output_descs
+    names = [str(name) for name in model.attrs.get("attr_model_out_nodes_name") or []]
+    results = []
+    for name in outputs:
+        desc = ends[names.index(name)]
+        node, _, index = name.rpartition(":")
+        results.append(TensorSpec(name, node, int(index), tuple(desc.logical_shape), desc.dtype))
+    specs = tuple(TensorSpec(i.node, i.node, 0, i.shape, i.dtype) for i in inputs)
+    return replace(contract, inputs=specs, outputs=tuple(results), hashes={})
+
+
+def fresh_folder(parent: Path, name: str) -> Path:
+    """An empty folder below the work folder."""
+    folder = parent / name
+    os.makedirs(str(folder))
+    return folder

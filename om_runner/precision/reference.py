@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runner's side of the TensorFlow reference process (tf_reference.py): finds its Python, talks to it, ends it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from om_runner.precision.store import FIXED, MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
+from vxm_convert.errors import ArtifactError, ChecksumError, FormatError, ToolchainError, VxmError
+
+LOG = logging.getLogger(__name__)
+
+PYTHON_VARIABLE = "VXM_REFERENCE_PYTHON"
+_SCRIPT = Path(__file__).with_name("tf_reference.py")
+_PROBE = "import importlib.util, sys; sys.exit(0 if importlib.util.find_spec('tensorflow') else 3)"
+_PROBE_SECONDS = 60
+_LOG_TAIL_BYTES = 2000
+_KINDS = {"artifact": ArtifactError, "checksum": ChecksumError, "format": FormatError}
+_REMEDY = (
+    f"give a Python that has TensorFlow 1.15 with --reference-python or ${PYTHON_VARIABLE}, or leave the "
+    "comparison out with --compare none"
+)
+
+
+def reference_python(choice: Optional[str]) -> str:
+    """The Python to run the reference with: the option, the environment variable, else the runner's own."""
+    return choice or os.environ.get(PYTHON_VARIABLE) or sys.executable
+
+
+def check_reference_python(python: str) -> None:
+    """Refuse, before the cohort starts, a Python that is not there or has no TensorFlow; raises ToolchainError."""
+    try:
+        code = subprocess.run(
+            [python, "-c", _PROBE],
+            timeout=_PROBE_SECONDS,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        ).returncode
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise ToolchainError(f"reference: cannot run {python} ({exc}); {_REMEDY}") from exc
+    if code != 0:
+        raise ToolchainError(
+            f"reference: {python} has no TensorFlow, which the precision report compares with; {_REMEDY}"
+        )
+
+
+class ReferenceProcess:
+    """One TensorFlow session for all compared subjects; a context manager.
+
+    Parameters
+    ----------
+    python : str — interpreter.
+    pb, contract : Path — frozen graph and contract.json.
+    store : CompareStore — its folder is where both sides exchange arrays.
+    inner : bool — for `run_tensors`: the graph is not optimised, so that every tensor in it can be had.
+
+    Raises
+    ------
+    ToolchainError, ArtifactError, ChecksumError, FormatError
+        As the process reports it.
+    """
+
+    def __init__(self, python: str, pb: Path, contract: Path, store: CompareStore, inner: bool = False) -> None:
+        self._store = store
+        self._log = open(str(store.folder / "reference.log"), "w+b")
+        command = [
+            python,
+            str(_SCRIPT),
+            "--pb",
+            str(Path(pb).resolve()),
+            "--contract",
+            str(Path(contract).resolve()),
+            "--work",
+            str(store.folder.resolve()),
+        ] + ["--inner"] * inner
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, universal_newlines=True
+            )
+        except OSError as exc:
+            self._log.close()
+            raise ToolchainError(f"reference: cannot run {python} ({exc.strerror}); {_REMEDY}") from exc
+        try:
+            self.tensorflow_version = str(self._answer()["tensorflow"])
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> ReferenceProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process: by closing its input, by force if it does not follow."""
+        for stream in (self._process.stdin, self._process.stdout):
+            try:
+                stream.close()
+            except OSError:
+                LOG.debug("reference: its pipe was already closed")
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def run(self, subjects: List[str]) -> float:
+        """Compute the reference of at most one batch of stored subjects; the arrays appear in the store. Returns
+        seconds.
+        """
+        jobs = [
+            {
+                "moving": self._store.path(s, MOVING).name,
+                "moved": self._store.path(s, REFERENCE_MOVED).name,
+                "flow": self._store.path(s, REFERENCE_FLOW).name,
+            }
+            for s in subjects
+        ]
+        return self._ask({"fixed": f"{FIXED}.npy", "jobs": jobs})
+
+    def run_tensors(self, feeds: Dict[str, str], fetches: Dict[str, str]) -> float:
+        """Compute tensors ``node:index`` from others; values are file names in the store's folder. Returns seconds."""
+        return self._ask({"feeds": feeds, "fetches": fetches})
+
+    def _ask(self, request: Dict[str, Any]) -> float:
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            LOG.debug("reference: the process is gone, its last answer says why")
+        return float(self._answer()["seconds"])
+
+    def _answer(self) -> Dict[str, Any]:
+        line = self._process.stdout.readline()
+        if not line:
+            raise ToolchainError(
+                f"reference: the TensorFlow process ended (exit {self._process.wait()}) without an answer; its last "
+                f"words: {self._tail()}"
+            )
+        message = json.loads(line)
+        if "error" in message:
+            raise self._error(message)
+        return message
+
+    def _error(self, message: Dict[str, Any]) -> VxmError:
+        if message["kind"] == "tensorflow":
+            return ToolchainError(f"reference: {message['error']}; {_REMEDY}")
+        return _KINDS.get(message["kind"], ToolchainError)(f"reference: {message['error']}")
+
+    def _tail(self) -> str:
+        self._log.flush()
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, size - _LOG_TAIL_BYTES))
+        return self._log.read().decode("utf-8", "replace").strip() or "none (killed for lack of memory?)"

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OUT/precision: runs the comparison over the stored subjects and writes report.json, report.csv, report.html and
+junit.xml.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
+
+import numpy as np
+
+from om_runner.device.offline_model import OfflineModel
+from om_runner.names import PRECISION_FOLDER, REPORT_NAMES
+from om_runner.precision.acceptance import VERDICT_FAILED, VERDICT_OK, Judgement, judge_cohort
+from om_runner.precision.comparison import SubjectComparison, compare_all, summary
+from om_runner.precision.junit import junit_xml
+from om_runner.precision.page.gallery import Gallery, Views
+from om_runner.precision.page.page import build_page
+from om_runner.precision.provenance import layers_of, precision_plan, provenance
+from om_runner.precision.reference import ReferenceProcess
+from om_runner.precision.reference_cache import open_reference
+from om_runner.precision.store import CompareStore
+from vxm_convert.artifacts.files import MAX_JSON_BYTES, read_bounded, sha256_of, write_bytes, write_text
+from vxm_convert.artifacts.reports import finite, report_head, write_report_csv, write_report_json
+from vxm_convert.errors import ArtifactError, VxmError
+from vxm_convert.metrics.labels import label_set
+from vxm_convert.profiles.profile import Profile
+from vxm_convert.scans.volumes import spacing_mm
+
+#: failures that the message names; the report has all
+_FAILURES_TOLD = 3
+
+LOG = logging.getLogger(__name__)
+
+
+def write_precision_report(
+    store: CompareStore,
+    model: OfflineModel,
+    python: str,
+    out: Path,
+    fixed_seg: Optional[np.ndarray],
+    fixed_affine: np.ndarray,
+    label_set_name: str,
+    n_run: int,
+    progress: Callable[[int], Any] = lambda n: None,
+    reference_cache: Optional[Path] = None,
+    *,
+    profile: Profile,
+) -> Dict[str, Any]:
+    """Compare every stored subject with TensorFlow, judge it by the profile and write the four files.
+
+    Parameters
+    ----------
+    python : str — interpreter of the reference.
+    fixed_affine : ndarray, shape (4, 4) — gives the voxel size in mm.
+    n_run : int — scans that went through the model, of which the stored ones are compared.
+    reference_cache : Path or None — folder in which references are kept for other runs.
+    profile : Profile — limits of the verdict.
+
+    Returns
+    -------
+    dict — the report as in report.json.
+    """
+    gallery = Gallery(model.contract.grid.orientation, profile.to_dict()["limits"])
+
+    def on_subject(result: SubjectComparison, views: Views) -> None:
+        gallery.offer(result.to_dict(), views)
+
+    def start() -> ReferenceProcess:
+        return ReferenceProcess(python, model.pb_path, model.contract_path, store)
+
+    with open_reference(reference_cache, start, model, store) as reference:
+        results = compare_all(
+            store,
+            reference,
+            model.contract.model.batch,
+            fixed_seg,
+            label_set_name,
+            label_set(label_set_name),
+            spacing_mm(fixed_affine),
+            on_subject,
+            progress,
+            profile,
+        )
+        version = reference.tensorflow_version
+    folder = Path(out) / PRECISION_FOLDER
+    cohort = judge_cohort([result.to_dict() for result in results], profile)
+    layers = layers_of(folder, model)
+    report = finite(
+        {
+            **_assemble(results, model, version, label_set_name, n_run),
+            **_verdict(results, cohort, profile),
+            **({} if layers is None else {"layers": layers}),
+        }
+    )
+    write_report_json(folder / REPORT_NAMES[0], report)
+    head = {"toolchain": "simulated" if model.simulated else "real"}
+    write_report_csv(folder / REPORT_NAMES[1], [{**head, **_flat(row)} for row in report["rows"]])
+    page = build_page(report, gallery.kept, model.contract.grid.orientation, sha256_of(folder / REPORT_NAMES[0]))
+    write_text(folder / REPORT_NAMES[2], page)
+    properties = {
+        "profile": profile.name,
+        "profile_sha256": profile.sha256,
+        "om_sha256": model.contract.hashes["om"],
+        **head,
+    }
+    judged = [(result.subject, result.judgement, result.reference_seconds) for result in results]
+    write_bytes(folder / REPORT_NAMES[3], junit_xml(f"precision: {profile.name}", judged, cohort, properties))
+    return report
+
+
+def clear_old_report(out: Path) -> None:
+    """Remove the report of an earlier run, which would not belong to the results written now; raises ArtifactError
+    where it stays.
+    """
+    for name in REPORT_NAMES:
+        path = Path(out) / PRECISION_FOLDER / name
+        try:
+            if path.is_file():
+                path.unlink()
+        except OSError as exc:
+            raise ArtifactError(
+                f"{path}: cannot remove this report of an earlier run ({exc.strerror}); choose another --out"
+            ) from exc
+
+
+def _assemble(
+    results: Sequence[SubjectComparison], model: OfflineModel, tensorflow: str, label_set_name: str, n_run: int
+) -> Dict[str, Any]:
+    contract = model.contract
+    return {
+        **report_head("precision", model.toolchain.describe(), model.simulated, len(results)),
+        "n_run": n_run,
+        "label_set": label_set_name,
+        "model": {
+            "variant": contract.model.variant,
+            "volume_shape": list(contract.model.volume_shape),
+            "batch": contract.model.batch,
+            "precision": contract.precision.name,
+            "soc_version": contract.soc_version,
+            "om": model.om_path.name,
+            "om_sha256": contract.hashes["om"],
+        },
+        "provenance": provenance(model),
+        "precision_plan": precision_plan(contract.precision),
+        "reference": {"tensorflow": tensorflow, "frozen_pb_sha256": contract.hashes.get("frozen_pb")},
+        "summary": summary(results),
+        "rows": [result.to_dict() for result in results],
+    }
+
+
+def _verdict(results: Sequence[SubjectComparison], cohort: Judgement, profile: Profile) -> Dict[str, Any]:
+    failed = cohort.failures or any(result.verdict == VERDICT_FAILED for result in results)
+    return {
+        "verdict": VERDICT_FAILED if failed else VERDICT_OK,
+        "criterion": f"failed if a figure is out of the limits of profile {profile.name}, or for NaN or Inf in "
+        "offline model or reference",
+        "profile": profile.to_dict(),
+        "cohort": {**cohort.to_dict(), "values": {check.figure: check.value for check in cohort.checks}},
+    }
+
+
+def _flat(row: Mapping[str, Any]) -> Dict[str, Any]:
+    """A row for the table: without histograms and single structures, failures as text."""
+    failures: List[Mapping[str, Any]] = row["failures"]
+    skipped: List[Mapping[str, Any]] = row["skipped"]
+    flat = {key: value for key, value in row.items() if key != "histograms"}
+    if row["dice"] is not None:
+        flat["dice"] = {key: value for key, value in row["dice"].items() if key != "per_label"}
+    return {
+        **flat,
+        "failures": "; ".join(f["text"] for f in failures),
+        "skipped": " ".join(s["figure"] for s in skipped),
+    }
+
+
+def failure_message(folder: Path, report: Mapping[str, Any]) -> str:
+    """What a failed report comes to, in one message: the first failures with subject, figure, value and limit, and what
+    to do.
+    """
+    failures = [(row["subject"], failure) for row in report["rows"] for failure in row["failures"]]
+    failures += [("cohort", failure) for failure in report["cohort"]["failures"]]
+    told = [f"{subject}: {failure['text']}" for subject, failure in failures[:_FAILURES_TOLD]]
+    more = f"; and {len(failures) - len(told)} more" if len(failures) > len(told) else ""
+    if any(failure["figure"].endswith(".non_finite") for _, failure in failures):
+        advice = (
+            "a damaged model or buffer, or an overflow: run it again, and export again with --precision accurate "
+            "if it stays"
+        )
+    elif report["profile"]["name"] == "smoke":
+        advice = "no rounding is that large: check that model, inputs and atlas belong together"
+    else:
+        advice = (
+            "see report.html there; export with a more accurate --precision, or choose another --profile if its "
+            "limits are not yours"
+        )
+    n_failed = report["summary"]["n_failed"]
+    start = (
+        f"{folder}: profile {report['profile']['name']} failed in {n_failed} of {report['n_samples']} compared scans"
+    )
+    start += " and over the cohort" if report["cohort"]["failures"] else ""
+    return f"{start}: {'; '.join(told)}{more}; {advice}"
+
+
+def kept_report(
+    out: Path, model: OfflineModel, profile: Profile, label_set: str, wanted: int, skipped: Set[str]
+) -> Optional[Dict[str, Any]]:
+    """The precision report of an earlier run, if nothing that it speaks of has changed and it covers `wanted` scans.
+
+    Parameters
+    ----------
+    skipped : subjects whose results are taken over.
+    """
+    path = out / PRECISION_FOLDER / REPORT_NAMES[0]
+    if not all((out / PRECISION_FOLDER / name).is_file() for name in REPORT_NAMES):
+        return None
+    try:
+        report = json.loads(read_bounded(path, MAX_JSON_BYTES, "the precision report", "remove it").decode("utf-8"))
+        holds = (
+            report["model"]["om_sha256"] == model.contract.hashes["om"]
+            and report["profile"]["sha256"] == profile.sha256
+            and report["label_set"] == label_set
+            and len(report["rows"]) >= wanted
+            and {row["subject"] for row in report["rows"]} <= skipped
+            and report.get("layers") == layers_of(out / PRECISION_FOLDER, model)
+        )
+    except (VxmError, ValueError, KeyError, TypeError) as exc:
+        LOG.warning("%s: not the report of an earlier run (%s); it is removed", path, exc)
+        return None
+    return report if holds else None

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw .npy files that wait for the comparison: what the network saw and gave, for the compared subjects only.
+
+At 160x192x224 one subject takes about 165 MB of temporary disk inside the output folder; everything goes when the store
+closes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import List, Optional
+
+import numpy as np
+
+from vxm_convert.errors import ArtifactError
+
+FIXED = "fixed"
+MOVING = "moving"
+SEG = "seg"
+MOVED = "moved"
+FLOW = "flow"
+REFERENCE_MOVED = "ref_moved"
+REFERENCE_FLOW = "ref_flow"
+
+
+class CompareStore:
+    """A context manager over a temporary folder.
+
+    Parameters
+    ----------
+    out : Path — output folder in which the temporary folder is made.
+    limit : int or None — how many subjects to keep; None keeps all, 0 none.
+    """
+
+    def __init__(self, out: Path, limit: Optional[int]) -> None:
+        self._limit = limit
+        self.subjects: List[str] = []
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix=".compare-", dir=str(out)))
+        except OSError as exc:
+            raise ArtifactError(
+                f"{out}: cannot write there ({exc.strerror}); choose another output folder with --out"
+            ) from exc
+
+    def __enter__(self) -> CompareStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(str(self.folder), ignore_errors=True)
+
+    @property
+    def wants_more(self) -> bool:
+        return self._limit is None or len(self.subjects) < self._limit
+
+    def put_fixed(self, image: np.ndarray) -> None:
+        self._save(self.folder / f"{FIXED}.npy", image)
+
+    def put(
+        self, subject: str, moving: np.ndarray, seg: Optional[np.ndarray], moved: np.ndarray, flow: np.ndarray
+    ) -> None:
+        """Keep one subject: images (X, Y, Z), flow (X, Y, Z, 3) in voxels, all float32 network values."""
+        for what, array in ((MOVING, moving), (SEG, seg), (MOVED, moved), (FLOW, flow)):
+            if array is not None:
+                self._save(self.path(subject, what), array)
+        self.subjects.append(subject)
+
+    def path(self, subject: str, what: str) -> Path:
+        # Numbered, so that no subject's name can meet one of our own.
+        number = self.subjects.index(subject) if subject in self.subjects else len(self.subjects)
+        return self.folder / f"{number:06d}.{what}.npy"
+
+    def get(self, subject: str, what: str) -> Optional[np.ndarray]:
+        """One array, memory-mapped, or None where it was not given; raises ArtifactError for a damaged one."""
+        path = self.path(subject, what)
+        if not path.is_file():
+            return None
+        try:
+            return np.load(str(path), mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as exc:
+            raise ArtifactError(f"{path}: damaged intermediate file ({exc}); is the disk full?") from exc
+
+    def fixed(self) -> np.ndarray:
+        return np.load(str(self.folder / f"{FIXED}.npy"), mmap_mode="r", allow_pickle=False)
+
+    def drop(self, subject: str) -> None:
+        """Free the disk of a compared subject."""
+        for what in (MOVING, SEG, MOVED, FLOW, REFERENCE_MOVED, REFERENCE_FLOW):
+            path = self.path(subject, what)
+            if path.exists():
+                path.unlink()
+
+    @staticmethod
+    def _save(path: Path, array: np.ndarray) -> None:
+        try:
+            np.save(str(path), array, allow_pickle=False)
+        except OSError as exc:
+            raise ArtifactError(
+                f"{path}: writing failed ({exc.strerror or exc}); is the disk full? --compare 1 keeps one scan only"
+            ) from exc

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The TensorFlow reference, a process of its own: runs frozen.pb on the CPU over raw .npy files.
+
+In its own process npu_bridge, which patches TensorFlow when imported, can never touch the reference, and its memory
+never adds to the device's. It imports nothing of this project, so that the Python that has TensorFlow may be another
+one than the runner's.
+
+Protocol, one JSON object per line. stdin: ``{"fixed": file, "jobs": [{"moving", "moved", "flow"}…]}`` with at most one
+batch of jobs; or ``{"feeds": {tensor: file}, "fetches": {tensor: file}}`` for any tensors ``node:index`` of the graph,
+inner ones included; stdout: first ``{"ready": true, "tensorflow": version}``, then per line ``{"seconds": s}``; any
+failure is ``{"error": message, "kind": k}`` and exit 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+
+if __name__ == "__main__" and not __package__:
+    # Started by its path: the folder of this file must not offer its module names to TensorFlow's imports.
+    sys.path[:] = [
+        entry for entry in sys.path if os.path.realpath(entry or ".") != os.path.dirname(os.path.realpath(__file__))
+    ]
+
+import numpy as np  # noqa: E402 - after the path is clean
+
+
+class ReferenceFailure(Exception):
+    """Reported to the parent as one line; `kind` chooses its exception."""
+
+    def __init__(self, message, kind):
+        super().__init__(message)
+        self.kind = kind
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="om_runner.precision.tf_reference",
+        description="Run frozen.pb with TensorFlow on the CPU; started by om_runner.",
+    )
+    parser.add_argument("--pb", required=True, metavar="FILE", help="the frozen graph (no default)")
+    parser.add_argument("--contract", required=True, metavar="FILE", help="contract.json of the export (no default)")
+    parser.add_argument(
+        "--inner", action="store_true", help="leave the graph unoptimised, for inner tensors (default: off)"
+    )
+    parser.add_argument(
+        "--work", required=True, metavar="DIR", help="folder of the .npy files; job files are names in it (no default)"
+    )
+    return parser
+
+
+def read_contract(path: str) -> dict:
+    """meaning → {tensor name, shape}, and the pb's sha256; the parent has validated the file already."""
+    with open(path, encoding="utf-8") as handle:
+        data = json.load(handle)
+    tensors = {
+        t["meaning"]: ("{}:{}".format(t["node"], t["index"]), tuple(t["shape"]))
+        for t in data["inputs"] + data["outputs"]
+    }
+    return {"tensors": tensors, "sha256": data["hashes"].get("frozen_pb")}
+
+
+def open_session(pb: str, contract: dict, inner: bool):
+    """Check the pb's hash, import it, return (version, session)."""
+    try:
+        with open(pb, "rb") as handle:
+            data = handle.read()
+    except OSError as exc:
+        raise ReferenceFailure(
+            f"{pb}: cannot read the frozen graph ({exc.strerror}); it must stand beside the .om, or use --compare none",
+            "artifact",
+        ) from exc
+    found = hashlib.sha256(data).hexdigest()
+    if found != contract["sha256"]:
+        raise ReferenceFailure(
+            "{}: sha256 {}, the contract says {}; export pb and .om together again".format(
+                pb, found, contract["sha256"]
+            ),
+            "checksum",
+        )
+    try:
+        import tensorflow
+
+        tf = tensorflow.compat.v1
+    except Exception as exc:  # an import can fail in any way: missing, wrong CPU, wrong protobuf
+        raise ReferenceFailure(
+            f"TensorFlow cannot be imported by {sys.executable} ({type(exc).__name__}: {exc})", "tensorflow"
+        ) from exc
+    graph_def = tf.GraphDef()
+    try:
+        graph_def.ParseFromString(data)
+        with tf.Graph().as_default() as graph:
+            tf.import_graph_def(graph_def, name="")
+    except Exception as exc:  # protobuf and TensorFlow share no base class for a bad graph
+        raise ReferenceFailure(f"{pb}: TensorFlow refuses the graph ({exc})", "format") from exc
+    config = tf.ConfigProto(device_count={"GPU": 0})
+    # As the graph stands: a tensor that is fed or fetched must be the one that the nodes of that name compute.
+    config.graph_options.rewrite_options.disable_meta_optimizer = inner
+    return tensorflow.__version__, tf.Session(graph=graph, config=config)
+
+
+def run_job(session, contract: dict, work: str, request: dict) -> None:
+    """One batch; places left over repeat the last job's scan."""
+    tensors, jobs = contract["tensors"], request["jobs"]
+    moving = np.empty(tensors["moving"][1], dtype=np.float32)
+    for position in range(moving.shape[0]):
+        moving[position, ..., 0] = np.load(
+            os.path.join(work, jobs[min(position, len(jobs) - 1)]["moving"]), allow_pickle=False
+        )
+    fixed = np.load(os.path.join(work, request["fixed"]), allow_pickle=False)
+    fixed = np.broadcast_to(fixed[np.newaxis, ..., np.newaxis], tensors["fixed"][1])
+    feeds = {tensors["moving"][0]: moving, tensors["fixed"][0]: fixed}
+    moved, flow = session.run([tensors["moved"][0], tensors["flow"][0]], feeds)
+    for position, job in enumerate(jobs):
+        np.save(os.path.join(work, job["moved"]), moved[position, ..., 0], allow_pickle=False)
+        np.save(os.path.join(work, job["flow"]), flow[position], allow_pickle=False)
+
+
+def run_tensors(session, work: str, request: dict) -> None:
+    """Feed and fetch tensors by name; files are memory-mapped, so that a large one is held once."""
+    feeds = {
+        name: np.load(os.path.join(work, file), mmap_mode="r", allow_pickle=False)
+        for name, file in request["feeds"].items()
+    }
+    names = sorted(request["fetches"])
+    for name, value in zip(names, session.run(names, feeds)):
+        np.save(os.path.join(work, request["fetches"][name]), value, allow_pickle=False)
+
+
+def main(argv=None) -> int:
+    args = build_parser().parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    # The protocol keeps the real stdout; whatever a library prints goes to stderr.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def answer(message: dict) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    try:
+        contract = read_contract(args.contract)
+        version, session = open_session(args.pb, contract, args.inner)
+        answer({"ready": True, "tensorflow": version})
+        for line in sys.stdin:
+            start = time.perf_counter()
+            request = json.loads(line)
+            if "fetches" in request:
+                run_tensors(session, args.work, request)
+            else:
+                run_job(session, contract, args.work, request)
+            answer({"seconds": time.perf_counter() - start})
+    except ReferenceFailure as exc:
+        answer({"error": str(exc), "kind": exc.kind})
+        return 1
+    except Exception as exc:
+        answer({"error": f"{type(exc).__name__}: {exc}", "kind": "run"})
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cases from the files of an earlier run in either layout, each file held against the hash that its side-car recorded.
+
+What pictures can do without (warp, labels, the original scan) leaves a note when it is not there; what is there and
+damaged is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from om_runner.bids.records import results_in
+from om_runner.names import FLOW_NAME, METRICS_NAME, MOVED_NAME, MOVED_SEG_NAME
+from om_runner.qc.case import FIGURES, Case, by_affine_alone, onto
+from om_runner.results.previous_run import read_failures
+from vxm_convert.artifacts.files import read_bounded, sha256_of, sidecar_path
+from vxm_convert.artifacts.names import RUN_NAME
+from vxm_convert.errors import ChecksumError, FormatError, VolumeError
+from vxm_convert.geometry.affines import Affine
+from vxm_convert.geometry.fields import Warp
+from vxm_convert.geometry.grids import Grid, same_place
+from vxm_convert.scans.discovery import find_segmentation
+from vxm_convert.scans.grid import labels_of_scan
+from vxm_convert.scans.placement_headers import header_trust, read_grid
+from vxm_convert.scans.volumes import check_values, read_image, read_labels, volume_suffix
+from vxm_convert.transforms.warps import read_warp
+
+_MAX_JSON, _MAX_TABLE = 64 << 20, 256 << 20
+_ADVICE = "register again, or pass the folder of a run"
+
+
+class Fixed(NamedTuple):
+    """The fixed image as its file has it."""
+
+    path: Path
+    sha256: str
+    image: np.ndarray
+    grid: Grid
+    seg: Optional[np.ndarray]
+    trusted: bool
+
+
+@dataclass(frozen=True)
+class Results:
+    """A folder of results.
+
+    Parameters
+    ----------
+    subjects : list of str — folders with a moved scan.
+    rows : dict — subject → its row of metrics.tsv.
+    failures : list of (subject, reason).
+    scans : dict — sha256 → path of the scans that were read.
+    """
+
+    folder: Path
+    subjects: List[str]
+    rows: Dict[str, Dict[str, str]]
+    failures: List[Tuple[str, str]]
+    scans: Dict[str, Path]
+    atlas: Optional[Path]
+    simulated: Optional[bool]
+    label_set: str
+    missing: List[str] = field(default_factory=list)
+    #: subject → plain name → file, of a BIDS derivative
+    placed: Dict[str, Dict[str, Path]] = field(default_factory=dict)
+
+    def file(self, subject: str, plain: str) -> Path:
+        """Where a subject's file of that plain name stands."""
+        return (
+            self.placed[subject].get(plain, self.folder / plain)
+            if subject in self.placed
+            else self.folder / subject / plain
+        )
+
+
+def open_results(folder: Path) -> Results:
+    """What a folder holds, by its run.json and tables.
+
+    Raises
+    ------
+    VolumeError
+        No such folder, no run.json in it, or no subject.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise VolumeError(f"{folder}: no such folder; pass what om_runner wrote with --registered")
+    placed = results_in(folder)
+    if (folder / "dataset_description.json").is_file() and not placed:
+        raise VolumeError(f"{folder}: a BIDS derivative without results of om_runner; {_ADVICE}")
+    if not (folder / RUN_NAME).is_file():
+        raise VolumeError(f"{folder}: holds no {RUN_NAME}, expected the output folder of om_runner; {_ADVICE}")
+    run = _json(folder / RUN_NAME)
+    rows = {row["subject"]: row for row in _table(folder / METRICS_NAME) if row.get("subject")}
+    failures = [(row.subject, row.reason) for row in read_failures(folder) or ()]
+    found = sorted(path.parent.name for path in folder.glob(f"*/{MOVED_NAME}") if not path.parent.name.startswith("."))
+    found = sorted(
+        {*found, *(name for name, files in placed.items() if MOVED_NAME in files and files[MOVED_NAME].is_file())}
+    )
+    gone = sorted(name for name in rows if name not in found)
+    if not found and not gone:
+        raise VolumeError(f"{folder}: no subject with a {MOVED_NAME}; register with --outputs moved,warp,seg")
+    inputs, atlas = run.get("inputs"), run.get("atlas")
+    scans = {str(sha): Path(str(path)) for path, sha in inputs.items()} if isinstance(inputs, dict) else {}
+    at = Path(str(atlas["path"])) if isinstance(atlas, dict) and atlas.get("path") else None
+    simulated = run.get("simulated")
+    label_set = str(run.get("label_set") or "")
+    return Results(
+        folder,
+        found,
+        rows,
+        failures,
+        scans,
+        at,
+        simulated if isinstance(simulated, bool) else None,
+        label_set,
+        gone,
+        placed,
+    )
+
+
+def open_fixed(path: Path) -> Fixed:
+    """The fixed image with its labels; raises VolumeError where it is missing or damaged."""
+    path = Path(path)
+    if not path.is_file():
+        raise VolumeError(f"{path}: no such fixed image; name the atlas of the run with --atlas")
+    volume = read_image(path)
+    grid = read_grid(path)
+    seg, _ = labels_of_scan(path, find_segmentation(path), grid)
+    return Fixed(path, sha256_of(path), volume.data, grid, seg, volume_suffix(path) == ".npz" or header_trust(path))
+
+
+def case_of(results: Results, subject: str, fixed: Fixed) -> Case:
+    """Read a subject's files.
+
+    Raises
+    ------
+    ChecksumError
+        A file is not the one that its side-car describes, or was made with another fixed image.
+    VolumeError
+        A file is damaged or of another shape.
+    """
+    notes: List[str] = []
+    at = results.file(subject, MOVED_NAME)
+    side = _checked(at)
+    made_from = side.get("made_from") if isinstance(side.get("made_from"), dict) else {}
+    if made_from.get("atlas") not in (None, fixed.sha256):
+        raise ChecksumError(f"{at}: was made with another fixed image than {fixed.path}; name that one with --atlas")
+    volume = read_image(at)
+    check_values(volume)
+    grid = Grid(volume.data.shape, volume.affine)
+    # A header that says nothing may have been overridden in the run: an atlas of the results' shape is then taken voxel
+    # by voxel.
+    home = grid if fixed.grid.shape == grid.shape and not _said(fixed) else fixed.grid
+    before = _before(results, side, grid, notes)
+    warp = _warp(results.file(subject, FLOW_NAME), grid, notes)
+    seg, labels = None, results.file(subject, MOVED_SEG_NAME)
+    if labels.is_file():
+        _checked(labels)
+        seg = read_labels(labels, grid.shape).data
+    simulated = side.get("simulated")
+    return Case(
+        subject=subject,
+        grid=grid,
+        fixed=onto(fixed.image, home, grid),
+        moved=volume.data,
+        before=before,
+        warp=warp,
+        fixed_seg=onto(fixed.seg, home, grid, "nearest"),
+        moved_seg=seg,
+        letters=fixed.trusted or not np.array_equal(grid.affine, np.eye(4)),
+        figures={name: _cell(results.rows.get(subject, {}).get(name)) for name in FIGURES},
+        label_set=results.label_set,
+        simulated=simulated if isinstance(simulated, bool) else results.simulated,
+        made_from={**{str(role): str(sha) for role, sha in made_from.items()}, "moved": str(side["sha256"])},
+        notes=tuple(notes),
+    )
+
+
+def _said(fixed: Fixed) -> bool:
+    return fixed.trusted and volume_suffix(fixed.path) != ".npz"
+
+
+def _before(results: Results, side: Dict[str, Any], grid: Grid, notes: List[str]) -> Optional[np.ndarray]:
+    """The original scan by the affine that the side-car recorded, if it is still where the run read it, with the same
+    bytes.
+    """
+    placement, sources = side.get("placement"), side.get("made_from")
+    sha = sources.get("moving") if isinstance(sources, dict) else None
+    path = results.scans.get(str(sha))
+    if path is None or not isinstance(placement, dict):
+        notes.append("no picture from before the warp: the files do not say which scan this was, or how it lay")
+        return None
+    if not path.is_file():
+        notes.append(f"no picture from before the warp: {path.name} is not where the run read it")
+        return None
+    if sha256_of(path) != sha:
+        notes.append(f"no picture from before the warp: {path.name} has changed since the run")
+        return None
+    try:
+        entries = placement["moving_grid"]
+        moving = Grid(tuple(entries["shape"]), np.array(entries["affine"], dtype=np.float64))
+        pull = Affine(np.array(placement["affine_fixed_ras_to_moving_ras"], dtype=np.float64)).pull
+    except (KeyError, TypeError, ValueError) as exc:
+        raise FormatError(
+            f"{results.folder}: side-car of {path.name} has a damaged placement ({exc!r:.200}); {_ADVICE}"
+        ) from exc
+    return by_affine_alone(read_image(path).data, moving, pull, grid)
+
+
+def _warp(path: Path, grid: Grid, notes: List[str]) -> Optional[Warp]:
+    if not path.is_file():
+        notes.append("no grid and no Jacobian: the run wrote no warp")
+        return None
+    _checked(path)
+    warp = read_warp(path)
+    if not same_place(warp.fixed, grid, 0.1):
+        raise VolumeError(f"{path}: lies on {warp.fixed.describe()}, the moved scan on {grid.describe()}; {_ADVICE}")
+    return Warp(warp.u, grid, warp.moving)
+
+
+def _checked(path: Path) -> Dict[str, Any]:
+    """The side-car of a file that has the hash it names."""
+    if not path.is_file():
+        raise VolumeError(f"{path}: no such file, metrics.tsv lists it as registered; {_ADVICE}")
+    side = _json(sidecar_path(path))
+    if side.get("sha256") != sha256_of(path):
+        raise ChecksumError(
+            f"{path}: has not the sha256 that {sidecar_path(path).name} names; it was changed or damaged, {_ADVICE}"
+        )
+    return side
+
+
+def _json(path: Path) -> Dict[str, Any]:
+    data = read_bounded(path, _MAX_JSON, "a JSON file of a run", _ADVICE)
+    try:
+        entries = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise FormatError(f"{path}: is no JSON ({exc!s:.200}); {_ADVICE}") from exc
+    if not isinstance(entries, dict):
+        raise FormatError(f"{path}: holds no JSON object; {_ADVICE}")
+    return entries
+
+
+def _table(path: Path) -> List[Dict[str, str]]:
+    """Rows of a tab-separated table; none where there is no such file."""
+    if not path.is_file():
+        return []
+    text = read_bounded(path, _MAX_TABLE, "a table of a run", _ADVICE).decode("utf-8", "replace")
+    return [dict(row) for row in csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)]
+
+
+def _cell(text: Optional[str]) -> Optional[float]:
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures while a run goes on: a subject's are made as it finishes, the pages once at the end from the small
+records.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+
+from om_runner.inputs.scans import LoadedScan
+from om_runner.names import QC_FOLDER
+from om_runner.qc.case import FIGURES, Case, by_affine_alone, onto
+from om_runner.qc.cohort_page import write_pages
+from om_runner.qc.record import write_case
+from om_runner.results.products import Registered, atlas_grid
+from om_runner.results.tables import FailureRow, MetricsRow
+from om_runner.results.writer import Provenance
+from vxm_convert.artifacts.sha256sums import files_below
+
+LOG = logging.getLogger(__name__)
+
+
+class Pictures:
+    """The pictures of a run, in ``out/qc``.
+
+    Parameters
+    ----------
+    out : Path — output folder of the run.
+    atlas : LoadedScan
+    """
+
+    def __init__(self, out: Path, atlas: LoadedScan) -> None:
+        self._out, self._atlas = Path(out), atlas
+
+    def add(self, loaded: LoadedScan, done: Registered, row: MetricsRow, provenance: Provenance) -> List[str]:
+        """Draw one subject; names below `out` of what was drawn. Several threads may do so at a time.
+
+        Raises
+        ------
+        ArtifactError
+            The folder cannot be written.
+        """
+        write_case(self._out / QC_FOLDER, self.case(loaded, done, row, provenance))
+        return files_below(self._out, f"{QC_FOLDER}/{row.subject}")
+
+    def case(self, loaded: LoadedScan, done: Registered, row: MetricsRow, provenance: Provenance) -> Case:
+        """The arrays of a finished subject on the grid of its results."""
+        place, atlas, grid = loaded.placement, self._atlas, done.warp.fixed
+        original = loaded.image * np.float32(loaded.factor) if loaded.source is None else loaded.source.image
+        fixed = atlas.image if atlas.source is None else atlas.source.image
+        figures: Dict[str, Any] = {name: value for name, value in asdict(row).items() if name in FIGURES}
+        return Case(
+            subject=row.subject,
+            grid=grid,
+            fixed=onto(fixed, atlas_grid(atlas), grid),
+            moved=done.moved,
+            before=by_affine_alone(original, place.moving, place.exact_affine().pull, grid),
+            warp=done.warp,
+            fixed_seg=done.fixed_seg,
+            moved_seg=done.moved_seg,
+            letters=not atlas.placement.how.get("header_doubtful"),
+            figures=figures,
+            label_set=row.label_set,
+            simulated=bool(provenance.details.get("simulated")),
+            made_from=dict(provenance.made_from),
+        )
+
+    def finish(self, failures: Sequence[FailureRow] = ()) -> List[str]:
+        """Write the pages over all records that stand; returns the names below `out` of everything in the folder."""
+        write_pages(self._out / QC_FOLDER, [(failure.subject, failure.reason) for failure in failures])
+        return files_below(self._out, QC_FOLDER)

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what the model returned for one scan to its files, its row of the table, its log and its record; called by
+writing threads.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+
+from om_runner.inputs.scans import LoadedScan, Scan
+from om_runner.names import LOG_NAME
+from om_runner.registration.timeline import EXECUTE, PRODUCTS, STAGES, WRITE, Timeline
+from om_runner.results.layout import Layout
+from om_runner.results.products import OutputOptions, Registered, register
+from om_runner.results.resume import Keys, Records
+from om_runner.results.subject_log import log_text, notes_to
+from om_runner.results.tables import MetricsRow
+from om_runner.results.writer import Provenance, Writer
+from vxm_convert.artifacts.files import write_text
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.velocity import inverse_flow
+from vxm_convert.metrics.jacobian import folding
+from vxm_convert.metrics.labels import label_set
+from vxm_convert.metrics.overlap import dice
+from vxm_convert.model.contract import GraphContract
+
+if TYPE_CHECKING:
+    from om_runner.qc.from_run import Pictures
+
+LOG = logging.getLogger(__name__)
+
+#: a longest displacement below this is no registration: untrained weights, or the wrong input
+_IDLE_FLOW_VOXEL = 0.05
+
+
+@dataclass(frozen=True)
+class CohortPlan:
+    """What stays the same for every subject.
+
+    Parameters
+    ----------
+    atlas : LoadedScan — the fixed image, network intensities.
+    layout : Layout — where a subject's files go.
+    label_set : str — name of the Dice label set.
+    toolchain_badge : str — ``simulated`` or ``real``, a column of the table.
+    provenance : Provenance — model, atlas and toolchain, for the side-cars.
+    load : callable — Scan → LoadedScan with a placement.
+    keys : Keys — what decides about results, for the records of finished scans.
+    outputs : OutputOptions — what is written for each subject, in which space.
+    threads : int — subjects finished at a time.
+    pictures : Pictures or None — draws each subject when its results stand.
+    """
+
+    contract: GraphContract
+    atlas: LoadedScan
+    layout: Layout
+    label_set: str
+    toolchain_badge: str
+    provenance: Provenance
+    load: Callable[[Scan], LoadedScan]
+    keys: Keys
+    outputs: OutputOptions = OutputOptions()
+    threads: int = 1
+    pictures: Optional[Pictures] = None
+
+
+@dataclass
+class Ready:
+    """A scan in hand, with what was said about it and the wall seconds that it took so far, per stage."""
+
+    loaded: LoadedScan
+    notes: List[str]
+    seconds: Dict[str, float]
+
+    @property
+    def subject(self) -> str:
+        return self.loaded.scan.subject
+
+
+class Finisher:
+    """Makes and writes a subject's results; may be used by several threads at a time.
+
+    Parameters
+    ----------
+    plan : CohortPlan
+    timeline : Timeline — told how long making and writing took.
+    """
+
+    def __init__(self, plan: CohortPlan, timeline: Timeline) -> None:
+        self._plan, self._timeline = plan, timeline
+        self._labels = label_set(plan.label_set)
+        self._writer = Writer(plan.outputs, plan.atlas, plan.label_set)
+        self._records = Records(plan.layout)
+
+    def finish(
+        self, ready: Ready, moved: np.ndarray, flow: np.ndarray, velocity: Optional[np.ndarray] = None
+    ) -> MetricsRow:
+        """All results of a subject, and its record.
+
+        Parameters
+        ----------
+        moved, flow : ndarray, shapes (X, Y, Z) and (X, Y, Z, 3) — what the model returned: network intensities, voxels.
+        velocity : ndarray, shape (X/2, Y/2, Z/2, 3), or None — of a diffeomorphic model: its negative gives the
+            inverse.
+
+        Raises
+        ------
+        VxmError
+            The results cannot be used or written; nothing of this subject is left behind.
+        """
+        with notes_to(ready.notes):
+            with self._timeline.span(PRODUCTS, [ready.subject]) as span:
+                done, figures = self._products(ready, moved, flow)
+                if velocity is not None and "inverse" in self._plan.outputs.outputs:
+                    done = replace(done, backward=inverse_flow(velocity, self._plan.contract.model.integration_steps))
+            ready.seconds[PRODUCTS] = span.wall
+            return self._write(ready, done, flow, figures)
+
+    def _products(self, ready: Ready, moved: np.ndarray, flow: np.ndarray) -> Tuple[Registered, Dict[str, Any]]:
+        loaded, plan = ready.loaded, self._plan
+        bad = int(moved.size - np.isfinite(moved).sum() + flow.size - np.isfinite(flow).sum())
+        if bad:
+            raise VolumeError(
+                f"{loaded.scan.path}: the model returned {bad} NaN or infinite values, expected none; nothing is "
+                "written for this scan, "
+                "export again with --precision accurate"
+            )
+        done = register(loaded, plan.atlas, moved, flow, plan.outputs)
+        before, after, count = self._dice(done)
+        folds = folding(flow)
+        longest = float(np.sqrt(np.max(np.einsum("...i,...i", flow, flow))))
+        if longest < _IDLE_FLOW_VOXEL:
+            LOG.warning(
+                "%s: the longest displacement is %.3g voxel; are the weights trained, is the scan the atlas?",
+                ready.subject,
+                longest,
+            )
+        return done, {
+            "dice_before": before,
+            "dice_after": after,
+            "n_labels": count,
+            "folding_fraction": folds.fraction,
+            "jacobian_min": folds.minimum,
+            "flow_max_voxel": longest,
+        }
+
+    def _write(self, ready: Ready, done: Registered, flow: np.ndarray, figures: Dict[str, Any]) -> MetricsRow:
+        loaded, plan = ready.loaded, self._plan
+        agrees = bool(np.allclose(loaded.affine, plan.atlas.affine, atol=1e-3))
+        provenance = plan.provenance.of({"moving": loaded.sha256}, subject=ready.subject, moving_header_agrees=agrees)
+        self._records.forget(ready.subject)
+        with self._timeline.span(WRITE, [ready.subject]) as span:
+            place = self._with_log(plan.layout.place(loaded.scan), ready, figures)
+            self._writer.write(place, loaded, done, flow, provenance)
+        ready.seconds[WRITE] = span.wall
+        row = MetricsRow(
+            subject=ready.subject,
+            label_set=plan.label_set,
+            device_seconds=ready.seconds[EXECUTE],
+            total_seconds=sum(ready.seconds.values()),
+            intensity=loaded.intensity,
+            toolchain=plan.toolchain_badge,
+            source=loaded.scan.path.name,
+            **figures,
+        )
+        drawn: List[str] = []
+        if plan.pictures is not None:
+            with self._timeline.span(PRODUCTS, [ready.subject]):
+                drawn = plan.pictures.add(loaded, done, row, provenance)
+        self._records.write(plan.keys.of(loaded.scan, loaded.sha256, loaded.seg_sha256), row, drawn)
+        return row
+
+    @contextmanager
+    def _with_log(self, place: ContextManager[Path], ready: Ready, figures: Dict[str, Any]) -> Iterator[Path]:
+        """The subject's folder, with its log when all else is in it."""
+        plan = self._plan
+        with place as folder:
+            yield folder
+            head = {
+                "subject": ready.subject,
+                "scan": f"{ready.loaded.scan.path} sha256 {ready.loaded.sha256}",
+                "atlas": f"{plan.atlas.scan.path} sha256 {plan.atlas.sha256}",
+                "model": f"sha256 {plan.contract.hashes['om']}",
+                "toolchain": f"{'SIMULATED' if plan.toolchain_badge == 'simulated' else 'REAL'} "
+                f"{plan.provenance.toolchain['version']}",
+                "intensities": ready.loaded.intensity,
+            }
+            known = ", ".join(f"{name} {value:.6g}" for name, value in figures.items() if value is not None)
+            seconds = {stage: ready.seconds[stage] for stage in STAGES if stage in ready.seconds}
+            write_text(folder / LOG_NAME, log_text(head, ready.notes, seconds, f"registered: {known}"))
+
+    def _dice(self, done: Registered) -> Tuple[Optional[float], Optional[float], Optional[int]]:
+        if done.moved_seg is None or done.fixed_seg is None:
+            return None, None, None
+        after = dice(done.moved_seg, done.fixed_seg, self._labels)
+        return dice(done.seg_before, done.fixed_seg, self._labels).mean, after.mean, after.n_labels
+
+
+def describe(row: MetricsRow) -> str:
+    """One line for the log."""
+    known = row.dice_before is not None and row.dice_after is not None
+    score = (
+        f"Dice ({row.label_set}, {row.n_labels} labels) {row.dice_before:.3f} -> {row.dice_after:.3f}"
+        if known
+        else "no Dice (a segmentation is missing)"
+    )
+    return (
+        f"{row.subject}: {score}, folding {100 * row.folding_fraction:.3f} %, longest displacement "
+        f"{row.flow_max_voxel:.2f} voxel, "
+        f"device {row.device_seconds:.2f} s, total {row.total_seconds:.2f} s ({row.toolchain})"
+    )

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cohort loop: fills the model's static batch, keeps the device busy, has each subject finished. A bad scan is a
+row, not the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator, List, Optional, Sequence
+
+import numpy as np
+
+from om_runner.inputs.scans import OrientationWarner, Scan
+from om_runner.precision.store import CompareStore
+from om_runner.registration.finish import CohortPlan, Finisher, Ready, describe
+from om_runner.registration.queues import WriteBehind, read_ahead
+from om_runner.registration.signals import stop_between_scans
+from om_runner.registration.timeline import D2H, DECODE, EXECUTE, H2D, Timeline
+from om_runner.results.subject_log import notes_to
+from om_runner.results.tables import CohortResult, FailureRow, MetricsRow
+from vxm_convert.errors import ToolchainError, VxmError
+
+LOG = logging.getLogger(__name__)
+
+#: sets of buffers: one is executed while the other is filled and emptied
+BUFFER_SETS = 2
+
+
+@dataclass
+class _Flight:
+    """A batch that the device has; `lost` when the device failed with it, which is said once."""
+
+    batch: List[Ready]
+    executed: Future[Any]
+    lost: bool = False
+
+
+class Cohort:
+    """Registers scans one batch at a time; `result` is filled while it runs.
+
+    Parameters
+    ----------
+    plan : CohortPlan
+    store : CompareStore — takes arrays of the subjects to compare.
+    progress : callable — called with 1 after every scan, done or failed.
+    timeline : Timeline — told what every stage does when.
+    """
+
+    def __init__(
+        self,
+        plan: CohortPlan,
+        store: CompareStore,
+        progress: Callable[[int], Any] = lambda n: None,
+        timeline: Optional[Timeline] = None,
+    ) -> None:
+        self.plan = plan
+        self.result = CohortResult()
+        self.timeline = timeline or Timeline()
+        self._store = store
+        self._progress = progress
+        self._orientation = OrientationWarner(plan.contract)
+        self._finisher = Finisher(plan, self.timeline)
+        batch = plan.contract.model.batch
+        # One array object for the whole run, so that the runtime leaves it on the device.
+        self._fixed = np.repeat(plan.atlas.image[np.newaxis, ..., np.newaxis], batch, axis=0)
+
+    # the loop -----------------------------------------------------------------------------------------------
+    def run(self, scans: Sequence[Scan], runtime: Any) -> None:
+        """Register all scans with an open Runtime; raises ToolchainError when the device itself fails.
+
+        However it ends, the batch that the device has and the results that are being written are finished first; only a
+        second Ctrl-C drops them.
+        """
+        with stop_between_scans() as stop, WriteBehind(self.plan.threads, self._written) as behind:
+            with ThreadPoolExecutor(1, "device") as device, closing(self._batches(scans)) as batches:
+                self._fly(batches, runtime, device, behind, stop)
+
+    def _fly(
+        self,
+        batches: Iterator[List[Ready]],
+        runtime: Any,
+        device: ThreadPoolExecutor,
+        behind: WriteBehind,
+        stop: Callable[[], bool],
+    ) -> None:
+        overlap = runtime.reserve(BUFFER_SETS) >= BUFFER_SETS
+        flight: Optional[_Flight] = None
+        try:
+            for batch in batches:
+                if stop():
+                    break
+                if not overlap:
+                    before, flight = flight, None
+                    self._land(before, runtime, behind)
+                try:
+                    staged = self._stage(batch, runtime)
+                except ToolchainError:
+                    # Where the batch before failed as well, its error came first and is the one to tell.
+                    before, flight = flight, None
+                    self._land(before, runtime, behind)
+                    raise
+                if flight is not None:
+                    self._wait(flight)
+                if stop():
+                    break
+                before, flight = flight, _Flight(batch, device.submit(self._execute, batch, staged, runtime))
+                self._land(before, runtime, behind)
+                before = None
+        except Exception:
+            self._land_after_error(flight, runtime, behind)
+            raise
+        self._land(flight, runtime, behind)
+
+    def _batches(self, scans: Sequence[Scan]) -> Iterator[List[Ready]]:
+        """Loaded scans in order, as many as the model takes; the last batch may be smaller."""
+        size, readers = self.plan.contract.model.batch, max(1, self.plan.threads // 2)
+        batch: List[Ready] = []
+        with closing(read_ahead(scans, self._load, max(size, readers), readers)) as loading:
+            for scan, future in loading:
+                ready = self._take(scan, future)
+                batch += [] if ready is None else [ready]
+                if len(batch) == size:
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
+
+    def _load(self, scan: Scan) -> Ready:
+        """Called by a reading thread."""
+        notes: List[str] = []
+        with notes_to(notes), self.timeline.span(DECODE, [scan.subject]) as span:
+            loaded = self.plan.load(scan)
+        return Ready(loaded, notes, {DECODE: span.wall})
+
+    def _take(self, scan: Scan, future: Future[Ready]) -> Optional[Ready]:
+        try:
+            ready = future.result()
+        except VxmError as exc:
+            self._fail(scan, "read", exc)
+            return None
+        if ready.loaded.source is None:
+            with notes_to(ready.notes):
+                self._orientation.look(ready.loaded)
+        self.result.inputs[os.path.abspath(str(scan.path))] = ready.loaded.sha256
+        if ready.loaded.seg_sha256 is not None:
+            self.result.inputs[os.path.abspath(str(scan.seg_path))] = ready.loaded.seg_sha256
+        return ready
+
+    def _fail(self, scan: Scan, stage: str, reason: Exception) -> None:
+        LOG.error("%s: %s failed: %s", scan.subject, stage, reason)
+        self.result.failures.append(FailureRow(scan.subject, str(scan.path), stage, str(reason)))
+        self._progress(1)
+
+    # the device ---------------------------------------------------------------------------------------------
+    @contextmanager
+    def _on_device(self, batch: List[Ready], stage: str) -> Iterator[None]:
+        """Times a stage of a batch; when the device fails there, all of its scans have failed."""
+        try:
+            with self.timeline.span(stage, [ready.subject for ready in batch]) as span:
+                yield
+        except ToolchainError as exc:
+            for ready in batch:
+                self._fail(ready.loaded.scan, "run", exc)
+            raise
+        for ready in batch:
+            ready.seconds[stage] = span.wall / len(batch)
+
+    def _stage(self, batch: List[Ready], runtime: Any) -> Any:
+        with self._on_device(batch, H2D):
+            return runtime.stage({"moving": self._moving(batch), "fixed": self._fixed})
+
+    def _execute(self, batch: List[Ready], staged: Any, runtime: Any) -> Any:
+        """Called by the device's thread."""
+        subjects = [ready.subject for ready in batch]
+        with self.timeline.span(EXECUTE, subjects):
+            executed = runtime.execute(staged)
+        with self.timeline.span(D2H, subjects):
+            return runtime.collect(executed)
+
+    def _wait(self, flight: _Flight) -> Any:
+        try:
+            return flight.executed.result()
+        except ToolchainError as exc:
+            if not flight.lost:
+                flight.lost = True
+                for ready in flight.batch:
+                    self._fail(ready.loaded.scan, "run", exc)
+            raise
+
+    def _land(self, flight: Optional[_Flight], runtime: Any, behind: WriteBehind) -> None:
+        """Take the outputs of a batch and have them finished."""
+        if flight is None:
+            return
+        collected = self._wait(flight)
+        with self._on_device(flight.batch, D2H):
+            outcome = runtime.fetch(collected)
+        self.result.n_run += len(flight.batch)
+        for position, ready in enumerate(flight.batch):
+            ready.seconds[EXECUTE] = outcome.device_seconds / len(flight.batch)
+            moved, flow = outcome.outputs["moved"][position, ..., 0], outcome.outputs["flow"][position]
+            try:
+                if self._store.wants_more:
+                    self._store.put(ready.subject, ready.loaded.image, ready.loaded.seg, moved, flow)
+            except VxmError as exc:
+                self._fail(ready.loaded.scan, "write", exc)
+                continue
+            velocity = outcome.outputs.get("velocity")
+            behind.submit(ready, self._finisher.finish, moved, flow, None if velocity is None else velocity[position])
+
+    def _land_after_error(self, flight: Optional[_Flight], runtime: Any, behind: WriteBehind) -> None:
+        """What the device has in hand is not lost because something else went wrong; the first error is the one to
+        report.
+        """
+        if flight is None or flight.lost:
+            return
+        try:
+            self._land(flight, runtime, behind)
+        except VxmError as exc:
+            LOG.error("the batch in hand is lost as well: %s", exc)
+
+    def _moving(self, batch: List[Ready]) -> np.ndarray:
+        """(B, X, Y, Z, 1) float32; the places left over repeat the last scan and are cut from the result."""
+        moving = np.empty(self.plan.contract.model.image_shape, dtype=np.float32)
+        for position in range(moving.shape[0]):
+            moving[position, ..., 0] = batch[min(position, len(batch) - 1)].loaded.image
+        return moving
+
+    # results ------------------------------------------------------------------------------------------------
+    def _written(self, ready: Ready, future: Future[MetricsRow]) -> None:
+        """Take what became of a subject, in order."""
+        try:
+            row = future.result()
+        except VxmError as exc:
+            self._fail(ready.loaded.scan, "write", exc)
+            return
+        self.result.rows.append(row)
+        self.plan.layout.note(row)
+        LOG.info("%s", describe(row))
+        self._progress(1)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads around the device: scans read ahead, results made and written behind, both bounded and in order.
+
+While the device executes one set of buffers, the main thread copies into and out of the other one, readers decode the
+next scans and writers finish the last ones. Nothing here knows what a scan is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any, Callable, Deque, Iterator, Sequence, Tuple, TypeVar
+
+T = TypeVar("T")
+
+
+def read_ahead(
+    scans: Sequence[T], load: Callable[[T], Any], ahead: int, threads: int = 1
+) -> Iterator[Tuple[T, Future[Any]]]:
+    """Scans in order with their loading, `ahead` of which are read or being read beyond the one in hand."""
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        todo = iter(scans)
+        waiting = deque((scan, pool.submit(load, scan)) for scan in islice(todo, ahead))
+        try:
+            while waiting:
+                scan, future = waiting.popleft()
+                following = next(todo, None)
+                if following is not None:
+                    waiting.append((following, pool.submit(load, following)))
+                yield scan, future
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+class WriteBehind:
+    """A pool that finishes items; a context manager, which ends when all are finished.
+
+    Parameters
+    ----------
+    threads : int — items worked on at a time; one more may wait.
+    done : callable — takes item and future, in the order of `submit`, in the thread that submits.
+    """
+
+    def __init__(self, threads: int, done: Callable[[Any, Future[Any]], None]) -> None:
+        self._most = threads + 1
+        self._done = done
+        self._pool = ThreadPoolExecutor(threads, "write")
+        self._waiting: Deque[Tuple[Any, Future[Any]]] = deque()
+
+    def __enter__(self) -> WriteBehind:
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        try:
+            if kind is not None and not issubclass(kind, Exception):
+                # Stopped at once: what is being written is finished, what waits is dropped.
+                self._waiting = deque(entry for entry in self._waiting if not entry[1].cancel())
+            while self._waiting:
+                self._reap()
+        finally:
+            self._pool.shutdown()
+
+    def submit(self, item: Any, job: Callable[..., Any], *args: Any) -> None:
+        """Let a thread call ``job(item, *args)``; waits while too many are unfinished, so that memory is bounded."""
+        while len(self._waiting) >= self._most:
+            self._reap()
+        self._waiting.append((item, self._pool.submit(job, item, *args)))
+        while self._waiting and self._waiting[0][1].done():
+            self._reap()
+
+    def _reap(self) -> None:
+        item, future = self._waiting.popleft()
+        self._done(item, future)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C and SIGTERM between two scans instead of in the middle of one; a second one acts at once."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator
+
+LOG = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stop_between_scans() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether to stop; whoever was asked to stop ends with KeyboardInterrupt.
+
+    Outside the main thread, where signals do not arrive, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before: Dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
+    # What is ignored stays ignored (nohup, a job in the background); None is a handler in C, which could not be put
+    # back.
+    taken = [number for number in _SIGNALS if before[number] not in (signal.SIG_IGN, None)]
+    asked = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        asked.set()
+        _put_back()
+        LOG.warning(
+            "stopping: what the device and the writers have in hand is finished first; once more to stop at once"
+        )
+
+    def _put_back() -> None:
+        for each in taken:
+            signal.signal(each, before[each])
+
+    for number in taken:
+        signal.signal(number, ask)
+    try:
+        yield asked.is_set
+    finally:
+        _put_back()
+    if asked.is_set():
+        raise KeyboardInterrupt

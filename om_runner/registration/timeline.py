@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When each stage worked on which subject: sums for the summary and, on request, a trace in Chrome's format.
+
+The file is a JSON object as chrome://tracing and Perfetto load it: ``traceEvents`` with complete events (``ph`` X,
+times in microseconds since the start) and the names of process and threads (``ph`` M), ``otherData`` with the
+toolchain. Events go to the file as they end, so that memory does not grow with the cohort.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional, Sequence, TextIO
+
+from vxm_convert.artifacts.files import atomic_path
+
+DECODE, H2D, EXECUTE, D2H, PRODUCTS, WRITE = STAGES = ("decode", "H2D", "execute", "D2H", "products", "write")
+
+
+@dataclass
+class Span:
+    """One stretch of work: seconds of wall time, and of the thread's own processor time."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+
+class Timeline:
+    """Sums per stage; with a path also the trace. A context manager: the trace appears whole when it ends, however it
+    ends.
+
+    Parameters
+    ----------
+    path : Path or None — file of the trace.
+    about : dict — what the trace says of itself: toolchain, whether simulated.
+    """
+
+    def __init__(self, path: Optional[Path] = None, about: Optional[Dict[str, Any]] = None) -> None:
+        self.sums = {stage: Span() for stage in STAGES}
+        #: wall seconds of the first execution, which warms the device up
+        self.first_execution: Optional[float] = None
+        self._path, self._about = path, about or {}
+        self._start = time.perf_counter()
+        self._lock = threading.Lock()
+        self._threads: Dict[int, int] = {}
+        self._file: Optional[TextIO] = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Timeline:
+        if self._path is not None:
+            temporary = self._stack.enter_context(atomic_path(self._path))
+            self._file = self._stack.enter_context(open(str(temporary), "w", encoding="utf-8"))
+            name = "om_runner, SIMULATED device" if self._about.get("simulated") else "om_runner"
+            self._file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
+            self._file.write(
+                json.dumps({"name": "process_name", "ph": "M", "pid": os.getpid(), "tid": 0, "args": {"name": name}})
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            with self._lock:
+                self._file.write('\n], "otherData": ' + json.dumps(self._about, sort_keys=True) + "}\n")
+                self._file = None
+        # Not with the exception: a trace of a run that failed is wanted most.
+        self._stack.close()
+
+    @contextmanager
+    def span(self, stage: str, subjects: Sequence[str]) -> Iterator[Span]:
+        """Time what the with statement does, in the thread that does it."""
+        done = Span()
+        started, cpu = time.perf_counter(), time.thread_time()
+        try:
+            yield done
+        finally:
+            ended = time.perf_counter()
+            done.wall, done.cpu = ended - started, time.thread_time() - cpu
+            self._add(stage, subjects, started, done)
+
+    def _add(self, stage: str, subjects: Sequence[str], started: float, done: Span) -> None:
+        with self._lock:
+            self.sums[stage].wall += done.wall
+            self.sums[stage].cpu += done.cpu
+            if stage == EXECUTE and self.first_execution is None:
+                self.first_execution = done.wall
+            if self._file is None:
+                return
+            event = {
+                "name": stage,
+                "cat": "device" if stage == EXECUTE else "host",
+                "ph": "X",
+                "pid": os.getpid(),
+                "tid": self._thread(),
+                "ts": round((started - self._start) * 1e6, 1),
+                "dur": round(done.wall * 1e6, 1),
+                "args": {"subject": ", ".join(subjects), "cpu_ms": round(done.cpu * 1e3, 2)},
+            }
+            self._file.write(",\n" + json.dumps(event))
+
+    def _thread(self) -> int:
+        """A small number for the calling thread, which is named in the trace when it first works."""
+        current = threading.current_thread()
+        number = self._threads.get(current.ident)
+        if number is None:
+            number = self._threads[current.ident] = len(self._threads) + 1
+            named = {
+                "name": "thread_name",
+                "ph": "M",
+                "pid": os.getpid(),
+                "tid": number,
+                "args": {"name": current.name},
+            }
+            self._file.write(",\n" + json.dumps(named))
+        return number
+
+    @property
+    def host_cpu(self) -> float:
+        """Processor seconds of everything but the execution."""
+        return sum(span.cpu for stage, span in self.sums.items() if stage != EXECUTE)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run per output folder: a lock that the system drops when its holder dies, and what a run that died left is
+cleared away.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Iterator
+
+from om_runner.names import STATE_FOLDER
+from vxm_convert.artifacts.files import check_output_folder
+from vxm_convert.artifacts.sha256sums import LOCK_NAME
+from vxm_convert.errors import ArtifactError
+
+LOG = logging.getLogger(__name__)
+
+_BUSY = (errno.EACCES, errno.EAGAIN)
+_OLD = ".old"
+
+
+@contextmanager
+def output_folder(out: Path) -> Iterator[None]:
+    """The folder made, proved writable and locked; gone again when a run that made it put nothing there.
+
+    Raises
+    ------
+    ArtifactError
+        It cannot be written, or another run is writing there.
+    """
+    existed = out.exists()
+    check_output_folder(out)
+    state = out / STATE_FOLDER
+    state.mkdir(exist_ok=True)
+    try:
+        with _lock(state / LOCK_NAME, out):
+            _clear_leftovers(out)
+            yield
+    finally:
+        _remove_if_empty(state)
+        if not existed:
+            _remove_if_empty(out)
+
+
+@contextmanager
+def _lock(path: Path, out: Path) -> Iterator[None]:
+    handle = _take(path, out)
+    try:
+        yield
+    finally:
+        # Removed while it is held: who waits for nothing finds either this file, busy, or none.
+        path.unlink()
+        handle.close()
+
+
+def _take(path: Path, out: Path) -> IO[str]:
+    while True:
+        handle = open(str(path), "a+", encoding="utf-8")
+        try:
+            fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            handle.seek(0)
+            holder = handle.read(200).strip() or "of another process"
+            handle.close()
+            if exc.errno in _BUSY:
+                raise ArtifactError(
+                    f"{out}: another run ({holder}) is writing there; wait for it or choose another --out"
+                ) from exc
+            LOG.warning(
+                "%s: this file system has no locks (%s); take care that no other run writes there", out, exc.strerror
+            )
+            return open(str(path), "w", encoding="utf-8")
+        if not _is_same_file(handle, path):
+            # Its holder removed it between our opening and our locking.
+            handle.close()
+            continue
+        handle.seek(0)
+        stale = handle.read(200).strip()
+        if stale:
+            LOG.warning(
+                "%s: the run before (%s) was killed; what it finished is kept, the rest is done again", out, stale
+            )
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        handle.flush()
+        return handle
+
+
+def _is_same_file(handle: IO[str], path: Path) -> bool:
+    try:
+        there = os.stat(str(path))
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(handle.fileno()), there)
+
+
+def _clear_leftovers(out: Path) -> None:
+    """Temporary names of a run that was killed. A result that was moved aside for a new one which never came goes
+    back.
+    """
+    for path in sorted(out.glob(".tmp-*")) + sorted(out.glob(".compare-*")) + sorted(out.glob("qc/.tmp-*")):
+        # .tmp-XXXXXXXX-<subject>.old, see `om_runner.results.writer.whole_folder`
+        subject = path.name[: -len(_OLD)].split("-", 2)[-1]
+        if path.name.endswith(_OLD) and path.is_dir() and not (path.parent / subject).exists():
+            path.rename(path.parent / subject)
+        elif path.is_dir():
+            shutil.rmtree(str(path), ignore_errors=True)
+        else:
+            path.unlink()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the network's moved image and flow to the results that were asked for: space, edges, labels, inverse; and their
+files.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Tuple
+
+import numpy as np
+
+from om_runner.inputs.scans import LoadedScan
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.fields import Warp, identity_warp
+from vxm_convert.geometry.grids import Grid, same_place
+from vxm_convert.geometry.maps import compose
+from vxm_convert.geometry.reference_warp import warp_nearest
+from vxm_convert.geometry.resample import resample, to_dtype
+
+LOG = logging.getLogger(__name__)
+
+OUTPUTS = ("moved", "warp", "inverse", "seg", "jacobian", "qc")
+DEFAULT_OUTPUTS = ("moved", "warp", "seg")
+SPACES = ("atlas", "network", "native")
+#: command line word → name in `vxm_convert.geometry.resample`
+LABEL_INTERPOLATIONS = {"nearest": "nearest", "label-safe": "labels"}
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What to write; `edge` None: zeros where the host resamples, the network's own moved image (clamped) where it need
+    not.
+    """
+
+    outputs: Tuple[str, ...] = DEFAULT_OUTPUTS
+    warp_format: str = "itk"
+    space: str = "atlas"
+    edge: Optional[str] = None
+    label_interpolation: str = "nearest"
+
+    def to_dict(self) -> Dict[str, Any]:
+        return {**vars(self), "outputs": list(self.outputs)}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One registered scan in the space that was asked for.
+
+    Parameters
+    ----------
+    moved : ndarray, shape of the warp's fixed grid — the scan's own intensities and dtype.
+    warp : Warp — output grid → voxels of the scan's file.
+    moved_seg, seg_before, fixed_seg : ndarray or None — labels after the warp, after the affine alone, and the atlas's,
+        all on that grid.
+    edge : str — what stands beyond the scan.
+    by_network : bool — the moved image is the network's own.
+    backward : ndarray or None — the inverse flow on the network grid, voxels, where the model gave its velocity.
+    """
+
+    moved: np.ndarray
+    warp: Warp
+    moved_seg: Optional[np.ndarray]
+    seg_before: Optional[np.ndarray]
+    fixed_seg: Optional[np.ndarray]
+    edge: str
+    by_network: bool
+    backward: Optional[np.ndarray] = None
+
+
+def register(
+    loaded: LoadedScan, atlas: LoadedScan, moved: np.ndarray, flow: np.ndarray, options: OutputOptions
+) -> Registered:
+    """Compose and resample the original once, or take the network's own image where scan and output lie on the network
+    grid.
+
+    Parameters
+    ----------
+    moved, flow : ndarray, shapes of the network grid (+ 3) — what the model returned: network intensities, voxels.
+    """
+    place = loaded.placement
+    grid = output_grid(loaded, atlas, options.space)
+    plain = place.untouched and same_place(grid, place.network)
+    warp = Warp(flow, place.network, place.moving) if plain else place.final_warp(flow, grid)
+    by_network = plain and options.edge != "zero"
+    edge = options.edge or ("clamp" if by_network else "zero")
+    seg = loaded.seg if loaded.source is None else loaded.source.seg
+    if by_network:
+        image = to_source_scale(moved, loaded.stored_dtype, loaded.factor)
+    else:
+        original = loaded.image * np.float32(loaded.factor) if loaded.source is None else loaded.source.image
+        image = to_dtype(resample(original, warp, "linear", edge), loaded.stored_dtype)
+    moved_seg = before = None
+    if seg is not None:
+        how = LABEL_INTERPOLATIONS[options.label_interpolation]
+        moved_seg = warp_nearest(seg, flow) if by_network and how == "nearest" else resample(seg, warp, how, edge)
+        before = seg if plain else resample(seg, compose([place.exact_affine()], grid, place.moving), "nearest", edge)
+    return Registered(image, warp, moved_seg, before, _atlas_labels(atlas, grid), edge, by_network)
+
+
+def output_grid(loaded: LoadedScan, atlas: LoadedScan, space: str) -> Grid:
+    """The grid of ``atlas`` (as its file has it), ``network``, or ``native`` (the scan's own voxels), all in the
+    atlas's space.
+    """
+    grids = {"atlas": atlas_grid(atlas), "network": loaded.placement.network, "native": loaded.placement.moving}
+    if space not in grids:
+        raise VolumeError(f"space: got {space!r}, expected one of {', '.join(SPACES)}")
+    return grids[space]
+
+
+def atlas_grid(atlas: LoadedScan) -> Grid:
+    """The grid of the atlas's file."""
+    return atlas.placement.network if atlas.source is None else atlas.source.grid
+
+
+def atlas_seg(atlas: LoadedScan) -> Optional[np.ndarray]:
+    """The atlas's labels on the grid of its file."""
+    return atlas.seg if atlas.source is None else atlas.source.seg
+
+
+def _atlas_labels(atlas: LoadedScan, grid: Grid) -> Optional[np.ndarray]:
+    home, seg = atlas_grid(atlas), atlas_seg(atlas)
+    return seg if seg is None or same_place(grid, home) else resample(seg, identity_warp(grid, home), "nearest")
+
+
+def to_source_scale(moved: np.ndarray, stored_dtype: str, factor: float) -> np.ndarray:
+    """Network intensities back in the scan's scale (times `factor`) and kind: float32 for a float scan, rounded for an
+    integer one.
+    """
+    values = moved * np.float32(factor)
+    dtype = np.dtype(stored_dtype)
+    if dtype.kind not in "ui":
+        return values
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(values), max(limits.min, -(2**31)), min(limits.max, 2**31 - 128)).astype(dtype)

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which scans need not be registered again: the record of a finished one, and what is compared with it.
+
+A record (``OUT/.om_runner/<subject>.json``) is written when the subject's files stand. It holds the key, which is
+everything that decides about the results, the sha256 of every file made, and the row of the table. A scan is skipped
+when its key today is the recorded one and every file still has its recorded bytes. Anything else is done again, and the
+reason is said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from om_runner.device.offline_model import OfflineModel
+from om_runner.inputs.placement import SUBJECT_FIELD, PlacingOptions
+from om_runner.inputs.scans import LoadedScan, Scan
+from om_runner.names import LOG_NAME, STATE_FOLDER
+from om_runner.results.layout import Layout
+from om_runner.results.products import OutputOptions
+from om_runner.results.tables import MetricsRow
+from vxm_convert.artifacts.files import read_bounded, sha256_of, write_json
+from vxm_convert.artifacts.reports import finite
+from vxm_convert.artifacts.sha256sums import recorded_digest
+from vxm_convert.errors import VxmError
+
+#: raised when results of the same inputs change: records of other versions are not believed
+RESULT_VERSION = 1
+_MAX_RECORD = 4 << 20
+_CHECKERS = 2
+#: parts of a key → how a difference in them is told
+_REASONS = {
+    "version": "results have another version",
+    "om": "another offline model",
+    "contract": "another contract",
+    "toolchain": "another toolchain",
+    "atlas": "another atlas",
+    "atlas_seg": "another segmentation of the atlas",
+    "scan": "the scan changed",
+    "scan_file": "the scan's file has another name",
+    "seg": "the scan's segmentation changed",
+    "affine_file": "another affine",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished scan.
+
+    Parameters
+    ----------
+    key : dict — see `Keys`.
+    files : dict — name below the output folder → sha256.
+    row : MetricsRow
+    """
+
+    key: Dict[str, Any]
+    files: Dict[str, str]
+    row: MetricsRow
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done with a scan, and why; `record` where an earlier result is taken over."""
+
+    scan: Scan
+    why: str
+    record: Optional[Record] = None
+
+    @property
+    def skip(self) -> bool:
+        return self.record is not None
+
+
+class Keys:
+    """Everything that decides about results, as one flat dict per scan.
+
+    Parameters
+    ----------
+    model, atlas, label_set, placing, outputs : what the run was started with.
+    layout : str — how files are named.
+    """
+
+    def __init__(
+        self,
+        model: OfflineModel,
+        atlas: LoadedScan,
+        label_set: str,
+        placing: PlacingOptions,
+        outputs: OutputOptions,
+        layout: str = Layout.style,
+    ) -> None:
+        described = model.toolchain.describe()
+        self._affine = placing.affine
+        from_file = placing.affine not in ("none", "auto")
+        self.of_run: Dict[str, Any] = {
+            "version": RESULT_VERSION,
+            "om": model.contract.hashes["om"],
+            "contract": sha256_of(model.contract_path),
+            "toolchain": f"{described['kind']} {described['version']}",
+            "atlas": atlas.sha256,
+            "atlas_seg": atlas.seg_sha256,
+            "labels": label_set,
+            "layout": layout,
+            **{**vars(placing), "affine": "file" if from_file else placing.affine},
+            **outputs.to_dict(),
+        }
+
+    def of(self, scan: Scan, digest: str, seg_digest: Optional[str]) -> Dict[str, Any]:
+        """The key of a scan whose file and segmentation have these sha256."""
+        affine = None
+        if self.of_run["affine"] == "file":
+            affine = sha256_of(Path(self._affine.replace(SUBJECT_FIELD, scan.subject)))
+        own = {"scan": digest, "scan_file": scan.path.name, "seg": seg_digest, "affine_file": affine}
+        # As JSON gives it back, so that a tuple equals the list that it is read as.
+        return json.loads(json.dumps({**self.of_run, **own}))
+
+
+class Records:
+    """Records of an output folder."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._folder = layout.out / STATE_FOLDER
+
+    def write(self, key: Mapping[str, Any], row: MetricsRow, further: Sequence[str] = ()) -> None:
+        """Remember a subject whose files stand; `further` files of it, by their names below the output folder, lie
+        elsewhere.
+        """
+        names = [name for name in self._layout.files_of([row.subject]) if not name.endswith(LOG_NAME)] + list(further)
+        files = {name: recorded_digest(self._layout.out / name) for name in names}
+        body = {"key": dict(key), "files": files, "row": finite(asdict(row))}
+        write_json(self._path(row.subject), {**body, "sha256": _digest(body)})
+
+    def forget(self, subject: str) -> None:
+        """Before its files change."""
+        path = self._path(subject)
+        if path.is_file():
+            path.unlink()
+
+    def read(self, subject: str) -> Optional[Record]:
+        """None where there is none that can be believed."""
+        path = self._path(subject)
+        if not path.is_file():
+            return None
+        try:
+            data = json.loads(
+                read_bounded(path, _MAX_RECORD, "the record of a scan", "register it again").decode("utf-8")
+            )
+            row = data["row"]
+            if (
+                data.pop("sha256") != _digest(data)
+                or set(row) != {f.name for f in fields(MetricsRow)}
+                or row["subject"] != subject
+            ):
+                return None
+            return Record(
+                dict(data["key"]), {str(name): str(digest) for name, digest in data["files"].items()}, MetricsRow(**row)
+            )
+        except (VxmError, ValueError, KeyError, TypeError, AttributeError):
+            # A damaged record is none: the scan is registered again, which writes a new one.
+            return None
+
+    def damage(self, record: Record) -> Optional[str]:
+        """What is wrong with a subject's files; None when all are as recorded."""
+        if not record.files:
+            return "no file is recorded"
+        for name, digest in sorted(record.files.items()):
+            path = self._layout.out / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if sha256_of(path) != digest:
+                return f"{name} is damaged"
+        return None
+
+    def _path(self, subject: str) -> Path:
+        return self._folder / f"{subject}.json"
+
+
+def decide(
+    scans: Sequence[Scan], keys: Keys, records: Records, force: bool, failed: Sequence[str] = ()
+) -> List[Decision]:
+    """A decision per scan, in order. Only scans with a record that may hold are read.
+
+    Parameters
+    ----------
+    force : bool — register all of them.
+    failed : subjects that failed in an earlier run, for the reason.
+    """
+    if force:
+        return [Decision(scan, "--force") for scan in scans]
+    known = set(failed)
+    with ThreadPoolExecutor(_CHECKERS, "check") as pool:
+        return list(pool.map(lambda scan: _decide(scan, keys, records, scan.subject in known), scans))
+
+
+def _decide(scan: Scan, keys: Keys, records: Records, failed: bool) -> Decision:
+    record = records.read(scan.subject)
+    if record is None:
+        return Decision(scan, "failed before" if failed else "no finished result")
+    changed = _difference(record.key, {**record.key, **keys.of_run})
+    if changed is None:
+        try:
+            changed = _difference(
+                record.key, keys.of(scan, sha256_of(scan.path), scan.seg_path and sha256_of(scan.seg_path))
+            )
+        except VxmError as exc:
+            return Decision(scan, f"cannot be compared with its result: {exc}")
+    if changed is None:
+        changed = records.damage(record)
+    return Decision(scan, changed) if changed else Decision(scan, "unchanged", record)
+
+
+def taken_along(scans: Sequence[Scan], keys: Keys, records: Records) -> Dict[str, Record]:
+    """Records of scans that this run does not look at, made with the same settings: their rows stay in the table."""
+    found = {}
+    for scan in scans:
+        record = records.read(scan.subject)
+        if record is not None and _difference(record.key, {**record.key, **keys.of_run}) is None:
+            found[scan.subject] = record
+    return found
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    """Of a record without its own digest: one flipped digit in a row would otherwise stand in every later table."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Optional[str]:
+    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
+    parts = [part for part in sorted(set(before) | set(now)) if before.get(part) != now.get(part)]
+    if not parts:
+        return None
+    told = [_REASONS[part] for part in parts if part in _REASONS]
+    settings = [part for part in parts if part not in _REASONS]
+    return ", ".join(told + ([f"other settings: {', '.join(settings)}"] if settings else []))

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""log.txt of a subject: what was said about it while it was read, registered and written, and how long each stage
+took.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import contextmanager
+from typing import Iterator, List, Mapping
+
+_HERE = threading.local()
+
+
+class _Collector(logging.Handler):
+    """Hands records of warnings to the list of the thread that speaks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        notes = getattr(_HERE, "notes", None)
+        if notes is not None:
+            notes.append(f"{record.levelname}: {record.getMessage()}")
+
+
+@contextmanager
+def collecting() -> Iterator[None]:
+    """For the time of a run: `notes_to` takes what is said, whatever the terminal is shown."""
+    handler = _Collector(logging.WARNING)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+@contextmanager
+def notes_to(notes: List[str]) -> Iterator[None]:
+    """Warnings of this thread go to `notes` as well, one line each."""
+    before = getattr(_HERE, "notes", None)
+    _HERE.notes = notes
+    try:
+        yield
+    finally:
+        _HERE.notes = before
+
+
+def log_text(head: Mapping[str, str], notes: List[str], seconds: Mapping[str, float], closing: str) -> str:
+    """The text of log.txt.
+
+    Parameters
+    ----------
+    head : what was registered with what; the toolchain says whether it was simulated.
+    notes : lines of `notes_to`.
+    seconds : stage → wall seconds.
+    closing : the result in one line.
+    """
+    lines = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())]
+    lines += [f"{key}: {value}" for key, value in head.items()]
+    lines += notes or ["no warnings"]
+    lines += [f"{stage}: {wall:.3f} s" for stage, wall in seconds.items()]
+    return "\n".join(lines + [closing]) + "\n"

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The columns of metrics.tsv and failures.tsv; `vxm_convert.artifacts.tsv` says how a cell is written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+from vxm_convert.artifacts.tsv import write_table
+
+
+@dataclass(frozen=True)
+class MetricsRow:
+    """One registered subject.
+
+    `device_seconds` is the execution time of the subject's batch divided by the scans in it; `total_seconds` the wall
+    time spent on the subject: reading, its share of the device, warping labels, writing. Dice needs a segmentation on
+    both sides.
+    """
+
+    subject: str
+    dice_before: Optional[float]
+    dice_after: Optional[float]
+    n_labels: Optional[int]
+    label_set: str
+    folding_fraction: float
+    jacobian_min: float
+    flow_max_voxel: float
+    device_seconds: float
+    total_seconds: float
+    intensity: str
+    toolchain: str
+    source: str
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """One scan that could not be registered: in which stage (read, run, write) and why."""
+
+    subject: str
+    file: str
+    stage: str
+    reason: str
+
+
+def write_metrics(path: Path, rows: Sequence[MetricsRow]) -> None:
+    """Write all rows in order; the header stands even without rows."""
+    write_table(path, [f.name for f in fields(MetricsRow)], (asdict(row).values() for row in rows))
+
+
+def write_failures(path: Path, rows: Sequence[FailureRow]) -> None:
+    """Write all rows in order; the header stands even without rows, so a stale table never survives."""
+    write_table(path, [f.name for f in fields(FailureRow)], (asdict(row).values() for row in rows))
+
+
+@dataclass
+class CohortResult:
+    """Rows as they come in; complete up to the moment in which an error ended the loop."""
+
+    rows: List[MetricsRow] = field(default_factory=list)
+    failures: List[FailureRow] = field(default_factory=list)
+    #: absolute path → sha256 of every file read, segmentations included
+    inputs: Dict[str, str] = field(default_factory=dict)
+    #: scans that went through the model, whatever became of their outputs
+    n_run: int = 0

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One subject's folder, which appears whole or not at all; names of its files, their scale and their side-cars."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ContextManager, Dict, Iterator, Optional, Sequence, Tuple
+
+import numpy as np
+
+from om_runner.inputs.scans import LoadedScan
+from om_runner.names import FLOW_NAME, INVERSE_NAME, JACOBIAN_NAME, MOVED_NAME, MOVED_SEG_NAME, NATIVE_SEG_NAME
+from om_runner.results.products import LABEL_INTERPOLATIONS, OutputOptions, Registered, atlas_grid, atlas_seg
+from vxm_convert.artifacts.files import UMASK, write_sidecar
+from vxm_convert.errors import ArtifactError
+from vxm_convert.geometry.fields import Warp
+from vxm_convert.geometry.grids import same_place
+from vxm_convert.geometry.inversion import InverseReport, invert, measure
+from vxm_convert.geometry.jacobian import determinant
+from vxm_convert.geometry.maps import compose
+from vxm_convert.geometry.resample import resample
+from vxm_convert.metrics.labels import label_set
+from vxm_convert.metrics.overlap import dice
+from vxm_convert.scans.conform import Placement
+from vxm_convert.scans.nifti import write_nifti
+from vxm_convert.transforms.itk_field import write_flow
+from vxm_convert.transforms.warps import write_warp
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the side-cars of a result record.
+
+    Parameters
+    ----------
+    made_from : dict — role → sha256: ``om``, ``moving``, ``atlas``, and ``moving_seg`` where the segmentation is a file
+        of its own.
+    toolchain : dict — ``Toolchain.describe()``.
+    details : dict — further entries: whether the toolchain is simulated, the precision plan, the subject.
+    """
+
+    made_from: Dict[str, str]
+    toolchain: Dict[str, Any]
+    details: Dict[str, Any]
+
+    def of(self, made_from: Dict[str, str], **details: Any) -> Provenance:
+        """A copy with further sources and entries."""
+        return replace(self, made_from={**self.made_from, **made_from}, details={**self.details, **details})
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its place on success and vanishes on failure.
+
+    A folder of an earlier run is moved aside first and removed last, so no mixture of two runs can be seen.
+    Raises ArtifactError where the place cannot be written.
+    """
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", suffix="-" + target.name, dir=str(target.parent)))
+    except OSError as exc:
+        raise ArtifactError(
+            f"{target}: cannot write there ({exc.strerror}); choose another output folder or change its permissions"
+        ) from exc
+    old = temporary.with_name(temporary.name + ".old")
+    try:
+        yield temporary
+        os.chmod(str(temporary), 0o777 & ~UMASK)
+        if target.exists() or target.is_symlink():
+            os.replace(str(target), str(old))
+        try:
+            os.replace(str(temporary), str(target))
+        except OSError:
+            if old.exists():
+                os.replace(str(old), str(target))
+            raise
+    except OSError as exc:
+        raise ArtifactError(f"{target}: writing failed ({exc.strerror or exc}); is the disk full?") from exc
+    finally:
+        shutil.rmtree(str(temporary), ignore_errors=True)
+        shutil.rmtree(str(old), ignore_errors=True)
+
+
+def record(path: Path, provenance: Provenance, **details: Any) -> None:
+    """The side-car of a written file: its provenance and further entries."""
+    write_sidecar(path, provenance.made_from, provenance.toolchain, **{**provenance.details, **details})
+
+
+class Writer:
+    """Writes one subject's folder.
+
+    Parameters
+    ----------
+    options : OutputOptions
+    atlas : LoadedScan
+    labels : str — name of the set over which the Dice in the scan's own space is averaged.
+    """
+
+    def __init__(self, options: OutputOptions, atlas: LoadedScan, labels: str) -> None:
+        self._options, self._atlas, self._labels = options, atlas, labels
+
+    def write(
+        self,
+        place: ContextManager[Path],
+        loaded: LoadedScan,
+        done: Registered,
+        flow: np.ndarray,
+        provenance: Provenance,
+    ) -> None:
+        """All files of a subject into the folder that `place` opens; raises VolumeError for a warp that its format
+        cannot hold.
+        """
+        wanted = self._options.outputs
+        affine_sha = loaded.placement.how.get("affine_sha256")
+        provenance = provenance.of({"affine": affine_sha} if affine_sha else {}, placement=loaded.placement.to_dict())
+        with_seg = provenance.of({"moving_seg": loaded.seg_sha256} if loaded.seg_sha256 else {})
+        affine = done.warp.fixed.affine
+        with place as folder:
+            if "moved" in wanted:
+                write_nifti(folder / MOVED_NAME, done.moved, affine)
+                record(
+                    folder / MOVED_NAME,
+                    provenance,
+                    **self._image_entries(done, "linear"),
+                    unit="intensity of the moving file",
+                )
+            if "warp" in wanted:
+                self._write_warp(folder / FLOW_NAME, done.warp, provenance)
+            if "seg" in wanted and done.moved_seg is not None:
+                write_nifti(folder / MOVED_SEG_NAME, done.moved_seg, affine)
+                record(
+                    folder / MOVED_SEG_NAME,
+                    with_seg,
+                    **self._image_entries(done, self._options.label_interpolation),
+                    unit="label id",
+                )
+            if "jacobian" in wanted:
+                self._write_jacobian(folder / JACOBIAN_NAME, done.warp, provenance)
+            if "inverse" in wanted:
+                self._write_inverse(folder, loaded, *_inverse(loaded.placement, flow, done.backward), provenance)
+
+    def _image_entries(self, done: Registered, interpolation: str) -> Dict[str, Any]:
+        return {
+            "maps": f"moving scan resampled once onto the {self._options.space} grid",
+            "frame": "the header's affine gives RAS mm of the atlas's space",
+            "interpolation": interpolation,
+            "edge": done.edge,
+            "resampled_by": "the network" if done.by_network else "the host, from the original scan",
+        }
+
+    def _write_warp(self, path: Path, warp: Warp, provenance: Provenance) -> None:
+        if self._options.warp_format == "itk" and same_place(warp.moving, warp.fixed):
+            write_flow(
+                path, warp.u, warp.fixed.affine, provenance.made_from, provenance.toolchain, **provenance.details
+            )
+        else:
+            write_warp(
+                path, warp, self._options.warp_format, provenance.made_from, provenance.toolchain, **provenance.details
+            )
+
+    @staticmethod
+    def _write_jacobian(path: Path, warp: Warp, provenance: Provenance) -> None:
+        values = determinant(warp)
+        write_nifti(path, values, warp.fixed.affine, np.float32)
+        figures = {
+            "folded": int(np.count_nonzero(~(values > 0))),
+            "min": float(values.min()),
+            "max": float(values.max()),
+        }
+        record(
+            path,
+            provenance,
+            holds="determinant of fixed RAS to moving RAS, central differences",
+            unit="1",
+            frame="output grid",
+            **figures,
+        )
+
+    def _write_inverse(
+        self, folder: Path, loaded: LoadedScan, inverse: Warp, report: InverseReport, provenance: Provenance
+    ) -> None:
+        """The inverse on the scan's own grid, with the atlas's labels carried there."""
+        inverse = inverse.on_moving(atlas_grid(self._atlas))
+        details = {**provenance.details, "inverse_of": FLOW_NAME, "consistency": report.to_dict()}
+        write_warp(
+            folder / INVERSE_NAME,
+            inverse,
+            self._options.warp_format,
+            provenance.made_from,
+            provenance.toolchain,
+            **details,
+        )
+        subject = loaded.scan.subject
+        off = report.fixed_mm
+        LOG.info(
+            "%s: inverse warp (%s) off by %.3g mm (95 %%), %.3g mm at most", subject, report.method, off.p95, off.max
+        )
+        seg = atlas_seg(self._atlas)
+        if seg is None or "seg" not in self._options.outputs:
+            return
+        carried = resample(seg, inverse, LABEL_INTERPOLATIONS[self._options.label_interpolation], "zero")
+        write_nifti(folder / NATIVE_SEG_NAME, carried, inverse.fixed.affine)
+        own = loaded.seg if loaded.source is None else loaded.source.seg
+        score = None if own is None else _mean_dice(carried, own, label_set(self._labels))
+        if score is not None:
+            LOG.info("%s: Dice (%s) in the scan's own space %.3f", subject, self._labels, score)
+        record(
+            folder / NATIVE_SEG_NAME,
+            provenance,
+            maps="atlas's labels carried onto the scan's own grid by the inverse warp",
+            frame="the header's affine is that of the scan",
+            unit="label id",
+            interpolation=self._options.label_interpolation,
+            **({} if score is None else {"dice_mean": score, "label_set": self._labels}),
+        )
+
+
+def _inverse(placement: Placement, flow: np.ndarray, backward: Optional[np.ndarray]) -> Tuple[Warp, InverseReport]:
+    """From the scan's own grid to the network grid: by the model's negative velocity where it gave one, else
+    numerically.
+    """
+    forward = placement.final_warp(flow, placement.network)
+    if backward is None:
+        inverse, _, report = invert(forward)
+        return inverse, report
+    inner = Warp(backward, placement.network, placement.network)
+    inverse = compose([placement.exact_affine().inverse(), inner], placement.moving, placement.network)
+    return inverse, measure(forward, inverse, "negative velocity")
+
+
+def _mean_dice(a: np.ndarray, b: np.ndarray, labels: Sequence[int]) -> Optional[float]:
+    mean = dice(a, b, labels).mean
+    return float(mean) if mean is not None and np.isfinite(mean) else None

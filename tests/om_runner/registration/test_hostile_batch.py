@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The corpus of hostile files as a cohort, as arguments of every verb, and as training data: one row or one message
+each.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from om_runner.__main__ import main
+from tests.om_runner.registration.test_session import Bench
+from tests.support import fakes, hostile
+from train.data.checks import check_cohort
+from train.data.cohort import Cohort
+from train.data.scan_list import Subject
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.fields import Warp
+from vxm_convert.geometry.grids import Grid
+from vxm_convert.transforms.warps import write_warp
+
+#: what a folder of scans is not asked about: nothing there may be opened
+SKIPPED = ("a folder", "a named pipe", "a device")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return hostile.write_all(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    made = Bench(tmp_path, monkeypatch)
+    for name, seed in (("aa", 1), ("zz", 2)):
+        fakes.write_scan(made.inputs / f"{name}.npz", seed)
+    return made
+
+
+def put(path, target):
+    """The hostile file under another name in the same kind of place; links and folders by link."""
+    if os.path.islink(str(path)) and not path.exists():
+        os.symlink(str(path), str(target))
+    else:
+        (shutil.copyfile if path.is_file() else os.symlink)(str(path), str(target))
+
+
+def test_every_file_of_the_corpus_is_one_row_and_the_others_are_registered(bench, corpus, caplog):
+    cases = {}
+    for number, (case, path) in enumerate((c, p) for c, p in corpus.items() if c in hostile.CORPUS):
+        cases[f"{number:02d}"] = case
+        put(path, bench.inputs / (f"{number:02d}" + path.name[1:]))
+    with caplog.at_level(logging.WARNING):
+        assert bench.run() == 1
+    rows = {row["subject"][:2]: row for row in bench.table("failures.tsv")}
+    assert sorted(cases[number] for number in rows) == sorted(set(hostile.CORPUS).difference(SKIPPED))
+    for number, row in rows.items():
+        # An .npz without a header of its own is asked for the network's shape before anything else.
+        parts = ("the network wants",) if "the network wants" in row["reason"] else hostile.CORPUS[cases[number]].parts
+        missing = [part for part in parts if part not in row["reason"]]
+        assert row["stage"] == "read" and row["file"] in row["reason"] and not missing, (missing, row)
+    assert [row["subject"] for row in bench.table("metrics.tsv")] == ["aa", "zz"]
+    folders = sorted(p.name for p in bench.out.iterdir() if p.is_dir() and p.name not in (".om_runner", "report", "qc"))
+    assert folders == ["aa", "zz"], "nothing of a failed scan is left"
+    assert caplog.text.count("expected a scan in one file; skipped") == len(SKIPPED)
+
+
+def test_a_hostile_segmentation_fails_its_scan_alone(bench, corpus):
+    for number, case in enumerate(sorted(hostile.LABELS)):
+        hostile.nifti(bench.inputs / f"{number}.nii", fakes.brain(number)[0])
+        put(corpus[case], bench.inputs / f"{number}_seg.nii")
+    assert bench.run() == 1
+    reasons = {row["subject"]: row["reason"] for row in bench.table("failures.tsv")}
+    assert sorted(reasons) == [str(number) for number in range(len(hostile.LABELS))]
+    for number, case in enumerate(sorted(hostile.LABELS)):
+        assert all(part in reasons[str(number)] for part in hostile.LABELS[case].parts), reasons[str(number)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"a\x1b[2J.npz", b"a\nb.npz", b"\xff\xfe.npz", "脑 scan.npz".encode()],
+    ids=["escape", "newline", "no-utf8", "chinese"],
+)
+def test_names_of_any_bytes(bench, name):
+    made = fakes.write_scan(bench.inputs / "made.npz", 3)
+    os.rename(str(made).encode(), str(bench.inputs).encode() + b"/" + name)
+    (bench.inputs / "broken\x1b[31m.nii.gz").write_bytes(b"")
+    # pytest keeps log records as they are, and cannot hand those with bytes that are no UTF-8 from one of its workers
+    # to the other.
+    logging.disable(logging.CRITICAL)
+    try:
+        assert bench.run() == 1
+    finally:
+        logging.disable(logging.NOTSET)
+    assert len(bench.table("metrics.tsv")) == 3
+    (failure,) = bench.table("failures.tsv")
+    assert "\x1b" not in failure["reason"] + failure["file"] and "\\x1b[31m" in failure["file"]
+
+
+def test_a_hostile_atlas_stops_the_run_before_anything_is_written(bench, corpus):
+    for case, path in corpus.items():
+        if case in hostile.LABELS:
+            continue
+        bench.atlas = path
+        with pytest.raises(VolumeError) as caught:
+            bench.run()
+        assert str(path) in str(caught.value) and not bench.out.exists(), case
+
+
+#: one of each way in which a file goes wrong; the readers that verbs call are tested with all
+CHOSEN = (
+    "empty file",
+    "truncated gz",
+    "gz bomb behind the voxels",
+    "zip bomb",
+    "claims 500 cubed from 8 KB",
+    "huge sides, NIfTI-2",
+    "claims 500 cubed, npz",
+    "four frames",
+    "NaN",
+    "singular affine",
+    "complex",
+    "nifti as mgz",
+    "objects in an npz",
+    "a folder",
+    "a named pipe",
+    "a loop of links",
+    "interpolated",
+)
+
+
+def verbs(folder, bad):
+    """Every verb with the file in every place that takes an image, a segmentation or a warp."""
+    warp, image, out = folder / "warp.nii.gz", folder / "image.nii.gz", folder / "out" / "made.nii.gz"
+    return (
+        ("apply", "--transform", warp, "--image", bad, "--out", out),
+        ("apply", "--transform", warp, "--image", bad, "--interpolation", "labels", "--out", out),
+        ("apply", "--transform", bad, "--image", image, "--out", out),
+        ("apply", "--transform", warp, "--image", image, "--fixed", bad, "--out", out),
+        ("apply", "--transform", warp, "--points", bad, "--out", folder / "out" / "made.csv"),
+        ("convert-warp", "--warp", bad, "--warp-format", "itk", "--out", out),
+        ("evaluate", "--fixed-seg", bad, "--moved-seg", image, "--out", folder / "out" / "made.csv"),
+        ("invert", "--warp", bad, "--inverse", out),
+        ("jacobian", "--warp", bad, "--map", out),
+        ("jacobian", "--warp", warp, "--mask", bad, "--map", out),
+    )
+
+
+def test_every_verb_says_one_thing_and_writes_nothing(tmp_path, corpus, capsys):
+    grid = Grid(hostile.SHAPE, np.diag([-1.0, 1.0, 1.0, 1.0]))
+    write_warp(tmp_path / "warp.nii.gz", Warp(np.zeros(grid.shape + (3,), np.float32), grid, grid), "itk")
+    hostile.nifti(tmp_path / "image.nii.gz")
+    # Harmless in these places: a grid is asked for its header only, labels may be negative, a mask may be anything but
+    # 0.
+    harmless = 0
+    for case, path in ((case, corpus[case]) for case in CHOSEN):
+        for words in verbs(tmp_path, path):
+            code = main([str(word) for word in words])
+            said = capsys.readouterr().err
+            made = list((tmp_path / "out").iterdir()) if (tmp_path / "out").exists() else []
+            if code == 0:
+                harmless += 1
+                assert (
+                    "--fixed" in words or case in hostile.LABELS or case.split(" ")[0] in ("NaN", "infinite", "slope")
+                ), (case, words)
+                shutil.rmtree(str(tmp_path / "out"))
+                continue
+            assert code == 1 and said.count(": error: ") == 1 and "Traceback" not in said, (case, words, said)
+            assert str(path) in said and not made, (case, words, said)
+    assert harmless < len(CHOSEN)
+
+
+def test_training_lists_every_file_and_stops(corpus):
+    shape = hostile.SHAPE
+    subjects = tuple(Subject(path) for case, path in corpus.items() if case in hostile.CORPUS)
+    with pytest.raises(VolumeError) as caught:
+        check_cohort(Cohort(subjects), None, None, shape, False)
+    said = str(caught.value)
+    for case in hostile.CORPUS:
+        assert f"  {corpus[case]} " in said, case
+    assert (
+        said.startswith(f"{len(subjects)} of {len(subjects)} training scans cannot be used") and "Traceback" not in said
+    )

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two sets of buffers, threads around the device, and the timeline: overlap, order, bounds, errors, the trace file."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from om_runner.device.acl_runtime import AclRuntime
+from om_runner.registration import session
+from om_runner.registration.queues import WriteBehind
+from om_runner.registration.timeline import STAGES, Timeline
+from tests.om_runner.device.test_acl_runtime import feeds, runtime_of
+from tests.om_runner.registration.test_session import Bench
+from tests.support import fakes
+from vxm_convert.errors import AclError
+from vxm_convert.sim.acl.base.state import SIM
+from vxm_convert.sim.faults import injected
+
+
+def test_one_set_is_filled_while_the_other_is_executed(sim):
+    with runtime_of(sim) as runtime:
+        assert runtime.reserve(2) == 2
+        sim.program.gate = threading.Event()
+        first, second = feeds(), feeds()
+        second["moving"] += 1
+        staged = runtime.stage(first)
+        done = []
+        thread = threading.Thread(target=lambda: done.append(runtime.collect(runtime.execute(staged))))
+        thread.start()
+        other = runtime.stage(second)
+        assert not done, "the first one is still being executed"
+        sim.program.gate.set()
+        thread.join()
+        results = [runtime.fetch(done[0]), runtime.fetch(runtime.collect(runtime.execute(other)))]
+        for fed, result in zip((first, second), results):
+            np.testing.assert_array_equal(result.outputs["moved"], fed["moving"] + 2 * fed["fixed"])
+        assert len(sim.program.seen) == 2
+    assert sim.leftovers() == []
+
+
+def test_the_fixed_image_stays_in_every_set(sim, monkeypatch):
+    copied = []
+    true_copy = sim.acl.rt.memcpy
+    monkeypatch.setattr(sim.acl.rt, "memcpy", lambda *args: copied.append(args[-1]) or true_copy(*args))
+    with runtime_of(sim) as runtime:
+        runtime.reserve(2)
+        sets = [runtime.stage(feeds()), runtime.stage(feeds())]
+        for _ in range(2):
+            copied.clear()
+            sets = [
+                runtime.stage(feeds())
+                for done in [runtime.collect(runtime.execute(s)) for s in sets]
+                if runtime.fetch(done)
+            ]
+        assert copied.count(1) == 2, "one moving image per run goes to the device, no fixed one"
+
+
+def test_a_third_set_is_refused_until_one_is_free(sim):
+    with runtime_of(sim) as runtime:
+        runtime.reserve(2)
+        runtime.stage(feeds()), runtime.stage(feeds())
+        with pytest.raises(RuntimeError, match="all 2 sets of buffers are in use"):
+            runtime.stage(feeds())
+
+
+def test_a_device_without_memory_for_a_second_set_goes_on_with_one(sim, caplog):
+    with runtime_of(sim) as runtime:
+        used = SIM.devices[0].used_bytes
+        with injected("oom_malloc:2calls"):
+            assert runtime.reserve(2) == 1
+        assert "going on with 1 set of buffers" in caplog.text and SIM.devices[0].used_bytes == used
+        runtime.run(feeds())
+    assert sim.leftovers() == []
+
+
+class SimBench(Bench):
+    """A cohort on the simulated device with the scripted program."""
+
+    def __init__(self, folder, monkeypatch, sim, n):
+        super().__init__(folder, monkeypatch)
+        shape = tuple(fakes.SHAPE)
+        sim.program.inputs = [t._replace(shape=(1,) + shape + (1,)) for t in sim.program.inputs]
+        sim.program.outputs = [t._replace(shape=(1,) + shape + t.shape[-1:]) for t in sim.program.outputs]
+        for index in range(n):
+            fakes.write_scan(self.inputs / f"s{index}.npz", index + 1)
+        made = self.model.contract
+        monkeypatch.setattr(fakes, "FakeRuntime", None)
+        self.factory = lambda model, device: AclRuntime(sim.acl, sim.om_path, made)
+        monkeypatch.setattr(session, "open_runtime", self.factory)
+
+    def run(self, *extra):
+        self.runtime = self.factory(None, 0)
+        return super().run(*extra)
+
+
+def test_through_the_simulated_device_results_are_those_of_one_at_a_time(tmp_path, monkeypatch, sim):
+    bench = SimBench(tmp_path, monkeypatch, sim, 4)
+    assert bench.run("--threads", "3") == 0
+    overlapped = {p.name + p.parent.name: p.read_bytes() for p in bench.out.rglob("*.nii.gz")}
+    monkeypatch.setattr(AclRuntime, "reserve", lambda self, sets: 1)
+    assert bench.run("--force", "--threads", "1") == 0
+    assert {p.name + p.parent.name: p.read_bytes() for p in bench.out.rglob("*.nii.gz")} == overlapped and len(
+        overlapped
+    ) == 12
+    assert [row["subject"] for row in bench.table("metrics.tsv")] == ["s0", "s1", "s2", "s3"]
+
+
+@pytest.mark.parametrize(
+    "fault, done, message",
+    [("device_lost:2", ["s0", "s1"], "507899"), ("device_lost", [], "507899"), ("half_output", [], "unwritten")],
+)
+def test_faults_of_the_device_surface_and_finished_scans_stay(tmp_path, monkeypatch, sim, fault, done, message):
+    bench = SimBench(tmp_path, monkeypatch, sim, 4)
+    with injected(fault), pytest.raises(AclError, match=message):
+        bench.run()
+    assert [row["subject"] for row in bench.table("metrics.tsv")] == done
+    failed = [(row["subject"], row["stage"]) for row in bench.table("failures.tsv")]
+    assert failed[0] == (f"s{len(done)}", "run") and len(failed) <= 2
+    assert sim.leftovers() == []
+
+
+def test_the_trace_is_json_with_every_stage_of_every_subject(tmp_path, monkeypatch, sim):
+    bench = SimBench(tmp_path, monkeypatch, sim, 3)
+    assert bench.run("--trace", str(tmp_path / "trace.json")) == 0
+    trace = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))
+    assert trace["otherData"]["simulated"] is True and trace["otherData"]["toolchain"]["kind"] == "simulator"
+    events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    assert all(event["ts"] >= 0 and event["dur"] >= 0 and isinstance(event["tid"], int) for event in events)
+    assert {(e["args"]["subject"], e["name"]) for e in events} == {
+        (f"s{n}", stage) for n in range(3) for stage in STAGES
+    }
+    named = {event["tid"] for event in trace["traceEvents"] if event["name"] == "thread_name"}
+    assert {event["tid"] for event in events} <= named
+    process = [e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "process_name"]
+    assert process == ["om_runner, SIMULATED device"]
+    timing = json.loads((bench.out / "run.json").read_text(encoding="utf-8"))["timing"]
+    assert timing["scans"] == 3 and 0 < timing["device_busy"] <= 1 and timing["first_execution_seconds"] > 0
+
+
+def test_a_trace_of_a_run_that_fails_is_kept_whole(tmp_path):
+    path = tmp_path / "trace.json"
+    with pytest.raises(ValueError):
+        with Timeline(path, {"simulated": False}) as timeline:
+            with timeline.span("decode", ['a "quoted" name']):
+                raise ValueError
+    (event,) = [e for e in json.loads(path.read_text(encoding="utf-8"))["traceEvents"] if e["ph"] == "X"]
+    assert event["args"]["subject"] == 'a "quoted" name' and timeline.sums["decode"].wall > 0
+
+
+def test_writing_behind_is_bounded_and_in_order():
+    running, most, order = [], [], []
+
+    def job(item):
+        running.append(item)
+        most.append(len(running))
+        time.sleep(0.002 * (item % 3))
+        running.remove(item)
+        return item
+
+    with WriteBehind(2, lambda item, future: order.append(future.result())) as behind:
+        for item in range(12):
+            behind.submit(item, job)
+            assert len(behind._waiting) <= 3
+    assert order == list(range(12)) and max(most) <= 2
+
+
+def test_when_stopped_what_waits_is_dropped_and_what_runs_is_finished():
+    gate, order = threading.Event(), []
+    with pytest.raises(KeyboardInterrupt):
+        with WriteBehind(1, lambda item, future: order.append(item)) as behind:
+            started = threading.Event()
+            behind.submit("running", lambda item: (started.set(), gate.wait(10)))
+            assert started.wait(10)
+            behind.submit("waiting", print)
+            threading.Timer(0.05, gate.set).start()
+            raise KeyboardInterrupt
+    assert order == ["running"]

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signatures and side effects as those of the adapter: sessions are changed by the import, arguments of wrong types are
+refused.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, Dict, Iterator
+
+import tensorflow as tf
+from tensorflow.contrib import mixed_precision
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+
+__all__ = ["RewriterConfig"]
+
+
+def record(call: str, **what: Any) -> None:
+    with open(os.environ["FAKE_NPU_LOG"], "a") as log:
+        log.write(json.dumps({"call": call, **what}) + "\n")
+
+
+record(
+    "import",
+    environ={
+        k: v for k, v in os.environ.items() if k in ("JOB_ID", "DUMP_GE_GRAPH", "DUMP_GRAPH_LEVEL", "DUMP_GRAPH_PATH")
+    },
+)
+atexit.register(record, "npu_close")
+_plain_init = tf.Session.__init__
+
+
+def _values(parameter_map: Any) -> Dict[str, Any]:
+    found = {}
+    for name, value in parameter_map.items():
+        field = value.WhichOneof("value")
+        found[name] = [field, value.s.decode() if field == "s" else getattr(value, field)]
+    return found
+
+
+def _session_init(self: Any, target: str = "", graph: Any = None, config: Any = None) -> None:
+    rewrite = config.graph_options.rewrite_options
+    record(
+        "session",
+        soft=config.allow_soft_placement,
+        remapping=rewrite.remapping,
+        memory=rewrite.memory_optimization,
+        optimizers={custom.name: _values(custom.parameter_map) for custom in rewrite.custom_optimizers},
+    )
+    _plain_init(self, target, graph, config)
+
+
+tf.Session.__init__ = _session_init
+
+
+class FixedLossScaleManager(mixed_precision.FixedLossScaleManager):
+    def __init__(self, loss_scale: float, enable_overflow_check: bool = True) -> None:
+        record("fixed", loss_scale=loss_scale)
+        super().__init__(loss_scale)
+
+
+class ExponentialUpdateLossScaleManager(mixed_precision.ExponentialUpdateLossScaleManager):
+    def __init__(
+        self,
+        init_loss_scale: float,
+        incr_every_n_steps: int,
+        decr_every_n_nan_or_inf: int = 2,
+        incr_ratio: float = 2,
+        decr_ratio: float = 0.8,
+    ) -> None:
+        record(
+            "exponential", given=[init_loss_scale, incr_every_n_steps, decr_every_n_nan_or_inf, incr_ratio, decr_ratio]
+        )
+        super().__init__(init_loss_scale, incr_every_n_steps, decr_every_n_nan_or_inf, incr_ratio, decr_ratio)
+
+
+class NPULossScaleOptimizer(mixed_precision.LossScaleOptimizer):
+    def __init__(self, opt: Any, loss_scale_manager: Any, is_distributed: bool = False) -> None:
+        record(
+            "optimizer", inner=type(opt).__name__, manager=type(loss_scale_manager).__name__, distributed=is_distributed
+        )
+        super().__init__(opt, loss_scale_manager)
+
+
+def _set_iteration_per_loop(session: Any, train_op: Any, iterations: int) -> Any:
+    """The device would repeat the operation; here it runs once and the counter is moved on."""
+    if not isinstance(train_op, tf.Operation):
+        raise ValueError("train_op must be an Operation")
+    if iterations == 1:
+        return train_op
+    with tf.variable_scope("npu_runconfig"):
+        counters = [
+            tf.get_variable(
+                name,
+                initializer=tf.constant(value, tf.int64),
+                collections=[tf.GraphKeys.LOCAL_VARIABLES],
+                use_resource=True,
+                trainable=False,
+            )
+            for name, value in (("iterations_per_loop", iterations - 1), ("loop_cond", 0), ("one", 1), ("zero", 0))
+        ]
+    session.run([counter.initializer for counter in counters])
+    record(
+        "set_iteration_per_loop",
+        iterations=iterations,
+        trained=train_op.name,
+        same_graph=session.graph is train_op.graph,
+    )
+    with tf.control_dependencies([train_op]):
+        counted = tf.assign_add(tf.train.get_global_step(), iterations - 1)
+    return tf.group(train_op, counted, name="IterationOp")
+
+
+@contextmanager
+def _keep_dtype_scope() -> Iterator[None]:
+    record("keep_dtype_scope")
+    with tf.get_default_graph()._attr_scope({"_keep_dtype": tf.AttrValue(i=1)}):
+        yield
+
+
+util = SimpleNamespace(set_iteration_per_loop=_set_iteration_per_loop)
+npu_scope = SimpleNamespace(keep_dtype_scope=_keep_dtype_scope)

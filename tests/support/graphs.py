@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small frozen graphs built without TensorFlow, so that compiler and device are tested where TensorFlow is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
+
+import numpy as np
+
+from vxm_convert.formats import tf_graph
+from vxm_convert.formats.om import read_om
+from vxm_convert.sim.compiler.compile import CompileRequest, compile_graph, write_model
+from vxm_convert.sim.engine.load import load_program
+from vxm_convert.sim.engine.program import Program
+
+_NUMBERS = {name: number for number, name in tf_graph.DTYPES.items()}
+
+
+class PbBuilder:
+    """Writes GraphDef nodes one by one; every method returns the node's name."""
+
+    def __init__(self) -> None:
+        self.graph = tf_graph._MESSAGES["GraphDef"]()
+
+    def node(self, op: str, name: str, *inputs: str, **attrs: Any) -> str:
+        message = self.graph.node.add(name=name, op=op)
+        message.input.extend(inputs)
+        for key, value in attrs.items():
+            _put(message.attr.add(key=key).value, value)
+        return name
+
+    def placeholder(self, name: str, shape: Sequence[int], dtype: str = "float32") -> str:
+        return self.node("Placeholder", name, dtype=np.dtype(dtype), shape=tuple(shape))
+
+    def const(self, name: str, value: np.ndarray) -> str:
+        return self.node("Const", name, dtype=value.dtype, value=value)
+
+    def save(self, path: Path) -> Path:
+        path.write_bytes(self.graph.SerializeToString(deterministic=True))
+        return path
+
+
+def _put(message: Any, value: Any) -> None:
+    if isinstance(value, np.dtype):
+        message.type = _NUMBERS[value.name]
+    elif isinstance(value, np.ndarray):
+        message.tensor.dtype = _NUMBERS[value.dtype.name]
+        message.tensor.tensor_shape.SetInParent()
+        for side in value.shape:
+            message.tensor.tensor_shape.dim.add(size=side)
+        message.tensor.tensor_content = np.ascontiguousarray(value).tobytes()
+    elif isinstance(value, tuple):
+        message.shape.SetInParent()
+        for side in value:
+            message.shape.dim.add(size=side)
+    elif isinstance(value, list):
+        message.list.i.extend(value)
+    elif isinstance(value, bool):
+        message.b = value
+    elif isinstance(value, int):
+        message.i = value
+    elif isinstance(value, float):
+        message.f = value
+    else:
+        message.s = value.encode()
+
+
+def compile_pb(
+    path: Path, out: Path, outputs: List[Tuple[str, int]], mode: str = "force_fp16", keep: Sequence[str] = ()
+) -> Any:
+    """Compile with the simulated compiler and read the file back: an OmModel."""
+    request = CompileRequest("model", "Ascend910A", "atc (test)", mode, {}, outputs, frozenset(keep))
+    write_model(out, compile_graph(tf_graph.read_graph(path), request))
+    return read_om(out)
+
+
+def run_pb(
+    path: Path, out: Path, outputs: List[Tuple[str, int]], feeds: List[np.ndarray], mode: str = "force_fp16"
+) -> List[np.ndarray]:
+    """Compile, load, run once."""
+    program: Program = load_program(compile_pb(path, out, outputs, mode))
+    return program.run(feeds)
+
+
+def conv_attrs(stride: int = 1) -> Dict[str, Any]:
+    """Attributes of a SAME convolution over volumes with channels last."""
+    return {
+        "strides": [1, stride, stride, stride, 1],
+        "padding": "SAME",
+        "data_format": "NDHWC",
+        "dilations": [1, 1, 1, 1, 1],
+    }
+
+
+def image_conv_attrs(layout: str = "NHWC", stride: int = 1) -> Dict[str, Any]:
+    """Attributes of a SAME convolution over images."""
+    strides = [1, stride, stride, 1] if layout == "NHWC" else [1, 1, stride, stride]
+    return {"strides": strides, "padding": "SAME", "data_format": layout, "dilations": [1, 1, 1, 1]}
+
+
+def up_conv_graph(
+    rng: np.random.RandomState, side: int = 4, channels: int = 8, skip: int = 2, filters: int = 5
+) -> PbBuilder:
+    """x → nearest upsampling as three concatenations → concat with a skip → Conv3D + bias → LeakyRelu, as the network
+    has it.
+    """
+    pb = PbBuilder()
+    x, other = (
+        pb.placeholder("x", (1, side, side, side, channels)),
+        pb.placeholder("skip", (1, 2 * side, 2 * side, 2 * side, skip)),
+    )
+    row = side * channels
+    axis = pb.const("axis", np.array(-1, np.int32))
+    z = pb.node("ConcatV2", "dz", x, x, axis, N=2)
+    z = pb.node("Reshape", "rz", z, pb.const("sz", np.array([1, side, side, 2 * row], np.int32)))
+    y = pb.node("ConcatV2", "dy", z, z, axis, N=2)
+    y = pb.node("Reshape", "ry", y, pb.const("sy", np.array([1, side, 4 * side * row], np.int32)))
+    up = pb.node("ConcatV2", "dx", y, y, axis, N=2)
+    up = pb.node("Reshape", "up", up, pb.const("sx", np.array([1, 2 * side, 2 * side, 2 * side, channels], np.int32)))
+    both = pb.node("ConcatV2", "both", up, other, axis, N=2)
+    kernel = pb.const("kernel", (rng.randn(3, 3, 3, channels + skip, filters) * 0.1).astype(np.float32))
+    conv = pb.node("Conv3D", "conv", both, kernel, **conv_attrs())
+    conv = pb.node(
+        "BiasAdd", "bias_add", conv, pb.const("bias", rng.randn(filters).astype(np.float32)), data_format="NHWC"
+    )
+    pb.node("LeakyRelu", "y", conv, alpha=0.2)
+    return pb

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The input pipeline: samples by number, decoded in parallel, batched, prefetched; their order is that of the
+numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+
+from train.data.loading import Loader
+from train.data.pairs import PairOrder
+from vxm_convert.model.spec import ModelSpec
+from vxm_convert.network.tf1 import tf
+
+_MAX_READERS = 4
+_PREFETCH = 2
+
+
+def input_shapes(spec: ModelSpec, with_labels: bool) -> Dict[str, Tuple[Tuple[int, ...], Any]]:
+    """Name → shape and dtype of what a training step reads."""
+    half = spec.velocity_shape[:4]
+    shapes = {"moving": (spec.image_shape, tf.float32), "fixed": (spec.image_shape, tf.float32)}
+    if with_labels:
+        shapes.update({"moving_seg": (half, tf.int32), "fixed_seg": (half, tf.int32)})
+    if spec.diffeomorphic:
+        shapes["noise"] = (spec.velocity_shape, tf.float32)
+    return shapes
+
+
+def placeholders(spec: ModelSpec, with_labels: bool) -> Dict[str, Any]:
+    """Inputs to be fed by hand."""
+    return {
+        name: tf.placeholder(dtype, shape, name=name)
+        for name, (shape, dtype) in input_shapes(spec, with_labels).items()
+    }
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """`inputs`: tensors of the next batch. `start(session, step)` makes the next batch that of `step`."""
+
+    inputs: Dict[str, Any]
+    first_sample: Any
+    initializer: Any
+    batch: int
+
+    def start(self, session: Any, step: int) -> None:
+        session.run(self.initializer, {self.first_sample: step * self.batch})
+
+
+def build_pipeline(order: PairOrder, loader: Loader, last_step: int, rank: int = 0, ranks: int = 1) -> Pipeline:
+    """The pipeline in the default graph; it ends before `last_step`. Of every `ranks` batches it makes the one at
+    `rank`.
+    """
+    batch = loader.spec.batch
+    shapes = input_shapes(loader.spec, loader.with_labels)
+
+    def load(sample: np.ndarray) -> List[np.ndarray]:
+        step, place = divmod(int(sample), batch)
+        number = (step * ranks + rank) * batch + place
+        arrays = loader.arrays(order.pair(number), number)
+        return [arrays[name] for name in shapes]
+
+    def read(sample: Any) -> Dict[str, Any]:
+        values = tf.numpy_function(load, [sample], [dtype for _, dtype in shapes.values()])
+        for value, (shape, _) in zip(values, shapes.values()):
+            value.set_shape(shape[1:])
+        return dict(zip(shapes, values))
+
+    # map keeps the order of the samples however many readers there are.
+    first = tf.placeholder(tf.int64, (), name="first_sample")
+    data = tf.data.Dataset.range(first, last_step * batch)
+    data = data.map(read, num_parallel_calls=min(_MAX_READERS, os.cpu_count() or 1))
+    data = data.batch(batch, drop_remainder=True).prefetch(_PREFETCH)
+    iterator = tf.data.make_initializable_iterator(data)
+    return Pipeline(iterator.get_next(), first, iterator.initializer, batch)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the files of a pair to the arrays of a sample: decoding, the cache, augmentation, the noise of sampling. No
+TensorFlow.
+
+What a sample holds depends on its number and the seed alone, never on the order or the thread in which samples are
+made.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Dict, Optional, Tuple
+
+import numpy as np
+
+from train.data.pairs import Pair
+from vxm_convert.errors import VolumeError
+from vxm_convert.model.contract import IntensityRule
+from vxm_convert.model.spec import ModelSpec
+from vxm_convert.scans.volumes import load_scan, read_labels
+
+_AUGMENT_STREAM, _NOISE_STREAM = 4, 5
+#: intensities become gain · v^gamma
+_GAIN, _GAMMA = (0.9, 1.1), (0.9, 1.1)
+#: left-right axis of the network grid
+_FLIP_AXIS = 0
+Sample = Dict[str, np.ndarray]
+
+
+class Loader:
+    """Makes samples; may be used from several threads.
+
+    Parameters
+    ----------
+    spec : ModelSpec — shapes, and whether samples carry noise.
+    atlas : Path — fixed image of pairs that name none, or None.
+    atlas_seg : Path — its labels, or None.
+    with_labels : bool — samples carry `moving_seg` and `fixed_seg`, every second voxel along each axis.
+    augment : tuple of str — see `train.settings.run`.
+    cache : bool — keep decoded files in memory.
+    seed : int — of augmentation and noise.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        atlas: Optional[Path],
+        atlas_seg: Optional[Path] = None,
+        with_labels: bool = False,
+        augment: Tuple[str, ...] = (),
+        cache: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.spec = spec
+        self.with_labels = with_labels
+        self.error: Optional[Exception] = None
+        self._augment, self._seed, self._cache_all = augment, seed, cache
+        self._rule = IntensityRule()
+        self._atlas, self._atlas_seg = atlas, atlas_seg
+        self._kept: Dict[Tuple[str, Path], np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def arrays(self, pair: Pair, sample: int) -> Sample:
+        """One sample with augmentation and noise.
+
+        Returns
+        -------
+        dict — ``moving``, ``fixed`` (X, Y, Z, 1) float32, 0..1; with labels ``moving_seg``, ``fixed_seg`` (X/2, Y/2,
+        Z/2) int32; for diffeomorphic variants ``noise`` (X/2, Y/2, Z/2, 3) float32, standard normal.
+        """
+        try:
+            found = self.plain(pair)
+            self._augmented(found, np.random.RandomState([self._seed, _AUGMENT_STREAM, sample % (1 << 32)]))
+            if self.spec.diffeomorphic:
+                random = np.random.RandomState([self._seed, _NOISE_STREAM, sample % (1 << 32)])
+                found["noise"] = random.standard_normal(self.spec.velocity_shape[1:]).astype(np.float32)
+            return found
+        except Exception as exc:
+            # TensorFlow turns exceptions of its reader threads into text; the loop wants the original.
+            self.error = exc
+            raise
+
+    def plain(self, pair: Pair) -> Sample:
+        """As `arrays`, without augmentation and noise."""
+        found = {"moving": self.image(pair.moving), "fixed": self.image(pair.fixed or self._atlas)}
+        if self.with_labels:
+            for name, path in (
+                ("moving_seg", pair.seg),
+                ("fixed_seg", pair.fixed_seg if pair.fixed else self._atlas_seg),
+            ):
+                found[name] = np.ascontiguousarray(self.labels(path)[::2, ::2, ::2], dtype=np.int32)
+        return found
+
+    def image(self, path: Path) -> np.ndarray:
+        """A scan as network input, (X, Y, Z, 1)."""
+        return self._remember(
+            "image", path, lambda: load_scan(path, self.spec.volume_shape, self._rule)[0].data[..., np.newaxis]
+        )
+
+    def labels(self, path: Optional[Path]) -> np.ndarray:
+        """A segmentation, (X, Y, Z); raises VolumeError where there is none."""
+        return self._remember("labels", path, lambda: self._read_labels(path))
+
+    def labels_of(self, pair: Pair) -> Tuple[Optional[np.ndarray], Optional[np.ndarray]]:
+        """Labels of moving and fixed; None where a file has none."""
+        found = []
+        for path in (pair.seg, pair.fixed_seg if pair.fixed else self._atlas_seg):
+            try:
+                found.append(self.labels(path))
+            except VolumeError:
+                found.append(None)
+        return found[0], found[1]
+
+    def _read_labels(self, path: Optional[Path]) -> np.ndarray:
+        volume = read_labels(path, self.spec.volume_shape) if path is not None else None
+        if volume is None:
+            raise VolumeError(
+                f"{path or 'a scan'}: no segmentation, expected one beside it or in its .npz; leave --dice-weight out"
+            )
+        return volume.data
+
+    def _remember(self, kind: str, path: Path, read) -> np.ndarray:
+        """The atlas is always kept, scans if the cache is on."""
+        key = (kind, path)
+        with self._lock:
+            if key in self._kept:
+                return self._kept[key]
+        value = read()
+        if self._cache_all or path in (self._atlas, self._atlas_seg):
+            with self._lock:
+                self._kept[key] = value
+        return value
+
+    def _augmented(self, sample: Sample, random: np.random.RandomState) -> None:
+        """Flip: both images and labels, so that left stays left in both. Intensity: the moving image alone."""
+        flip, gain, gamma = random.rand() < 0.5, random.uniform(*_GAIN), random.uniform(*_GAMMA)
+        if "flip" in self._augment and flip:
+            for name, value in sample.items():
+                sample[name] = np.ascontiguousarray(np.flip(value, _FLIP_AXIS))
+        if "intensity" in self._augment:
+            sample["moving"] = np.clip(gain * np.clip(sample["moving"], 0, 1) ** gamma, 0, 1).astype(np.float32)

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hashes of everything that training or an evaluation reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, Optional
+
+from train.data.cohort import Cohort
+from vxm_convert.artifacts.files import sha256_of
+
+
+def sources_of(cohort: Cohort, atlas: Optional[Path]) -> Dict[str, str]:
+    """Role → sha256 of every file a run reads; scans of one name are told apart by their folders."""
+    files = {
+        path: None for s in cohort.subjects for path in (s.moving, s.fixed, s.seg, s.fixed_seg) if path is not None
+    }
+    names = [path.name for path in files]
+    made_from = {"scan " + (p.name if names.count(p.name) == 1 else str(p)): sha256_of(p) for p in files}
+    return {**({"atlas": sha256_of(atlas)} if atlas is not None else {}), **made_from}

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loss scaling off the NPU: TensorFlow's own managers, under the variable names that npu_bridge's have.
+
+The loss is multiplied by a scale before the gradients are taken and the gradients are divided by it afterwards, so that
+small ones do not vanish in float16. A step whose gradients are not finite changes no weight and no moment of Adam.
+Because the update then stands inside a `tf.cond`, Adam's counters are saved as ``cond/beta1_power`` and
+``cond/beta2_power``, on every device.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Tuple
+
+from train.settings.run import ScaleSettings
+
+GROWTH, SHRINKAGE = 2.0, 0.5
+#: at the places of npu_bridge's constructors
+SCALE_VARIABLES = ("loss_scale", "good_steps", "bad_steps")
+
+
+def make_manager(fixed: Any, exponential: Any, settings: ScaleSettings) -> Any:
+    """A manager out of the classes of TensorFlow or of npu_bridge, whose parameters are the same."""
+    if settings.kind == "fixed":
+        return fixed(settings.value)
+    return exponential(
+        init_loss_scale=settings.value,
+        incr_every_n_steps=settings.grow_every,
+        decr_every_n_nan_or_inf=settings.shrink_after,
+        incr_ratio=GROWTH,
+        decr_ratio=SHRINKAGE,
+    )
+
+
+def scaled(optimizer: Any, settings: ScaleSettings) -> Tuple[Any, Any]:
+    """(the optimizer around `optimizer`, the scale as a tensor); (optimizer, None) where nothing is scaled."""
+    if settings.kind == "none":
+        return optimizer, None
+    # Here, because importing tf.contrib takes seconds.
+    from tensorflow.contrib import mixed_precision as tf_scaling
+
+    manager = make_manager(tf_scaling.FixedLossScaleManager, tf_scaling.ExponentialUpdateLossScaleManager, settings)
+    return tf_scaling.LossScaleOptimizer(optimizer, manager), manager.get_loss_scale()

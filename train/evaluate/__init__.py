@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dice of a checkpoint on scans with segmentations, as a command, tables and a page."""

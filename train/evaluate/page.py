@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An evaluation for people: the table on the terminal and evaluation.html, both from evaluation.json alone."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping
+
+from vxm_convert.webpage.document import page
+from vxm_convert.webpage.elements import Cell, Column, definitions, element, prose, section
+from vxm_convert.webpage.style import BLUE, QUIET, VERMILION
+from vxm_convert.webpage.svg import Scale, drawing, line, mark, text
+from vxm_convert.webpage.tables import NOT_AVAILABLE, table
+
+_ROW, _LEFT, _RIGHT, _TOP = 18, 210, 640, 34
+
+
+def table_text(document: Mapping[str, Any]) -> str:
+    """Dice per structure and over all, mean (std), as plain text."""
+    width = max(
+        [len(row["name"]) for row in document["structures"]]
+        + [len(title) for title in map(_title, document["overall"])]
+    )
+    lines = [
+        f"Dice of {document['n_samples']} scans, label set {document['label_set']}, mean (std)",
+        f"{'structure':<{width}}  {'before':>15}  {'after':>15}  scans",
+    ]
+    for row in document["structures"]:
+        lines.append(
+            f"{row['name']:<{width}}  {_pair(row['before']):>15}  {_pair(row['after']):>15}  {row['after']['n']:>5}"
+        )
+    lines.append("")
+    for row in document["overall"]:
+        lines.append(
+            f"{_title(row):<{width}}  {_pair(row['before']):>15}  {_pair(row['after']):>15}  {row['after']['n']:>5}"
+        )
+    return "\n".join(lines + [f"folding {_folding(document)}, {_seconds(document)} s per scan", ""])
+
+
+def build_page(document: Mapping[str, Any]) -> str:
+    """The page."""
+    model = document["model"]
+    shape = "×".join(str(n) for n in model["volume_shape"])
+    head = [
+        element("h1", "Evaluation"),
+        definitions(
+            [
+                ("checkpoint", document["checkpoint"]),
+                ("network", f"{model['variant']} at {shape}"),
+                ("scans", document["n_samples"]),
+                ("label set", document["label_set"]),
+                ("folding", _folding(document)),
+                (
+                    "seconds per scan",
+                    f"{_seconds(document)} (TensorFlow on this CPU, the first scan left out where there are several)",
+                ),
+            ]
+        ),
+    ]
+    parts = head + [
+        section(
+            "Over all",
+            table(
+                "Dice, mean (std) before and after; std of the population",
+                _columns("over"),
+                [_row(_title(row), row) for row in document["overall"]],
+                sortable=False,
+            ),
+        ),
+        section(
+            "Structures",
+            _drawing(document["structures"]),
+            table(
+                f"Dice per structure of {document['label_set']}, mean (std) over scans; n/a where no scan and its "
+                "fixed image both have it",
+                _columns("structure"),
+                [_row(f"{row['name']} ({row['label']})", row) for row in document["structures"]],
+            ),
+        ),
+        section(
+            "Scans",
+            table(
+                "Dice: mean over the set's structures that are there, without background",
+                [
+                    Column("scan", "name"),
+                    "Dice before",
+                    "Dice after",
+                    "MSE before",
+                    "MSE after",
+                    "folded voxels, %",
+                    "seconds",
+                ],
+                [
+                    [
+                        row["name"],
+                        row["mean_before"],
+                        row["mean_after"],
+                        row["mse_before"],
+                        row["mse_after"],
+                        100 * row["folding"],
+                        row["seconds"],
+                    ]
+                    for row in document["subjects"]
+                ],
+            ),
+        ),
+        section("Made from", definitions(sorted(document["made_from"].items()))),
+        prose("A structure that a segmentation does not have has no Dice and enters no mean.", note=True),
+    ]
+    return page(f"Evaluation: {document['label_set']}", None, parts, details="TensorFlow on the CPU")
+
+
+def _columns(first: str) -> List[Any]:
+    return [Column(first, "name"), "before", "after", "change", "n"]
+
+
+def _row(title: str, row: Mapping[str, Any]) -> List[Any]:
+    before, after = row["before"], row["after"]
+    change = None if before["mean"] is None or after["mean"] is None else after["mean"] - before["mean"]
+    shown = [Cell(_pair(side), side["mean"], "" if side["n"] else "missing") for side in (before, after)]
+    return (
+        [title]
+        + shown
+        + [None if change is None else Cell(f"{change:+.4f}".replace("-", "\u2212"), change), after["n"]]
+    )
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    return f"over {row['over']}, {'with' if row['background'] else 'without'} background"
+
+
+def _pair(found: Mapping[str, Any]) -> str:
+    return NOT_AVAILABLE if found["mean"] is None else f"{found['mean']:.4f} ({found['std']:.4f})"
+
+
+def _folding(document: Mapping[str, Any]) -> str:
+    values = [row["folding"] for row in document["subjects"]]
+    return f"{100 * sum(values) / len(values):.3f} % of the voxels, {100 * max(values):.3f} % at most"
+
+
+def _seconds(document: Mapping[str, Any]) -> str:
+    values = [row["seconds"] for row in document["subjects"]]
+    values = values[1:] or values
+    return f"{sum(values) / len(values):.2f}"
+
+
+def _drawing(rows: List[Dict[str, Any]]) -> Any:
+    """Before and after of every structure that has a Dice, one line each."""
+    known = [row for row in rows if row["before"]["mean"] is not None and row["after"]["mean"] is not None]
+    if not known:
+        return prose("No scan has a segmentation of these structures.")
+    x = Scale(0.0, 1.0, _LEFT, _RIGHT)
+    bottom = _TOP + _ROW * len(known)
+    parts = [
+        part
+        for value, name in x.ticks()
+        for part in (
+            line(x.at(value), _TOP - 8, x.at(value), bottom, "#d8dce5", 0.7),
+            text(x.at(value), _TOP - 14, name, "middle", "tick", QUIET),
+        )
+    ]
+    for number, row in enumerate(known):
+        y = _TOP + _ROW * (number + 0.5)
+        before, after = (x.at(row[side]["mean"]) for side in ("before", "after"))
+        parts += [
+            text(_LEFT - 10, y + 4, row["name"], "end"),
+            line(before, y, after, y, QUIET, 1.2),
+            mark("ring", before, y, VERMILION, 4, f"before {_pair(row['before'])}"),
+            mark("dot", after, y, BLUE, 4, f"after {_pair(row['after'])}"),
+        ]
+    words = "Mean Dice per structure: rings before, dots after registration."
+    return element(
+        "figure", drawing(_RIGHT + 20, bottom + 10, words, *parts), element("figcaption", words), class_="chart"
+    )

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""train_report.html: curves, epochs, warnings and provenance of a run, from the records in metrics.jsonl. No
+TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
+
+from train.run.resume import METRICS_NAME
+from vxm_convert.artifacts.files import write_text
+from vxm_convert.webpage.document import page
+from vxm_convert.webpage.elements import Column, Html, definitions, element, join, prose, section
+from vxm_convert.webpage.style import BLUE, GREEN, ORANGE, SKY, VERMILION
+from vxm_convert.webpage.svg import Scale, drawing, frame, line, mark, path, text
+from vxm_convert.webpage.tables import table
+
+REPORT_NAME = "train_report.html"
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 260, 64, 446, 34, 206
+#: points of a curve; longer runs show means of as many bins
+_MOST_POINTS = 400
+#: a range wider than this is drawn with a logarithmic axis
+_LOGARITHMIC = 20.0
+Point = Tuple[float, float]
+Record = Mapping[str, Any]
+
+
+def write_report(out: Path, facts: Mapping[str, Any], made_from: Mapping[str, str]) -> Path:
+    """Write the page of the run in `out`.
+
+    Parameters
+    ----------
+    facts : mapping — name → value of what stands on top: network, loss, device, checkpoints.
+    made_from : mapping — role → sha256 of everything that was read.
+    """
+    records = [json.loads(record) for record in (out / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
+    target = out / REPORT_NAME
+    write_text(target, build_page(records, facts, made_from))
+    return target
+
+
+def build_page(records: Sequence[Record], facts: Mapping[str, Any], made_from: Mapping[str, str]) -> str:
+    """The page of a run's records."""
+    steps = [r for r in records if "event" not in r]
+    epochs = [r for r in records if r.get("event") == "epoch"]
+    warnings = [r for r in records if r.get("event") in ("warning", "loss not finite")]
+    parts = [
+        element("h1", "Training"),
+        definitions(list(facts.items())),
+        section("Warnings", _warnings(warnings)),
+        section("Curves", element("div", join(_curves(steps, epochs)), class_="charts")),
+        section("Epochs", _epoch_table(epochs)),
+        section("Made from", definitions(sorted(made_from.items()))),
+    ]
+    return page("Training", None, parts, details=f"{facts.get('network', '')}, {facts.get('device', '')}")
+
+
+def _warnings(found: Sequence[Record]) -> Html:
+    if not found:
+        return prose("None.")
+    return element(
+        "ul", *(element("li", f"step {r['step']}: {r.get('text', 'the loss was no finite number')}") for r in found)
+    )
+
+
+def _curves(steps: Sequence[Record], epochs: Sequence[Record]) -> List[Html]:
+    ends = [float(r["epoch"] + 1) for r in epochs]
+    per_epoch = (steps[-1]["step"] + 1) / len(epochs) if steps and epochs else 1.0
+    drawn = []
+    for name in [n for n in (steps[0] if steps else {}) if n.startswith("loss")]:
+        points = [((r["step"] + 1) / per_epoch, r[name]) for r in steps if name in r]
+        means = [(x, r[name]) for x, r in zip(ends, epochs) if name in r]
+        drawn.append(_chart(name, [("steps", binned(points), SKY, False), ("epoch mean", means, BLUE, True)]))
+    drawn.append(
+        _chart(
+            "validation Dice",
+            [
+                ("before", _of(ends, epochs, "dice_before"), ORANGE, True),
+                ("after", _of(ends, epochs, "dice"), BLUE, True),
+            ],
+        )
+    )
+    drawn.append(_chart("validation image loss", [("validation", _of(ends, epochs, "image"), GREEN, True)]))
+    for name in ("folding", "displacement", "loss_scale"):
+        points = [(x, float(r[name])) for x, r in zip(ends, epochs) if name in r]
+        drawn.append(
+            _chart(
+                {"folding": "share of folded voxels", "displacement": "mean displacement, voxels"}.get(
+                    name, "loss scale"
+                ),
+                [(name, points, VERMILION, True)],
+            )
+        )
+    return [chart for chart in drawn if chart is not None]
+
+
+def _of(ends: Sequence[float], epochs: Sequence[Record], name: str) -> List[Point]:
+    found = [(x, (r.get("validation") or {}).get(name)) for x, r in zip(ends, epochs)]
+    return [(x, float(value)) for x, value in found if value is not None]
+
+
+def binned(points: Sequence[Point]) -> List[Point]:
+    """At most `_MOST_POINTS` points, each the mean of those in its bin."""
+    size = max(1, math.ceil(len(points) / _MOST_POINTS))
+    groups = [points[at : at + size] for at in range(0, len(points), size)]
+    return [(math.fsum(p[0] for p in g) / len(g), math.fsum(p[1] for p in g) / len(g)) for g in groups]
+
+
+def _chart(title: str, series: Sequence[Tuple[str, List[Point], str, bool]]) -> Optional[Html]:
+    """Series over epochs: (name, points, colour, with marks); None where no series has a point."""
+    series = [entry for entry in series if entry[1]]
+    values = [y for _, points, _, _ in series for _, y in points]
+    if not values:
+        return None
+    x = Scale(0.0, max(p[0] for _, points, _, _ in series for p in points), _LEFT, _RIGHT)
+    y = _vertical(values)
+    parts = [frame(x, y, "epoch", title)]
+    for number, (name, points, colour, marked) in enumerate(series):
+        places = [(x.at(a), y.at(b)) for a, b in points]
+        parts.append(path(places, colour, 1.8 if marked else 0.9) if len(places) > 1 else Html(""))
+        if (marked and len(places) <= 60) or len(places) == 1:
+            parts += [
+                mark("dot", a, b, colour, 2.2, f"{name}, epoch {p[0]:g}: {p[1]:.6g}")
+                for (a, b), p in zip(places, points)
+            ]
+        if len(series) > 1:
+            at = _RIGHT - 250 + 130 * number
+            parts += [line(at, _TOP - 22, at + 18, _TOP - 22, colour, 3), text(at + 24, _TOP - 18, name)]
+    first, last = series[-1][1][0], series[-1][1][-1]
+    words = f"{title}: {first[1]:.6g} at epoch {first[0]:g}, {last[1]:.6g} at epoch {last[0]:g}."
+    return element("figure", drawing(_WIDTH, _HEIGHT, words, *parts), element("figcaption", words), class_="chart")
+
+
+def _vertical(values: Sequence[float]) -> Scale:
+    """Logarithmic where the values are positive and far apart."""
+    low, high = min(values), max(values)
+    if low > 0 and high / low > _LOGARITHMIC:
+        return Scale(low, high, _BOTTOM, _TOP, logarithmic=True)
+    if low == high == 0:
+        return Scale(0.0, 1.0, _BOTTOM, _TOP)
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return Scale(0.0 if 0 <= low < 0.5 * high else low - margin, high + margin, _BOTTOM, _TOP)
+
+
+def _epoch_table(epochs: Sequence[Record]) -> Html:
+    losses = [name for name in (epochs[0] if epochs else {}) if name.startswith("loss") and name != "loss_scale"]
+    checks = ("image", "dice_before", "dice", "folding")
+    used = [name for name in checks if any((r.get("validation") or {}).get(name) is not None for r in epochs)]
+    scaled = {"loss_scale": "loss scale", "skipped": "skipped steps"} if any("skipped" in r for r in epochs) else {}
+    columns: List[Any] = [Column("epoch")] + [name.replace("_", " ") for name in losses] + ["s per step"]
+    columns += [f"validation {name.replace('_', ' ')}" for name in used] + list(scaled.values())
+    rows = [
+        [r["epoch"] + 1]
+        + [r.get(name) for name in losses]
+        + [r.get("seconds_per_step")]
+        + [(r.get("validation") or {}).get(name) for name in used]
+        + [r.get(name) for name in scaled]
+        for r in epochs
+    ]
+    return table(
+        "Means over the steps of each epoch; validation at its end", columns, rows, empty="no epoch was finished"
+    )

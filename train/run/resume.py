@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must be equal for a run to go on exactly: settings and data by hash, and the log cut back to the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from train.settings.run import TrainSettings
+from vxm_convert.artifacts.files import read_bounded, write_text
+from vxm_convert.errors import ArtifactError, TrainingError
+
+STATE_SUFFIX = ".state.json"
+MAX_STATE_BYTES = 16 << 20
+METRICS_NAME = "metrics.jsonl"
+_MAX_SHOWN = 6
+
+
+def fingerprint(settings: TrainSettings, steps: int, ranks: int, made_from: Dict[str, str]) -> Dict[str, Any]:
+    """Everything that shapes the weights; epochs, checkpoint intervals and output are free to change."""
+    loss, data = settings.loss, settings.data
+    values = {
+        "model": settings.spec.to_dict(),
+        "loss": loss.image,
+        "lambda": loss.smoothness,
+        "penalty": loss.penalty,
+        "prior_lambda": loss.prior_lambda,
+        "image_sigma": loss.image_sigma,
+        "bidir": loss.bidirectional,
+        "dice_weight": loss.dice_weight,
+        "labels": loss.labels,
+        "lr": settings.learning_rate,
+        "steps_per_epoch": steps,
+        "seed": settings.seed,
+        "pairs": data.pairing,
+        "split": list(data.split),
+        "augment": sorted(data.augment),
+        "threads": settings.threads,
+        "loss_scale": settings.scale.to_dict(),
+        # Left to the device, it may change with the device.
+        "convolutions": None if settings.convolutions == "auto" else settings.convolutions,
+        "workers": ranks if ranks > 1 else None,
+        "files": dict(made_from),
+    }
+    # As it will be read back: tuples become lists.
+    return json.loads(json.dumps(values))
+
+
+def scaling_of(folder: Path) -> Optional[str]:
+    """How the run in a folder scales its loss; None where no state of a checkpoint tells."""
+    for path in sorted(Path(folder).glob("*" + STATE_SUFFIX)):
+        try:
+            state = json.loads(
+                read_bounded(path, MAX_STATE_BYTES, "the state of a checkpoint", "check its permissions").decode(
+                    "utf-8"
+                )
+            )
+            return (state["fingerprint"].get("loss_scale") or {"kind": "none"})["kind"]
+        except (ArtifactError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return None
+
+
+def check_same_run(found: Dict[str, Any], now: Dict[str, Any], where: Path) -> None:
+    """Raise TrainingError, naming the differences, unless a checkpoint's fingerprint is that of this run."""
+    differences = [
+        f"{key}: {found.get(key)!r} then, {now[key]!r} now"
+        for key in now
+        if key != "files" and found.get(key) != now[key]
+    ]
+    before, files = found.get("files", {}), now["files"]
+    differences += [
+        f"{role}: other bytes than then" for role in files if role in before and before[role] != files[role]
+    ]
+    differences += [f"{role}: new" for role in files if role not in before] + [
+        f"{role}: gone" for role in before if role not in files
+    ]
+    if differences:
+        more = [f"and {len(differences) - _MAX_SHOWN} more"] if len(differences) > _MAX_SHOWN else []
+        listed = "\n  ".join(differences[:_MAX_SHOWN] + more)
+        raise TrainingError(
+            f"{where}: cannot be resumed, this is another run:\n  {listed}\npass the options of then, or another --out"
+        )
+
+
+def cut_metrics(path: Path, step: int, epoch: int) -> List[Dict[str, Any]]:
+    """Drop what was logged behind the checkpoint (a killed run may even end in half a line), return what is kept.
+
+    Parameters
+    ----------
+    step : int — first step that will be run again.
+    epoch : int — first epoch that will be closed again.
+    """
+    kept = []
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    except OSError as exc:
+        raise TrainingError(f"{path}: cannot read the log of the run ({exc.strerror}); check its permissions") from exc
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and _before(record, step, epoch):
+            kept.append(record)
+    write_text(path, "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept))
+    return kept
+
+
+def _before(record: Dict[str, Any], step: int, epoch: int) -> bool:
+    return record["epoch"] < epoch if "epoch" in record and "event" in record else record.get("step", step) < step

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registration of the validation pairs with the weights of the moment. Changes no weights; diffeomorphic variants use
+their mean.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from train.data.loading import Loader
+from train.data.pairs import Pair
+from train.graph.training_graph import TrainingGraph
+from vxm_convert.geometry.reference_warp import warp_nearest
+from vxm_convert.metrics.jacobian import folding
+from vxm_convert.metrics.labels import label_set
+from vxm_convert.metrics.overlap import dice
+
+
+def validate(session: Any, built: TrainingGraph, pairs: List[Pair], loader: Loader, labels: str) -> Dict[str, Any]:
+    """Means over the pairs: ``image`` (the similarity loss), ``dice``, ``dice_before`` (None without labels),
+    ``folding``, ``pairs``.
+    """
+    rows = [_validate_pair(session, built, pair, loader, labels) for pair in pairs]
+    columns = {name: [row[name] for row in rows if row[name] is not None] for name in rows[0]}
+    means = {name: float(math.fsum(values) / len(values)) if values else None for name, values in columns.items()}
+    return {**means, "pairs": len(rows)}
+
+
+def score_of(result: Dict[str, Any]) -> Tuple[str, float]:
+    """The figure by which checkpoints are ranked, larger is better: Dice where there are labels, else minus the
+    similarity loss.
+    """
+    return ("dice", result["dice"]) if result["dice"] is not None else ("minus image loss", -result["image"])
+
+
+def _validate_pair(
+    session: Any, built: TrainingGraph, pair: Pair, loader: Loader, labels: str
+) -> Dict[str, Optional[float]]:
+    sample = loader.plain(pair)
+    feeds = {}
+    for name, tensor in built.inputs.items():
+        shape = tensor.shape.as_list()
+        # Every place of the batch holds the same pair, so that the mean over the batch is the pair's own.
+        value = sample[name] if name in sample else np.zeros(shape[1:], tensor.dtype.as_numpy_dtype)
+        feeds[tensor] = np.broadcast_to(value, shape)
+    image, flow = session.run([built.scalars["image"], built.images["flow"]], feeds)
+    moving, fixed = loader.labels_of(pair)
+    before = after = None
+    if moving is not None and fixed is not None and np.isfinite(flow[0]).all():
+        ids = [n for n in label_set(labels) if n != 0]
+        before, after = (dice(seg, fixed, ids).mean for seg in (moving, warp_nearest(moving, flow[0])))
+    return {
+        "image": float(image),
+        "dice": _known(after),
+        "dice_before": _known(before),
+        "folding": folding(flow[0]).fraction,
+    }
+
+
+def _known(value: Optional[float]) -> Optional[float]:
+    return None if value is None or math.isnan(value) else float(value)

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one training run is made from. Checks values; opens no file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
+
+from train.settings.npu import NpuSettings
+from vxm_convert.errors import SpecError
+from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
+from vxm_convert.model.spec import ModelSpec
+
+#: loss → weight of the smoothness term when none is given (voxelmorph legacy, `src/train.py`: 0.01 for mse, 1.0 for
+#: ncc)
+DEFAULT_SMOOTHNESS: Dict[str, float] = {"mse": 0.01, "ncc": 1.0}
+PENALTIES = ("l2", "l1")
+#: what each scan is registered to
+PAIRINGS = ("atlas", "scans")
+AUGMENTATIONS = ("flip", "intensity")
+SPLIT_NAMES = ("train", "validation", "test")
+SCALINGS = ("none", "fixed", "exponential")
+CONVOLUTIONS = ("auto", "direct", "blocks")
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What is minimised.
+
+    Parameters
+    ----------
+    image : str — ``mse`` or ``ncc``.
+    smoothness : float — weight λ of the smoothness term; None for the image loss's default. Not used by diffeomorphic
+        variants.
+    penalty : str — ``l2`` or ``l1`` of the flow's gradient.
+    prior_lambda, image_sigma : float — strength of the velocity's prior, standard deviation of the image noise; of
+        diffeomorphic
+        variants, defaults as published (voxelmorph legacy, `src/train_miccai2018.py`).
+    bidirectional : bool — also warp fixed onto moving by the inverse; of diffeomorphic variants.
+    dice_weight : float — weight of the overlap of the segmentations; 0 leaves it out.
+    labels : str — label set of that overlap and of the validation Dice.
+    """
+
+    image: str = "mse"
+    smoothness: Optional[float] = None
+    penalty: str = "l2"
+    prior_lambda: float = 10.0
+    image_sigma: float = 0.02
+    bidirectional: bool = False
+    dice_weight: float = 0.0
+    labels: str = DEFAULT_LABEL_SET
+
+    def __post_init__(self) -> None:
+        check_choice("loss", self.image, tuple(DEFAULT_SMOOTHNESS))
+        check_choice("penalty", self.penalty, PENALTIES)
+        check_choice("labels", self.labels, tuple(sorted(LABEL_SETS)))
+        if self.smoothness is None:
+            object.__setattr__(self, "smoothness", DEFAULT_SMOOTHNESS[self.image])
+        check_range("lambda", self.smoothness, 0 <= self.smoothness < float("inf"), "a number of at least 0", "0.01")
+        check_range("prior-lambda", self.prior_lambda, 0 < self.prior_lambda < float("inf"), "a number above 0", "10")
+        check_range("image-sigma", self.image_sigma, 0 < self.image_sigma < float("inf"), "a number above 0", "0.02")
+        check_range(
+            "dice-weight", self.dice_weight, 0 <= self.dice_weight < float("inf"), "a number of at least 0", "0"
+        )
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What is learnt from.
+
+    Parameters
+    ----------
+    source : Path — folder of scans, or a manifest (.csv or .txt).
+    atlas : Path — fixed image; None only where scans are registered to each other.
+    pairing : str — ``atlas``: every scan to the atlas; ``scans``: every scan to another one.
+    split : 3 floats — shares of train, validation and test; 1,0,0 trains on everything.
+    augment : tuple of str — of ``flip`` and ``intensity``; none by default.
+    cache : bool — keep decoded scans in memory.
+    """
+
+    source: Path
+    atlas: Optional[Path]
+    pairing: str = "atlas"
+    split: Tuple[float, float, float] = (1.0, 0.0, 0.0)
+    augment: Tuple[str, ...] = ()
+    cache: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("pairs", self.pairing, PAIRINGS)
+        for name in self.augment:
+            check_choice("augment", name, AUGMENTATIONS)
+        if (
+            len(self.split) != 3
+            or not all(0 <= s <= 1 for s in self.split)
+            or abs(sum(self.split) - 1) > 1e-6
+            or self.split[0] == 0
+        ):
+            names = ", ".join(SPLIT_NAMES)
+            raise SpecError(
+                f"split: got {self.split}, expected shares of {names} that add up to 1; pass --split 0.8,0.1,0.1"
+            )
+
+
+@dataclass(frozen=True)
+class ScaleSettings:
+    """How the loss is scaled while gradients are taken.
+
+    Parameters
+    ----------
+    kind : str — ``none``; ``fixed``; ``exponential``: the scale doubles after `grow_every` good steps in a row and
+        halves after
+        `shrink_after` steps that overflowed.
+    value : float — the scale, or the one it starts from. 2^32 is what the published training on a 910 used: the
+        gradient of a mean
+        over 6.9 million voxels lies below the smallest float16.
+    """
+
+    kind: str = "none"
+    value: float = 2.0**32
+    grow_every: int = 1000
+    shrink_after: int = 2
+
+    def __post_init__(self) -> None:
+        check_choice("loss-scale", self.kind, SCALINGS)
+        check_range("loss-scale-value", self.value, 1 <= self.value <= 2.0**100, "1 to 2^100", "4294967296")
+        check_range("loss-scale-grow-every", self.grow_every, self.grow_every >= 1, "at least 1", "1000")
+        check_range("loss-scale-shrink-after", self.shrink_after, self.shrink_after >= 1, "at least 1", "2")
+
+    def to_dict(self) -> Optional[Dict[str, Any]]:
+        """What shapes the weights; None where nothing is scaled."""
+        if self.kind == "none":
+            return None
+        more = {"grow_every": self.grow_every, "shrink_after": self.shrink_after} if self.kind == "exponential" else {}
+        return {"kind": self.kind, "value": self.value, **more}
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One run.
+
+    Parameters
+    ----------
+    data, loss : see there.
+    out : Path — output folder.
+    spec : ModelSpec — network, volume shape and batch.
+    learning_rate : float — Adam's.
+    epochs, steps_per_epoch : int — the latter None for one pass over the scans.
+    seed : int — initial weights, order of the scans, split, augmentation and sampling.
+    keep, save_every : int — newest checkpoints to keep; steps between checkpoints besides the epochs' ends, 0 for none.
+    init : Path — weights to start from, or None; `h5_indexing` as in `vxm_convert.network.restore`.
+    resume : bool — go on with the newest checkpoint in `out`.
+    threads : int — CPU threads of TensorFlow, 0 for all.
+    convolutions : str — ``direct``: TensorFlow's operations; ``blocks``: the same sums rearranged for CPUs
+        (`train.devices.cpu_blocks`);
+        ``auto``: blocks on the CPU, direct elsewhere.
+    tensorboard : bool — write event files.
+    device : str — ``cpu``, ``gpu`` or ``npu``; `npu` holds what the last one is told.
+    scale : ScaleSettings — of the loss.
+    workers : tuple of str — ``host:port`` of every process that trains, this one's at `rank`; empty for one process
+        alone.
+    worker_timeout : int — seconds that a step may wait for the other processes.
+    """
+
+    data: DataSettings
+    out: Path
+    spec: ModelSpec
+    loss: LossSettings = field(default_factory=LossSettings)
+    learning_rate: float = 1e-4
+    epochs: int = 50
+    steps_per_epoch: Optional[int] = None
+    seed: int = 0
+    keep: int = 5
+    save_every: int = 0
+    init: Optional[Path] = None
+    h5_indexing: str = "ij"
+    resume: bool = False
+    threads: int = 0
+    convolutions: str = "auto"
+    tensorboard: bool = True
+    device: str = "cpu"
+    npu: NpuSettings = field(default_factory=NpuSettings)
+    scale: ScaleSettings = field(default_factory=ScaleSettings)
+    workers: Tuple[str, ...] = ()
+    rank: int = 0
+    worker_timeout: int = 1800
+
+    def __post_init__(self) -> None:
+        check_range("lr", self.learning_rate, 0 < self.learning_rate < float("inf"), "a number above 0", "1e-4")
+        check_range("epochs", self.epochs, self.epochs >= 1, "at least 1", "50")
+        check_range("keep", self.keep, self.keep >= 1, "at least 1", "5")
+        check_range("seed", self.seed, 0 <= self.seed < 2**31, f"0 to {2**31 - 1}", "0")
+        check_range("save-every", self.save_every, self.save_every >= 0, "at least 0", "500")
+        check_range("threads", self.threads, 0 <= self.threads <= 1024, "0 to 1024", "0")
+        if self.steps_per_epoch is not None:
+            check_range("steps-per-epoch", self.steps_per_epoch, self.steps_per_epoch >= 1, "at least 1", "100")
+        if self.resume and self.init is not None:
+            raise SpecError(
+                "resume: got --init as well; a resumed run starts from its own checkpoint, leave --init out"
+            )
+        check_choice("device", self.device, ("cpu", "gpu", "npu"))
+        check_choice("convolutions", self.convolutions, CONVOLUTIONS)
+        if self.convolutions == "blocks" and self.device == "npu":
+            raise SpecError(
+                "convolutions: blocks are for CPUs, an NPU has kernels of its own; leave --convolutions out"
+            )
+        self._check_workers()
+        self._check_variant()
+
+    def _check_workers(self) -> None:
+        check_range(
+            "rank", self.rank, 0 <= self.rank < max(1, len(self.workers)), f"0 to {max(0, len(self.workers) - 1)}", "0"
+        )
+        check_range("worker-timeout", self.worker_timeout, 1 <= self.worker_timeout <= 2**20, f"1 to {2**20} s", "1800")
+        if self.workers and (
+            len(self.workers) < 2
+            or len(set(self.workers)) < len(self.workers)
+            or not all(re.fullmatch(r"[^\s:,/]+:\d{1,5}", worker) for worker in self.workers)
+        ):
+            raise SpecError(
+                f"workers: got {','.join(self.workers)!r}, expected HOST:PORT of two or more processes, all different"
+            )
+        if self.workers and self.device == "npu":
+            raise SpecError(
+                "workers: are processes on CPUs or GPUs; on NPUs RANK_SIZE and RANK_ID say who trains, leave "
+                "--workers out"
+            )
+
+    def _check_variant(self) -> None:
+        if self.spec.diffeomorphic and self.loss.image != "mse":
+            raise SpecError(
+                f"loss: got {self.loss.image} with {self.spec.variant}, whose likelihood is Gaussian; pass --loss mse"
+            )
+        if self.loss.bidirectional and not self.spec.diffeomorphic:
+            raise SpecError(
+                f"bidir: {self.spec.variant} has no inverse; pass --variant miccai2018, or leave --bidir out"
+            )
+
+
+def check_choice(option: str, value: Any, choices: Tuple[str, ...]) -> None:
+    """Raise SpecError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise SpecError(f"{option}: got {value!r}, expected one of {', '.join(choices)}; pass --{option} {choices[0]}")
+
+
+def check_range(option: str, value: Any, holds: bool, expected: str, example: str) -> None:
+    """Raise SpecError unless `holds`."""
+    if not holds:
+        raise SpecError(f"{option}: got {value}, expected {expected}; pass --{option} {example}")

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of the chain: hashing, atomic writing, side-cars. Nothing here knows what a file means."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator
+
+from vxm_convert.errors import ArtifactError, FormatError
+
+_CHUNK = 1 << 20
+#: The umask of the process. Read once, at import: reading means setting it, which threads that write at a time must not
+#: see.
+UMASK = os.umask(0o077)
+os.umask(UMASK)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes; raises ArtifactError if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(str(path), "rb") as handle:
+            for block in iter(lambda: handle.read(_CHUNK), b""):
+                digest.update(block)
+    except OSError as exc:
+        raise ArtifactError(f"{path}: cannot read it to take its sha256 ({exc.strerror})") from exc
+    return digest.hexdigest()
+
+
+def read_bounded(path: Path, limit: int, what: str, advice: str) -> bytes:
+    """All bytes of a file that must not be large.
+
+    Parameters
+    ----------
+    limit : int — bytes; a larger file is refused before it is read, and one that grows meanwhile is not followed.
+    what : str — what the file should be, with its article: "the contract".
+    advice : str — what to do where it cannot be read.
+
+    Raises
+    ------
+    ArtifactError
+        It cannot be read.
+    FormatError
+        It has more than `limit` bytes.
+    """
+    try:
+        with open(str(path), "rb") as handle:
+            size = os.fstat(handle.fileno()).st_size
+            data = handle.read(limit + 1) if size <= limit else b""
+    except OSError as exc:
+        raise ArtifactError(f"{path}: cannot read {what} ({exc.strerror}); {advice}") from exc
+    if max(size, len(data)) > limit:
+        raise FormatError(
+            f"{path}: {max(size, len(data))} bytes, expected at most {limit} for {what}; this is another file"
+        )
+    return data
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, renamed onto it on success and removed on any failure.
+
+    The temporary name ends in the same suffixes, because writers such as nibabel choose the format by them.
+    Raises ArtifactError where the folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="-" + path.name, dir=str(path.parent))
+    except OSError as exc:
+        raise ArtifactError(_cannot_write(path, exc)) from exc
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; results are meant to be shared as the umask allows.
+        os.chmod(name, 0o666 & ~UMASK)
+        os.replace(name, str(path))
+    except OSError as exc:
+        raise ArtifactError(f"{path}: writing failed ({exc.strerror or exc}); is the disk full?") from exc
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write all of `data` or nothing."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write all of `text` as UTF-8 or nothing; bytes of file names that are no UTF-8 are written escaped, as JSON has
+    them.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` as sorted, indented JSON (equal data, equal bytes); NaN is refused."""
+    write_text(path, json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sidecar_path(path: Path) -> Path:
+    """`<file>.json`, next to the file it describes."""
+    return Path(str(path) + ".json")
+
+
+def write_sidecar(path: Path, made_from: Dict[str, str], toolchain: Dict[str, Any], **details: Any) -> Path:
+    """Record what `path` is and what it was made from.
+
+    Parameters
+    ----------
+    path : Path — an existing file.
+    made_from : dict — role → sha256 of each file it was made from.
+    toolchain : dict — ``Toolchain.describe()``, or ``{"kind": "none"}`` where no Ascend tool had a part in it.
+    """
+    path = Path(path)
+    side = sidecar_path(path)
+    write_json(
+        side, {"file": path.name, "sha256": sha256_of(path), "made_from": made_from, "toolchain": toolchain, **details}
+    )
+    return side
+
+
+def check_output_folder(folder: Path) -> Path:
+    """Make the folder and prove that it can be written, before long work starts; raises ArtifactError."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=str(folder), prefix=".tmp-"):
+            return folder
+    except OSError as exc:
+        raise ArtifactError(_cannot_write(folder, exc)) from exc
+
+
+def _cannot_write(path: Path, exc: OSError) -> str:
+    return f"{path}: cannot write there ({exc.strerror}); choose another output folder or change its permissions"
+
+
+MAX_JSON_BYTES = 64 << 20
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of ours; raises ArtifactError when unreadable or too large, FormatError when it is no JSON."""
+    content = read_bounded(Path(path), MAX_JSON_BYTES, "a JSON file of ours", "check the name and its permissions")
+    try:
+        return json.loads(content.decode("utf-8"))
+    except ValueError as exc:
+        raise FormatError(f"{path}: not JSON ({exc})") from exc

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tab-separated tables for people and programs: how a cell is written (missing values are ``n/a``, as in BIDS)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Iterable, Sequence
+
+from vxm_convert.artifacts.files import write_text
+from vxm_convert.text import printable
+
+MISSING = "n/a"
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write the heading and all rows in order; the heading stands even without rows, so a stale table never
+    survives.
+    """
+    lines = ["\t".join(columns)] + ["\t".join(cell(value) for value in row) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def cell(value: Any) -> str:
+    """One value as text without tabs or line breaks; 6 significant decimals for floats."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return MISSING
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return printable(" ".join(str(value).split()))

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers of the chips and of their Conv3D kernel, each with where it comes from. Data only."""
+
+from __future__ import annotations
+
+#: Share of the memory that a model may take before preflight warns; the rest is the driver's, the runtime's and
+#: fragmentation.
+COMFORTABLE_SHARE = 0.85
+
+# Conv3D of the 910: TBE implementation `conv3d.py` of CANN's operator sources (Apache-2.0), with the codes it raises.
+CHANNEL_BLOCK = 16
+MAX_KERNEL = 255
+MAX_PAD = 255
+MAX_STRIDE = 63
+MAX_DILATION = 255
+MAX_FMAP = 4096
+L1_BYTES = 1 << 20
+
+#: Placeholders of other types cannot be parsed.
+INPUT_DTYPES = ("float16", "float32", "uint8", "int32", "int64", "bool")

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named sets of FreeSurfer structures over which Dice is averaged; a Dice without the set's name means nothing.
+
+`paper30` are the 30 structures of the VoxelMorph paper (its ``labels.npz``). `seed30` are the 30 ids that the public
+Ascend adaptation scores: background counts (Dice near 0.97) and the parts of the corpus callosum, but neither putamen,
+so its mean is not comparable with the paper's. `common24` is what both contain. Names: FreeSurferColorLUT.txt.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, Tuple
+
+from vxm_convert.errors import VolumeError
+
+# (id, name, in seed30, in paper30)
+_TABLE: Tuple[Tuple[int, str, bool, bool], ...] = (
+    (0, "Background", True, False),
+    (2, "Left-Cerebral-White-Matter", True, True),
+    (3, "Left-Cerebral-Cortex", True, True),
+    (4, "Left-Lateral-Ventricle", True, True),
+    (7, "Left-Cerebellum-White-Matter", True, True),
+    (8, "Left-Cerebellum-Cortex", True, True),
+    (10, "Left-Thalamus", True, True),
+    (11, "Left-Caudate", True, True),
+    (12, "Left-Putamen", False, True),
+    (13, "Left-Pallidum", True, True),
+    (14, "3rd-Ventricle", True, True),
+    (15, "4th-Ventricle", True, True),
+    (16, "Brain-Stem", True, True),
+    (17, "Left-Hippocampus", True, True),
+    (18, "Left-Amygdala", False, True),
+    (24, "CSF", True, True),
+    (28, "Left-VentralDC", True, True),
+    (31, "Left-choroid-plexus", False, True),
+    (41, "Right-Cerebral-White-Matter", True, True),
+    (42, "Right-Cerebral-Cortex", True, True),
+    (43, "Right-Lateral-Ventricle", True, True),
+    (46, "Right-Cerebellum-White-Matter", True, True),
+    (47, "Right-Cerebellum-Cortex", True, True),
+    (49, "Right-Thalamus", True, True),
+    (50, "Right-Caudate", True, True),
+    (51, "Right-Putamen", False, True),
+    (52, "Right-Pallidum", False, True),
+    (53, "Right-Hippocampus", True, True),
+    (54, "Right-Amygdala", True, True),
+    (60, "Right-VentralDC", True, True),
+    (63, "Right-choroid-plexus", False, True),
+    (251, "CC_Posterior", True, False),
+    (252, "CC_Mid_Posterior", True, False),
+    (253, "CC_Central", True, False),
+    (254, "CC_Mid_Anterior", True, False),
+    (255, "CC_Anterior", True, False),
+)
+
+LABEL_NAMES: Dict[int, str] = {label: name for label, name, _, _ in _TABLE}
+LABEL_SETS: Dict[str, Tuple[int, ...]] = {
+    "paper30": tuple(label for label, _, _, paper in _TABLE if paper),
+    "seed30": tuple(label for label, _, seed, _ in _TABLE if seed),
+    "common24": tuple(label for label, _, seed, paper in _TABLE if seed and paper),
+}
+DEFAULT_LABEL_SET = "paper30"
+
+
+def label_set(name: str) -> Tuple[int, ...]:
+    """Label ids of a named set, ascending; raises VolumeError for an unknown name."""
+    if name not in LABEL_SETS:
+        raise VolumeError(f"label set: got {name!r}, expected one of {', '.join(sorted(LABEL_SETS))}")
+    return LABEL_SETS[name]
+
+
+def label_name(label: int) -> str:
+    """FreeSurfer's name of a structure, or ``label-<id>`` where the table has none."""
+    return LABEL_NAMES.get(int(label), f"label-{int(label)}")

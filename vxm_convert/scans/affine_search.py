@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rigid or affine registration of two scans with SimpleITK. The only module that imports SimpleITK, when it is used.
+
+Centres of mass, then a rigid, then an affine transform; Mattes mutual information with 32 bins; regular sampling of
+all, half, and a fifth of the voxels at three resolutions. One thread and a fixed seed: the same images give the same
+matrix.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Dict
+
+import numpy as np
+
+from vxm_convert.errors import ToolchainError, VolumeError
+from vxm_convert.geometry.affines import Affine, from_lps
+from vxm_convert.geometry.grids import Grid
+from vxm_convert.scans.conform import Placement, brain_mask, conform
+
+LOG = logging.getLogger(__name__)
+
+#: how far a transform may go: turn and shift; or scale and shear as well
+KINDS = ("rigid", "affine")
+#: the runner's option
+AUTO_OPTION = "--affine auto"
+_BINS = 32
+_SEED = 20170901
+_SHRINK, _SIGMA_MM, _SAMPLED = (8, 4, 2), (4.0, 2.0, 1.0), (1.0, 0.5, 0.2)
+#: a joint histogram of 32 x 32 needs so many samples, whatever the fraction
+_MIN_SAMPLES = 20000
+#: a level with fewer voxels along an axis than this says nothing
+_MIN_SIDE = 8
+#: volume change beyond which no pair of adult brains lies
+_MAX_SCALING = 4.0
+#: overlap (Dice) of the two brains after the search, below which it is refused, and doubted
+_REFUSED_OVERLAP, _DOUBTED_OVERLAP = 0.4, 0.75
+
+
+@dataclass(frozen=True)
+class AffineFound:
+    """The affine with what the search reached: metric (negative mutual information) and overlap of the two brains
+    (Dice).
+    """
+
+    affine: Affine
+    metric: float
+    overlap: float
+    version: str
+
+    def to_dict(self) -> Dict[str, Any]:
+        return {
+            "affine": "auto",
+            "affine_metric": "negative Mattes mutual information",
+            "affine_metric_value": self.metric,
+            "affine_overlap_dice": self.overlap,
+            "affine_tool": f"SimpleITK {self.version}",
+        }
+
+
+def search_affine(
+    fixed: np.ndarray,
+    fixed_grid: Grid,
+    moving: np.ndarray,
+    moving_grid: Grid,
+    kind: str = "affine",
+    asked_by: str = AUTO_OPTION,
+) -> AffineFound:
+    """The affine that brings a scan onto the atlas.
+
+    Parameters
+    ----------
+    fixed, moving : ndarray, shapes of the grids — brains without skull, any scale of intensity.
+    kind : str — one of `KINDS`; ``rigid`` stops before sizes are changed.
+    asked_by : str — what messages name: the option or the step that wants the affine.
+
+    Raises
+    ------
+    ToolchainError
+        Without SimpleITK.
+    VolumeError
+        For sheared grids, and when the search ends where the two brains do not meet.
+    """
+    if kind not in KINDS:
+        raise VolumeError(f"{asked_by}: transform {kind!r}, expected one of {', '.join(KINDS)}")
+    itk = _simpleitk(asked_by)
+    for role, grid in (("fixed", fixed_grid), ("moving", moving_grid)):
+        if grid.sheared:
+            raise VolumeError(
+                f"{asked_by}: the {role} image has sheared axes, SimpleITK takes right-angled ones only; resample it"
+            )
+    images = [_image(itk, array, grid) for array, grid in ((fixed, fixed_grid), (moving, moving_grid))]
+    threads = itk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    try:
+        # One thread: sums over threads would depend on their number and order. SetNumberOfThreads alone does not reach
+        # the metric.
+        itk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+        rigid = itk.CenteredTransformInitializer(
+            *images, itk.Euler3DTransform(), itk.CenteredTransformInitializerFilter.MOMENTS
+        )
+        found, metric = _optimise(itk, images, itk.Euler3DTransform(rigid), min(fixed.shape + moving.shape))
+        if kind == "affine":
+            start = itk.AffineTransform(3)
+            start.SetCenter(found.GetCenter())
+            start.SetMatrix(found.GetMatrix())
+            start.SetTranslation(found.GetTranslation())
+            found, metric = _optimise(itk, images, start, min(fixed.shape + moving.shape))
+    except RuntimeError as exc:
+        raise VolumeError(f"{asked_by}: SimpleITK gave up ({_last_line(exc)}); is one of the scans empty?") from exc
+    finally:
+        itk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    affine = from_lps(_matrix(found))
+    overlap = judge_affine(fixed, fixed_grid, moving, moving_grid, affine, asked_by)
+    return AffineFound(affine, metric, overlap, itk.Version.VersionString())
+
+
+def _optimise(itk: Any, images: list, start: Any, side: int) -> Any:
+    method = itk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(_BINS)
+    levels = [i for i, shrink in enumerate(_SHRINK) if side // shrink >= _MIN_SIDE] or [len(_SHRINK) - 1]
+    voxels = [images[0].GetNumberOfPixels() / _SHRINK[i] ** 3 for i in levels]
+    method.SetMetricSamplingStrategy(method.REGULAR)
+    method.SetMetricSamplingPercentagePerLevel(
+        [max(_SAMPLED[i], min(1.0, _MIN_SAMPLES / n)) for i, n in zip(levels, voxels)], _SEED
+    )
+    method.SetShrinkFactorsPerLevel([_SHRINK[i] for i in levels])
+    method.SetSmoothingSigmasPerLevel([_SIGMA_MM[i] for i in levels])
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
+    method.SetInterpolator(itk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=2.0, minStep=1e-3, numberOfIterations=200, relaxationFactor=0.6
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetInitialTransform(start, inPlace=True)
+    method.SetNumberOfThreads(1)
+    method.Execute(*images)
+    LOG.debug("affine search: %s, metric %.5f", method.GetOptimizerStopConditionDescription(), method.GetMetricValue())
+    return start, float(method.GetMetricValue())
+
+
+def _image(itk: Any, array: np.ndarray, grid: Grid) -> Any:
+    image = itk.GetImageFromArray(np.ascontiguousarray(array.T, dtype=np.float32))
+    lps = grid.to_lps()
+    image.SetSpacing(grid.spacing_mm)
+    image.SetOrigin(tuple(float(v) for v in lps[:3, 3]))
+    image.SetDirection(tuple(float(v) for v in (lps[:3, :3] / np.asarray(grid.spacing_mm)).ravel()))
+    return image
+
+
+def _matrix(transform: Any) -> np.ndarray:
+    """ITK's y = A (x − c) + c + t as one matrix, LPS."""
+    matrix, centre = np.eye(4), np.array(transform.GetCenter())
+    matrix[:3, :3] = np.array(transform.GetMatrix()).reshape(3, 3)
+    matrix[:3, 3] = centre + np.array(transform.GetTranslation()) - matrix[:3, :3] @ centre
+    return matrix
+
+
+def judge_affine(
+    fixed: np.ndarray,
+    fixed_grid: Grid,
+    moving: np.ndarray,
+    moving_grid: Grid,
+    affine: Affine,
+    asked_by: str = AUTO_OPTION,
+) -> float:
+    """Overlap (Dice) of the two brains under an affine, whoever found it; a low one is logged.
+
+    Raises
+    ------
+    VolumeError
+        When the brains do not meet, or volumes change as between no two adult brains.
+    """
+    here = brain_mask(fixed)
+    there = conform(brain_mask(moving).astype(np.uint8), Placement(fixed_grid, moving_grid, affine), "nearest") > 0
+    overlap = float(2.0 * np.count_nonzero(here & there) / max(1, np.count_nonzero(here) + np.count_nonzero(there)))
+    scaling = float(np.linalg.det(affine.pull[:3, :3]))
+    if not 1.0 / _MAX_SCALING <= scaling <= _MAX_SCALING or overlap < _REFUSED_OVERLAP:
+        own = ", or give an affine with --affine FILE" if asked_by == AUTO_OPTION else ""
+        raise VolumeError(
+            f"{asked_by}: ended with brains that overlap by {overlap:.2f} (Dice) and a volume change of {scaling:.2f}; "
+            f"look at the two scans{own}"
+        )
+    if overlap < _DOUBTED_OVERLAP:
+        LOG.warning(
+            "%s: the two brains overlap by %.2f only (Dice); is the skull still on one of them?", asked_by, overlap
+        )
+    return overlap
+
+
+def simpleitk_version(asked_by: str = AUTO_OPTION) -> str:
+    """SimpleITK's version; raises ToolchainError where it is not installed."""
+    return str(_simpleitk(asked_by).Version.VersionString())
+
+
+def _simpleitk(asked_by: str) -> Any:
+    try:
+        import SimpleITK
+    except ImportError as exc:
+        own = ", or give --affine FILE or none" if asked_by == AUTO_OPTION else ""
+        raise ToolchainError(f"{asked_by}: SimpleITK is not installed; pip install SimpleITK{own}") from exc
+    return SimpleITK
+
+
+def _last_line(exc: Exception) -> str:
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return lines[-1] if lines else type(exc).__name__

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a scan's voxels and labels say against its header or its preprocessing: one line each, or nothing. Rules:
+docs/geometry.md.
+"""
+
+from __future__ import annotations
+
+from typing import List, Optional
+
+import numpy as np
+
+from vxm_convert.geometry.grids import Grid, apply_affine
+from vxm_convert.scans.conform import brain_mask
+
+#: FreeSurfer ids of structures that exist once per side
+LEFT_LABELS = (2, 3, 4, 7, 8, 10, 11, 12, 13, 17, 18, 26, 28, 31)
+RIGHT_LABELS = (41, 42, 43, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60, 63)
+#: mm by which the left structures must lie on the right for a flip
+_FLIP_MM = 2.0
+#: litres of bright voxels that no brain fills but a head does; brains at the size of MNI space have 2.2
+_HEAD_LITRES = 2.8
+#: fraction of the 99.9th percentile above which a voxel is bright: above air, below skin
+_BRIGHT = 0.1
+#: mm between two brain centres beyond which the network cannot follow
+_FAR_MM = 15.0
+#: fraction of brain voxels outside the network's field of view that is refused
+REFUSED_OUTSIDE = 0.5
+
+
+def flip_doubt(seg: np.ndarray, grid: Grid) -> Optional[str]:
+    """A left/right flip: the structures that are named left lie on the right of those named right."""
+    left, right = (_centre(np.isin(seg, ids), grid) for ids in (LEFT_LABELS, RIGHT_LABELS))
+    if left is None or right is None or left[0] - right[0] < _FLIP_MM:
+        return None
+    return (
+        f"left/right flip suspected: the structures named left lie {left[0] - right[0]:.0f} mm to the right of those "
+        "named right; "
+        f"header ({grid.orientation}) or labels are mirrored, see --orientation"
+    )
+
+
+def skull_doubt(image: np.ndarray, grid: Grid) -> Optional[str]:
+    """A scan whose bright part is larger than a brain."""
+    bright = np.count_nonzero(image > _BRIGHT * np.percentile(image, 99.9))
+    litres = bright * abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1e6
+    if litres <= _HEAD_LITRES:
+        return None
+    return (
+        f"{litres:.1f} litres of bright voxels, more than a brain has: the skull seems to be on, the network was "
+        "trained without"
+    )
+
+
+def distance_doubt(fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid) -> Optional[str]:
+    """Two brains too far apart for a network that only deforms; both on grids of one space."""
+    here, there = _centre(brain_mask(fixed), fixed_grid), _centre(brain_mask(moving), moving_grid)
+    if here is None or there is None or np.linalg.norm(here - there) <= _FAR_MM:
+        return None
+    return f"its brain lies {np.linalg.norm(here - there):.0f} mm from the atlas's: not aligned, see --affine auto"
+
+
+def outside_doubt(outside: int, total: int) -> Optional[str]:
+    """Brain voxels beyond the network's field of view."""
+    if not outside:
+        return None
+    return (
+        f"{outside} of {total} brain voxels ({100.0 * outside / total:.2g} %) are outside the network's field of view"
+    )
+
+
+def image_doubts(image: np.ndarray, grid: Grid, seg: Optional[np.ndarray]) -> List[str]:
+    """Doubts about one scan by itself."""
+    found = [skull_doubt(image, grid), None if seg is None else flip_doubt(seg, grid)]
+    return [doubt for doubt in found if doubt]
+
+
+def _centre(mask: np.ndarray, grid: Grid) -> Optional[np.ndarray]:
+    """RAS centre of mass of a mask, mm; from its three projections, so that no list of voxels is made."""
+    total = int(np.count_nonzero(mask))
+    if not total:
+        return None
+    index = np.empty(3)
+    for axis, side in enumerate(mask.shape):
+        along = mask.sum(axis=tuple(d for d in range(3) if d != axis))
+        index[axis] = (along * np.arange(side)).sum() / total
+    return apply_affine(grid.affine, index)

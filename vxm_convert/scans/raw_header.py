@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NIfTI and MGH files by their own bytes: the header judged before nibabel mends or follows it, voxels read to the end
+of the file.
+
+Refused: what is no regular file, another format than the name says, sides and voxel sizes that are not positive, more
+bytes than the file can hold, fewer or more voxels than the header says. Memory is taken for what the header claims,
+after the file was found large enough for it; what a gzip stream holds beyond is never kept.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Tuple
+
+import numpy as np
+
+from vxm_convert.errors import VolumeError
+
+try:
+    # Twice as fast as zlib, and without Python's lock.
+    from isal import igzip as gzip
+    from isal.isal_zlib import error as _deflate_error
+except ImportError:
+    import gzip
+    from zlib import error as _deflate_error
+
+_READ_ERRORS = (OSError, EOFError, zlib.error, _deflate_error)
+#: deflate cannot squeeze better than 1032:1, so a gzipped file claims at most this many bytes per byte it has
+MAX_RATIO = 1040
+#: room for header extensions
+_MAX_VOXEL_START = 16 << 20
+#: what may follow the voxels: padding of a NIfTI; TR, transforms and the history of commands of an MGH
+_MAX_BEHIND = {"NIfTI": 1 << 10, "MGH": 16 << 20}
+_CHUNK = 1 << 20
+_MGH_START = 284
+#: bytes per voxel of an MGH's types: uint8, int32, float32, int16, uint16
+_MGH_BYTES = {0: 1, 1: 4, 3: 4, 4: 2, 10: 2}
+#: of the NIfTI standard: integers, floats, complex numbers, colours
+_NIFTI_DTYPES = (2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2304)
+_MGH_SUFFIXES = (".mgz", ".mgh")
+_NIFTI_1, _NIFTI_2 = 348, 540
+_MAGIC = {_NIFTI_1: (b"n+1\0",), _NIFTI_2: (b"n+2\0\r\n\x1a\n",)}
+
+
+@dataclass(frozen=True)
+class RawHeader:
+    """What the first bytes of a file say.
+
+    Parameters
+    ----------
+    kind : str — ``NIfTI`` or ``MGH``.
+    packed : bool — the file is gzipped.
+    shape : tuple of int — sides as stored.
+    start, voxel_bytes : int — where the voxels begin, and how many bytes they take.
+    """
+
+    path: Path
+    kind: str
+    packed: bool
+    shape: Tuple[int, ...]
+    start: int
+    voxel_bytes: int
+
+
+def require_file(path: Path, what: str) -> Path:
+    """The path of a regular file; raises VolumeError that says what stands there instead. `what`: "a scan", "a
+    warp".
+    """
+    path = Path(path)
+    try:
+        mode = os.stat(str(path)).st_mode
+    except (OSError, ValueError) as exc:
+        if os.path.islink(str(path)):
+            raise VolumeError(
+                f"{path}: a link that leads nowhere or round in a circle, expected {what}; fetch what it should point "
+                "to (DataLad: get)"
+            ) from exc
+        found = (
+            "no such file"
+            if isinstance(exc, FileNotFoundError)
+            else f"cannot be looked at ({getattr(exc, 'strerror', exc)})"
+        )
+        raise VolumeError(f"{path}: {found}, expected {what}; check the path") from exc
+    if stat.S_ISDIR(mode):
+        raise VolumeError(f"{path}: a folder, expected {what} in one file")
+    if not stat.S_ISREG(mode):
+        raise VolumeError(
+            f"{path}: no regular file (a pipe, a socket or a device), expected {what}; copy it to a file first"
+        )
+    return path
+
+
+def judge(path: Path, what: str = "a scan") -> RawHeader:
+    """The header of a NIfTI (.nii, .nii.gz) or MGH (.mgh, .mgz) file; nothing beyond it is read.
+
+    Raises
+    ------
+    VolumeError
+        As the module says. Whether the sides are those of a scan is the caller's question.
+    """
+    path = require_file(path, what)
+    packed, begin = _first_bytes(path)
+    raw = _mgh(path, packed, begin) if path.name.lower().endswith(_MGH_SUFFIXES) else _nifti(path, packed, begin, what)
+    have = path.stat().st_size
+    if raw.start + raw.voxel_bytes > have * (MAX_RATIO if packed else 1):
+        sides = "x".join(str(n) for n in raw.shape)
+        raise VolumeError(
+            f"{path}: the header claims {sides} voxels of {raw.voxel_bytes} bytes together, the file has {have}; "
+            "the header is damaged or the file incomplete, copy it again"
+        )
+    return raw
+
+
+def read_voxels(raw: RawHeader) -> np.ndarray:
+    """The bytes of all voxels, uint8; the whole file is read, so that its checksum is looked at.
+
+    Raises
+    ------
+    VolumeError
+        For damaged streams, and for fewer or more bytes than the header says.
+    """
+    path = raw.path
+    flat = np.empty(raw.voxel_bytes, dtype=np.uint8)
+    try:
+        with _open(path, raw.packed) as handle:
+            handle.seek(raw.start)
+            have = _fill(handle, flat)
+            behind = _bytes_behind(handle, _MAX_BEHIND[raw.kind]) if have == flat.size else 0
+    except _READ_ERRORS as exc:
+        raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
+    if have < flat.size:
+        raise VolumeError(
+            f"{path}: damaged data: the voxels end after {have} of {flat.size} bytes; copy the file again"
+        )
+    if behind > _MAX_BEHIND[raw.kind]:
+        sides = "x".join(str(n) for n in raw.shape)
+        raise VolumeError(
+            f"{path}: holds more than the {sides} voxels of {flat.size} bytes that the header says; the header is "
+            "damaged, "
+            "export the scan again"
+        )
+    return flat
+
+
+def _first_bytes(path: Path) -> Tuple[bool, bytes]:
+    """Whether the file is gzipped, and its first (unpacked) bytes."""
+    named_packed = path.name.lower().endswith((".gz", ".mgz"))
+    try:
+        with open(str(path), "rb") as handle:
+            start = handle.read(2)
+        packed = start == b"\x1f\x8b"
+        if named_packed and not packed:
+            what = f"starts with {start!r}" if start else "is empty"
+            raise VolumeError(
+                f"{path}: {what}, expected a gzip stream as the name says; copy it again, or give it its own suffix"
+            )
+        if packed and not named_packed:
+            raise VolumeError(f"{path}: a gzip stream, which its name does not say; rename it to end in .gz (or .mgz)")
+        with _open(path, packed) as handle:
+            return packed, handle.read(_NIFTI_2)
+    except _READ_ERRORS as exc:
+        reason = getattr(exc, "strerror", None) or exc
+        what = "cannot be opened" if isinstance(exc, PermissionError) else "damaged or truncated"
+        raise VolumeError(f"{path}: {what} ({reason}); check its permissions, or copy the file again") from exc
+
+
+def _open(path: Path, packed: bool) -> BinaryIO:
+    return gzip.open(str(path), "rb") if packed else open(str(path), "rb")
+
+
+def _nifti(path: Path, packed: bool, begin: bytes, what: str) -> RawHeader:
+    kinds = {
+        (order, size) for order in "<>" for size in (_NIFTI_1, _NIFTI_2) if begin[:4] == struct.pack(order + "i", size)
+    }
+    if not kinds:
+        found = f"starts with {begin[:4]!r}" if begin else "is empty"
+        raise VolumeError(
+            f"{path}: {found}, expected a NIfTI-1 or NIfTI-2 header; this is no NIfTI file, or {what} that is damaged"
+        )
+    order, size = kinds.pop()
+    first = size == _NIFTI_1
+    if len(begin) < size:
+        raise VolumeError(f"{path}: the header ends after {len(begin)} bytes, expected {size}; copy the file again")
+    dims = struct.unpack_from(order + ("8h" if first else "8q"), begin, 40 if first else 16)
+    code, bits = struct.unpack_from(order + "2h", begin, 70 if first else 12)
+    spacing = struct.unpack_from(order + ("3f" if first else "3d"), begin, 80 if first else 112)
+    start = struct.unpack_from(order + ("f" if first else "q"), begin, 108 if first else 168)[0]
+    magic = begin[344:348] if first else begin[4:12]
+    if magic not in _MAGIC[size]:
+        pair = ": a header whose voxels lie in an .img file of their own" if magic[:2] == b"ni" else ""
+        raise VolumeError(
+            f"{path}: magic {magic!r}{pair}, expected {_MAGIC[size][0]!r}; save {what} as a single .nii file"
+        )
+    if not 1 <= dims[0] <= 7:
+        raise VolumeError(f"{path}: {dims[0]} dimensions, expected 1 to 7; the header is damaged")
+    if code not in _NIFTI_DTYPES:
+        raise VolumeError(
+            f"{path}: dtype code {code}, which NIfTI does not have; the header is damaged, export the scan again"
+        )
+    _check_spacing(path, spacing)
+    if not (np.isfinite(start) and size + 4 <= start <= _MAX_VOXEL_START):
+        raise VolumeError(
+            f"{path}: voxels said to start at byte {start:g}, expected {size + 4} to {_MAX_VOXEL_START}; the header "
+            "is damaged"
+        )
+    _check_extensions(path, packed, order, size, int(start))
+    shape = dims[1 : dims[0] + 1]
+    return RawHeader(path, "NIfTI", packed, shape, int(start), _count(path, shape) * max(bits, 0) // 8)
+
+
+def _check_extensions(path: Path, packed: bool, order: str, at: int, end: int) -> None:
+    """Extensions must end before the voxels: a size that is negative or too large makes nibabel read the whole stream
+    at once.
+    """
+    try:
+        with _open(path, packed) as handle:
+            handle.seek(at)
+            more, at = handle.read(4)[:1], at + 4
+            while more not in (b"", b"\0") and end - at >= 16:
+                head = handle.read(8)
+                size = struct.unpack(order + "i", head[:4])[0] if len(head) == 8 else 0
+                if not 8 <= size <= end - at:
+                    raise VolumeError(
+                        f"{path}: a header extension of {size} bytes at byte {at}, expected 8 to {end - at}; the "
+                        "header is damaged"
+                    )
+                handle.seek(at + size)
+                at += size
+    except _READ_ERRORS as exc:
+        raise VolumeError(f"{path}: damaged or truncated ({exc}); copy the file again") from exc
+
+
+def _mgh(path: Path, packed: bool, begin: bytes) -> RawHeader:
+    if len(begin) < _MGH_START:
+        found = f"ends after {len(begin)} bytes" if begin else "is empty"
+        raise VolumeError(f"{path}: {found}, expected an MGH header of {_MGH_START}; copy the file again")
+    version, x, y, z, frames, kind = struct.unpack_from(">6i", begin)
+    if version != 1:
+        raise VolumeError(
+            f"{path}: version {version}, expected version 1 of an MGH file; this is another format, or it is damaged"
+        )
+    if kind not in _MGH_BYTES:
+        known = ", ".join(str(number) for number in sorted(_MGH_BYTES))
+        raise VolumeError(f"{path}: voxels of type {kind}, expected one of {known}; the header is damaged")
+    if struct.unpack_from(">h", begin, 28)[0] > 0:
+        _check_spacing(path, struct.unpack_from(">3f", begin, 30))
+    shape = (x, y, z) + ((frames,) if frames != 1 else ())
+    return RawHeader(path, "MGH", packed, shape, _MGH_START, _count(path, shape) * _MGH_BYTES[kind])
+
+
+def _check_spacing(path: Path, sizes: Tuple[float, ...]) -> None:
+    if not all(np.isfinite(size) and size > 0 for size in sizes):
+        text = ", ".join(f"{size:g}" for size in sizes)
+        raise VolumeError(
+            f"{path}: voxel sizes {text}, expected positive numbers of mm; mend the header or export the scan again"
+        )
+
+
+def _count(path: Path, shape: Tuple[int, ...]) -> int:
+    count = 1
+    for side in shape:
+        if side < 1:
+            raise VolumeError(
+                f"{path}: shape {'x'.join(map(str, shape))}, expected sides of at least 1; the header is damaged"
+            )
+        count *= side
+    return count
+
+
+def _fill(handle: BinaryIO, flat: np.ndarray) -> int:
+    done = 0
+    while done < flat.size:
+        block = handle.read(min(_CHUNK, flat.size - done))
+        if not block:
+            break
+        flat[done : done + len(block)] = np.frombuffer(block, dtype=np.uint8)
+        done += len(block)
+    return done
+
+
+def _bytes_behind(handle: BinaryIO, enough: int) -> int:
+    """Bytes up to the end, counted no further than just beyond `enough`."""
+    found = 0
+    while found <= enough:
+        block = handle.read(min(_CHUNK, enough + 1 - found))
+        if not block:
+            break
+        found += len(block)
+    return found

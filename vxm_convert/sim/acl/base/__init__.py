@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every simulated call needs: the process state, argument checks, and utilities of the host."""

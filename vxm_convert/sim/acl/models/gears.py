@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models with several shapes: asking for their gears, setting one, and which one an execution takes.
+
+A gear is set on a dataset: it is written into the buffer of the input ``ascend_mbatch_shape_data``, and an execution
+with that dataset takes it when it is queued. Codes of refusals are those of the vendor's list that fit; which of them a
+device gives for a wrong gear, or without one, was not checked on a device.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+
+import numpy as np
+
+from vxm_convert.formats.gears import BATCH, DIMS, FLAGS, IMAGE
+from vxm_convert.sim.acl.base.args import CONTEXT, call
+from vxm_convert.sim.acl.base.state import SIM, AclFailure
+from vxm_convert.sim.acl.memory.blocks import Block, check_span
+from vxm_convert.sim.acl.memory.dataset import DataBuffer, Dataset, dataset_of
+from vxm_convert.sim.acl.models.describe import desc_of
+from vxm_convert.sim.acl.models.loading import Model, gears_of, model_of
+
+_EMPTY_BATCH = {"batchCount": 0, "batch": []}  # type: Dict[str, Any]
+_EMPTY_HW = {"hwCount": 0, "hw": []}  # type: Dict[str, Any]
+
+
+def _profiles(handle: int, kind: int) -> Tuple[Tuple[int, ...], ...]:
+    """The gears of a described model if they are of that kind."""
+    gears = desc_of(handle).gears
+    return gears.profiles if gears is not None and gears.kind == kind else ()
+
+
+@call("mdl.get_dynamic_batch", "K", gives=(_EMPTY_BATCH,), needs=0)
+def get_dynamic_batch(handle: int) -> Dict[str, Any]:
+    batches = [batch for (batch,) in _profiles(handle, BATCH)]
+    return {"batchCount": len(batches), "batch": batches}
+
+
+@call("mdl.get_dynamic_hw", "Ki", gives=(_EMPTY_HW,), needs=0)
+def get_dynamic_hw(handle: int, index: int) -> Dict[str, Any]:
+    """The index is reserved; clients pass -1."""
+    sizes = [list(size) for size in _profiles(handle, IMAGE)]
+    return {"hwCount": len(sizes), "hw": sizes}
+
+
+@call("mdl.get_input_dynamic_gear_count", "Ki", gives=(0,), needs=0)
+def get_input_dynamic_gear_count(handle: int, index: int) -> int:
+    """Gears of --dynamic_dims; the index is reserved, clients pass -1."""
+    return len(_profiles(handle, DIMS))
+
+
+@call("mdl.get_input_dynamic_dims", "KiK", gives=([],), needs=0)
+def get_input_dynamic_dims(handle: int, index: int, count: int) -> List[Dict[str, Any]]:
+    """One dims dict per gear, all sides of all inputs in one row; `count` is what `get_input_dynamic_gear_count`
+    said.
+    """
+    known = len(_profiles(handle, DIMS))
+    if count != known:
+        raise AclFailure(100000, f"{count} gears were asked, the model has {known} of --dynamic_dims")
+    gears = desc_of(handle).gears
+    rows = [gears.flat_dims(gear) for gear in range(count)]
+    return [{"name": "", "dimCount": len(row), "dims": row} for row in rows]
+
+
+@call("mdl.set_dynamic_batch_size", "IKKK", needs=CONTEXT)
+def set_dynamic_batch_size(model_id: int, dataset: int, index: int, batch: int) -> None:
+    _set(_model(model_id), dataset, index, BATCH, (batch,))
+
+
+@call("mdl.set_dynamic_hw_size", "IKKKK", needs=CONTEXT)
+def set_dynamic_hw_size(model_id: int, dataset: int, index: int, height: int, width: int) -> None:
+    _set(_model(model_id), dataset, index, IMAGE, (height, width))
+
+
+@call("mdl.set_input_dynamic_dims", "IKKd", needs=CONTEXT)
+def set_input_dynamic_dims(model_id: int, dataset: int, index: int, dims: Dict[str, Any]) -> None:
+    """`dims` is one of those that `get_input_dynamic_dims` gives."""
+    model = _model(model_id)
+    gears = gears_of(model)
+    row = dims.get("dims")
+    if not isinstance(row, (list, tuple)) or dims.get("dimCount") != len(row):
+        raise AclFailure(100000, f"dims are {dims}, expected dimCount and as many dims")
+    rows = [gears.flat_dims(gear) for gear in range(len(gears.profiles))]
+    if gears.kind == DIMS and len(row) != len(rows[0]):
+        raise AclFailure(
+            100000, f"{len(row)} dims, expected all {len(rows[0])} sides of all inputs ({', '.join(gears.order)})"
+        )
+    if list(row) not in rows:
+        raise AclFailure(145013, f"the model has no gear {list(row)}, it has {gears.text}")
+    _set(model, dataset, index, DIMS, gears.profiles[rows.index(list(row))])
+
+
+def _model(model_id: int) -> Model:
+    """A loaded model with gears."""
+    model = model_of(model_id)
+    if gears_of(model) is None:
+        raise AclFailure(100019, "the model was compiled with static shapes")
+    return model
+
+
+def _set(model: Model, dataset: int, index: int, kind: int, profile: Tuple[int, ...]) -> None:
+    """Write the gear where the device reads it, and remember it for the next execution with this dataset."""
+    target, gears = dataset_of(dataset), gears_of(model)
+    if 0 in profile:
+        raise AclFailure(100000, f"gear {profile}: every number must be above 0")
+    place = len(model.program.inputs) - 1
+    if index != place or index >= len(target.handles):
+        raise AclFailure(
+            100000, f"input {index} of {len(target.handles)} in the dataset does not pick the gear, input {place} does"
+        )
+    if gears.kind != kind or profile not in gears.profiles:
+        raise AclFailure(145013, f"the model has no gear {profile} of --{FLAGS[kind]}, it has {gears.text}")
+    view, _ = _picking(target.buffers()[place], len(profile))
+    view[:] = profile
+    target.profile = profile
+    model.gear = gears.profiles.index(profile)
+
+
+def _picking(buffer: DataBuffer, count: int) -> Tuple[np.ndarray, Any]:
+    """The numbers in the buffer that picks the gear, int32, not a copy, and what keeps that memory alive."""
+    if buffer.address == 0:
+        raise AclFailure(145011, "the data buffer of the input that picks the gear has no address")
+    if buffer.size < 4 * count:
+        raise AclFailure(
+            145012, f"the data buffer of the input that picks the gear has {buffer.size} bytes, expected {4 * count}"
+        )
+    block = check_span(buffer.address, 4 * count, "input that picks the gear")
+    if block is None:
+        SIM.find("the gear of a model lies in memory that acl.rt.malloc did not give", 145011)
+    return np.frombuffer((ctypes.c_char * (4 * count)).from_address(buffer.address), np.int32), block
+
+
+class Setting(NamedTuple):
+    """The gear that an execution was queued with; `numbers` is the buffer that the device reads, `block` keeps it
+    readable.
+    """
+
+    model: Model
+    gear: int
+    numbers: np.ndarray
+    block: Block
+
+    def program(self) -> Any:
+        """The engine.Program, when the execution starts; a gear that was set meanwhile is a mistake of the client."""
+        expected: Sequence[int] = gears_of(self.model).profiles[self.gear]
+        found = [int(number) for number in self.numbers]
+        if found != list(expected):
+            SIM.find(
+                f"the gear {list(expected)} of a queued execution was overwritten with {found} before it ran", 507011
+            )
+        return self.model.program.program(self.gear)
+
+
+def gear_of(model: Model, dataset: Dataset) -> Setting:
+    """The gear that a dataset is set to; raises AclFailure where it has none, or one of another model."""
+    gears = gears_of(model)
+    if not dataset.profile:
+        raise AclFailure(
+            145000, f"the model has gears ({gears.text}) and none is set; call acl.mdl.set_{_CALLS[gears.kind]} before"
+        )
+    if dataset.profile not in gears.profiles:
+        raise AclFailure(145013, f"the model has no gear {dataset.profile}, it has {gears.text}")
+    numbers, block = _picking(dataset.buffers()[-1], len(dataset.profile))
+    return Setting(model, gears.profiles.index(dataset.profile), numbers, block)
+
+
+_CALLS = {BATCH: "dynamic_batch_size", IMAGE: "dynamic_hw_size", DIMS: "input_dynamic_dims"}

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``acl.prof``: execution times between `start` and `stop`, written as one JSON summary that says it is simulated."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from vxm_convert.artifacts.files import write_json
+from vxm_convert.errors import ArtifactError
+from vxm_convert.sim.acl.base.args import INIT, call, query
+from vxm_convert.sim.acl.base.state import SIM, AclFailure
+from vxm_convert.sim.acl.models.execute import OBSERVERS
+from vxm_convert.sim.version import SIM_VERSION
+
+#: aclprofAicoreMetrics: arithmetic, pipe, memory, L0, conflict, none
+_METRICS = (0, 1, 2, 3, 4, 0xFF)
+
+
+class ProfileConfig:
+    """What to profile."""
+
+    def __init__(self, devices: Tuple[int, ...], metrics: int, mask: int) -> None:
+        self.devices = devices
+        self.metrics = metrics
+        self.mask = mask
+
+
+class Profiler:
+    """Where the summary goes and what was measured so far."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.folder: Optional[Path] = None
+        self.running: Optional[ProfileConfig] = None
+        self.seconds: Dict[str, List[float]] = {}
+
+    def observe(self, model: str, seconds: float) -> None:
+        with self._lock:
+            if self.running is not None:
+                self.seconds.setdefault(model, []).append(seconds)
+
+    def summary(self) -> Dict[str, Any]:
+        models = {
+            name: {"executions": len(times), "mean_ms": 1e3 * sum(times) / len(times), "max_ms": 1e3 * max(times)}
+            for name, times in sorted(self.seconds.items())
+        }
+        return {
+            "simulated": True,
+            "version": SIM_VERSION,
+            "note": "times of this machine's CPU, no Ascend device",
+            "models": models,
+        }
+
+
+PROFILER = Profiler()
+OBSERVERS.append(PROFILER.observe)
+
+
+@call("prof.init", "s", needs=INIT)
+def init(path: str) -> None:
+    if PROFILER.folder is not None:
+        raise AclFailure(100000, "acl.prof.init has been called already")
+    if not os.path.isdir(path) or not os.access(path, os.W_OK):
+        raise AclFailure(100000, f"{path} is no folder that can be written")
+    PROFILER.folder = Path(path)
+    PROFILER.seconds = {}
+
+
+@query("prof.create_config", "tIKK")
+def create_config(devices: Any, metrics: int, events: int, mask: int) -> int:
+    """`events` is a pointer to events of the vendor's choice, reserved."""
+    for device_id in devices:
+        SIM.device(int(device_id))
+    if metrics not in _METRICS:
+        raise AclFailure(100000, f"AI Core metrics {metrics}, expected one of {_METRICS}")
+    if not mask:
+        raise AclFailure(100000, "the mask of data types is 0")
+    return SIM.new_handle(ProfileConfig(tuple(int(d) for d in devices), metrics, mask))
+
+
+@call("prof.destroy_config", "K", needs=0)
+def destroy_config(handle: int) -> None:
+    if SIM.thing(handle, ProfileConfig, 100000) is PROFILER.running:
+        raise AclFailure(100000, "the configuration is in use: call acl.prof.stop first")
+    SIM.drop_handle(handle)
+
+
+@call("prof.start", "K", needs=INIT)
+def start(handle: int) -> None:
+    config = SIM.thing(handle, ProfileConfig, 100000)
+    if PROFILER.folder is None or PROFILER.running is not None:
+        raise AclFailure(100000, "call acl.prof.init before, and stop what was started")
+    PROFILER.running = config
+
+
+@call("prof.stop", "K", needs=INIT)
+def stop(handle: int) -> None:
+    if PROFILER.running is not SIM.thing(handle, ProfileConfig, 100000):
+        raise AclFailure(100000, "profiling was not started with that configuration")
+    PROFILER.running = None
+
+
+@call("prof.finalize", needs=INIT)
+def finalize() -> None:
+    """Writes ``PROF_SIMULATED_<time>/summary.json`` into the folder."""
+    folder = PROFILER.folder
+    if folder is None:
+        raise AclFailure(100000, "acl.prof.init has not been called")
+    PROFILER.folder = PROFILER.running = None
+    try:
+        write_json(folder / time.strftime("PROF_SIMULATED_%Y%m%d%H%M%S") / "summary.json", PROFILER.summary())
+    except ArtifactError as exc:
+        raise AclFailure(300000, str(exc)) from exc

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stand-in for the ``acl`` module of CANN: the same calls, over a device simulated on this machine's CPU.
+
+``acl.rt``, ``acl.mdl``, ``acl.prof`` and ``acl.util`` are attributes, as in the C extension, and no constants are
+exported. Settings come from the environment when ``acl.init`` is called: VXM_SIM_DEVICES (how many devices, default 1),
+VXM_SIM_MEMORY (bytes of memory per device, default 32 GiB), VXM_SIM_SOC (chip, default Ascend910A) and VXM_SIM_STRICT=1
+(refuse what a device may refuse but this one usually only warns of, report what was never given back), VXM_SIM_SPEED
+(0.001 to 1: how fast models execute, 1 as fast as this CPU) and VXM_SIM_FAULT (see `vxm_convert.sim.faults`).
+"""
+
+from __future__ import annotations
+
+import types as _types
+from typing import List as _List
+from typing import NoReturn as _NoReturn
+
+from vxm_convert.sim.acl import runtime as _runtime
+from vxm_convert.sim.acl.base import hostutil as _hostutil
+from vxm_convert.sim.acl.base.args import functions_of as _functions_of
+from vxm_convert.sim.acl.dumps import dumping as _dumping
+from vxm_convert.sim.acl.memory import blocks as _memory
+from vxm_convert.sim.acl.memory import dataset as _dataset
+from vxm_convert.sim.acl.memory import tensordesc as _tensordesc
+from vxm_convert.sim.acl.models import describe as _describe
+from vxm_convert.sim.acl.models import execute as _execute
+from vxm_convert.sim.acl.models import gears as _gears
+from vxm_convert.sim.acl.models import loading as _model
+from vxm_convert.sim.acl.models import prof as _prof
+from vxm_convert.sim.acl.streams import callbacks as _callbacks
+from vxm_convert.sim.acl.streams import events as _events
+from vxm_convert.sim.acl.streams import stream as _streams
+
+# Importing a module enters its calls into the table.
+_SUBJECTS = (
+    _runtime,
+    _streams,
+    _events,
+    _callbacks,
+    _memory,
+    _model,
+    _describe,
+    _dataset,
+    _tensordesc,
+    _gears,
+    _execute,
+    _dumping,
+    _prof,
+    _hostutil,
+)
+
+
+def _namespace(prefix: str) -> _types.ModuleType:
+    module = _types.ModuleType("acl." + prefix, f"Calls of acl.{prefix}, on a simulated device.")
+    module.__dict__.update(_functions_of(prefix))
+    return module
+
+
+rt, mdl, prof, util = _namespace("rt"), _namespace("mdl"), _namespace("prof"), _namespace("util")
+globals().update(_functions_of(""))
+_API = sorted(_functions_of("")) + ["mdl", "prof", "rt", "util"]
+
+
+#: Parts of the real module that inference on volumes has no use for: single operators, images and video, matrix
+#: libraries.
+_ABSENT = ("op", "media", "himpi", "blas", "fv")
+
+
+def __getattr__(name: str) -> _NoReturn:
+    if name in _ABSENT:
+        raise AttributeError(
+            f"module 'acl' has no attribute {name!r}: acl.{name} is not simulated; run this program on an Ascend device"
+        )
+    raise AttributeError(f"module 'acl' has no attribute {name!r}")
+
+
+def __dir__() -> _List[str]:
+    return sorted(_API + [name for name in globals() if name.startswith("__")])

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CPU engines behind the simulated device: OpenVINO, or ONNX Runtime where that is missing; which rewrites pay on
+each.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Any, Callable, FrozenSet, List, NamedTuple
+
+import numpy as np
+
+from vxm_convert.errors import ToolchainError
+from vxm_convert.sim.engine.lowering.onnx_graph import OnnxBuilder
+
+VARIABLE = "VXM_SIM_ENGINE"
+#: Arrays in, arrays out; what comes out may be the engine's own memory and holds until the next call: a second copy of
+#: inner tensors, or of the largest layers alone, would not fit.
+Runner = Callable[[List[np.ndarray]], List[np.ndarray]]
+_INTERLEAVING = [0, 4, 5, 1, 6, 2, 7, 3]
+_OPTIONS = {
+    # Without the hint, processors with bf16 instructions would compute in bf16.
+    "INFERENCE_PRECISION_HINT": "f32",
+    "PERFORMANCE_HINT": "LATENCY",
+}
+
+
+class Engine(NamedTuple):
+    """How a lowered graph is compiled, and the rewrites that make it fastest here."""
+
+    compile: Callable[[bytes, List[str], List[str]], Runner]
+    fastest: Callable[[], FrozenSet[str]]
+
+
+def find_engine() -> Engine:
+    """The engine that VXM_SIM_ENGINE asks for, or the best of the installed ones.
+
+    Raises
+    ------
+    ToolchainError
+        It is not installed, or none is.
+    """
+    choice = os.environ.get(VARIABLE) or "auto"
+    if choice not in ("auto", "openvino", "onnxruntime"):
+        raise ToolchainError(f"{VARIABLE}: got {choice!r}, expected auto, openvino or onnxruntime")
+    if choice in ("auto", "openvino"):
+        try:
+            import openvino  # noqa: F401
+
+            return Engine(_openvino, _fastest_in_openvino)
+        except ImportError:
+            if choice == "openvino":
+                raise ToolchainError(
+                    "VXM_SIM_ENGINE=openvino: OpenVINO is not installed; pip install openvino"
+                ) from None
+    try:
+        import onnxruntime  # noqa: F401
+
+        return Engine(_onnxruntime, _fastest_in_onnxruntime)
+    except ImportError:
+        raise ToolchainError("the simulated device needs a CPU engine: pip install openvino (or onnxruntime)") from None
+
+
+def _core() -> Any:
+    try:
+        from openvino import Core
+    except ImportError:
+        from openvino.runtime import Core
+    return Core()
+
+
+def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
+    core = _core()
+    model = core.read_model(serialized)
+    _interleave_in_blocks(model)
+    compiled = core.compile_model(model, "CPU", _OPTIONS)
+    request = compiled.create_infer_request()
+    # An input that nothing reads is gone from the compiled form.
+    read = {name for port in compiled.inputs for name in port.get_names()}
+
+    def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
+        # `infer` would answer with copies.
+        request.start_async({name: _finite(array) for name, array in zip(inputs, arrays) if name in read})
+        request.wait()
+        return [request.get_tensor(name).data for name in outputs]
+
+    return run
+
+
+def _interleave_in_blocks(model: Any) -> None:
+    """``Reshape → Transpose → Reshape`` that spreads channels over all three axes of a volume becomes OpenVINO's
+    DepthToSpace.
+
+    The same values in the same places. Its kernel takes and gives the layout that convolutions work in (channels in
+    blocks); a Transpose would need a reorder before and behind. ONNX has the operator for images only, so it cannot be
+    written there.
+    """
+    try:
+        from openvino.runtime import opset8
+    except ImportError:
+        from openvino import opset8
+    for turn in model.get_ordered_ops():
+        if turn.get_type_name() != "Transpose" or _order(turn) != _INTERLEAVING:
+            continue
+        before = turn.input_value(0).get_node()
+        after = [target.get_node() for target in turn.output(0).get_target_inputs()]
+        if before.get_type_name() != "Reshape" or [node.get_type_name() for node in after] != ["Reshape"]:
+            continue
+        source, split, whole = (
+            before.input_value(0),
+            list(before.output(0).get_shape()),
+            list(after[0].output(0).get_shape()),
+        )
+        small = list(source.get_shape())
+        if (
+            split[1:4] == [2, 2, 2]
+            and small == [split[0], 8 * split[4]] + split[5:]
+            and whole == split[:1] + [split[4]] + [2 * side for side in split[5:]]
+        ):
+            after[0].output(0).replace(opset8.depth_to_space(source, "blocks_first", 2).output(0))
+
+
+def _order(turn: Any) -> List[int]:
+    constant = turn.input_value(1).get_node()
+    return [int(axis) for axis in constant.data] if constant.get_type_name() == "Constant" else []
+
+
+@lru_cache(maxsize=None)
+def _fastest_in_openvino() -> FrozenSet[str]:
+    """Everything, but `phases` only where this version on this processor computes transposed convolutions by matrices.
+
+    OpenVINO 2023.1 does so with AVX2, and has a direct kernel with AVX-512; OpenVINO 2026 has one for both. It is
+    asked.
+    """
+    base = frozenset(("upsampling", "transposed", "lanes", "channels"))
+    return base | {"phases"} if "gemm" in _transposed_kernel() else base
+
+
+def _transposed_kernel() -> str:
+    """Name of the kernel that OpenVINO takes for a transposed convolution as `phase` makes them; empty if it does not
+    say.
+    """
+    builder, channels = OnnxBuilder(), 16
+    weights = builder.constant(np.ones((channels, channels, 4, 4, 4), np.float32))
+    value = builder.one("ConvTranspose", "x", weights, kernel_shape=[4] * 3, strides=[2] * 3, pads=[1] * 6)
+    serialized = builder.finish(
+        [("x", "float32", (1, channels, 8, 8, 8))], [(value, "y", "float32", (1, channels, 16, 16, 16))]
+    )
+    core = _core()
+    compiled = core.compile_model(core.read_model(serialized), "CPU", _OPTIONS)
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        if "layerType" in info and info["layerType"].astype(str) in ("Deconvolution", "ConvolutionBackpropData"):
+            return info["primitiveType"].astype(str)
+    return ""
+
+
+def _fastest_in_onnxruntime() -> FrozenSet[str]:
+    """No transposed convolution is left over, as all become phases: of volumes, it takes longer than what it replaces.
+
+    Its kernel for volumes goes through a matrix of columns, one for all outputs, so that `lanes` would only add taps.
+    """
+    return frozenset(("upsampling", "transposed", "phases", "channels"))
+
+
+def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+
+    def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
+        # What the device holds in fp16 is fp32 in the lowered graph; this engine, unlike the other, does not convert by
+        # itself.
+        wide = [array.astype(np.float32) if array.dtype == np.float16 else array for array in arrays]
+        return session.run(outputs, {name: _finite(array) for name, array in zip(inputs, wide)})
+
+    return run
+
+
+def _finite(array: np.ndarray) -> Any:
+    """NaN and infinity cannot arise inside (everything saturates), so they are dealt with where they could come in."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return np.nan_to_num(array)
+    return array

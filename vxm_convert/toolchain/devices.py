@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Ascend devices of this machine, as driver files, device nodes and ``npu-smi info`` tell; whether npu_bridge can
+be imported.
+
+Opens no device, and imports nothing: npu_bridge can end the process that imports it (its C++ side aborts), so a child
+tries.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from vxm_convert.toolchain.cann_versions import read_text
+
+_SECONDS = 30
+_PROBE_SECONDS = 120
+_SMI_PLACES = ("usr/local/bin/npu-smi", "usr/local/sbin/npu-smi", "usr/local/Ascend/driver/tools/npu-smi")
+#: what a process needs besides /dev/davinciN
+MANAGER_NODES = ("davinci_manager", "devmm_svm", "hisi_hdc")
+_FIRST_ROW = re.compile(r"^\|\s*(\d+)\s+(\S+)\s*\|\s*(\S+)\s*\|")
+_MEMORY = re.compile(r"(\d+)\s*/\s*(\d+)\s*\|\s*$")
+
+
+@dataclass(frozen=True)
+class Device:
+    """One chip.
+
+    Parameters
+    ----------
+    number : int — NPU column.
+    name : str — as npu-smi prints it, e.g. ``910A``; ATC's name of it is ``Ascend910A``.
+    health : str — ``OK``, ``Warning``, ``Alarm``, ``Critical``, ``UNKNOWN``.
+    memory_mb : int or None — of the HBM, the last column.
+    """
+
+    number: int
+    name: str
+    health: str
+    memory_mb: Optional[int] = None
+
+    @property
+    def soc_version(self) -> str:
+        return self.name if self.name.startswith("Ascend") else "Ascend" + self.name
+
+    def to_dict(self) -> Dict[str, Any]:
+        return {**asdict(self), "soc_version": self.soc_version}
+
+
+def driver_version(system: Path = Path("/")) -> Optional[str]:
+    """Version of the installed driver, None if there is none; `system` is the root of the file system."""
+    stated = re.search(r"^Driver_Install_Path_Param=(\S+)", read_text(system / "etc/ascend_install.info"), re.MULTILINE)
+    homes = [stated.group(1).lstrip("/")] if stated else []
+    for home in homes + ["usr/local/Ascend"]:
+        text = read_text(system / home / "driver/version.info")
+        match = re.search(r"^(?:Version|package_version)\s*=\s*(\S+)", text, re.MULTILINE | re.IGNORECASE)
+        if match:
+            return match.group(1)
+    return None
+
+
+def device_nodes(system: Path = Path("/")) -> Tuple[List[str], List[str]]:
+    """(``davinciN`` nodes that are there, manager nodes that are missing)."""
+    folder = system / "dev"
+    chips = sorted(path.name for path in folder.glob("*davinci[0-9]*") if re.fullmatch(r"v?davinci\d+", path.name))
+    return chips, [name for name in MANAGER_NODES if not (folder / name).exists()]
+
+
+def find_npu_smi(environ: Mapping[str, str], system: Path = Path("/")) -> Optional[str]:
+    """Path of the program; the driver puts it where not every PATH looks."""
+    found = shutil.which("npu-smi", path=environ.get("PATH", ""))
+    places = [str(system / place) for place in _SMI_PLACES]
+    return found or next((place for place in places if shutil.which(place)), None)
+
+
+def list_devices(npu_smi: str) -> Tuple[List[Device], str]:
+    """(devices, what went wrong or ""): runs ``npu-smi info``."""
+    try:
+        done = subprocess.run(
+            [npu_smi, "info"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return [], f"cannot run it ({exc})"
+    text = done.stdout.decode("utf-8", "replace")
+    devices = parse_npu_smi(text)
+    if done.returncode or not devices:
+        words = next((line.strip() for line in text.splitlines() if line.strip(" +-=|")), "it printed nothing")
+        return devices, f"exit code {done.returncode}: {words}" if done.returncode else f"it lists no chip: {words}"
+    return devices, ""
+
+
+def npu_bridge_problem() -> Optional[str]:
+    """Why npu_bridge cannot be imported and what to do; None if it can."""
+    command = [sys.executable, "-c", "import npu_bridge.npu_init"]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_PROBE_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return f"importing it does not end ({exc}); check the driver with npu-smi info"
+    if not done.returncode:
+        return None
+    words = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
+    said = words[-1].strip() if words else "it said nothing"
+    advice = "source CANN's set_env.sh and the tfplugin's, and use the adapter that belongs to this CANN"
+    return f"cannot be imported (exit code {done.returncode}: {said}); {advice}"
+
+
+def parse_npu_smi(text: str) -> List[Device]:
+    """Devices in the table of ``npu-smi info``: two rows per chip, name and health in the first, memory in the
+    second.
+    """
+    devices: List[Device] = []
+    pending: Optional[Device] = None
+    for line in text.splitlines():
+        first = _FIRST_ROW.match(line)
+        if pending is not None:
+            memory = _MEMORY.search(line)
+            devices.append(
+                Device(pending.number, pending.name, pending.health, int(memory.group(2)) if memory else None)
+            )
+            pending = None
+        elif first and not first.group(2).isdigit() and re.search(r"[A-Za-z]|^\d{3}$", first.group(2)):
+            pending = Device(int(first.group(1)), first.group(2), first.group(3))
+        elif line.startswith("| NPU") and "Process" in line:
+            # The second table lists processes; its rows look alike.
+            break
+    return devices

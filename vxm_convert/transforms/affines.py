@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Affine files: ITK (.txt, .tfm, .mat), LTA (.lta), FSL (.mat) and a plain 4×4 in RAS (.txt); one reader, one writer.
+
+What a file is, is told from its content; a plain 4×4 matrix is FSL's in a .mat and RAS in any other file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import numpy as np
+
+from vxm_convert.artifacts.files import write_bytes, write_sidecar, write_text
+from vxm_convert.errors import FormatError, VolumeError
+from vxm_convert.geometry.affines import Affine, from_fsl, from_lps
+from vxm_convert.geometry.grids import Grid
+from vxm_convert.scans.raw_header import require_file
+from vxm_convert.transforms import itk as itkaffine
+from vxm_convert.transforms import lta
+from vxm_convert.transforms.foreign import refuse_foreign
+
+#: format → (what the stored matrix maps, frame, suffixes that it is written to)
+AFFINE_FORMATS: Dict[str, Any] = {
+    "itk": ("fixed points to moving points", "LPS mm", (".txt", ".tfm", ".mat")),
+    "lta": ("moving points (source) to fixed points (destination)", "RAS mm", (".lta",)),
+    "fsl": ("moving points to fixed points", "FSL scaled voxels, mm", (".mat",)),
+    "ras": ("fixed points to moving points", "RAS mm", (".txt",)),
+}
+_MAX_BYTES = 1 << 16
+
+
+def read_affine(path: Path, fixed: Optional[Grid] = None, moving: Optional[Grid] = None) -> Affine:
+    """Read an affine of any format.
+
+    Parameters
+    ----------
+    fixed, moving : Grid — of the images at hand: needed for FSL, checked against an LTA's own geometry.
+
+    Raises
+    ------
+    VolumeError
+        For an unknown or damaged file, missing grids, or geometry of other images.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    try:
+        affine = _parse(data, path.suffix.lower() == ".mat", fixed, moving)
+        affine.check_grids(fixed, moving, str(path))
+    except FormatError as exc:
+        raise VolumeError(f"{path}: {exc}") from exc
+    except VolumeError as exc:
+        raise exc if str(exc).startswith(str(path)) else VolumeError(f"{path}: {exc}") from exc
+    return affine
+
+
+def write_affine(
+    path: Path,
+    affine: Affine,
+    format_name: str,
+    fixed: Optional[Grid] = None,
+    moving: Optional[Grid] = None,
+    made_from: Optional[Dict[str, str]] = None,
+) -> None:
+    """Write an affine and its side-car; lta and fsl need both grids (default: those that `affine` carries)."""
+    path = Path(path)
+    if format_name not in AFFINE_FORMATS:
+        raise VolumeError(f"affine format: got {format_name!r}, expected one of {', '.join(AFFINE_FORMATS)}")
+    maps, frame, suffixes = AFFINE_FORMATS[format_name]
+    if path.suffix.lower() not in suffixes:
+        raise VolumeError(
+            f"{path}: an affine in the format {format_name} is written to {' or '.join(suffixes)}; change the name"
+        )
+    fixed, moving = fixed or affine.fixed, moving or affine.moving
+    if format_name in ("lta", "fsl") and (fixed is None or moving is None):
+        raise VolumeError(
+            f"{path}: the format {format_name} holds both images' geometry; name the fixed and the moving image"
+        )
+    if format_name == "itk" and path.suffix.lower() == ".mat":
+        write_bytes(path, itkaffine.format_binary(affine.to_lps()))
+    else:
+        texts = {
+            "itk": lambda: itkaffine.format_text(affine.to_lps()),
+            "lta": lambda: lta.format_text(affine, fixed, moving),
+            "fsl": lambda: _rows(affine.to_fsl(fixed, moving)),
+            "ras": lambda: "# RAS mm, fixed points to moving points\n" + _rows(affine.pull),
+        }
+        write_text(path, texts[format_name]())
+    grids = {key: grid.to_dict() for key, grid in (("fixed_grid", fixed), ("moving_grid", moving)) if grid is not None}
+    write_sidecar(
+        path, made_from or {}, {"kind": "none"}, affine_format=format_name, maps=maps, frame=frame, unit="mm", **grids
+    )
+
+
+def is_affine_file(path: Path) -> bool:
+    """Whether the suffix is one of an affine file."""
+    return Path(path).suffix.lower() in {suffix for _, _, suffixes in AFFINE_FORMATS.values() for suffix in suffixes}
+
+
+def _parse(data: bytes, plain_is_fsl: bool, fixed: Optional[Grid], moving: Optional[Grid]) -> Affine:
+    if b"\0" in data:
+        return from_lps(itkaffine.parse_binary(data))
+    try:
+        text = data.decode("utf-8-sig").lstrip()
+    except UnicodeDecodeError as exc:
+        raise FormatError(f"neither text nor an ITK .mat ({exc.reason} at byte {exc.start})") from exc
+    if text.startswith("#Insight"):
+        return from_lps(itkaffine.parse_text(text))
+    if "nxforms" in text:
+        return lta.parse(text)
+    matrix = _plain_matrix(text)
+    if not plain_is_fsl:
+        return Affine(matrix)
+    if fixed is None or moving is None:
+        raise FormatError("an FSL matrix means nothing without both images; name the fixed and the moving image")
+    return from_fsl(matrix, fixed, moving)
+
+
+def _plain_matrix(text: str) -> np.ndarray:
+    try:
+        rows = [
+            [float(word) for word in line.split("#")[0].split()]
+            for line in text.splitlines()
+            if line.split("#")[0].strip()
+        ]
+    except ValueError as exc:
+        raise FormatError(f"no ITK transform, LTA or 4x4 matrix of numbers ({exc})") from exc
+    if len(rows) != 4 or any(len(row) != 4 for row in rows):
+        raise FormatError(f"no ITK transform, LTA or 4x4 matrix of numbers ({len(rows)} lines)")
+    return np.array(rows)
+
+
+def _rows(matrix: np.ndarray) -> str:
+    return "".join("  ".join(repr(float(v)) for v in row) + "\n" for row in matrix)
+
+
+def _read_bytes(path: Path) -> bytes:
+    refuse_foreign(path)
+    require_file(path, "an affine")
+    if not 0 < path.stat().st_size <= _MAX_BYTES:
+        raise VolumeError(f"{path}: {path.stat().st_size} bytes, expected an affine of 1 to {_MAX_BYTES} bytes")
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise VolumeError(f"{path}: cannot be read ({exc.strerror})") from exc

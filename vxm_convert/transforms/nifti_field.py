@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading vector fields from NIfTI without trusting them: everything is judged from the first bytes before voxels are
+allocated.
+
+Refuses: damaged or truncated files, sizes that the file cannot hold, voxel sizes that are not positive, NaN. It knows
+shapes, dtypes and intent codes, but not what a displacement means: that is warpfiles.py's subject.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, List, Tuple
+
+import numpy as np
+
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.grids import Grid
+from vxm_convert.lazy import LazyModule
+from vxm_convert.scans.header import read_errors, scaled
+from vxm_convert.scans.raw_header import RawHeader, judge, read_voxels, require_file
+from vxm_convert.transforms.foreign import refuse_foreign
+
+nib = LazyModule("nibabel")
+
+#: 406³ voxels: a 0.5 mm template fits, what exceeds it is no field of a brain registration
+MAX_FIELD_VOXELS = 1 << 26
+
+
+@dataclass(frozen=True)
+class Field:
+    """A vector field as a file has it.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z, 3), float32 or float64 — as stored, unit and axes unknown here.
+    grid : Grid — from sform, else qform.
+    shape : tuple of ints — as the header says, 4-D or 5-D.
+    intent : int — NIfTI intent code.
+    extensions : list of (code, bytes)
+    """
+
+    data: np.ndarray
+    grid: Grid
+    shape: Tuple[int, ...]
+    intent: int
+    extensions: List[Tuple[int, bytes]]
+
+
+@dataclass(frozen=True)
+class FieldHeader:
+    """What a header says, before any voxel is read."""
+
+    path: Path
+    image: Any
+    shape: Tuple[int, ...]
+    intent: int
+    ndim: int
+    raw: RawHeader
+
+
+def open_field(path: Path) -> FieldHeader:
+    """The checked header of a vector field: (X, Y, Z, 3) or (X, Y, Z, 1, 3), floats.
+
+    Raises
+    ------
+    VolumeError
+        When the file is missing, damaged, too large, or no such field.
+    """
+    path = Path(path)
+    _check_name(path)
+    raw = judge(path, "a warp")
+    try:
+        image = nib.load(str(path))
+        shape = tuple(int(n) for n in image.shape)
+        intent, dtype = int(image.header["intent_code"]), np.dtype(image.get_data_dtype())
+    except read_errors() as exc:
+        raise VolumeError(f"{path}: not a readable NIfTI warp ({exc}); copy or export it again") from exc
+    _check_shape(path, shape)
+    if dtype.kind != "f" or dtype.itemsize > 8:
+        raise VolumeError(
+            f"{path}: components of dtype {dtype}, expected float32 or float64; a warp in integers has lost its "
+            "fractions"
+        )
+    if np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
+        raise VolumeError(f"{path}: bits per voxel and dtype {dtype} disagree in the header; export the warp again")
+    return FieldHeader(path, image, shape, intent, len(shape), raw)
+
+
+def read_field(header: FieldHeader) -> Field:
+    """The whole field of an opened file; raises VolumeError for damaged data."""
+    path, image = header.path, header.image
+    flat = read_voxels(header.raw).view(image.get_data_dtype())
+    data = scaled(flat.reshape(header.shape[:3] + (3,), order="F"), image)
+    try:
+        extensions = [(int(e.get_code()), _content(e)) for e in image.header.extensions]
+    except read_errors() as exc:
+        raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
+    if data.dtype not in (np.float32, np.float64):
+        data = data.astype(np.float32 if data.dtype.itemsize <= 4 else np.float64)
+    try:
+        grid = Grid(header.shape[:3], image.affine)
+    except VolumeError as exc:
+        raise VolumeError(f"{path}: {exc}") from exc
+    return Field(data.astype(data.dtype.newbyteorder("="), copy=False), grid, header.shape, header.intent, extensions)
+
+
+def _check_name(path: Path) -> None:
+    refuse_foreign(path)
+    require_file(path, "a warp")
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise VolumeError(f"{path}: unknown kind of file, expected a warp as .nii, .nii.gz or .npz")
+
+
+def _content(extension: Any) -> bytes:
+    """The extension's bytes; nibabel drops zero bytes at its end, which readers of a record format must allow for."""
+    content = extension.get_content()
+    return content if isinstance(content, bytes) else str(content).encode("utf-8", "replace")
+
+
+def _check_shape(path: Path, shape: Tuple[int, ...]) -> None:
+    text = "x".join(str(n) for n in shape)
+    if not (len(shape) == 4 and shape[3] == 3 or len(shape) == 5 and shape[3:] == (1, 3)):
+        raise VolumeError(
+            f"{path}: shape {text}, expected X x Y x Z x 3 or X x Y x Z x 1 x 3: one displacement of three parts per "
+            "voxel"
+        )
+    if min(shape) < 1 or np.prod(shape[:3], dtype=float) > MAX_FIELD_VOXELS:
+        raise VolumeError(
+            f"{path}: shape {text}, expected between 1 and {MAX_FIELD_VOXELS} voxels; the header is damaged"
+        )

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Point lists: CSV, TSV or Slicer's markups, out as they came in, and the frames their coordinates may be in.
+
+A table has columns x, y, z: named by a header line, or the first three of a file without one; Slicer's files name their
+frame. A warp is a map of fixed points to moving points, although the *image* it resamples goes the other way; moving
+points are carried to the fixed side by solving for them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional, Sequence, Type, Union
+
+import numpy as np
+
+from vxm_convert.artifacts.files import write_text
+from vxm_convert.errors import FormatError, VolumeError
+from vxm_convert.geometry.grids import LPS, Grid, apply_affine
+from vxm_convert.scans.raw_header import require_file
+from vxm_convert.transforms.slicer import Fcsv, MarkupsJson
+
+POINT_FRAMES = ("ras", "lps", "voxel")
+_MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class PointList:
+    """Coordinates (n, 3) float64, and whatever else the file holds.
+
+    Parameters
+    ----------
+    header, rows, columns — of a table: its header (empty without one), rows of text, and where x, y and z stand.
+    frame : str — that the file names (``ras``, ``lps``), or None: a table says nothing.
+    markups : Fcsv or MarkupsJson — of a file of Slicer's.
+    """
+
+    xyz: np.ndarray
+    header: Sequence[str] = ()
+    rows: Sequence[List[str]] = ()
+    columns: Sequence[int] = ()
+    frame: Optional[str] = None
+    markups: Optional[Union[Fcsv, MarkupsJson]] = None
+
+    def frame_or(self, given: Optional[str], path: Path) -> str:
+        """The frame of the coordinates: the file's, else the `given` one, else RAS; VolumeError where the two
+        disagree.
+        """
+        if self.frame is not None and given not in (None, self.frame):
+            raise VolumeError(f"{path}: its header says {self.frame.upper()}, --frame says {given}; leave --frame out")
+        return self.frame or given or "ras"
+
+
+def read_points(path: Path) -> PointList:
+    """Read a CSV, TSV, .fcsv or .mrk.json of points; VolumeError for anything without three finite numbers per
+    point.
+    """
+    path = Path(path)
+    require_file(path, "a CSV with columns x, y, z")
+    if path.stat().st_size > _MAX_BYTES:
+        raise VolumeError(f"{path}: {path.stat().st_size} bytes, expected a point list of at most {_MAX_BYTES}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        kind = _markups_kind(path)
+        if kind is not None:
+            markups = kind(text)
+            return PointList(markups.xyz, frame=markups.frame, markups=markups)
+        first = text.split("\n", 1)[0]
+        rows = [
+            row
+            for row in csv.reader(io.StringIO(text), delimiter="\t" if "\t" in first else ",")
+            if any(c.strip() for c in row)
+        ]
+    except FormatError as exc:
+        raise VolumeError(f"{path}: {exc}") from exc
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise VolumeError(
+            f"{path}: not a readable list of points ({exc}), expected a CSV with columns x, y, z"
+        ) from exc
+    header: List[str] = []
+    if rows and not all(_is_number(cell) for cell in rows[0][:3]):
+        header = [cell.strip() for cell in rows.pop(0)]
+    lowered = [cell.lower() for cell in header]
+    columns = [lowered.index(axis) for axis in "xyz"] if set("xyz") <= set(lowered) else [0, 1, 2]
+    if header and not set("xyz") <= set(lowered):
+        raise VolumeError(f"{path}: columns {', '.join(header)}, expected x, y and z among them")
+    if not rows:
+        raise VolumeError(f"{path}: no points, expected at least one line of x, y, z")
+    return PointList(
+        np.array([_numbers(row, columns, path, i + 1) for i, row in enumerate(rows)]), header, rows, columns
+    )
+
+
+def write_points(path: Path, points: PointList, xyz: np.ndarray) -> None:
+    """Write new coordinates in the place of the old ones; everything else stays."""
+    check_points_target(path, points)
+    if points.markups is not None:
+        write_text(Path(path), points.markups.with_points(xyz))
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t" if Path(path).name.lower().endswith(".tsv") else ",", lineterminator="\n")
+    if points.header:
+        writer.writerow(points.header)
+    for row, position in zip(points.rows, xyz):
+        cells = list(row)
+        for column, value in zip(points.columns, position):
+            cells[column] = f"{value:.6f}"
+        writer.writerow(cells)
+    write_text(Path(path), text.getvalue())
+
+
+def check_points_target(path: Path, points: PointList) -> None:
+    """Raise VolumeError for a name that would not say what the points are written as: the kind they were read as."""
+    kind = _markups_kind(path)
+    if (kind is None) != (points.markups is None) or not (kind is None or isinstance(points.markups, kind)):
+        wanted = (
+            "a .csv or .tsv" if points.markups is None else ".fcsv" if isinstance(points.markups, Fcsv) else ".mrk.json"
+        )
+        raise VolumeError(f"{path}: points are written as they were read, expected {wanted}; change the name")
+    if kind is None and not Path(path).name.lower().endswith((".csv", ".tsv", ".txt")):
+        raise VolumeError(f"{path}: points are written to .csv or .tsv; change the name")
+
+
+def _markups_kind(path: Path) -> Optional[Type[Union[Fcsv, MarkupsJson]]]:
+    name = Path(path).name.lower()
+    return Fcsv if name.endswith(".fcsv") else MarkupsJson if name.endswith(".json") else None
+
+
+def to_ras(xyz: np.ndarray, frame: str, grid: Optional[Grid]) -> np.ndarray:
+    """Coordinates in a frame of `POINT_FRAMES` → RAS mm; ``voxel`` needs the image's grid."""
+    return apply_affine(_matrix(frame, grid), xyz)
+
+
+def from_ras(ras: np.ndarray, frame: str, grid: Optional[Grid]) -> np.ndarray:
+    """RAS mm → coordinates in a frame; the inverse of `to_ras`."""
+    return apply_affine(np.linalg.inv(_matrix(frame, grid)), ras)
+
+
+def _matrix(frame: str, grid: Optional[Grid]) -> np.ndarray:
+    if frame == "ras":
+        return np.eye(4)
+    if frame == "lps":
+        return LPS
+    if frame != "voxel" or grid is None:
+        raise VolumeError(
+            f"points: frame {frame!r}, expected ras, lps, or voxel together with the image whose voxels are meant"
+        )
+    return grid.affine
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(row: List[str], columns: List[int], path: Path, line: int) -> List[float]:
+    try:
+        values = [float(row[column]) for column in columns]
+    except (ValueError, IndexError) as exc:
+        raise VolumeError(f"{path}, point {line}: {row}, expected numbers for x, y and z") from exc
+    if not np.isfinite(values).all():
+        raise VolumeError(f"{path}, point {line}: {values}, expected finite coordinates")
+    return values

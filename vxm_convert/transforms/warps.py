@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Warps on disk: one reader and one writer for the formats of warpformats.py, each file with a side-car that says what
+maps what.
+
+ITK's and FreeSurfer's files hold a displacement in space, so any moving grid can be attached when they are read. FSL's,
+Learn2Reg's and VoxelMorph's hold coordinates of the moving image, whose grid must be known: given, or from the side-car
+of our own files.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import numpy as np
+
+from vxm_convert.artifacts.files import atomic_path, sha256_of, sidecar_path, write_sidecar
+from vxm_convert.errors import ChecksumError, FormatError, VolumeError
+from vxm_convert.geometry.fields import Warp, check_finite, slabs, to_frame, warp_from_frame
+from vxm_convert.geometry.grids import Grid, apply_affine, same_place
+from vxm_convert.scans.nifti import write_nifti
+from vxm_convert.scans.npz import NpzReader
+from vxm_convert.scans.raw_header import require_file
+from vxm_convert.transforms import freesurfer
+from vxm_convert.transforms.formats import FORMATS, WarpFormat, describe, recognise, warp_format
+from vxm_convert.transforms.nifti_field import MAX_FIELD_VOXELS, Field, open_field, read_field
+
+LOG = logging.getLogger(__name__)
+
+NPZ_WARP_NAMES = ("arr_0", "warp", "flow", "disp", "vol")
+_MAX_SIDECAR_BYTES = 1 << 20
+_FLOAT16_MAX = 65504.0
+
+
+def write_warp(
+    path: Path,
+    warp: Warp,
+    format_name: str = "itk",
+    made_from: Optional[Dict[str, str]] = None,
+    toolchain: Optional[Dict[str, Any]] = None,
+    dtype: str = "float32",
+    **details: Any,
+) -> None:
+    """Write a warp and its side-car.
+
+    Displacements are taken from the grid that the file's float32 header will give its readers, so that header rounding
+    cancels.
+
+    Parameters
+    ----------
+    path : Path — ``.nii.gz`` or ``.nii``; for l2r also ``.npz``.
+    format_name : str — a name of `FORMATS`.
+    made_from, toolchain — as `vxm_convert.artifacts.files.write_sidecar` takes them.
+    dtype : str — ``float32``, or ``float16`` for l2r's .npz (a displacement of 8 voxels then has steps of 0.008).
+
+    Raises
+    ------
+    VolumeError
+        For NaN, a suffix or a dtype that the format does not have, or a sheared grid where the readers refuse one.
+    """
+    form, path = warp_format(format_name), Path(path)
+    suffix = check_target(path, form, dtype)
+    check_finite(warp.u, str(path))
+    if form.name in ("itk", "freesurfer") and warp.fixed.sheared:
+        raise VolumeError(
+            f"{path}: the fixed grid is sheared (axes up to {warp.fixed.shear:.2g} off a right angle), "
+            "ITK and FreeSurfer read only right-angled grids; resample onto such a grid, or write fsl or vxm"
+        )
+    fixed = warp.fixed if suffix == ".npz" else warp.fixed.as_stored()
+    data = _stored_field(warp, fixed, form, dtype, path)
+    if suffix == ".npz":
+        with atomic_path(path) as temporary, open(str(temporary), "wb") as handle:
+            np.savez_compressed(handle, data)
+    else:
+        freesurfer_part = form.name == "freesurfer"
+        write_nifti(
+            path,
+            data[:, :, :, np.newaxis, :] if form.ndim == 5 else data,
+            warp.fixed.affine,
+            np.float32,
+            intent=form.intent,
+            time_unit="sec" if freesurfer_part else None,
+            extensions=[(freesurfer.EXTENSION_CODE, freesurfer.encode(warp.moving, warp.fixed))]
+            if freesurfer_part
+            else (),
+        )
+    grids = {"fixed_grid": fixed.to_dict(), "moving_grid": warp.moving.to_dict()}
+    write_sidecar(
+        path,
+        made_from or {},
+        toolchain or {"kind": "none"},
+        **{**describe(form), **grids, "dtype": data.dtype.name, **details},
+    )
+
+
+def read_warp(
+    path: Path, format_name: Optional[str] = None, moving: Optional[Grid] = None, fixed: Optional[Grid] = None
+) -> Warp:
+    """Read a warp of any format.
+
+    Parameters
+    ----------
+    format_name : str — what the file is; default: recognised from header and side-car.
+    moving : Grid — of the moving image; default: the side-car's, FreeSurfer's source geometry, else the fixed grid.
+    fixed : Grid — needed for an .npz without side-car; for NIfTI it must agree with the header.
+
+    Returns
+    -------
+    Warp — float64.
+
+    Raises
+    ------
+    VolumeError
+        For hostile or damaged files, another format than `format_name`, NaN, and a grid that is needed and unknown.
+    """
+    path = Path(path)
+    noted = _read_sidecar(path)
+    if path.name.lower().endswith(".npz"):
+        field, form = _read_npz(path, format_name, fixed or noted.get("fixed_grid")), FORMATS["l2r"]
+    else:
+        header = open_field(path)
+        form = recognise(header, format_name, noted.get("warp_format"))
+        field = read_field(header)
+    check_finite(field.data, str(path))
+    if fixed is not None and not same_place(fixed, field.grid, 0.1):
+        raise VolumeError(
+            f"{path}: lies on {field.grid.describe()}, the fixed image on {fixed.describe()}; this warp belongs to "
+            "another image"
+        )
+    moving = moving or noted.get("moving_grid") or _source_grid(path, field, form)
+    if moving is None and form.name == "fsl":
+        raise VolumeError(
+            f"{path}: an FSL warp is in the moving image's voxel coordinates; name the moving image it was made for"
+        )
+    moving = moving or field.grid
+    if form.frame == "voxel":
+        return Warp(field.data.astype(np.float64), field.grid, moving)
+    if form.name == "fsl":
+        _refuse_absolute(path, field)
+    return warp_from_frame(field.data, form.frame, field.grid, moving)
+
+
+def _stored_field(warp: Warp, fixed: Grid, form: WarpFormat, dtype: str, path: Path) -> np.ndarray:
+    if form.frame == "voxel":
+        with np.errstate(over="ignore"):
+            data = warp.u.astype(dtype)
+    else:
+        data = to_frame(
+            warp.u, fixed.frame_matrix(form.frame), warp.moving.frame_matrix(form.frame), np.dtype(dtype).type
+        )
+    largest = max(float(np.abs(data[part]).max()) for part in slabs(data.shape[0]))
+    if not np.isfinite(largest):
+        raise VolumeError(f"{path}: displacements beyond {_FLOAT16_MAX:g} do not fit {dtype}; write float32")
+    return data
+
+
+def check_target(path: Path, form: WarpFormat, dtype: str = "float32") -> str:
+    """The suffix of a file that a warp may be written to; VolumeError for a name or dtype that the format does not
+    have.
+    """
+    suffix = next((s for s in form.suffixes if path.name.lower().endswith(s) and len(path.name) > len(s)), None)
+    if suffix is None:
+        raise VolumeError(
+            f"{path}: a warp in the format {form.name} is written to {' or '.join(form.suffixes)}; change the name"
+        )
+    if dtype not in ("float32", "float16") or (dtype == "float16" and suffix != ".npz"):
+        raise VolumeError(f"{path}: dtype {dtype}, expected float32 (NIfTI has no float16; l2r in .npz takes it)")
+    return suffix
+
+
+def _read_npz(path: Path, format_name: Optional[str], fixed: Optional[Grid]) -> Field:
+    if format_name not in (None, "l2r", "vxm"):
+        raise VolumeError(f"{path}: an .npz holds voxels (l2r, vxm), not {format_name}")
+    require_file(path, "a warp")
+    with NpzReader(path) as archive:
+        name = archive.first_of(NPZ_WARP_NAMES) or (archive.names[0] if len(archive.names) == 1 else None)
+        if name is None:
+            raise VolumeError(
+                f"{path}: holds {archive.names}, expected one array or one named {', '.join(NPZ_WARP_NAMES)}"
+            )
+        header = archive.header(name)
+        if len(header.shape) != 4 or header.shape[3] != 3 or min(header.shape) < 1 or header.dtype.kind != "f":
+            raise VolumeError(
+                f"{path}[{name}]: shape {header.shape} of {header.dtype}, expected floats of shape (X, Y, Z, 3)"
+            )
+        if fixed is None:
+            raise VolumeError(f"{path}: an .npz says nothing about where its grid lies; name the fixed image")
+        if header.shape[:3] != fixed.shape:
+            raise VolumeError(f"{path}[{name}]: shape {header.shape}, the fixed grid is {fixed.describe()}")
+        data = archive.read(name, MAX_FIELD_VOXELS * 3 * header.dtype.itemsize)
+    return Field(data.astype(np.float64), fixed, header.shape, 0, [])
+
+
+def _source_grid(path: Path, field: Field, form: WarpFormat) -> Optional[Grid]:
+    """FreeSurfer's source geometry, after its field kind has been judged."""
+    content = next((data for code, data in field.extensions if code == freesurfer.EXTENSION_CODE), None)
+    if form.name != "freesurfer" or content is None:
+        return None
+    try:
+        geometry = freesurfer.decode(content)
+    except FormatError as exc:
+        raise VolumeError(f"{path}: {exc}") from exc
+    if geometry.kind != "disp_ras":
+        raise VolumeError(
+            f"{path}: a FreeSurfer field of kind {geometry.kind}, expected disp_ras; convert it with mri_warp_convert "
+            "--outras"
+        )
+    return geometry.source
+
+
+def _read_sidecar(path: Path) -> Dict[str, Any]:
+    """Format and grids that our side-car names; empty where there is none or it belongs to other bytes."""
+    side = sidecar_path(path)
+    if not side.is_file() or not path.is_file() or side.stat().st_size > _MAX_SIDECAR_BYTES:
+        return {}
+    try:
+        entries = json.loads(side.read_text(encoding="utf-8"))
+        if not isinstance(entries, dict) or "warp_format" not in entries or entries.get("sha256") != sha256_of(path):
+            return {}
+        grids = {
+            key: Grid(tuple(entries[key]["shape"]), entries[key]["affine"])
+            for key in ("fixed_grid", "moving_grid")
+            if key in entries
+        }
+        return {"warp_format": entries["warp_format"], **grids}
+    except (OSError, ValueError, KeyError, TypeError, VolumeError, ChecksumError, RecursionError) as exc:
+        LOG.warning("%s: side-car left aside (%s)", side, exc)
+        return {}
+
+
+def _refuse_absolute(path: Path, field: Field) -> None:
+    """A field of coordinates instead of displacements varies more as it is than after the voxels' own coordinates are
+    taken off.
+    """
+    step = tuple(slice(None, None, max(1, n // 24)) for n in field.grid.shape)
+    index = np.stack(np.meshgrid(*(np.arange(n)[s] for n, s in zip(field.grid.shape, step)), indexing="ij"), axis=-1)
+    some = field.data[step].astype(np.float64)
+    rest = some - apply_affine(field.grid.to_fsl(), index)
+    if np.prod(index.shape[:3]) > 1 and some.std(axis=(0, 1, 2)).sum() > rest.std(axis=(0, 1, 2)).sum():
+        raise VolumeError(
+            f"{path}: looks like absolute coordinates, expected displacements; make them with 'convertwarp --relout'"
+        )
