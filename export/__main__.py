@@ -6,11 +6,12 @@ alone.
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import List, Optional
+from typing import Dict, List, Optional, Tuple
 
 from export.atc import OM_NAME, PB_NAME
 from export.autobatch import AUTO, choose_batch
@@ -18,8 +19,6 @@ from export.contracts import build_contract
 from export.pipeline import ONNX_NAME, PARITY_NAME, ExportRequest, export_model
 from export.plans import load_plan
 from export.preflight.check import JSON_NAME
-from export.preflight.command import main as preflight_main
-from export.tune.command import main as tune_main
 from vxm_convert import cliargs
 from vxm_convert.errors import EXIT_OK, SpecError
 from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
@@ -33,6 +32,12 @@ from vxm_convert.weights.keras_h5 import INDEXINGS
 _LOG = logging.getLogger(__name__)
 _PROG = "export"
 DEFAULT_SOC = "Ascend910A"
+#: first word of the command line → (module with ``main(argv, default_soc) -> int``, one line of help); any other start
+#: exports
+VERBS: Dict[str, Tuple[str, str]] = {
+    "preflight": ("export.preflight.command", "find what ATC would refuse in a frozen graph; estimate its time"),
+    "tune": ("export.tune.command", "find the fewest nodes that must stay in fp32 to meet an acceptance profile"),
+}
 _SUMMARY = (
     ("frozen graph", PB_NAME),
     ("ONNX", ONNX_NAME),
@@ -109,10 +114,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Optional[List[str]] = None) -> int:
     """Parse, export, print where things are; returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
-    if words[:1] == ["preflight"]:
-        return preflight_main(words[1:], DEFAULT_SOC)
-    if words[:1] == ["tune"]:
-        return tune_main(words[1:], DEFAULT_SOC)
+    if words and words[0] in VERBS:
+        return importlib.import_module(VERBS[words[0]][0]).main(words[1:], DEFAULT_SOC)
     parser = build_parser()
     args = parser.parse_args(words)
     if args.plan is not None and any(word.partition("=")[0] == "--precision" for word in words):

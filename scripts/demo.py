@@ -74,6 +74,8 @@ def _demo(out: Path) -> int:
                 str(model / "vxm.om"),
                 "--out",
                 str(registered),
+                "--outputs",
+                "moved,warp,seg,qc",
                 "--compare",
                 "1",
             ],
@@ -95,10 +97,11 @@ def _report(registered: Path, seconds: float) -> None:
     rows = read_table(registered / "metrics.tsv")
     before, after = column_mean(rows, "dice_before"), column_mean(rows, "dice_after")
     print(
-        f"\nDone in {seconds:.0f} s. Synthetic scans, a brief training: the figures below say that the chain works, "
-        "no more."
+        f"\nDone in {seconds:.0f} s. The scans are synthetic and the training was brief: these figures show that the "
+        "chain works, and nothing else."
     )
     print(f"  mean Dice     {before:.3f} before, {after:.3f} after registration ({len(rows)} scans)")
+    print(f"  pictures      {registered / 'qc' / 'index.html'}")
     print(f"  moved scans   {registered}/<subject>/moved.nii.gz")
     print(f"  warps         {registered}/<subject>/flow.nii.gz")
     print(f"  table         {registered / 'metrics.tsv'}")

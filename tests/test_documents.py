@@ -25,6 +25,7 @@ DOCUMENTS = (
     "README.md",
     "CHANGELOG.md",
     "docs/architecture.md",
+    "docs/commands.md",
     "docs/precision.md",
     "docs/formats.md",
     "docs/ascend.md",
@@ -49,6 +50,7 @@ MORE_SUBCOMMANDS = {
     "om_runner": ("layers", "audit", "apply", "convert-warp", "evaluate", "invert", "jacobian", "qc"),
 }
 MAX_PICTURE_BYTES = 150_000
+MAX_README_LINES = 120
 NOT_OURS = {"pytest", "pip", "venv"}
 
 
@@ -98,6 +100,11 @@ def first_column(text: str, heading: str) -> List[str]:
     return [name for line in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", line.split("|")[1])]
 
 
+def tables_in(text: str) -> List[str]:
+    """Blocks of lines that start with a bar; a blank line ends a block."""
+    return re.findall(r"(?:^[ ]*\|.*\n)+", text, flags=re.MULTILINE)
+
+
 def test_the_list_of_documents_is_complete(project_root: Path) -> None:
     assert {f"docs/{path.name}" for path in (project_root / "docs").glob("*.md")} <= set(DOCUMENTS)
 
@@ -139,16 +146,24 @@ def test_commands_exist(project_root: Path, name: str) -> None:
         assert options_in(rest) <= options_in(help_of(module, *sub)), f"{name}: python -m {module}{rest}"
 
 
-def test_readme_covers_every_target_and_command(project_root: Path) -> None:
-    code = code_of(read(project_root, "README.md"))
+def test_the_commands_page_covers_every_target_and_command(project_root: Path) -> None:
+    code = code_of(read(project_root, "docs/commands.md"))
     assert make_targets(read(project_root, "Makefile")) <= set(
         re.findall(r"^make ([a-z][a-z-]*)", code, flags=re.MULTILINE)
     )
-    assert {module for module, _ in commands_in(code)} == set(COMMANDS)
-    assert {rest.split()[0] for module, rest in commands_in(code) if module == "vxm_convert"} == set(SUBCOMMANDS)
+    named = {(module, word) for module, rest in commands_in(code) for word in (rest.split() or [""])[:1]}
+    assert {module for module, _ in named} == set(COMMANDS)
+    assert {word for module, word in named if module == "vxm_convert"} == set(SUBCOMMANDS)
+    for module, verbs in MORE_SUBCOMMANDS.items():
+        assert set(verbs) <= {word for name, word in named if name == module}
 
 
-def test_every_option_in_the_readme_is_one_of_ours(project_root: Path) -> None:
+def test_the_verbs_listed_here_are_those_of_the_commands() -> None:
+    for module, verbs in MORE_SUBCOMMANDS.items():
+        assert set(verbs) == set(importlib.import_module(module + ".__main__").VERBS)
+
+
+def test_every_option_in_readme_and_commands_is_one_of_ours(project_root: Path) -> None:
     known: Set[str] = set()
     for module in COMMANDS:
         known |= options_in(help_of(module))
@@ -156,8 +171,48 @@ def test_every_option_in_the_readme_is_one_of_ours(project_root: Path) -> None:
         known |= options_in(help_of("vxm_convert", sub))
     for module, subs in MORE_SUBCOMMANDS.items():
         known |= {option for sub in subs for option in options_in(help_of(module, sub))}
-    found = options_in(code_of(read(project_root, "README.md")))
-    assert found and found <= known
+    for name in ("README.md", "docs/commands.md"):
+        found = options_in(code_of(read(project_root, name)))
+        assert found and found <= known, name
+
+
+def test_the_readme_is_short(project_root: Path) -> None:
+    assert len(read(project_root, "README.md").splitlines()) <= MAX_README_LINES
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_tables_are_whole(project_root: Path, name: str) -> None:
+    prose = re.sub(r"^```.*?^```", "", read(project_root, name), flags=re.MULTILINE | re.DOTALL)
+    for table in tables_in(prose):
+        rows = [re.split(r"(?<!\\)\|", line) for line in table.splitlines()]
+        assert len(rows) > 2 and set("".join(rows[1])) <= set("- :"), f"{name}: no header above {table[:80]!r}"
+        assert {len(row) for row in rows} == {len(rows[0])}, f"{name}: rows of different length below {table[:80]!r}"
+
+
+def test_a_blank_line_in_a_table_is_noticed() -> None:
+    assert len(tables_in("| a |\n|---|\n| 1 |\n\n| 2 |\n| 3 |\n")) == 2
+
+
+def test_every_figure_has_its_command_and_toolchain(project_root: Path) -> None:
+    text = read(project_root, "README.md")
+    table = tables_in(text[text.index("## Figures") :])[0].splitlines()
+    assert table[0] == "| what | figure | n | command | toolchain |" and len(table) > 4
+    targets = make_targets(read(project_root, "Makefile"))
+    for line in table[2:]:
+        _, _, figure, n, command, toolchain, _ = (cell.strip() for cell in line.split("|"))
+        assert re.search(r"\d", figure) and re.match(r"\d+ \w+$", n), line
+        assert re.match(r"`make ([a-z-]+)`$", command).group(1) in targets, line
+        assert toolchain == "none" or re.match(r"(simulator|CANN \S+), `(\w+)`$", toolchain).group(2) in PLANS, line
+
+
+def test_every_package_is_in_the_readme(project_root: Path) -> None:
+    """Names in pyproject.toml's lists of requirements, each with a line of its own."""
+    project = read(project_root, "pyproject.toml")
+    lists = re.findall(r"^(?:dependencies|train|test) = \[(.*?)\]$", project, flags=re.MULTILINE | re.DOTALL)
+    names = {re.match(r"[\w-]+", item).group(0).lower() for text in lists for item in re.findall(r'"([^"]+)"', text)}
+    text = read(project_root, "README.md")
+    table = tables_in(text[text.index("## Dependencies") :])[0].splitlines()[2:]
+    assert len(lists) == 3 and sorted(line.split("|")[1].split()[0].lower() for line in table) == sorted(names)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -191,10 +246,10 @@ def test_files_named_in_the_architecture_exist(project_root: Path) -> None:
     assert len(named) > 15 and not [path for path, place in places.items() if not place.exists()]
 
 
-def test_exit_codes_and_presets_are_in_the_readme(project_root: Path) -> None:
-    text = read(project_root, "README.md")
+def test_exit_codes_and_presets_are_on_the_commands_page(project_root: Path) -> None:
+    text = read(project_root, "docs/commands.md")
     assert re.findall(r"\*\*([0-9])\*\*", text) == ["0", "1", "2", "3"]
-    assert first_column(text, "| `PRECISION=`") == sorted(PLANS, key=list(PLANS).index)
+    assert first_column(text, "## Precision plans") == sorted(PLANS, key=list(PLANS).index)
 
 
 def test_the_header_table_is_that_of_the_code(project_root: Path) -> None:
