@@ -21,7 +21,7 @@ from export.preflight.view.graph import GraphView, read_view
 from export.preflight.view.memory import MemoryEstimate, estimate_memory
 from export.preflight.view.shapes import Shapes, data_inputs
 from vxm_convert.artifacts.reports import report_head, write_report_csv, write_report_json
-from vxm_convert.ascend import limits
+from vxm_convert.ascend import chips, limits
 from vxm_convert.ascend.operators import OPS
 from vxm_convert.errors import ToolchainError
 from vxm_convert.model.precision import PrecisionPlan
@@ -105,14 +105,14 @@ def run_preflight(
 def _whole_graph(view: GraphView, soc_version: str, plan: PrecisionPlan, memory: MemoryEstimate) -> List[Finding]:
     """Findings that belong to no single node."""
     found = []
-    chip = limits.chip_of(soc_version)
+    chip = chips.chip_of(soc_version)
     if chip is None or not chip.known:
         found.append(
             Finding(
                 WARNING,
                 "chip",
                 f"{soc_version} is no first-generation 910: operators were checked as if it were one",
-                "believe ATC rather than this table, or pass one of " + ", ".join(sorted(limits.CHIPS)[2:]),
+                "believe ATC rather than this table, or pass one of " + ", ".join(sorted(chips.CHIPS)[2:]),
             )
         )
     known = {node.name for node in view.nodes}
@@ -187,7 +187,7 @@ def write_reports(result: Preflight, folder: Path, toolchain: Mapping[str, Any])
     """
     head = report_head("export preflight", toolchain, bool(toolchain.get("simulated", False)), 0)
     memory = {**asdict(result.memory), "total": result.memory.total}
-    chip = limits.chip_of(result.soc_version)
+    chip = chips.chip_of(result.soc_version)
     available = chip.memory if chip else None
     write_report_json(
         Path(folder) / JSON_NAME,
@@ -237,7 +237,7 @@ def table(result: Preflight) -> List[str]:
 
 
 def _memory_line(result: Preflight) -> str:
-    memory, chip = result.memory, limits.chip_of(result.soc_version)
+    memory, chip = result.memory, chips.chip_of(result.soc_version)
     parts = (
         f"weights {memory.weights / MIB:.1f}, inputs and outputs {memory.edges / MIB:.1f}, intermediate "
         f"{memory.peak / MIB:.1f}"
