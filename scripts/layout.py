@@ -73,6 +73,7 @@ FENCES = (
     Fence("openvino", ("vxm_convert/sim/engine/", "export/onnx_model.py")),
     Fence("onnxruntime", ("vxm_convert/sim/engine/", "export/onnx_model.py")),
     Fence("SimpleITK", ("vxm_convert/scans/affine_search.py",)),
+    Fence("matplotlib", ("vxm_convert/webpage/charts.py",)),
     Fence("train", ("train/",)),
     Fence("export", ("export/",)),
     Fence("om_runner", ("om_runner/",)),

@@ -13,6 +13,7 @@ from typing import Sequence
 
 import numpy as np
 
+from vxm_convert.webpage.colours import css_colour
 from vxm_convert.webpage.palettes import BAD_COLOUR, GREY, SIGNED, STEPS, grey_index
 from vxm_convert.webpage.png import indexed_png
 
@@ -138,7 +139,7 @@ def mosaic(rows: Sequence[Sequence[np.ndarray]], palette: Palette) -> np.ndarray
 
 def colour_of(palette: Palette, index: int) -> str:
     """As style sheets write it."""
-    return "#" + "".join(f"{int(part):02x}" for part in palette.colours[index])
+    return css_colour(palette.colours[index])
 
 
 __all__ = [

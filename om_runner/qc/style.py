@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vxm_convert.webpage.style import BLUE, INK, QUIET, RULE
+from vxm_convert.webpage.colours import BLUE, INK, QUIET, RULE
 
 _DARK_PAGE, _DARK_INK, _DARK_QUIET, _DARK_RULE, _DARK_FAINT, _DARK_LINK = (
     "#14171d",

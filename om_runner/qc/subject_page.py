@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence, Tuple
+from functools import lru_cache
+from typing import List, Optional, Tuple
 from urllib.parse import quote
 
 from om_runner.qc.canvas import GREYS, SIGNS, Palette, colour_of
@@ -12,16 +13,13 @@ from om_runner.qc.record import SUBJECT_PAGE, Record
 from om_runner.qc.script import STAGE_SCRIPT
 from om_runner.qc.slices import CONVENTION
 from om_runner.qc.style import QC_STYLE
+from vxm_convert.webpage.charts import colour_bar
 from vxm_convert.webpage.document import page
 from vxm_convert.webpage.elements import Html, badge_word, definitions, element, escape, figure, join, prose, section
-from vxm_convert.webpage.palettes import STEPS
-from vxm_convert.webpage.style import INK
-from vxm_convert.webpage.svg import box, drawing, line, text
 from vxm_convert.webpage.tables import NOT_AVAILABLE
 
 #: name of the picture, word on its button, key
 _STAGE = (("fixed", "fixed", "1"), ("before", "before", "2"), ("after", "after", "3"))
-_BAR_WIDTH, _LEFT, _RIGHT, _TOP, _THICK = 460, 16, 444, 24, 16
 
 
 def subject_page(record: Record, before: Optional[Record], after: Optional[Record]) -> str:
@@ -191,13 +189,13 @@ def _differences(record: Record) -> Html:
     if not present:
         return Html("")
     end = 100 * DIFFERENCE_END
-    ticks = [
+    ticks = (
         (-1.0, f"\u2212{end:g}"),
         (-0.5, f"\u2212{end / 2:g}"),
         (0.0, "0"),
         (0.5, f"{end / 2:g}"),
         (1.0, f"{end:g}"),
-    ]
+    )
     bar = _bar("scan \u2212 fixed, % of the fixed image's white", ticks)
     figures = []
     for name in present:
@@ -226,7 +224,7 @@ def _warp(record: Record) -> Html:
         )
         parts.append(_single(record, "grid", "Deformed grid", words))
     if "jacobian" in record.pictures:
-        ticks = [(-1.0, "\u00bc"), (-0.5, "\u00bd"), (0.0, "1"), (0.5, "2"), (1.0, "4")]
+        ticks = ((-1.0, "\u00bc"), (-0.5, "\u00bd"), (0.0, "1"), (0.5, "2"), (1.0, "4"))
         bar = _bar("volume ratio (Jacobian determinant), logarithmic", ticks)
         folded = int(f("folded") or 0)
         words = join(
@@ -260,24 +258,14 @@ def _image(record: Record, name: str, words: str, scroll: bool = False) -> Html:
 
 
 def _key(palette: Palette, index: int) -> Html:
-    return element(
-        "svg", box(0, 0, 14, 14, colour_of(palette, index)), viewBox="0 0 14 14", class_="key", aria_hidden="true"
-    )
+    swatch = Html(f'<rect width="14" height="14" fill="{colour_of(palette, index)}"></rect>')
+    return element("svg", swatch, viewBox="0 0 14 14", class_="key", aria_hidden="true")
 
 
-def _bar(title: str, ticks: Sequence[Tuple[float, str]]) -> Html:
-    """The colour bar of a picture in `SIGNS`; ticks by their place from −1 to 1."""
-    step = (_RIGHT - _LEFT) / (2 * STEPS + 1)
-    cells = [box(_LEFT + i * step, _TOP, step + 0.4, _THICK, colour_of(SIGNS, i)) for i in range(2 * STEPS + 1)]
-    marks: List[Html] = []
-    for place, words in ticks:
-        at = _LEFT + (place + 1) / 2 * (_RIGHT - _LEFT)
-        marks += [
-            line(at, _TOP + _THICK, at, _TOP + _THICK + 4, INK),
-            text(at, _TOP + _THICK + 17, words, "middle", "tick"),
-        ]
-    low, high = ticks[0][1], ticks[-1][1]
-    drawn = drawing(
-        _BAR_WIDTH, 62, f"Colour bar: {title}, from {low} to {high}", text(_LEFT, 14, title), *cells, *marks
-    )
-    return element("div", drawn, class_="bar")
+@lru_cache(maxsize=None)
+def _bar(title: str, ticks: Tuple[Tuple[float, str], ...]) -> Html:
+    """The colour bar of a picture in `SIGNS`, the same on every page; ticks by their place from −1 to 1."""
+    colours = [colour_of(SIGNS, index) for index in range(SIGNS.bad)]
+    places = [((place + 1) / 2, words) for place, words in ticks]
+    words = f"Colour bar: {title}, from {ticks[0][1]} to {ticks[-1][1]}"
+    return element("div", colour_bar(title, colours, places, words), class_="bar")

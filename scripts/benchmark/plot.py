@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any, List, Mapping, NamedTuple, Sequence
 
-from vxm_convert.webpage.elements import Html, element
-from vxm_convert.webpage.style import BLUE, FAINT, INK, QUIET, VERMILION
-from vxm_convert.webpage.svg import box, text
+from vxm_convert.webpage.charts import Chart, chart, rows
+from vxm_convert.webpage.colours import BLUE, FAINT, QUIET, VERMILION
 
-_WIDTH, _LEFT, _RIGHT = 960.0, 450.0, 150.0
-_ROW, _HEAD = 24.0, 44.0
-_STYLE = (
-    "text{font-family:system-ui,sans-serif;font-size:13px}.title{font-size:15px;font-weight:600}.small{font-size:12px}"
+_WIDTH, _LEFT, _RIGHT = 960, 450, 150
+_ROW, _HEAD, _FOOT = 24, 44, 34
+_SMALL, _LARGE = 12, 15
+_NOTE = (
+    "Simulated toolchain: seconds of this CPU, not of an Ascend device. In brackets: times less than the existing "
+    "recipe's graph."
 )
 
 
@@ -36,48 +37,38 @@ def draw(results: Mapping[str, Any]) -> str:
         )
         if key in results
     ]
-    parts: List[Html] = []
-    top = 0.0
-    for title, bars in groups:
-        parts += _group(title, bars, top)
-        top += _HEAD + _ROW * len(bars)
-    height = top + 34
-    note = (
-        "Simulated toolchain: seconds of this CPU, not of an Ascend device. In brackets: times less than the "
-        "existing recipe's graph."
-    )
-    parts.append(text(12, height - 12, note, class_="small", fill=QUIET))
-    drawn = element(
-        "svg",
-        element("style", Html(_STYLE)),
-        box(0, 0, _WIDTH, height, "#ffffff"),
-        *parts,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_WIDTH:g} {height:g}",
-        width=f"{_WIDTH:g}",
-        role="img",
-    )
-    return str(drawn) + "\n"
+    height = sum(_HEAD + _ROW * len(bars) for _, bars in groups) + _FOOT
+    with chart(_WIDTH, height) as drawn:
+        drawn.figure.set_facecolor("white")
+        top = 0
+        for title, bars in groups:
+            _group(drawn, title, bars, top)
+            top += _HEAD + _ROW * len(bars)
+        drawn.words(12, height - 12, _NOTE, size=_SMALL, colour=QUIET)
+        return drawn.file("; ".join(title for title, _ in groups))
 
 
-def bars_of(rows: Sequence[Mapping[str, Any]]) -> List[Bar]:
+def bars_of(results: Sequence[Mapping[str, Any]]) -> List[Bar]:
     """Of the rows that were measured; the first is what the others are compared with."""
-    measured = [row for row in rows if "failure" not in row]
+    measured = [row for row in results if "failure" not in row]
     names = [row["title"] + (f", {row['tensorflow']}" if "tensorflow" in row else "") for row in measured]
     seconds = [row["cpu_seconds"]["median"] for row in measured]
     return [Bar(name, value, seconds[0] / value) for name, value in zip(names, seconds)]
 
 
-def _group(title: str, bars: Sequence[Bar], top: float) -> List[Html]:
-    longest = max((bar.seconds for bar in bars), default=1.0)
-    parts = [text(12, top + 28, title, class_="title")]
-    for index, bar in enumerate(bars):
-        y = top + _HEAD + _ROW * index
-        width = (_WIDTH - _LEFT - _RIGHT) * bar.seconds / longest
-        parts += [
-            text(_LEFT - 10, y + 14, bar.name, "end", "small", INK),
-            box(_LEFT, y, _WIDTH - _LEFT - _RIGHT, _ROW - 7, FAINT),
-            box(_LEFT, y, width, _ROW - 7, VERMILION if index == 0 else BLUE),
-            text(_WIDTH - _RIGHT + 8, y + 14, f"{bar.seconds:.2f} s ({bar.ratio:.2f} ×)", class_="small", fill=INK),
-        ]
-    return parts
+def _group(drawn: Chart, title: str, bars: Sequence[Bar], top: int) -> None:
+    drawn.words(12, top + 28, title, size=_LARGE, bold=True)
+    if not bars:
+        return
+    longest = max(bar.seconds for bar in bars)
+    axes = drawn.axes(_LEFT, top + _HEAD, _WIDTH - _RIGHT, top + _HEAD + _ROW * len(bars))
+    axes.set_xlim(0, longest)
+    axes.set_xticks([])
+    rows(axes, [bar.name for bar in bars])
+    axes.tick_params(labelsize=_SMALL, pad=10)
+    places = list(range(len(bars)))
+    axes.barh(places, [longest] * len(bars), height=0.7, color=FAINT)
+    axes.barh(places, [bar.seconds for bar in bars], height=0.7, color=[VERMILION] + [BLUE] * (len(bars) - 1))
+    for place, bar in enumerate(bars):
+        words = f"{bar.seconds:.2f} s ({bar.ratio:.2f} \u00d7)"
+        drawn.words(_WIDTH - _RIGHT + 8, top + _HEAD + _ROW * (place + 0.5) + 4, words, size=_SMALL)

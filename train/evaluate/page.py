@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping
 
+from vxm_convert.webpage.charts import chart, mark, rows, scale
+from vxm_convert.webpage.colours import BLUE, QUIET, VERMILION
 from vxm_convert.webpage.document import page
-from vxm_convert.webpage.elements import Cell, Column, definitions, element, prose, section
-from vxm_convert.webpage.style import BLUE, QUIET, VERMILION
-from vxm_convert.webpage.svg import Scale, drawing, line, mark, text
+from vxm_convert.webpage.elements import Cell, Column, definitions, element, figure, prose, section
 from vxm_convert.webpage.tables import NOT_AVAILABLE, table
 
 _ROW, _LEFT, _RIGHT, _TOP = 18, 210, 640, 34
@@ -143,31 +143,21 @@ def _seconds(document: Mapping[str, Any]) -> str:
     return f"{sum(values) / len(values):.2f}"
 
 
-def _drawing(rows: List[Dict[str, Any]]) -> Any:
+def _drawing(structures: List[Dict[str, Any]]) -> Any:
     """Before and after of every structure that has a Dice, one line each."""
-    known = [row for row in rows if row["before"]["mean"] is not None and row["after"]["mean"] is not None]
+    known = [row for row in structures if row["before"]["mean"] is not None and row["after"]["mean"] is not None]
     if not known:
         return prose("No scan has a segmentation of these structures.")
-    x = Scale(0.0, 1.0, _LEFT, _RIGHT)
-    bottom = _TOP + _ROW * len(known)
-    parts = [
-        part
-        for value, name in x.ticks()
-        for part in (
-            line(x.at(value), _TOP - 8, x.at(value), bottom, "#d8dce5", 0.7),
-            text(x.at(value), _TOP - 14, name, "middle", "tick", QUIET),
-        )
-    ]
-    for number, row in enumerate(known):
-        y = _TOP + _ROW * (number + 0.5)
-        before, after = (x.at(row[side]["mean"]) for side in ("before", "after"))
-        parts += [
-            text(_LEFT - 10, y + 4, row["name"], "end"),
-            line(before, y, after, y, QUIET, 1.2),
-            mark("ring", before, y, VERMILION, 4, f"before {_pair(row['before'])}"),
-            mark("dot", after, y, BLUE, 4, f"after {_pair(row['after'])}"),
-        ]
     words = "Mean Dice per structure: rings before, dots after registration."
-    return element(
-        "figure", drawing(_RIGHT + 20, bottom + 10, words, *parts), element("figcaption", words), class_="chart"
-    )
+    bottom = _TOP + _ROW * len(known)
+    with chart(_RIGHT + 20, bottom + 10) as drawn:
+        axes = drawn.axes(_LEFT, _TOP, _RIGHT, bottom)
+        scale(axes.xaxis, 0.0, 1.0)
+        axes.xaxis.tick_top()
+        rows(axes, [row["name"] for row in known])
+        for at, row in enumerate(known):
+            before, after = row["before"], row["after"]
+            axes.plot([before["mean"], after["mean"]], [at, at], color=QUIET, linewidth=1.2)
+            mark(axes, "ring", before["mean"], at, VERMILION, 4, f"before {_pair(before)}")
+            mark(axes, "dot", after["mean"], at, BLUE, 4, f"after {_pair(after)}")
+        return figure(drawn.svg(words), words, classes="chart tall")

@@ -12,16 +12,19 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from train.run.resume import METRICS_NAME
 from vxm_convert.artifacts.files import write_text
+from vxm_convert.webpage.charts import WIDTH, chart, legend, mark, scale, titles
+from vxm_convert.webpage.colours import BLUE, GREEN, ORANGE, SKY, VERMILION
 from vxm_convert.webpage.document import page
-from vxm_convert.webpage.elements import Column, Html, definitions, element, join, prose, section
-from vxm_convert.webpage.style import BLUE, GREEN, ORANGE, SKY, VERMILION
-from vxm_convert.webpage.svg import Scale, drawing, frame, line, mark, path, text
+from vxm_convert.webpage.elements import Column, Html, definitions, element, figure, join, prose, section
 from vxm_convert.webpage.tables import table
 
 REPORT_NAME = "train_report.html"
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 260, 64, 446, 34, 206
+_HEIGHT = 260
+_BOX = (64, 34, 446, 206)
 #: points of a curve; longer runs show means of as many bins
 _MOST_POINTS = 400
+#: a series with more points than that has no marks
+_MOST_MARKS = 60
 #: a range wider than this is drawn with a logarithmic axis
 _LOGARITHMIC = 20.0
 Point = Tuple[float, float]
@@ -115,34 +118,32 @@ def _chart(title: str, series: Sequence[Tuple[str, List[Point], str, bool]]) -> 
     values = [y for _, points, _, _ in series for _, y in points]
     if not values:
         return None
-    x = Scale(0.0, max(p[0] for _, points, _, _ in series for p in points), _LEFT, _RIGHT)
-    y = _vertical(values)
-    parts = [frame(x, y, "epoch", title)]
-    for number, (name, points, colour, marked) in enumerate(series):
-        places = [(x.at(a), y.at(b)) for a, b in points]
-        parts.append(path(places, colour, 1.8 if marked else 0.9) if len(places) > 1 else Html(""))
-        if (marked and len(places) <= 60) or len(places) == 1:
-            parts += [
-                mark("dot", a, b, colour, 2.2, f"{name}, epoch {p[0]:g}: {p[1]:.6g}")
-                for (a, b), p in zip(places, points)
-            ]
-        if len(series) > 1:
-            at = _RIGHT - 250 + 130 * number
-            parts += [line(at, _TOP - 22, at + 18, _TOP - 22, colour, 3), text(at + 24, _TOP - 18, name)]
     first, last = series[-1][1][0], series[-1][1][-1]
     words = f"{title}: {first[1]:.6g} at epoch {first[0]:g}, {last[1]:.6g} at epoch {last[0]:g}."
-    return element("figure", drawing(_WIDTH, _HEIGHT, words, *parts), element("figcaption", words), class_="chart")
+    with chart(WIDTH, _HEIGHT) as drawn:
+        axes = drawn.axes(*_BOX)
+        scale(axes.xaxis, 0.0, max(p[0] for _, points, _, _ in series for p in points))
+        scale(axes.yaxis, *_vertical(values))
+        titles(axes, "epoch", title)
+        for name, points, colour, marked in series:
+            axes.plot(*zip(*points), color=colour, linewidth=1.8 if marked else 0.9, label=name)
+            if (marked and len(points) <= _MOST_MARKS) or len(points) == 1:
+                for x, y in points:
+                    mark(axes, "dot", x, y, colour, 2.2, f"{name}, epoch {x:g}: {y:.6g}")
+        if len(series) > 1:
+            legend(axes)
+        return figure(drawn.svg(words), words)
 
 
-def _vertical(values: Sequence[float]) -> Scale:
-    """Logarithmic where the values are positive and far apart."""
+def _vertical(values: Sequence[float]) -> Tuple[float, float, bool]:
+    """Lowest and highest place of the axis; logarithmic where the values are positive and far apart."""
     low, high = min(values), max(values)
     if low > 0 and high / low > _LOGARITHMIC:
-        return Scale(low, high, _BOTTOM, _TOP, logarithmic=True)
+        return low, high, True
     if low == high == 0:
-        return Scale(0.0, 1.0, _BOTTOM, _TOP)
+        return 0.0, 1.0, False
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    return Scale(0.0 if 0 <= low < 0.5 * high else low - margin, high + margin, _BOTTOM, _TOP)
+    return (0.0 if 0 <= low < 0.5 * high else low - margin), high + margin, False
 
 
 def _epoch_table(epochs: Sequence[Record]) -> Html:

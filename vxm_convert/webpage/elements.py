@@ -53,10 +53,12 @@ def escape(value: Any) -> Html:
     """Any value as text; `Html` passes. Control characters and lone surrogates, which no page may hold, are
     replaced.
     """
-    if isinstance(value, Html):
-        return value
-    text = "".join(_REPLACEMENT if _forbidden(ord(character)) else character for character in str(value))
-    return Html(html.escape(text, quote=True))
+    return value if isinstance(value, Html) else Html(html.escape(readable(value), quote=True))
+
+
+def readable(value: Any) -> str:
+    """Any value as text without control characters and lone surrogates, which no page may hold."""
+    return "".join(_REPLACEMENT if _forbidden(ord(character)) else character for character in str(value))
 
 
 def _forbidden(code: int) -> bool:

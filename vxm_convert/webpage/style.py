@@ -8,18 +8,8 @@ from __future__ import annotations
 
 from typing import Optional
 
+from vxm_convert.webpage.colours import BLUE, FAINT, GREEN, INK, QUIET, RULE
 from vxm_convert.webpage.elements import badge_word
-
-#: Okabe and Ito's palette (Color Universal Design, 2008), the two darkest for what must be read
-INK = "#1a1f2b"
-QUIET = "#4b5468"
-RULE = "#cfd5df"
-FAINT = "#eef1f5"
-BLUE = "#0072b2"
-VERMILION = "#c44a00"
-GREEN = "#00704f"
-ORANGE = "#e69f00"
-SKY = "#56b4e9"
 
 STYLE = f"""
 :root {{ color-scheme: light; }}
@@ -68,11 +58,10 @@ dl {{ display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2r
 dt {{ color: {QUIET}; }}
 dd {{ margin: 0; }}
 figure {{ margin: 1rem 0; min-width: 0; }}
-svg.drawing {{ display: block; width: 100%; height: auto; }}
-svg text {{ font: 12px system-ui, -apple-system, "Segoe UI", "Noto Sans", sans-serif; }}
+svg.drawing {{ display: block; width: 100%; height: auto; font-weight: 400; }}
+.tall .wide {{ max-width: 46rem; }}
+svg text {{ font-family: system-ui, -apple-system, "Segoe UI", "Noto Sans", sans-serif; font-variant-numeric: tabular-nums; }}
 svg text {{ paint-order: stroke; stroke: #fff; stroke-width: 3px; stroke-linejoin: round; }}
-svg text.tick {{ font-size: 11px; font-variant-numeric: tabular-nums; }}
-svg text.strong {{ font-weight: 650; }}
 img {{ display: block; width: 100%; height: auto; image-rendering: pixelated; }}
 .charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: .5rem 2.5rem; align-items: start; }}
 @media (max-width: 40rem) {{
@@ -115,6 +104,7 @@ def print_style(simulated: Optional[bool]) -> str:
   th.name, td.name {{ min-width: 4.6rem; max-width: none; overflow-wrap: anywhere; }}
   .charts {{ grid-template-columns: 1fr 1fr; gap: 0 6mm; }}
   .drawing.wide {{ min-width: 0; }}
+  .tall .wide {{ max-width: 150mm; }}
   th:first-child {{ position: static; background: none; }}
   th button::after {{ content: none; }}
   th[aria-sort] button::after {{ content: none; }}

@@ -1,200 +1,138 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawings inside a page: scales with readable ticks, a plotting frame, and marks that differ in shape. No library, no
-style of its own.
+"""Matplotlib's SVG made fit for a page: no inline style, which the page's policy forbids, no ids, no references.
 
-Colours are attributes, fonts and line styles come from the page's style sheet (classes ``axis``, ``grid``, ``label``).
+Styles become attributes, marks are written out where they are used, numbers are rounded, and an id that starts with
+`TIP` becomes the tooltip of its group.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any, Iterable, List, Sequence, Tuple
+import re
+from typing import Dict, Iterator, Optional
+from xml.etree import ElementTree
 
-from vxm_convert.webpage.elements import Html, element, join
-from vxm_convert.webpage.style import INK, QUIET, RULE
+from vxm_convert.webpage.colours import INK
 
-_SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
-#: a logarithmic axis shorter than this many decades also names 2 and 5
-_FEW_DECADES = 2.2
-_MOST_TICKS = 7
-#: drawings up to this width are still readable when they shrink to a phone
-_PHONE = 500
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Values from `low` to `high` onto positions from `start` to `stop`; values beyond are drawn at the edge."""
-
-    low: float
-    high: float
-    start: float
-    stop: float
-    logarithmic: bool = False
-
-    def at(self, value: float) -> float:
-        """Position of a value."""
-        low, high = self._warp(self.low), self._warp(self.high)
-        share = (self._warp(min(max(value, self.low), self.high)) - low) / ((high - low) or 1.0)
-        return self.start + share * (self.stop - self.start)
-
-    def _warp(self, value: float) -> float:
-        return math.log10(value) if self.logarithmic else value
-
-    def ticks(self) -> List[Tuple[float, str]]:
-        """Round values inside the range and their labels."""
-        return _log_ticks(self.low, self.high) if self.logarithmic else _linear_ticks(self.low, self.high)
+#: start of the ids that hold the words of a tooltip
+TIP = "tip: "
+#: style of all marks in Matplotlib's own style sheet
+_DEFAULTS = {"stroke-linejoin": "round", "stroke-linecap": "butt"}
+_FONT = re.compile(r"(?:(?P<weight>bold|\d00) )?(?P<size>[\d.]+)px")
+_DECIMALS = re.compile(r"-?\d+\.\d{2,}(?:e-?\d+)?")
+#: not worth writing: what SVG assumes anyway, and what the page's style sheet decides
+_IMPLIED = {
+    ("opacity", "1"),
+    ("stroke-width", "1"),
+    ("stroke-dashoffset", "0"),
+    ("font-weight", "400"),
+    ("text-anchor", "start"),
+    ("stroke-linejoin", "miter"),
+}
+_DROPPED = frozenset(("metadata", "style", "defs", "clipPath"))
 
 
-def power(exponent: int) -> str:
-    """10 to that power, as text."""
-    return {0: "1", 1: "10"}.get(exponent) or "10" + str(exponent).translate(_SUPERSCRIPT)
+def cleaned(source: str, description: str, alone: bool = False) -> str:
+    """An SVG element for a page, or a file of its own.
 
-
-def _log_ticks(low: float, high: float) -> List[Tuple[float, str]]:
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    slack = 1.0 + 1e-9
-    if math.log10(high / low) < _FEW_DECADES:
-        values = [factor * 10.0**exponent for exponent in range(first, last + 1) for factor in (1, 2, 5)]
-        return [
-            (v, f"{v:g}".replace("e-0", "e-").replace("-", "\u2212"))
-            for v in values
-            if low / slack <= v <= high * slack
-        ]
-    step = max(1, math.ceil((last - first) / _MOST_TICKS))
-    exponents = [e for e in range(first, last + 1) if e % step == 0 and low / slack <= 10.0**e <= high * slack]
-    return [(10.0**exponent, power(exponent)) for exponent in exponents]
-
-
-def _linear_ticks(low: float, high: float) -> List[Tuple[float, str]]:
-    span = (high - low) or 1.0
-    raw = span / 5
-    magnitude = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return [(n * step, f"{n * step:.{decimals}f}".replace("-", "\u2212")) for n in range(first, last + 1)]
-
-
-def drawing(width: float, height: float, description: str, *parts: Any) -> Html:
-    """The drawing; `description` is what a reader who cannot see it is told.
-
-    One wider than a phone can show with readable words scrolls in a box of its own there.
+    Parameters
+    ----------
+    source : str — the file that Matplotlib wrote.
+    description : str — what a reader who cannot see the chart hears.
+    alone : bool — a file of its own: with namespace, size and fonts. Otherwise the page's ink colours the lines.
     """
-    wide = width > _PHONE
-    classes = "drawing wide" if wide else "drawing"
-    drawn = element(
-        "svg", *parts, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=description, class_=classes
-    )
-    return (
-        element("div", drawn, class_="scroll", tabindex="0", role="region", aria_label="drawing, scrolls sideways")
-        if wide
-        else drawn
-    )
-
-
-def text(
-    x: float, y: float, content: Any, anchor: str = "start", class_: str = "label", fill: str = INK, turn: int = 0
-) -> Html:
-    """Words at a point; `turn` in degrees."""
-    transform = f"rotate({turn} {x:.1f} {y:.1f})" if turn else None
-    return element("text", content, x=_n(x), y=_n(y), text_anchor=anchor, class_=class_, fill=fill, transform=transform)
-
-
-def line(x1: float, y1: float, x2: float, y2: float, stroke: str = INK, width: float = 1.0, dash: str = "") -> Html:
-    """A straight line; `dash` as of stroke-dasharray."""
-    return element(
-        "line",
-        x1=_n(x1),
-        y1=_n(y1),
-        x2=_n(x2),
-        y2=_n(y2),
-        stroke=stroke,
-        stroke_width=width,
-        stroke_dasharray=dash or None,
-    )
-
-
-def box(x: float, y: float, width: float, height: float, fill: str, opacity: float = 1.0) -> Html:
-    """A filled rectangle."""
-    return element(
-        "rect",
-        x=_n(x),
-        y=_n(y),
-        width=_n(max(width, 0.0)),
-        height=_n(max(height, 0.0)),
-        fill=fill,
-        fill_opacity=None if opacity >= 1 else opacity,
-    )
-
-
-def path(
-    points: Iterable[Tuple[float, float]],
-    stroke: str,
-    width: float = 1.5,
-    fill: str = "none",
-    dash: str = "",
-    opacity: float = 1.0,
-) -> Html:
-    """A line through points, or the area inside them."""
-    d = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
-    return element(
-        "path",
-        d=d,
-        stroke=stroke,
-        stroke_width=width,
-        fill=fill,
-        stroke_dasharray=dash or None,
-        stroke_linejoin="round",
-        fill_opacity=None if opacity >= 1 else opacity,
-    )
-
-
-def mark(kind: str, x: float, y: float, colour: str, size: float = 4.0, tip: Any = None) -> Html:
-    """A mark: ``dot``, ``ring``, ``diamond``, ``cross`` or ``triangle``; `tip` is shown when a pointer rests on it."""
-    title = Html("") if tip is None else element("title", tip)
-    if kind in ("dot", "ring"):
-        fill = colour if kind == "dot" else "#fff"
-        return element("circle", title, cx=_n(x), cy=_n(y), r=_n(size), fill=fill, stroke=colour, stroke_width=1.6)
-    if kind == "cross":
-        d = (
-            f"M{_n(x - size)} {_n(y - size)}L{_n(x + size)} {_n(y + size)}M{_n(x - size)} "
-            f"{_n(y + size)}L{_n(x + size)} {_n(y - size)}"
+    root = ElementTree.fromstring(source)
+    marks = {node.get("id"): node for node in root.iter() if _tag(node) == "path" and node.get("id")}
+    box = root.get("viewBox")
+    made = ElementTree.Element("svg", {"viewBox": box, "role": "img", "aria-label": description})
+    made.attrib.update(_DEFAULTS)
+    if alone:
+        width, height = box.split()[2:]
+        made.attrib.update(
+            {
+                "xmlns": "http://www.w3.org/2000/svg",
+                "width": width,
+                "height": height,
+                "font-family": "system-ui, sans-serif",
+            }
         )
-        return element("path", title, d=d, stroke=colour, stroke_width=2.2, fill="none")
-    corners = {
-        "diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
-        "triangle": ((0, -1.2), (1.15, 0.9), (-1.15, 0.9)),
-    }[kind]
-    d = "M" + "L".join(f"{_n(x + size * dx)} {_n(y + size * dy)}" for dx, dy in corners) + "Z"
-    return element("path", title, d=d, stroke=colour, stroke_width=1.6, fill="#fff" if kind == "diamond" else colour)
+    else:
+        made.set("class", "drawing")
+    made.extend(_children(root, marks))
+    text = ElementTree.tostring(made, encoding="unicode")
+    return text if alone else text.replace(f'"{INK}"', '"currentColor"')
 
 
-def steps(edges: Sequence[float], heights: Sequence[float], x: Scale, y: Scale) -> List[Tuple[float, float]]:
-    """The outline of a histogram, as points; heights have one entry per pair of neighbouring edges."""
-    points = []
-    for left, right, height in zip(edges[:-1], edges[1:], heights):
-        level = y.at(height if height > 0 or not y.logarithmic else y.low)
-        points += [(x.at(left), level), (x.at(right), level)]
-    return points
+def _tag(node: ElementTree.Element) -> str:
+    return node.tag.rpartition("}")[2] if isinstance(node.tag, str) else "comment"
 
 
-def frame(x: Scale, y: Scale, x_title: str, y_title: str) -> Html:
-    """Axes, grid, ticks and titles around a plot: `x` runs left to right, `y` bottom to top (`y.start` is the
-    bottom).
-    """
-    parts: List[Html] = []
-    for value, name in x.ticks():
-        at = x.at(value)
-        parts += [line(at, y.start, at, y.stop, RULE, 0.7), text(at, y.start + 16, name, "middle", "tick", QUIET)]
-    for value, name in y.ticks():
-        at = y.at(value)
-        parts += [line(x.start, at, x.stop, at, RULE, 0.7), text(x.start - 6, at + 4, name, "end", "tick", QUIET)]
-    parts.append(line(x.start, y.start, x.stop, y.start, INK, 1.2))
-    parts.append(text((x.start + x.stop) / 2, y.start + 35, x_title, "middle"))
-    parts.append(text(x.start, y.stop - 9, y_title, "start"))
-    return join(parts)
+def _children(node: ElementTree.Element, marks: Dict[str, ElementTree.Element]) -> Iterator[ElementTree.Element]:
+    for child in node:
+        tag = _tag(child)
+        if tag in _DROPPED or tag == "comment":
+            continue
+        if tag == "use":
+            yield _mark(child, marks)
+            continue
+        inside = list(_children(child, marks))
+        tip = child.get("id", "")
+        if tag == "g" and not tip.startswith(TIP) and not child.get("transform"):
+            # Groups without a tooltip or a place of their own only cost bytes.
+            yield from inside
+            continue
+        made = ElementTree.Element(tag, _attributes(child))
+        made.text = (child.text or "") if tag in ("text", "tspan") else None
+        if tip.startswith(TIP):
+            title = ElementTree.SubElement(made, "title")
+            title.text = tip[len(TIP) :]
+        made.extend(inside)
+        if not _invisible(made):
+            yield made
 
 
-def _n(value: float) -> str:
-    return f"{value:.1f}".rstrip("0").rstrip(".")
+def _invisible(node: ElementTree.Element) -> bool:
+    return node.tag == "path" and node.get("fill") == "none" and node.get("stroke") is None
+
+
+def _mark(use: ElementTree.Element, marks: Dict[str, ElementTree.Element]) -> ElementTree.Element:
+    """The mark that a `use` refers to, in its place."""
+    reference = next(value for name, value in use.attrib.items() if name.endswith("href"))
+    shape = marks[reference[1:]]
+    attributes = {**_attributes(shape), **_attributes(use)}
+    place = f"translate({attributes.pop('x')} {attributes.pop('y')})"
+    return ElementTree.Element("path", {**attributes, "transform": place})
+
+
+def _attributes(node: ElementTree.Element) -> Dict[str, str]:
+    kept = {}
+    for name, value in node.attrib.items():
+        if name in ("d", "x", "y", "transform", "width", "height"):
+            kept[name] = _short(value)
+    for rule in (node.get("style") or "").split(";"):
+        name, _, value = (part.strip() for part in rule.partition(":"))
+        kept.update(_presentation(name, value))
+    if kept.get("transform", "").startswith("rotate(-0") or kept.get("transform", "").startswith("rotate(0"):
+        del kept["transform"]
+    return {name: value for name, value in kept.items() if (name, value) not in _IMPLIED}
+
+
+def _presentation(name: str, value: str) -> Dict[str, str]:
+    """Attributes for one declaration of a style; fonts are the page's, their size and weight are not."""
+    if name == "font":
+        found = _FONT.search(value)
+        kept = {"font-size": found.group("size")}
+        return {**kept, "font-weight": _weight(found.group("weight"))} if found.group("weight") else kept
+    if name == "font-size":
+        return {name: value.replace("px", "")}
+    if name == "font-weight":
+        return {name: _weight(value)}
+    return {} if name in ("", "font-family", "font-style") else {name: _short(value)}
+
+
+def _weight(value: Optional[str]) -> str:
+    return "700" if value == "bold" else str(value)
+
+
+def _short(value: str) -> str:
+    rounded = _DECIMALS.sub(lambda found: f"{float(found.group()):.2f}".rstrip("0").rstrip("."), value)
+    return " ".join(rounded.replace("-0 ", "0 ").split())

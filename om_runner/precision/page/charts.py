@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from om_runner.precision.page.figures import Row, dig, limits_of, number, shown
+from vxm_convert.webpage.charts import SMALL, WIDTH, Chart, chart, legend, mark, rows, scale, titles
+from vxm_convert.webpage.colours import BLUE, FAINT, INK, QUIET, SKY, VERMILION
 from vxm_convert.webpage.elements import Html, badge_html, element, figure, join, prose, section
-from vxm_convert.webpage.style import BLUE, FAINT, INK, QUIET, RULE, SKY, VERMILION
-from vxm_convert.webpage.svg import Scale, box, drawing, frame, line, mark, path, steps, text
 
-_WIDTH, _HEIGHT = 460, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 446, 44, 236
+_HEIGHT = 290
+_BOX = (58, 44, 446, 236)
 _ERRORS: Tuple[Tuple[str, str, str, str], ...] = (
     ("epe_voxel", "End-point error of the flow", "end-point error, voxel", "epe_voxel"),
     ("moved_abs", "Error of the moved image", "absolute error, intensity 0..1", "moved"),
@@ -92,7 +92,7 @@ def distributions_section(report: Mapping[str, Any], rows: Sequence[Row], simula
     for name, title, unit, prefix in _ERRORS:
         found = distribution(rows, name)
         if found is not None:
-            parts.append(_error_chart(found, title, unit, _limit_lines(report, prefix), simulated))
+            parts.append(_error_chart(found, title, unit, _limits_of(report, prefix), simulated))
     jacobian = [distribution(rows, f"jacobian_{side}") for side in ("reference", "offline")]
     if all(jacobian):
         parts.append(_jacobian_chart(jacobian[0], jacobian[1], simulated))
@@ -101,7 +101,7 @@ def distributions_section(report: Mapping[str, Any], rows: Sequence[Row], simula
     )
 
 
-def _limit_lines(report: Mapping[str, Any], prefix: str) -> List[Tuple[str, float]]:
+def _limits_of(report: Mapping[str, Any], prefix: str) -> List[Tuple[str, float]]:
     names = [
         (str(entry["figure"]).split("."), entry["limit"]) for entry in limits_of(report) if entry["relation"] == "<="
     ]
@@ -112,14 +112,24 @@ def _limit_lines(report: Mapping[str, Any], prefix: str) -> List[Tuple[str, floa
     ]
 
 
-def _share_scale(*found: Distribution) -> Scale:
+def _share_range(*found: Distribution) -> Tuple[float, float]:
+    """Whole decades around the shares above none."""
     positive = [value for d in found for value in d.mean if value > 0]
-    low, high = min(positive), max(value for d in found for value in d.high)
-    return Scale(10.0 ** _floor_log10(low), 10.0 ** (_floor_log10(high * 0.999) + 1), _BOTTOM, _TOP, True)
+    highest = max(value for d in found for value in d.high)
+    return 10.0 ** _floor_log10(min(positive)), 10.0 ** (_floor_log10(highest * 0.999) + 1)
 
 
 def _floor_log10(value: float) -> int:
     return int(f"{value:e}".split("e")[1])
+
+
+def _share_axes(drawn: Chart, title: str, unit: str, lowest: float, highest: float) -> Any:
+    """Axes over which shares of voxels are drawn, on a logarithmic scale."""
+    drawn.words(_BOX[0], 16, title, bold=True)
+    axes = drawn.axes(*_BOX)
+    scale(axes.yaxis, lowest, highest, logarithmic=True)
+    titles(axes, unit, "share of voxels per bin")
+    return axes
 
 
 def _error_chart(
@@ -128,55 +138,50 @@ def _error_chart(
     positive = [edge for edge in found.edges if edge > 0]
     low = positive[0] if found.edges[0] > 0 else positive[0] / 3
     high = max([found.edges[-1]] + [limit * 1.1 for _, limit in limits])
-    x, y = Scale(low, high, _LEFT, _RIGHT, True), _share_scale(found)
-    edges = [max(edge, low) for edge in found.edges]
-    parts = [frame(x, y, unit, "share of voxels per bin")]
-    if found.n > 1:
-        upper, lower = steps(edges, found.high, x, y), steps(edges, found.low, x, y)
-        parts.append(path(upper + lower[::-1], "none", 0, VERMILION, opacity=0.22))
-    parts.append(path(steps(edges, found.mean, x, y), VERMILION, 1.8))
-    for at, (name, limit) in enumerate(limits):
-        parts += [
-            line(x.at(limit), _TOP - 4, x.at(limit), _BOTTOM, INK, 1.4, "5 3"),
-            text(x.at(limit) - 4, _TOP + 8 + 14 * at, f"limit of {name}", "end", "tick"),
-        ]
+    lowest, highest = _share_range(found)
     words = f"{title}: share of voxels per logarithmic bin. Line: mean over n = {found.n} scans"
     words += ", band: lowest to highest scan." if found.n > 1 else "."
-    drawn = drawing(_WIDTH, _HEIGHT, words, text(_LEFT, 16, title, class_="strong"), *parts)
-    return figure(drawn, _caption(words, found, simulated))
+    with chart(WIDTH, _HEIGHT) as drawn:
+        axes = _share_axes(drawn, title, unit, lowest, highest)
+        scale(axes.xaxis, low, high, logarithmic=True)
+        edges = [max(edge, low) for edge in found.edges]
+        if found.n > 1:
+            band = [[max(value, lowest) for value in values + values[-1:]] for values in (found.low, found.high)]
+            axes.fill_between(edges, *band, step="post", color=VERMILION, alpha=0.22, linewidth=0)
+        axes.stairs([max(value, lowest) for value in found.mean], edges, baseline=None, color=VERMILION, linewidth=1.8)
+        for at, (name, limit) in enumerate(limits):
+            axes.plot([limit, limit], [lowest, highest], color=INK, linewidth=1.4, dashes=(5, 3))
+            place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "right"}
+            axes.annotate(f"limit of {name}", (limit, 1), (-4, -12 - 14 * at), fontsize=SMALL, **place)
+        return figure(drawn.svg(words), _caption(words, found, simulated))
 
 
 def _jacobian_chart(reference: Distribution, offline: Distribution, simulated: bool) -> Html:
     low, high = min(reference.edges[0], offline.edges[0]), max(reference.edges[-1], offline.edges[-1])
-    x, y = Scale(low, high, _LEFT, _RIGHT), _share_scale(reference, offline)
     title = "Jacobian determinant |J| of the warp"
-    folded = x.at(0.0) - _LEFT if low < 0 else 0.0
-    parts = [
-        box(_LEFT, _TOP, folded, _BOTTOM - _TOP, FAINT),
-        frame(x, y, "|J|, no unit; 1: volume kept", "share of voxels per bin"),
-    ]
-    roomy = folded > 60
-    if folded:
-        parts += [
-            line(x.at(0.0), _TOP, x.at(0.0), _BOTTOM, INK, 1.2),
-            text(x.at(0.0) + (-4 if roomy else 4), _TOP + 12, "\u2190 folded", "end" if roomy else "start", "tick"),
-        ]
-    parts += [
-        path(steps(reference.edges, reference.mean, x, y), SKY, 5),
-        path(steps(offline.edges, offline.mean, x, y), INK, 1.4, dash="4 2"),
-    ]
-    key = [
-        line(_RIGHT - 176, 31, _RIGHT - 152, 31, SKY, 5),
-        text(_RIGHT - 146, 35, "TensorFlow", class_="tick"),
-        line(_RIGHT - 72, 31, _RIGHT - 48, 31, INK, 1.4, "4 2"),
-        text(_RIGHT - 42, 35, "offline", class_="tick"),
-    ]
     words = (
         f"{title}: share of voxels per bin, mean over n = {offline.n} scans. Broad line: TensorFlow; dashed line: "
         "offline model."
     )
-    drawn = drawing(_WIDTH, _HEIGHT, words, text(_LEFT, 16, title, class_="strong"), *key, *parts)
-    return figure(drawn, _caption(words, offline, simulated))
+    lowest, highest = _share_range(reference, offline)
+    with chart(WIDTH, _HEIGHT) as drawn:
+        axes = _share_axes(drawn, title, "|J|, no unit; 1: volume kept", lowest, highest)
+        scale(axes.xaxis, low, high)
+        if low < 0:
+            axes.axvspan(low, min(0.0, high), color=FAINT, linewidth=0, zorder=0)
+            axes.plot([0, 0], [lowest, highest], color=INK, linewidth=1.2)
+            roomy = -low / (high - low) > 0.15
+            place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            side = {"ha": "right" if roomy else "left", "fontsize": SMALL}
+            axes.annotate("\u2190 folded", (0, 1), (-4 if roomy else 4, -12), **place, **side)
+        for found, name, style in (
+            (reference, "TensorFlow", {"color": SKY, "linewidth": 5}),
+            (offline, "offline", {"color": INK, "linewidth": 1.4, "linestyle": (0, (4, 2))}),
+        ):
+            shares = [max(value, lowest) for value in found.mean]
+            axes.stairs(shares, found.edges, baseline=None, label=name, **style)
+        legend(axes, fontsize=SMALL)
+        return figure(drawn.svg(words), _caption(words, offline, simulated))
 
 
 def _caption(words: str, found: Distribution, simulated: bool) -> Html:
@@ -234,41 +239,33 @@ def _dice_chart(changes: Sequence[StructureChange], n: int, limit: Optional[floa
     step, top, left, right, width = 19, 40, 208, 556, 640
     reach = max([abs(v) for c in changes for v in (c.low, c.high)]) or 1e-4
     near = limit is not None and abs(limit) < 4 * reach
-    x = Scale(
-        min([c.low for c in changes] + ([limit] if near else []) + [-0.15 * reach]),
-        max([c.high for c in changes] + [0.15 * reach]),
-        left,
-        right,
-    )
+    low = min([c.low for c in changes] + ([limit] if near else []) + [-0.15 * reach])
+    high = max([c.high for c in changes] + [0.15 * reach])
     bottom = top + step * len(changes)
-    parts = [
-        text(left, 16, "change of Dice, offline \u2212 TensorFlow", class_="strong"),
-        text(width - 8, 16, "mean", "end", "tick", QUIET),
-    ]
-    for value, name in x.ticks():
-        parts += [
-            line(x.at(value), top - 6, x.at(value), bottom, RULE, 0.7),
-            text(x.at(value), bottom + 16, name, "middle", "tick", QUIET),
-        ]
-    parts.append(line(x.at(0.0), top - 6, x.at(0.0), bottom, INK, 1.4))
-    if near:
-        parts += [
-            line(x.at(limit), top - 6, x.at(limit), bottom, INK, 1.4, "5 3"),
-            text(x.at(limit) + 4, top - 8, "limit of the lowest change", class_="tick"),
-        ]
-    for at, change in enumerate(changes):
-        y = top + step * (at + 0.5)
-        label = change.name if len(change.name) <= 30 else change.name[:29] + "\u2026"
-        label += "" if change.n == n else f" (n = {change.n})"
-        loss = change.mean < 0
-        tip = (
-            f"{change.name}: mean {change.mean:+.5f}, lowest {change.low:+.5f}, highest {change.high:+.5f}, n = "
-            f"{change.n}"
-        )
-        parts += [
-            text(left - 10, y + 4, label, "end"),
-            line(x.at(change.low), y, x.at(change.high), y, QUIET, 1.2),
-            mark("triangle" if loss else "dot", x.at(change.mean), y, VERMILION if loss else BLUE, 4, tip),
-            text(width - 8, y + 4, shown(change.mean, "+.5f"), "end", "tick"),
-        ]
-    return drawing(width, bottom + 26, words, *parts)
+    with chart(width, bottom + 26) as drawn:
+        drawn.words(left, 16, "change of Dice, offline \u2212 TensorFlow", bold=True)
+        drawn.words(width - 8, 16, "mean", "right", SMALL, colour=QUIET)
+        axes = drawn.axes(left, top, right, bottom)
+        scale(axes.xaxis, low, high)
+        rows(axes, [_name(change, n) for change in changes])
+        axes.axvline(0.0, color=INK, linewidth=1.4)
+        if near:
+            axes.axvline(limit, color=INK, linewidth=1.4, dashes=(5, 3))
+            place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            axes.annotate("limit of the lowest change", (limit, 1), (4, 4), fontsize=SMALL, **place)
+        for at, change in enumerate(changes):
+            loss = change.mean < 0
+            axes.plot([change.low, change.high], [at, at], color=QUIET, linewidth=1.2)
+            mark(axes, "triangle" if loss else "dot", change.mean, at, VERMILION if loss else BLUE, 4, _tip(change))
+            drawn.words(width - 8, top + step * (at + 0.5) + 4, shown(change.mean, "+.5f"), "right", SMALL)
+        return drawn.svg(words)
+
+
+def _name(change: StructureChange, n: int) -> str:
+    name = change.name if len(change.name) <= 30 else change.name[:29] + "\u2026"
+    return name + ("" if change.n == n else f" (n = {change.n})")
+
+
+def _tip(change: StructureChange) -> str:
+    span = f"lowest {change.low:+.5f}, highest {change.high:+.5f}"
+    return f"{change.name}: mean {change.mean:+.5f}, {span}, n = {change.n}"

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any, List, Mapping, Optional, Sequence
 
 from om_runner.precision.page.figures import Row, dig, number, shown
+from vxm_convert.webpage.charts import SMALL, chart, mark, rows, scale
+from vxm_convert.webpage.colours import BLUE, FAINT, QUIET, RULE, VERMILION
 from vxm_convert.webpage.elements import Cell, Column, Html, badge_html, element, figure, join, prose, section
-from vxm_convert.webpage.style import BLUE, FAINT, QUIET, RULE, VERMILION
-from vxm_convert.webpage.svg import Scale, box, drawing, line, mark, text
 from vxm_convert.webpage.tables import table
 
 EUCLID = "RelativeEuclideanDistance"
@@ -71,56 +71,57 @@ def _most_telling(rows: Sequence[Row]) -> Sequence[Row]:
     return [rows[at] for at in sorted(ranked[:MOST_LAYERS])]
 
 
-def _chart(rows: Sequence[Row], words: str) -> Html:
-    values = [
-        v for row in rows for which in ("entire", "single") for v in [_error(row, which)] if v is not None and v > 0
-    ]
+def _chart(layers: Sequence[Row], words: str) -> Html:
+    errors = [_error(row, which) for row in layers for which in ("entire", "single")]
+    values = [value for value in errors if value is not None and value > 0]
     low, high = max(min(values, default=1e-6), _LOWEST) / 2, max(values, default=1e-3) * 2
-    x = Scale(low, max(high, low * 10), _LEFT, _RIGHT, True)
-    bottom = _TOP + _STEP * len(rows)
-    parts = [
-        text(_LEFT, 16, "relative Euclidean distance to TensorFlow", class_="strong"),
-        mark("dot", _LEFT + 6, 32, BLUE),
-        text(_LEFT + 16, 36, "entire error", class_="tick"),
-        mark("diamond", _LEFT + 106, 32, VERMILION),
-        text(_LEFT + 116, 36, "single error", class_="tick"),
-    ]
-    for value, name in x.ticks():
-        parts += [
-            line(x.at(value), _TOP - 4, x.at(value), bottom, RULE, 0.7),
-            text(x.at(value), bottom + 15, name, "middle", "tick", QUIET),
-            text(x.at(value), _TOP - 8, name, "middle", "tick", QUIET),
-        ]
-    for at, row in enumerate(rows):
-        parts += _line_of(row, _TOP + _STEP * (at + 0.5), x)
-    return drawing(_WIDTH, bottom + 22, words, *parts)
+    bottom = _TOP + _STEP * len(layers)
+    with chart(_WIDTH, bottom + 22) as drawn:
+        drawn.words(_LEFT, 16, "relative Euclidean distance to TensorFlow", bold=True)
+        key = drawn.canvas()
+        mark(key, "dot", _LEFT + 6, 32, BLUE)
+        mark(key, "diamond", _LEFT + 106, 32, VERMILION)
+        drawn.words(_LEFT + 16, 36, "entire error", size=SMALL)
+        drawn.words(_LEFT + 116, 36, "single error", size=SMALL)
+        for at in (at for at, row in enumerate(layers) if row.get("source")):
+            key.fill_between([0, _WIDTH], _TOP + _STEP * at, _TOP + _STEP * (at + 1), color=FAINT, linewidth=0)
+        axes = drawn.axes(_LEFT, _TOP, _RIGHT, bottom)
+        scale(axes.xaxis, low, max(high, low * 10), logarithmic=True)
+        axes.tick_params(labeltop=True)
+        rows(axes, [_short_name(row) for row in layers])
+        for label, row in zip(axes.get_yticklabels(), layers):
+            label.set(fontsize=SMALL, fontweight="bold" if row.get("source") else "normal")
+        for at, row in enumerate(layers):
+            _draw_layer(axes, at, row)
+        return drawn.svg(words)
 
 
-def _line_of(row: Row, y: float, x: Scale) -> List[Html]:
-    source = bool(row.get("source"))
+def _short_name(row: Row) -> str:
     name = str(row.get("name"))
-    parts = [box(0, y - _STEP / 2, _WIDTH, _STEP, FAINT)] if source else []
-    label = name if len(name) <= 38 else "\u2026" + name[-37:]
-    parts.append(text(_LEFT - 8, y + 4, label, "end", "tick strong" if source else "tick"))
+    return name if len(name) <= 38 else "\u2026" + name[-37:]
+
+
+def _draw_layer(axes: Any, at: int, row: Row) -> None:
+    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "fontsize": SMALL}
+    if row.get("source"):
+        axes.annotate("\u25c0 source", (1, at), (_WIDTH - 6 - _RIGHT, 0), ha="right", fontweight="bold", **beside)
     if row.get("discontinuous"):
         flips = number(row, "flip_rate")
         words = "discontinuous, no flips" if not flips else f"discontinuous, {flips:.3%} flip"
-        return parts + [
-            text(_LEFT + 4, y + 4, words if flips is not None else "discontinuous", class_="tick", fill=QUIET)
-        ]
+        axes.annotate(words if flips is not None else "discontinuous", (0, at), (4, 0), color=QUIET, **beside)
+        return
     entire, single = _error(row, "entire"), _error(row, "single")
+    low, high = axes.get_xlim()
+    places = [None if value is None else min(max(value, low), high) for value in (entire, single)]
     tip = (
-        f"{name} ({row.get('type')}, {row.get('dtype')}): entire {shown(entire, '.2e')}, single {shown(single, '.2e')}"
+        f"{row.get('name')} ({row.get('type')}, {row.get('dtype')}): entire {shown(entire, '.2e')}, single "
+        f"{shown(single, '.2e')}"
     )
-    if entire is not None and single is not None:
-        parts.append(line(x.at(single), y, x.at(entire), y, RULE, 1.5))
-    if entire is not None:
-        parts.append(mark("dot", x.at(entire), y, BLUE, 4, tip))
-    if single is not None:
-        parts.append(mark("diamond", x.at(single), y, VERMILION, 3.6, tip))
-    if source:
-        parts.append(text(_WIDTH - 6, y + 4, "\u25c0 source", "end", "tick strong"))
-    return parts
+    if None not in places:
+        axes.plot(places, [at, at], color=RULE, linewidth=1.5)
+    for place, kind, colour, size in zip(places, ("dot", "diamond"), (BLUE, VERMILION), (4, 3.6)):
+        if place is not None:
+            mark(axes, kind, place, at, colour, size, tip)
 
 
 def _sources_table(sources: Sequence[Row]) -> Html:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
@@ -18,14 +19,17 @@ from om_runner.precision.page.figures import (
     shown,
     with_unit,
 )
+from vxm_convert.webpage.charts import SMALL, chart, mark
+from vxm_convert.webpage.colours import FAINT, INK, QUIET, RULE, VERMILION
 from vxm_convert.webpage.elements import Cell, Column, Html, element, join, prose, section, verdict_html
-from vxm_convert.webpage.style import FAINT, INK, QUIET, RULE, VERMILION
-from vxm_convert.webpage.svg import Scale, box, drawing, line, mark, text
 from vxm_convert.webpage.tables import table
 
 NON_FINITE = "NaN or Inf"
 _STRIP_WIDTH, _STRIP_HEIGHT = 250, 22
-_STRIP = Scale(0.001, 10.0, 8, _STRIP_WIDTH - 8, True)
+_STRIP_MARGIN = 8
+#: shares of a limit at the ends of a strip, and what its axis names
+_LOWEST_SHARE, _HIGHEST_SHARE = 0.001, 10.0
+_NAMED_SHARES = ((0.001, "0.1\u00a0%"), (0.01, "1\u00a0%"), (0.1, "10\u00a0%"), (1.0, "limit"), (10.0, "10\u00d7"))
 
 
 @dataclass(frozen=True)
@@ -231,25 +235,33 @@ def _cohort_entry(entry: Mapping[str, Any], report: Mapping[str, Any]) -> List[A
     ]
 
 
+def _place(share: float) -> float:
+    """Pixel of a share of a limit on its strip; shares beyond the ends are drawn at the ends."""
+    held = min(max(share, _LOWEST_SHARE), _HIGHEST_SHARE)
+    along = math.log(held / _LOWEST_SHARE) / math.log(_HIGHEST_SHARE / _LOWEST_SHARE)
+    return _STRIP_MARGIN + along * (_STRIP_WIDTH - 2 * _STRIP_MARGIN)
+
+
 def _axis() -> Html:
-    names = ((0.001, "0.1\u00a0%"), (0.01, "1\u00a0%"), (0.1, "10\u00a0%"), (1.0, "limit"), (10.0, "10\u00d7"))
-    parts = [
-        text(_STRIP.at(value), 12, name, {0.001: "start", 10.0: "end"}.get(value, "middle"), "tick", QUIET)
-        for value, name in names
-    ]
-    return drawing(_STRIP_WIDTH, 16, "Scale: 0.1 %, 1 %, 10 %, limit, 10 times the limit", *parts)
+    with chart(_STRIP_WIDTH, 16) as drawn:
+        for share, name in _NAMED_SHARES:
+            anchor = {_LOWEST_SHARE: "left", _HIGHEST_SHARE: "right"}.get(share, "center")
+            drawn.words(_place(share), 12, name, anchor, SMALL, colour=QUIET)
+        return drawn.svg("Scale: 0.1 %, 1 %, 10 %, limit, 10 times the limit")
 
 
 def _strip(item: Judged) -> Html:
-    middle = _STRIP_HEIGHT / 2
-    edge = _STRIP.at(1.0)
+    middle, edge = _STRIP_HEIGHT / 2, _place(1.0)
     known = [share for share in item.shares if share is not None]
-    parts = [box(edge, 1, _STRIP.stop - edge + 8, _STRIP_HEIGHT - 2, FAINT)]
-    parts += [line(_STRIP.at(v), 3, _STRIP.at(v), _STRIP_HEIGHT - 3, RULE) for v in (0.001, 0.01, 0.1, 10.0)]
-    parts += [line(edge, 0, edge, _STRIP_HEIGHT, INK, 2), line(_STRIP.start, middle, _STRIP.stop, middle, RULE)]
-    # Marks at equal places hide each other: one of each is enough.
-    for at in sorted({round(_STRIP.at(share), 1): share for share in known}.items()):
-        parts.append(mark("cross" if at[1] > 1 else "ring", at[0], middle, VERMILION if at[1] > 1 else INK, 3.4))
-    most = max(known) if known else None
-    words = "no values" if most is None else f"shares of the limit of {len(known)} scans, highest {most:.1%}"
-    return drawing(_STRIP_WIDTH, _STRIP_HEIGHT, words, *parts)
+    words = "no values" if not known else f"shares of the limit of {len(known)} scans, highest {max(known):.1%}"
+    with chart(_STRIP_WIDTH, _STRIP_HEIGHT) as drawn:
+        axes = drawn.canvas()
+        axes.fill_between([edge, _STRIP_WIDTH], 1, _STRIP_HEIGHT - 1, color=FAINT, linewidth=0)
+        axes.vlines([_place(s) for s, _ in _NAMED_SHARES if s != 1.0], 3, _STRIP_HEIGHT - 3, RULE, linewidth=1)
+        axes.plot([edge, edge], [0, _STRIP_HEIGHT], color=INK, linewidth=2)
+        axes.plot([_STRIP_MARGIN, _STRIP_WIDTH - _STRIP_MARGIN], [middle, middle], color=RULE, linewidth=1)
+        # Marks at equal places hide each other: one of each is enough.
+        for place, share in sorted({round(_place(share), 1): share for share in known}.items()):
+            beyond = share > 1
+            mark(axes, "cross" if beyond else "ring", place, middle, VERMILION if beyond else INK, 3.4)
+        return drawn.svg(words)

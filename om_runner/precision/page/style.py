@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vxm_convert.webpage.style import INK, QUIET, RULE
+from vxm_convert.webpage.colours import INK, QUIET, RULE
 
 REPORT_STYLE = f"""
 .verdict .against {{ color: {INK}; font-weight: 500; }}
@@ -18,7 +18,6 @@ REPORT_STYLE = f"""
 .tiles .value strong {{ color: {INK}; font-size: 1.6rem; font-weight: 600; font-variant-numeric: tabular-nums; }}
 td svg.drawing, th svg.drawing {{ width: 250px; }}
 #limits td, #limits tbody th {{ vertical-align: middle; }}
-.tall .wide {{ max-width: 46rem; }}
 .chain {{ padding-left: 1.4rem; max-width: none; }}
 .chain li {{ margin: .15rem 0; }}
 .chain li + li::before {{ content: "\\2193"; position: absolute; margin: -.85rem 0 0 -1.2rem; color: {QUIET}; font-size: .75rem; }}
@@ -35,7 +34,6 @@ table.slices th:first-child {{ width: 5.2rem; font-size: .82rem; font-weight: 50
   table.slices th:first-child {{ width: 3.6rem; }}
   table.slices {{ width: 66%; }}
   table.slices thead th, table.slices th:first-child {{ font-size: 6pt; }}
-  .tall .wide {{ max-width: 150mm; }}
   td svg.drawing, th svg.drawing {{ width: 120px; }}
   .tiles {{ grid-template-columns: repeat(4, 1fr); gap: .5rem 1rem; }}
   .tiles .value strong {{ font-size: 13pt; }}

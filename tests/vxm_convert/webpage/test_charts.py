@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Charts: equal bytes for equal figures in every process, nothing that a page's policy forbids, names of others as
+they are.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+
+from vxm_convert.webpage.charts import chart, colour_bar, legend, log_ticks, mark, power, rows, scale, titles
+
+NASTY = '$\\frac{a}{b}$ "><script>alert(1)</script>\n\x00&'
+SHOWN = '$\\frac{a}{b}$ "><script>alert(1)</script> \ufffd&'
+
+
+def drawn(name: str = "name", width: int = 460, alone: bool = False) -> str:
+    with chart(width, 200) as made:
+        axes = made.axes(60, 40, width - 20, 150)
+        scale(axes.xaxis, 0.0, 3.0)
+        scale(axes.yaxis, 1e-4, 10.0, logarithmic=True)
+        titles(axes, name, name)
+        axes.stairs([1e-3, 1.0], [0, 1, 3], baseline=None, label=name, color="#112233", linestyle=(0, (4, 2)))
+        mark(axes, "dot", 1.0, 0.1, "#c44a00", words=name)
+        mark(axes, "diamond", 2.0, 0.1, "#c44a00")
+        legend(axes)
+        made.words(10, 20, name, bold=True)
+        return made.file(name) if alone else str(made.svg(name))
+
+
+def test_equal_bytes_in_this_process_and_in_others(project_root: Path) -> None:
+    code = "from tests.vxm_convert.webpage.test_charts import drawn\nprint(drawn(), end='')"
+    others = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=str(project_root),
+            env={"PYTHONHASHSEED": seed, "HOME": str(project_root / "nowhere"), "MPLBACKEND": "agg"},
+            stdout=subprocess.PIPE,
+            check=True,
+        ).stdout.decode()
+        for seed in ("1", "2")
+    ]
+    assert others == [drawn()] * 2 and "name" in others[0]
+
+
+def test_settings_of_the_user_have_no_effect_and_are_kept() -> None:
+    expected = drawn()
+    with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "svg.fonttype": "path", "svg.hashsalt": None}):
+        assert drawn() == expected and matplotlib.rcParams["font.size"] == 30
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_nothing_that_the_policy_forbids_and_no_ids_that_could_collide(alone: bool) -> None:
+    root = ElementTree.fromstring(drawn(alone=alone))
+    names = {name for node in root.iter() for name in node.attrib}
+    assert not names & {"style", "id", "href", "{http://www.w3.org/1999/xlink}href", "clip-path", "onload"}
+    tags = {node.tag.rpartition("}")[2] for node in root.iter()}
+    assert tags == {"svg", "path", "text", "g", "title"}
+    assert root.get("aria-label") == "name" and root.get("viewBox") == "0 0 460 200"
+
+
+def test_names_of_others_are_words() -> None:
+    root = ElementTree.fromstring(drawn(NASTY))
+    words = [node.text for node in root.iter() if node.tag == "text"]
+    assert words.count(SHOWN) == 4, "both titles, the legend and the heading"
+    assert [node.text for node in root.iter() if node.tag == "title"] == [SHOWN]
+    assert "alert(1)</script>" not in drawn(NASTY)
+
+
+def test_a_chart_wider_than_a_phone_scrolls() -> None:
+    assert drawn(width=500).startswith("<svg") and 'class="drawing"' in drawn(width=500)
+    wide = drawn(width=501)
+    assert wide.startswith('<div class="scroll"') and 'class="drawing wide"' in wide
+
+
+def test_rows_from_the_top() -> None:
+    with chart(400, 100) as made:
+        axes = made.axes(100, 10, 390, 90)
+        rows(axes, ["first", "second"])
+        root = ElementTree.fromstring(made.svg("rows"))
+    places = {node.text: float(node.get("y")) for node in root.iter() if node.tag == "text"}
+    assert places["first"] < places["second"]
+
+
+def test_marks_lie_where_the_values_are() -> None:
+    with chart(400, 100) as made:
+        mark(made.canvas(), "ring", 120.0, 30.0, "#0072b2")
+        root = ElementTree.fromstring(made.svg("a mark"))
+    (path,) = root.iter("path")
+    assert path.get("transform") == "translate(120 30)" and path.get("stroke") == "#0072b2"
+
+
+def test_a_colour_bar_has_every_colour_and_tick() -> None:
+    root = ElementTree.fromstring(colour_bar("title", ["#00ff00", "#ff0000"], [(0.0, "low"), (1.0, "high")], "words"))
+    fills = [node.get("fill") for node in root.iter("path")]
+    assert "#00ff00" in fills and "#ff0000" in fills
+    assert [node.text for node in root.iter("text")] == ["title", "low", "high"]
+
+
+def test_logarithmic_ticks_are_few_and_round() -> None:
+    assert [name for _, name in log_ticks(1e-3, 1e3)] == [power(e) for e in range(-3, 4)]
+    assert [name for _, name in log_ticks(1.0, 10.0)] == ["1", "2", "5", "10"]
+    assert len(log_ticks(1e-30, 1e30)) <= 8 and power(-3) == "10\u207b\u00b3"

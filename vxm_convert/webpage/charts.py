@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Charts of pages, drawn by Matplotlib: one look, equal bytes for equal figures. It knows no results.
+
+Everything is placed in pixels from the upper left corner, as the page shows them. No state of `pyplot` is used, and
+settings of the user's `matplotlibrc` have no effect.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+import warnings
+from contextlib import contextmanager
+from typing import Any, Iterator, List, Sequence, Tuple
+
+from vxm_convert.lazy import LazyModule
+from vxm_convert.webpage.colours import INK, QUIET, RULE
+from vxm_convert.webpage.elements import Html, element, readable
+from vxm_convert.webpage.svg import TIP, cleaned
+
+matplotlib = LazyModule("matplotlib")
+figures = LazyModule("matplotlib.figure")
+backend = LazyModule("matplotlib.backends.backend_svg")
+ticker = LazyModule("matplotlib.ticker")
+
+SMALL, NORMAL = 11, 12
+#: width of a chart that stands beside another one
+WIDTH = 460
+#: charts up to this width are still readable when they shrink to a phone
+_PHONE = 500
+_POINTS_PER_INCH = 72.0
+_SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+#: a logarithmic axis shorter than this many decades also names 2 and 5
+_FEW_DECADES = 2.2
+_MOST_TICKS = 7
+_RULES = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vxm_convert",
+    "font.family": ["DejaVu Sans"],
+    "font.size": NORMAL,
+    "text.color": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.labelsize": NORMAL,
+    "axes.linewidth": 1.2,
+    "axes.spines.left": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.major.pad": 6,
+    "ytick.major.pad": 6,
+    "lines.dash_joinstyle": "round",
+    "lines.solid_capstyle": "butt",
+    "lines.scale_dashes": False,
+}
+# Settings are of the process, so one chart at a time.
+_LOCK = threading.RLock()
+
+
+class Chart:
+    """One chart; make it with `chart`, add axes and words, then take its SVG.
+
+    Parameters
+    ----------
+    width, height : float — in pixels.
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        size = (width / _POINTS_PER_INCH, height / _POINTS_PER_INCH)
+        self.figure = figures.Figure(figsize=size, dpi=_POINTS_PER_INCH)
+        backend.FigureCanvasSVG(self.figure)
+
+    def axes(self, left: float, top: float, right: float, bottom: float) -> Any:
+        """Matplotlib axes between those pixels; the caller sets the limits and keeps the data within them."""
+        width, height = self.width, self.height
+        return self.figure.add_axes(
+            [left / width, 1 - bottom / height, (right - left) / width, (bottom - top) / height]
+        )
+
+    def canvas(self) -> Any:
+        """Axes over the whole chart whose coordinates are the pixels, with nothing drawn of their own."""
+        axes = self.axes(0, 0, self.width, self.height)
+        axes.set_xlim(0, self.width)
+        axes.set_ylim(self.height, 0)
+        axes.set_axis_off()
+        return axes
+
+    def words(
+        self,
+        x: float,
+        y: float,
+        text: Any,
+        anchor: str = "left",
+        size: float = NORMAL,
+        bold: bool = False,
+        colour: str = INK,
+    ) -> None:
+        """Text whose base line starts (or ends, or is centred) at a pixel."""
+        place = {"ha": anchor, "va": "baseline", "fontsize": size, "color": colour}
+        weight = {"fontweight": "bold"} if bold else {}
+        self.figure.text(x / self.width, 1 - y / self.height, literal(text), **place, **weight)
+
+    def svg(self, description: str) -> Html:
+        """The chart for a page; one wider than a phone scrolls in a box of its own there."""
+        drawn = Html(cleaned(self._source(), readable(description)))
+        if self.width <= _PHONE:
+            return drawn
+        drawn = Html(drawn.replace('class="drawing"', 'class="drawing wide"', 1))
+        label = "chart, scrolls sideways"
+        return element("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=label)
+
+    def file(self, description: str) -> str:
+        """The chart as an SVG file of its own."""
+        return cleaned(self._source(), readable(description), alone=True) + "\n"
+
+    def _source(self) -> str:
+        target = io.BytesIO()
+        self.figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+        return target.getvalue().decode("utf-8")
+
+
+@contextmanager
+def chart(width: float, height: float) -> Iterator[Chart]:
+    """A chart to draw on; take its SVG before the block ends."""
+    with _LOCK, warnings.catch_warnings(), matplotlib.rc_context():
+        # A letter that the font lacks is drawn by the reader's own fonts.
+        warnings.simplefilter("ignore")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RULES)
+        yield Chart(width, height)
+
+
+def literal(text: Any) -> str:
+    """Words as they are: nothing in a name of others is a formula, a new line, or a character that XML forbids."""
+    return " ".join(readable(text).split()).replace("$", r"\$")
+
+
+def tip(artists: Sequence[Any], words: Any) -> None:
+    """What is shown when a pointer rests on the artists."""
+    for artist in artists:
+        artist.set_gid(TIP + " ".join(readable(words).split()))
+
+
+def mark(axes: Any, kind: str, x: float, y: float, colour: str, size: float = 4.0, words: Any = None) -> None:
+    """A mark: ``dot``, ``ring``, ``diamond``, ``cross`` or ``triangle``, with a tooltip."""
+    shape = {"dot": "o", "ring": "o", "diamond": "D", "cross": "x", "triangle": "^"}[kind]
+    fill = "white" if kind in ("ring", "diamond") else colour
+    scale = {"diamond": 1.7, "triangle": 2.2}.get(kind, 2.0)
+    width = 2.2 if kind == "cross" else 1.6
+    style = {"markersize": scale * size, "markerfacecolor": fill, "markeredgecolor": colour, "markeredgewidth": width}
+    drawn = axes.plot([x], [y], shape, zorder=3, **style)
+    if words is not None:
+        tip(drawn, words)
+
+
+def power(exponent: int) -> str:
+    """10 to that power, as text."""
+    return {0: "1", 1: "10"}.get(exponent) or "10" + str(exponent).translate(_SUPERSCRIPT)
+
+
+def scale(axis: Any, low: float, high: float, logarithmic: bool = False) -> None:
+    """Limits and ticks of an axis (``axes.xaxis`` or ``axes.yaxis``): round values with readable names."""
+    name = axis.axis_name
+    if logarithmic:
+        getattr(axis.axes, f"set_{name}scale")("log")
+        places = log_ticks(low, high)
+        axis.set_minor_locator(ticker.NullLocator())
+        axis.set_ticks([place for place, _ in places])
+        axis.set_ticklabels([words for _, words in places])
+    else:
+        axis.set_major_locator(ticker.MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+        shown = ticker.ScalarFormatter(useOffset=False)
+        shown.set_scientific(False)
+        axis.set_major_formatter(shown)
+    getattr(axis.axes, f"set_{name}lim")(low, high)
+
+
+def log_ticks(low: float, high: float) -> List[Tuple[float, str]]:
+    """Round values of a logarithmic axis and their names: powers of ten, with 2 and 5 where there are few."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    slack = 1.0 + 1e-9
+    if math.log10(high / low) < _FEW_DECADES:
+        values = [factor * 10.0**exponent for exponent in range(first, last + 1) for factor in (1, 2, 5)]
+        names = [f"{value:g}".replace("e-0", "e-").replace("-", "\u2212") for value in values]
+        return [(v, name) for v, name in zip(values, names) if low / slack <= v <= high * slack]
+    step = max(1, math.ceil((last - first) / _MOST_TICKS))
+    exponents = [e for e in range(first, last + 1) if e % step == 0 and low / slack <= 10.0**e <= high * slack]
+    return [(10.0**exponent, power(exponent)) for exponent in exponents]
+
+
+def titles(axes: Any, x_title: str, y_title: str) -> None:
+    """The title of the horizontal axis below, that of the vertical one above its end, where it needs no turning."""
+    axes.set_xlabel(literal(x_title), labelpad=6)
+    axes.annotate(
+        literal(y_title), (0, 1), (0, 9), xycoords="axes fraction", textcoords="offset points", ha="left", va="baseline"
+    )
+
+
+def legend(axes: Any, **style: Any) -> None:
+    """Names of the labelled lines, above the right end of the axes."""
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+    for text in axes.legend(ncol=2, frameon=False, **place, **style).get_texts():
+        text.set_text(literal(text.get_text()))
+
+
+def rows(axes: Any, names: Sequence[str]) -> None:
+    """A vertical axis with one named row per entry, the first on top, without lines of a grid."""
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.spines["bottom"].set_visible(False)
+    axes.yaxis.grid(False)
+    axes.set_yticks(list(range(len(names))))
+    axes.set_yticklabels([literal(name) for name in names], fontsize=NORMAL, color=INK)
+
+
+def colour_bar(title: str, colours: Sequence[str], ticks: Sequence[Tuple[float, str]], description: str) -> Html:
+    """A horizontal colour bar with its title above.
+
+    Parameters
+    ----------
+    colours : sequence of str — from left to right, of equal width.
+    ticks : sequence of (place, words) — places from 0 (left) to 1 (right).
+    """
+    left, right, top, thick = 16, WIDTH - 16, 24, 16
+    with chart(WIDTH, 62) as drawn:
+        drawn.words(left, 14, title)
+        axes = drawn.canvas()
+        step = (right - left) / len(colours)
+        for at, colour in enumerate(colours):
+            # A little wider, so that no gap shows between two of them.
+            overlap = 0.4 if at + 1 < len(colours) else 0.0
+            axes.bar(left + at * step, thick, step + overlap, top, align="edge", color=colour, linewidth=0)
+        for place, words in ticks:
+            at = left + place * (right - left)
+            axes.plot([at, at], [top + thick, top + thick + 4], color=INK, linewidth=1.0)
+            drawn.words(at, top + thick + 17, words, "center", SMALL)
+        return drawn.svg(description)
