@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 
 from om_runner import __main__ as cli
-from om_runner.registration import session
 from tests.om_runner.registration.test_session import Bench
 from tests.support import fakes
-from vxm_convert.errors import ToolchainError
+from vxm_convert.errors import ToolchainError, VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.scans.conform import oriented
@@ -357,7 +356,7 @@ def test_an_atlas_that_lies_cannot_place_other_scans(bench):
     assert "flat.nii.gz: its header does not say how the atlas lies" in bench.table("failures.tsv")[0]["reason"]
     assert bench.run("--orientation", "LIA") == 0, "axes named: the atlas too is placed"
     save(bench.atlas, np.pad(fakes.brain(0)[0], 2, mode="constant"), np.eye(4))
-    with pytest.raises(session.VolumeError, match="does not say how the array lies"):
+    with pytest.raises(VolumeError, match="does not say how the array lies"):
         bench.run()
     assert bench.run("--orientation", "LIA") == 0 and len(bench.table("metrics.tsv")) == 2
 
@@ -422,5 +421,5 @@ def test_usage_errors(option, value):
 
 def test_an_atlas_without_file_is_one_message(bench):
     bench.atlas = bench.atlas.with_name("none.nii.gz")
-    with pytest.raises(session.VolumeError, match="no such atlas"):
+    with pytest.raises(VolumeError, match="no such atlas"):
         bench.run()

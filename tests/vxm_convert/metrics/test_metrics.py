@@ -8,20 +8,24 @@ import math
 import numpy as np
 import pytest
 
-from vxm_convert import metrics
 from vxm_convert.artifacts.reports import finite, flatten, write_report_csv
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.reference_warp import warp_nearest
+from vxm_convert.metrics import jacobian, streams
+from vxm_convert.metrics.jacobian import folding, jacobian_slabs
 from vxm_convert.metrics.labels import LABEL_SETS, label_name, label_set
+from vxm_convert.metrics.overlap import dice
+from vxm_convert.metrics.registration import end_point_error
+from vxm_convert.metrics.tensors import error_stats
 from vxm_convert.scans.volumes import read_labels
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Many chunks and slabs, so that their seams are tested."""
-    monkeypatch.setattr(metrics.streams, "CHUNK", 97)
-    monkeypatch.setattr(metrics.streams, "CHUNKS_PER_TASK", 2)
-    monkeypatch.setattr(metrics.jacobian, "SLAB", 3)
+    monkeypatch.setattr(streams, "CHUNK", 97)
+    monkeypatch.setattr(streams, "CHUNKS_PER_TASK", 2)
+    monkeypatch.setattr(jacobian, "SLAB", 3)
 
 
 def pair(shape=(7, 9, 11)):
@@ -34,7 +38,7 @@ def test_error_stats_equal_whole_array_numpy(small_chunks):
     test, reference = pair()
     a, b = test.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
     error = np.abs(a - b)
-    stats = metrics.error_stats(test, reference, peak=1.0)
+    stats = error_stats(test, reference, peak=1.0)
     assert stats.n == a.size and stats.finite
     assert stats.max_abs == error.max() and stats.max_index == np.unravel_index(error.argmax(), test.shape)
     assert stats.mean_abs == pytest.approx(error.mean(), rel=1e-12)
@@ -51,13 +55,13 @@ def test_one_minus_cosine_keeps_digits_where_cosine_rounds_to_one():
     reference = np.ones(1000)
     test = reference.copy()
     test[0] += 1e-9
-    stats = metrics.error_stats(test, reference)
+    stats = error_stats(test, reference)
     assert stats.cosine == pytest.approx(1.0, abs=1e-15)
     assert stats.one_minus_cosine == pytest.approx(0.5 * 1e-18 / 1000 * (1 - 1 / 1000), rel=1e-3)
 
 
 def test_equal_arrays():
-    stats = metrics.error_stats(np.ones((3, 4)), np.ones((3, 4)), peak=1.0)
+    stats = error_stats(np.ones((3, 4)), np.ones((3, 4)), peak=1.0)
     assert (stats.max_abs, stats.psnr_db, stats.one_minus_cosine) == (0.0, None, 0.0)
 
 
@@ -65,10 +69,10 @@ def test_nan_and_inf_are_counted_and_left_out(small_chunks):
     test, reference = pair()
     test[1, 2, 3] = np.nan
     reference[4, 5, 6] = np.inf
-    stats = metrics.error_stats(test, reference)
+    stats = error_stats(test, reference)
     assert (stats.nan_count, stats.inf_count, stats.n, stats.finite) == (1, 1, test.size - 2, False)
     assert math.isfinite(stats.max_abs) and math.isfinite(stats.rmse)
-    everything = metrics.error_stats(np.full(5, np.nan), np.ones(5))
+    everything = error_stats(np.full(5, np.nan), np.ones(5))
     assert everything.n == 0 and everything.nan_count == 5
 
 
@@ -78,7 +82,7 @@ def test_end_point_error(small_chunks):
     test = (reference + 0.1 * rng.standard_normal(reference.shape)).astype(np.float32)
     for spacing, unit in (((1, 1, 1), "voxel"), ((1.0, 2.0, 0.5), "mm")):
         length = np.linalg.norm((test.astype(np.float64) - reference) * spacing, axis=-1)
-        found = metrics.end_point_error(test, reference, spacing, unit)
+        found = end_point_error(test, reference, spacing, unit)
         assert (found.unit, found.n, found.max) == (unit, length.size, pytest.approx(length.max(), rel=1e-12))
         assert found.max_index == np.unravel_index(length.argmax(), length.shape)
         assert found.mean == pytest.approx(length.mean(), rel=1e-12)
@@ -87,13 +91,13 @@ def test_end_point_error(small_chunks):
 
 def test_shapes_must_agree():
     with pytest.raises(VolumeError, match="equal, non-empty"):
-        metrics.error_stats(np.zeros(3), np.zeros(4))
+        error_stats(np.zeros(3), np.zeros(4))
 
 
 def test_dice_of_a_known_case(small_chunks):
     fixed = np.array([1, 1, 1, 1, 2, 2, 0, 0, 5])
     moved = np.array([1, 1, 2, 0, 2, 2, 1, 0, 0])
-    scores = metrics.dice(moved, fixed, [1, 2, 5, 9])
+    scores = dice(moved, fixed, [1, 2, 5, 9])
     assert scores.per_label[1] == pytest.approx(2 * 2 / (3 + 4)) and scores.per_label[2] == pytest.approx(
         2 * 2 / (3 + 2)
     )
@@ -102,7 +106,7 @@ def test_dice_of_a_known_case(small_chunks):
 
 
 def test_dice_with_no_label_present_is_undefined():
-    scores = metrics.dice(np.zeros(4, int), np.zeros(4, int), [3])
+    scores = dice(np.zeros(4, int), np.zeros(4, int), [3])
     assert math.isnan(scores.mean) and scores.n_labels == 0
 
 
@@ -114,25 +118,25 @@ def test_jacobian_of_linear_fields_is_exact(small_chunks):
     shape = (8, 5, 6)
     matrix = np.array([[0.1, 0.2, 0.0], [-0.1, 0.3, 0.05], [0.0, 0.1, -0.4]])
     flow = grid(shape) @ matrix.T
-    found = np.concatenate(list(metrics.jacobian_slabs(flow)))
+    found = np.concatenate(list(jacobian_slabs(flow)))
     np.testing.assert_allclose(found, np.linalg.det(np.eye(3) + matrix), rtol=1e-9)
-    assert metrics.folding(flow).n_folded == 0
+    assert folding(flow).n_folded == 0
 
 
 def test_jacobian_slabs_have_no_seams(small_chunks):
     flow = np.random.RandomState(0).uniform(-1, 1, (10, 6, 7, 3))
     rows = [np.gradient(flow[..., c]) for c in range(3)]
     whole = np.stack([np.stack(r, axis=-1) for r in rows], axis=-2) + np.eye(3)
-    np.testing.assert_allclose(np.concatenate(list(metrics.jacobian_slabs(flow))), np.linalg.det(whole), atol=1e-12)
+    np.testing.assert_allclose(np.concatenate(list(jacobian_slabs(flow))), np.linalg.det(whole), atol=1e-12)
 
 
 def test_folding_of_a_mirror_and_of_nan():
     flow = np.zeros((6, 4, 4, 3))
     flow[..., 0] = -2 * grid((6, 4, 4))[..., 0]
-    assert metrics.folding(flow).fraction == 1.0 and metrics.folding(flow).minimum == -1.0
+    assert folding(flow).fraction == 1.0 and folding(flow).minimum == -1.0
     still = np.zeros((6, 4, 4, 3))
     still[2, 2, 2, 0] = np.nan
-    assert metrics.folding(still).n_folded > 0
+    assert folding(still).n_folded > 0
 
 
 def test_nearest_warp_rounds_half_to_even_and_clamps():
@@ -174,7 +178,7 @@ def test_label_sets_have_the_published_members():
 @pytest.mark.parametrize("name, before", [("vxm_test", 0.651), ("bert", 0.599), ("niivue_fs", 0.494), ("dfsp", 0.576)])
 def test_dice_before_registration_is_the_published_one(shared_data, name, before):
     atlas = read_labels(shared_data / "brains" / "atlas_fsaverage.npz")
-    scores = metrics.dice(read_labels(shared_data / "brains" / f"{name}.npz").data, atlas.data, label_set("paper30"))
+    scores = dice(read_labels(shared_data / "brains" / f"{name}.npz").data, atlas.data, label_set("paper30"))
     assert round(scores.mean, 3) == before and scores.n_labels == 30
 
 

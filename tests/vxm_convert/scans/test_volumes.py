@@ -13,6 +13,7 @@ import pytest
 from vxm_convert.errors import VolumeError
 from vxm_convert.model.contract import Grid, IntensityRule
 from vxm_convert.scans import volumes
+from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.npz import NpzReader
 
 SHAPE = (4, 5, 6)
@@ -47,16 +48,16 @@ def archive(path, **members: bytes):
 
 def test_network_affine_is_the_crop_of_the_conformed_volume():
     expected = [[-1, 0, 0, 80], [0, 0, 1, -125], [0, -1, 0, 97], [0, 0, 0, 1]]
-    assert np.array_equal(volumes.network_affine((160, 192, 224)), expected)
+    assert np.array_equal(network_affine((160, 192, 224)), expected)
     crop = nib.affines.from_matvec([[-1, 0, 0], [0, 0, 1], [0, -1, 0]], [128, -128, 128]) @ nib.affines.from_matvec(
         np.eye(3), [48, 31, 3]
     )
-    assert np.array_equal(volumes.network_affine((160, 192, 224)), crop)
+    assert np.array_equal(network_affine((160, 192, 224)), crop)
 
 
 def test_other_grids_share_the_centre():
     for shape, grid in (((32, 48, 64), Grid()), ((16, 16, 16), Grid("RAS", (2.0, 1.0, 1.5)))):
-        affine = volumes.network_affine(shape, grid)
+        affine = network_affine(shape, grid)
         assert np.allclose(affine @ [shape[0] / 2, shape[1] / 2, shape[2] / 2, 1], [0, -13, 1, 1])
         assert volumes.axis_codes(affine) == grid.orientation
         assert volumes.spacing_mm(affine) == pytest.approx(grid.spacing_mm)
@@ -64,7 +65,7 @@ def test_other_grids_share_the_centre():
 
 def test_a_grid_without_three_axes_is_refused():
     with pytest.raises(VolumeError, match="one of each"):
-        volumes.network_affine((16, 16, 16), Grid("LLA"))
+        network_affine((16, 16, 16), Grid("LLA"))
 
 
 @pytest.mark.parametrize("name", ["s.npz", "s.nii", "s.nii.gz", "s.mgz", "s.mgh"])
