@@ -188,3 +188,61 @@ def test_published_h5_files_load(shared_data, name, variant):
 def test_the_published_diffeomorphic_file_is_refused(shared_data):
     with pytest.raises(CheckpointError, match="diffeomorphic"):
         load(shared_data / "weights" / "published_h5" / "miccai2018_10_02_init1.h5")
+
+
+def test_a_checkpoint_inside_a_scope_loads_by_order(tmp_path, weights):
+    scoped = {f"net/{name}": value for name, value in weights.items()}
+    assert_same(load(write_checkpoint(tmp_path / "model", scoped)), weights)
+
+
+def test_a_numbered_flow_layer_loads_by_order(tmp_path, weights):
+    last = len(weights) // 2 - 1
+    named = {name.replace("flow/", f"conv3d_{last}/"): value for name, value in weights.items()}
+    assert_same(load(write_checkpoint(tmp_path / "model", named)), weights)
+    with h5py.File(str(tmp_path / "nested.h5"), "w") as handle:
+        for name, value in named.items():
+            handle.create_dataset(f"model_weights/model_1/{name}:0", data=value)
+    assert_same(load(tmp_path / "nested.h5"), weights)
+
+
+def test_two_networks_in_one_h5_are_refused(tmp_path, weights):
+    with h5py.File(str(tmp_path / "two.h5"), "w") as handle:
+        for model in ("model_1", "model_2"):
+            for name, value in weights.items():
+                handle.create_dataset(f"model_weights/{model}/{name}:0", data=value)
+    with pytest.raises(CheckpointError, match="twice; expected the weights of one network"):
+        load(tmp_path / "two.h5")
+
+
+@pytest.mark.parametrize(
+    "name, head, says",
+    [
+        ("model.pt", b"PK\x03\x04", "is a PyTorch file"),
+        ("model.pth", b"\x80\x02", "is a PyTorch file"),
+        ("weights", b"\x89HDF\r\n\x1a\n", "give it the suffix .h5"),
+        ("weights.npz", b"PK\x03\x04", "is a zip archive"),
+        ("vxm.om", b"IMOD", "is an offline model"),
+        ("vxm.onnx", b"\x08\x07", "is an ONNX model"),
+        ("frozen.pb", b"\n\x10", "is a frozen graph"),
+        ("model.tar.gz", b"\x1f\x8b", "is a compressed archive"),
+        ("notes.txt", b"hello", "is a file of another kind"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path, name, head, says):
+    (tmp_path / name).write_bytes(head + b"\0" * 200)
+    with pytest.raises(CheckpointError, match=f"{says}.*pass a TensorFlow 1 checkpoint"):
+        find_checkpoint(tmp_path / name)
+
+
+def test_a_saved_model_is_named(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01")
+    with pytest.raises(CheckpointError, match="is a SavedModel folder.*variables/variables"):
+        find_checkpoint(tmp_path)
+
+
+def test_a_network_of_tensorflow_2_is_named(tmp_path):
+    with h5py.File(str(tmp_path / "vxm.h5"), "w") as handle:
+        handle.attrs["model_config"] = b'{"class_name": "VxmDense", "config": {}}'
+        handle.create_dataset("model_weights/vxm_dense_unet_enc_conv_0_0/kernel:0", data=np.zeros((3, 3, 3, 2, 16)))
+    with pytest.raises(CheckpointError, match="TensorFlow 2 code .class VxmDense.*cannot be converted"):
+        load(tmp_path / "vxm.h5")

@@ -6,7 +6,7 @@ trained on an NPU hold ops that plain TensorFlow does not know, and a graph from
 from __future__ import annotations
 
 import logging
-from typing import Dict
+from typing import Dict, Tuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from vxm_convert.model.variables import expected_variables
 from vxm_convert.weights.files import CheckpointFiles
 from vxm_convert.weights.fit import check_fit, is_training_state
 from vxm_convert.weights.keras_h5 import INDEXINGS, open_h5, swap_xy
+from vxm_convert.weights.naming import stored_names
 
 _LOG = logging.getLogger(__name__)
 _FLOATS = ("float16", "float32", "float64")
@@ -57,8 +58,8 @@ def load_weights(files: CheckpointFiles, spec: ModelSpec, h5_indexing: str = "ij
 
 def _from_h5(files: CheckpointFiles, spec: ModelSpec) -> Dict[str, np.ndarray]:
     with open_h5(files.path) as datasets:
-        check_fit({name: tuple(d.shape) for name, d in datasets.items()}, spec, str(files.path))
-        return {name: np.asarray(datasets[name][()], np.float32) for name in expected_variables(spec)}
+        names = _names({name: tuple(d.shape) for name, d in datasets.items()}, spec, files)
+        return {name: np.asarray(datasets[stored][()], np.float32) for name, stored in names.items()}
 
 
 def _from_tensorflow(files: CheckpointFiles, spec: ModelSpec) -> Dict[str, np.ndarray]:
@@ -72,18 +73,26 @@ def _from_tensorflow(files: CheckpointFiles, spec: ModelSpec) -> Dict[str, np.nd
         if ignored:
             _LOG.debug("%s: leaving out %d variables of the training: %s", files.path, len(ignored), ", ".join(ignored))
         network = {name: shape for name, shape in shapes.items() if name not in set(ignored)}
-        check_fit(network, spec, str(files.path))
-        _check_dtypes(dtypes, spec, files)
-        return {name: np.asarray(reader.get_tensor(name), np.float32) for name in expected_variables(spec)}
+        names = _names(network, spec, files)
+        _check_dtypes({name: dtypes[name] for name in names.values()}, files)
+        return {name: np.asarray(reader.get_tensor(stored), np.float32) for name, stored in names.items()}
     except (tf.errors.OpError, ValueError, RuntimeError, UnicodeDecodeError) as exc:
         raise CheckpointError(
             f"{files.path}: cannot read the checkpoint ({exc}); it is damaged, copy it again"
         ) from exc
 
 
-def _check_dtypes(dtypes: Dict[str, str], spec: ModelSpec, files: CheckpointFiles) -> None:
-    for name in expected_variables(spec):
-        if dtypes[name] not in _FLOATS:
+def _names(found: Dict[str, Tuple[int, ...]], spec: ModelSpec, files: CheckpointFiles) -> Dict[str, str]:
+    """The network's variables → the names under which the file holds them; raises CheckpointError if they do not fit."""
+    names = stored_names(found, spec, str(files.path))
+    usual = {stored: name for name, stored in names.items()}
+    check_fit({usual.get(name, name): shape for name, shape in found.items()}, spec, str(files.path))
+    return {name: names[name] for name in expected_variables(spec)}
+
+
+def _check_dtypes(dtypes: Dict[str, str], files: CheckpointFiles) -> None:
+    for name, dtype in dtypes.items():
+        if dtype not in _FLOATS:
             raise CheckpointError(
-                f"{files.path}: variable {name} has dtype {dtypes[name]}, expected one of {', '.join(_FLOATS)}"
+                f"{files.path}: variable {name} has dtype {dtype}, expected one of {', '.join(_FLOATS)}"
             )

@@ -11,6 +11,7 @@ from typing import Dict, List, Tuple
 
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import CheckpointError
+from vxm_convert.weights.foreign import TAKEN, describe_file
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,6 +72,9 @@ def _find(source: Path) -> CheckpointFiles:
                 f"{source}: no such file; pass --checkpoint an existing .h5, or a TensorFlow checkpoint"
             )
         return CheckpointFiles("h5", source, (source,))
+    foreign = describe_file(source) if not _prefixes_in(source) and not _TF_SUFFIX.search(str(source)) else None
+    if foreign is not None and source.exists() and not Path(str(source) + ".index").is_file():
+        raise CheckpointError(f"{source}: is {foreign}; {TAKEN}")
     prefix = _newest_in(source) if source.is_dir() else Path(_TF_SUFFIX.sub("", str(source)))
     index = Path(str(prefix) + ".index")
     if not index.is_file():

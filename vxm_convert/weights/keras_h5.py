@@ -16,6 +16,7 @@ import numpy as np
 
 from vxm_convert.errors import CheckpointError
 from vxm_convert.model.variables import HEADS, conv_name
+from vxm_convert.weights.foreign import TAKEN, describe_keras_model
 
 _WEIGHTS_GROUP = "model_weights"
 _CONV = re.compile(r"conv3d(?:_(\d+))?$")
@@ -44,6 +45,9 @@ def open_h5(path: Path) -> Iterator[Dict[str, Any]]:
         raise CheckpointError(f"{path}: cannot open it as HDF5 ({exc}); expected a Keras weights file") from exc
     with handle:
         try:
+            foreign = describe_keras_model(handle)
+            if foreign is not None:
+                raise CheckpointError(f"{path}: is {foreign}; {TAKEN}")
             yield _rename(_layers(handle, path), path)
         except (OSError, KeyError, RuntimeError, ValueError) as exc:
             raise CheckpointError(f"{path}: damaged HDF5 file ({exc}); copy it again") from exc
@@ -62,24 +66,33 @@ def swap_xy(weights: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
 
 
 def _layers(handle: Any, path: Path) -> Dict[str, Dict[str, Any]]:
-    import h5py
 
     root = handle.get(_WEIGHTS_GROUP, default=handle) if _is_hard_link(handle, _WEIGHTS_GROUP) else handle
-    if not isinstance(root, h5py.Group) or len(root) > _MAX_LAYERS:
-        raise CheckpointError(
-            f"{path}: expected a group of at most {_MAX_LAYERS} layers; this is no weights file of VoxelMorph"
-        )
-    layers = {}
-    for name in root:
-        if (
-            _is_hard_link(root, name)
-            and isinstance(root[name], h5py.Group)
-            and (_CONV.match(name) or _HEAD.match(name))
-        ):
-            variables = _variables(root[name], path, 0)
-            if variables:
-                layers[name] = variables
+    layers: Dict[str, Dict[str, Any]] = {}
+    _collect(root, path, 0, layers)
     return layers
+
+
+def _collect(group: Any, path: Path, depth: int, layers: Dict[str, Dict[str, Any]]) -> None:
+    """Enter the layers below a group; a model that is a layer of another model has a group of its own."""
+    import h5py
+
+    if not isinstance(group, h5py.Group) or len(group) > _MAX_LAYERS or depth > _MAX_DEPTH:
+        raise CheckpointError(
+            f"{path}: expected a group of at most {_MAX_LAYERS} layers, nested at most {_MAX_DEPTH} deep; "
+            "this is no weights file of VoxelMorph"
+        )
+    for name in group:
+        if not _is_hard_link(group, name) or not isinstance(group[name], h5py.Group):
+            continue
+        if not (_CONV.match(name) or _HEAD.match(name)):
+            _collect(group[name], path, depth + 1, layers)
+            continue
+        variables = _variables(group[name], path, 0)
+        if variables and name in layers:
+            raise CheckpointError(f"{path}: holds layer {name} twice; expected the weights of one network")
+        if variables:
+            layers[name] = variables
 
 
 def _variables(group: Any, path: Path, depth: int) -> Dict[str, Any]:
