@@ -38,6 +38,12 @@ VERBS: Dict[str, Tuple[str, str]] = {
     "preflight": ("export.preflight.command", "find what ATC would refuse in a frozen graph; estimate its time"),
     "tune": ("export.tune.command", "find the fewest nodes that must stay in fp32 to meet an acceptance profile"),
 }
+_USAGE = "python -m export --checkpoint CKPT --out DIR [option ...]\n       python -m export VERB [option ...]"
+_EXAMPLES = (
+    "python -m export --checkpoint build/train --out build/vxm",
+    "python -m export --checkpoint vm2_cc.h5 --variant vm2 --precision accurate --out build/vxm",
+    "python -m export preflight --pb build/vxm/frozen.pb --estimate",
+)
 _SUMMARY = (
     ("frozen graph", PB_NAME),
     ("ONNX", ONNX_NAME),
@@ -52,12 +58,14 @@ def build_parser() -> argparse.ArgumentParser:
     """Options of ``python -m export``."""
     parser = argparse.ArgumentParser(
         prog="python -m export",
-        description="Turn a VoxelMorph checkpoint into an offline model for the Ascend 910, with its contract and "
-        "proofs of parity.",
-        epilog="`python -m export preflight --help`: check a frozen graph that is already there. `python -m export "
-        "tune --help`: "
-        "find what must stay in fp32. Exit codes: 0 done, "
-        "1 something to fix (one message), 2 usage, 3 an artefact does not compute what the checkpoint computes",
+        usage=_USAGE,
+        **cliargs.help_texts(
+            "Turn a VoxelMorph checkpoint into an offline model for the Ascend 910, with its contract and a parity "
+            "report. Without a verb, export.",
+            _EXAMPLES,
+            {3: "an artefact does not compute what the checkpoint computes"},
+            {verb: text for verb, (_, text) in VERBS.items()},
+        ),
     )
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -65,18 +73,22 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="CKPT",
-        help="TensorFlow checkpoint prefix, a folder of checkpoints (newest is taken), or a Keras .h5 file (required)",
+        help="TensorFlow checkpoint prefix, folder of checkpoints (the newest is taken), or Keras .h5 file (required)",
     )
     files.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="folder for the artefacts, made if missing (required)"
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder for the artefacts; created if it does not exist (required)",
     )
     files.add_argument(
         "--h5-indexing",
         default="ij",
         choices=INDEXINGS,
-        help="axis convention a .h5 network was trained with; xy swaps flow channels 0 and 1 (default: %(default)s)",
+        help="axis convention in the training of a .h5 network; xy swaps flow channels 0 and 1 (default: %(default)s)",
     )
-    files.add_argument("--skip-onnx", action="store_true", help="make no vxm.onnx (default: make it)")
+    files.add_argument("--skip-onnx", action="store_true", help="do not write vxm.onnx (default: write it)")
     cliargs.add_model_group(parser)
     device = parser.add_argument_group("device")
     device.add_argument(
@@ -84,9 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
         default=1,
         type=_batch,
         metavar="N|auto",
-        help="pairs per run, fixed in the model; auto: 1, 2, 4 or 8, whichever an ESTIMATE of time and memory on the "
-        "chip advises "
-        "(`python -m export preflight --estimate` shows it; default: %(default)s)",
+        help="pairs per run, fixed in the model; auto takes 1, 2, 4 or 8 by an ESTIMATE of time and memory on the "
+        "chip (`python -m export preflight --estimate` prints it; default: %(default)s)",
     )
     device.add_argument(
         "--soc-version", default=DEFAULT_SOC, metavar="SOC", help="chip, as ATC names it (default: %(default)s)"
@@ -95,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--preflight",
         default="stop",
         choices=("stop", "report"),
-        help="what errors of the check before ATC do: stop the export, or be reported only (default: %(default)s)",
+        help="effect of errors in the check before ATC: stop the export, or only report them (default: %(default)s)",
     )
     cliargs.add_precision_group(parser)
     device.add_argument(
@@ -103,8 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         type=Path,
         metavar="FILE",
-        help="precision plan from a file, as `python -m export tune` writes it; in place of --precision (default: "
-        "none)",
+        help="precision plan in a file that `python -m export tune` wrote, instead of --precision (default: none)",
     )
     cliargs.add_toolchain_group(parser)
     cliargs.add_common_group(parser)
@@ -125,7 +135,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    # Cheap checks first: nothing of this needs TensorFlow or minutes.
+    # Cheap checks first, which need neither TensorFlow nor minutes.
     spec = ModelSpec(args.variant, parse_shape(args.shape), 1 if args.batch == AUTO else args.batch)
     plan = _plan(args)
     _check_soc_text(args.soc_version)
@@ -155,7 +165,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _batch(text: str) -> object:
-    """A whole number, or ``auto``; whether the number is a possible batch, the model's spec decides."""
+    """A whole number, or ``auto``; the model's spec checks the number."""
     if text == AUTO:
         return text
     try:
@@ -178,7 +188,7 @@ def _check_soc_text(soc: str) -> None:
 def _log_toolchain(toolchain: Toolchain) -> None:
     if toolchain.simulated:
         _LOG.warning(
-            "SIMULATED toolchain %s: the offline model will run on no device, only in the simulated runtime",
+            "SIMULATED toolchain %s: the offline model will run only in the simulator, not on a device",
             toolchain.version,
         )
     else:
@@ -199,7 +209,7 @@ def _print_summary(out: Path, contract: GraphContract, toolchain: Toolchain) -> 
         if (out / name).exists():
             print(f"  {label:<14}{out / name}")
     if toolchain.simulated:
-        print(f"  SIMULATED: vxm.om comes from {toolchain.version}, not from CANN; it runs on no device")
+        print(f"  SIMULATED: vxm.om comes from {toolchain.version}, not from CANN; it does not run on a device")
 
 
 if __name__ == "__main__":

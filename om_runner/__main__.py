@@ -13,7 +13,7 @@ from om_runner.bids.options import GROUP, LEVELS, add_app_arguments, add_bids_gr
 from om_runner.options.common import add_device_group, add_model_options, add_reference_python
 from om_runner.options.geometry import add_geometry_group, outputs_from, placing_from
 from om_runner.options.run import add_batch_group, batch_from
-from vxm_convert.cliargs import add_common_group, add_toolchain_group, run_main, set_up_logging
+from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
 from vxm_convert.lazy import LazyModule
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
 from vxm_convert.profiles.profile import DEFAULT_PROFILE
@@ -22,41 +22,50 @@ group = LazyModule("om_runner.bids.group")
 session = LazyModule("om_runner.registration.session")
 PROG = "om_runner"
 DEFAULT_OUT = Path("build") / "registered"
-#: First word of the command line → (module with ``main(argv) -> int``, one line of help); any other start registers a
-#: folder.
+#: First word of the command line → (module with ``main(argv) -> int``, one line of help); any other first word
+#: registers a folder.
 VERBS: Dict[str, Tuple[str, str]] = {
-    "apply": ("om_runner.commands.apply", "carry an image, a segmentation or points through warps and affines"),
-    "audit": (
-        "om_runner.commands.audit",
-        "the same bits again, in any order, place of the batch, and after loading anew?",
-    ),
+    "apply": ("om_runner.commands.apply", "carry an image, labels or points through warps and affines"),
+    "audit": ("om_runner.commands.audit", "check that a model gives the same bits again, in any order and batch"),
     "convert-warp": (
         "om_runner.commands.convert_warp",
-        "a warp as ITK, FSL, FreeSurfer, Learn2Reg or VoxelMorph have it",
+        "convert a warp to ITK, FSL, FreeSurfer, Learn2Reg, VoxelMorph",
     ),
-    "evaluate": ("om_runner.commands.evaluate", "Dice, HD95, ASSD per structure, landmarks, folding"),
-    "invert": ("om_runner.commands.invert", "the inverse of a warp and the error it leaves in mm"),
-    "jacobian": ("om_runner.commands.jacobian", "Jacobian determinant of a warp, map and figures"),
-    "layers": ("om_runner.commands.layers", "error of every layer against TensorFlow, and which layers it comes from"),
-    "qc": ("om_runner.commands.qc", "pictures of every registered subject, and one page over the cohort, worst first"),
+    "evaluate": ("om_runner.commands.evaluate", "score a registration: Dice, HD95, ASSD, landmarks, folding"),
+    "invert": ("om_runner.commands.invert", "invert a warp and report the error in mm"),
+    "jacobian": ("om_runner.commands.jacobian", "compute the Jacobian determinant of a warp"),
+    "layers": ("om_runner.commands.layers", "compare every layer with TensorFlow and name the sources of error"),
+    "qc": ("om_runner.commands.qc", "draw pictures of every subject and a page over the cohort"),
 }
-_EXIT_CODES = (
-    "exit codes: 0 done; 1 something to fix, or a scan failed (failures.tsv); 2 usage; 3 outside the profile, or NaN"
+_EXITS = {
+    1: "something to fix (one message says what), or a scan failed (failures.tsv)",
+    3: "the precision report is outside its profile or contains NaN",
+    130: "stopped by Ctrl-C or SIGTERM; finished results are kept",
+}
+_EXAMPLES = (
+    f"python -m {PROG} --input scans --atlas atlas.npz",
+    f"python -m {PROG} --input scans --atlas atlas.nii.gz --affine auto --outputs moved,warp,seg,qc",
+    f"python -m {PROG} bids_dataset bids_dataset/derivatives/vxm participant --atlas atlas.nii.gz",
+    f"python -m {PROG} apply --transform flow.nii.gz --image scan.mgz --out moved.nii.gz",
 )
-
-
-_APP = (
-    f"as a BIDS App: python -m {PROG} BIDS_DIR OUT_DIR participant|group [--participant-label 01 02] --atlas FILE ..."
+_USAGE = (
+    f"python -m {PROG} --input DIR --atlas FILE [--out DIR] [option ...]\n"
+    f"       python -m {PROG} BIDS_DIR OUT_DIR participant|group [--atlas FILE] [option ...]\n"
+    f"       python -m {PROG} VERB [option ...]"
 )
 
 
 def build_parser(app: bool = False) -> argparse.ArgumentParser:
-    """The command line of the runner; `app`: of the BIDS-App call, which has its folders as positional arguments."""
+    """The command line of the runner, or with `app` that of the BIDS-App call, whose folders are positional."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {PROG}",
-        description="Register every scan of a folder to an atlas with an offline model (.om) through pyACL.",
-        epilog="; ".join(
-            [_EXIT_CODES, _APP] + [f"python -m {PROG} {verb}: {text}" for verb, (_, text) in sorted(VERBS.items())]
+        usage=_USAGE,
+        **help_texts(
+            "Register every scan of a folder to an atlas with an offline model (.om) through pyACL. Without a verb, "
+            "scans are registered.",
+            _EXAMPLES,
+            _EXITS,
+            {verb: text for verb, (_, text) in VERBS.items()},
         ),
     )
     files = parser.add_argument_group("files")
@@ -68,14 +77,14 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
             required=True,
             type=Path,
             metavar="DIR",
-            help="folder of scans: .nii, .nii.gz, .mgz, .mgh, and .npz on the network grid; or a BIDS dataset "
+            help="folder of scans (.nii, .nii.gz, .mgz, .mgh, or .npz on the network grid), or a BIDS dataset "
             "(required)",
         )
         files.add_argument(
             "--out", default=DEFAULT_OUT, type=Path, metavar="DIR", help="output folder (default: %(default)s)"
         )
     files.add_argument(
-        "--atlas", required=not app, type=Path, metavar="FILE", help="fixed image, like a scan (required)"
+        "--atlas", required=not app, type=Path, metavar="FILE", help="fixed image, in a scan format (required)"
     )
     add_model_options(files)
     add_batch_group(parser)
@@ -87,22 +96,21 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
         default="1",
         type=_compare,
         metavar="N|all|none",
-        help="scans to compare with TensorFlow on the CPU; 165 MB of temporary disk each at full size (default: "
-        "%(default)s)",
+        help="number of scans to compare with TensorFlow on the CPU; each takes 165 MB of temporary disk at full size "
+        "(default: %(default)s)",
     )
     report.add_argument(
         "--profile",
         default=DEFAULT_PROFILE,
         metavar="NAME|FILE",
-        help="acceptance profile: a name that `python -m vxm_convert profiles` lists, a YAML file, or none for NaN "
-        "and Inf only "
-        "(default: %(default)s)",
+        help="acceptance profile: a name (`python -m vxm_convert profiles` lists them), a YAML file, or none to check "
+        "NaN and Inf only (default: %(default)s)",
     )
     report.add_argument(
         "--labels",
         default=DEFAULT_LABEL_SET,
         choices=sorted(LABEL_SETS),
-        help="structures that the mean Dice is taken over (default: %(default)s)",
+        help="structures in the mean Dice (default: %(default)s)",
     )
     add_reference_python(report)
     report.add_argument(
@@ -110,8 +118,8 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
         default=None,
         type=Path,
         metavar="DIR",
-        help="keep TensorFlow's results here and take them from here where graph and images are the same (default: "
-        "computed each time)",
+        help="folder that keeps TensorFlow's results for later runs with the same graph and images (default: compute "
+        "them each time)",
     )
     add_toolchain_group(parser)
     add_device_group(parser)
@@ -120,7 +128,7 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
 
 
 def settings_from(args: argparse.Namespace, command: List[str]) -> session.Settings:
-    """The parsed command line as the session takes it."""
+    """The parsed command line as settings of a session."""
     return session.Settings(
         input=args.input,
         atlas=args.atlas,
@@ -152,7 +160,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser = build_parser(app)
     if app and not Path(given[0]).is_dir() and not {*given} & {*LEVELS, "-h", "--help"}:
         parser.error(
-            f"{given[0]!r} is no verb ({', '.join(sorted(VERBS))}), and a BIDS-App call names {' or '.join(LEVELS)}"
+            f"{given[0]!r} is not a verb ({', '.join(sorted(VERBS))}); a BIDS-App call names {' or '.join(LEVELS)}"
         )
     args = parser.parse_args(given)
     set_up_logging(args)

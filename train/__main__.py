@@ -21,8 +21,8 @@ LOG = logging.getLogger(__name__)
 
 #: first word of the command line → (module with ``main(argv) -> int``, one line of help); any other start trains
 VERBS: Dict[str, Tuple[str, str]] = {
-    "evaluate": ("train.evaluate.command", "Dice of a checkpoint per structure, before and after registration"),
-    "prepare": ("train.prepare.command", "scans and segmentations onto the network grid, registered to one reference"),
+    "evaluate": ("train.evaluate.command", "score a checkpoint: Dice per structure, before and after registration"),
+    "prepare": ("train.prepare.command", "register scans and segmentations to one reference, on the network grid"),
 }
 
 
@@ -31,10 +31,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if words and words[0] in VERBS:
         return importlib.import_module(VERBS[words[0]][0]).main(list(words[1:]))
-    parser = build_parser()
-    parser.epilog = "; ".join(
-        [parser.epilog] + [f"python -m train {verb}: {text}" for verb, (_, text) in sorted(VERBS.items())]
-    )
+    parser = build_parser({verb: text for verb, (_, text) in VERBS.items()})
     args = parser.parse_args(words)
     set_up_logging(args)
     return run_main(lambda: _train(args), "train")

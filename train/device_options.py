@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options about devices and loss scaling, and the settings they become. Tries no device."""
+"""Options about devices and loss scaling, and the settings made from them; opens no device."""
 
 from __future__ import annotations
 
@@ -14,69 +14,68 @@ from train.settings.run import SCALINGS, ScaleSettings
 
 
 def add_device_groups(parser: argparse.ArgumentParser) -> None:
-    """``--device`` and what belongs to it."""
+    """``--device`` and the options that belong to it."""
     device = parser.add_argument_group("device")
     device.add_argument(
         "--device",
         default="auto",
         choices=DEVICES,
-        help="auto takes an NPU before a GPU before the CPU (default: %(default)s)",
+        help="device to train on; auto prefers an NPU, then a GPU, then the CPU (default: %(default)s)",
     )
     device.add_argument(
         "--loss-scale",
         default="auto",
         choices=("auto",) + SCALINGS,
-        help="scale the loss while gradients are taken; auto: as the run that is resumed, else exponential on an NPU "
-        "and "
-        "none elsewhere (default: %(default)s)",
+        help="scaling of the loss while gradients are taken; auto: as in the resumed run, else exponential on an NPU "
+        "and none elsewhere (default: %(default)s)",
     )
     device.add_argument(
         "--loss-scale-value",
         default=2.0**32,
         type=float,
         metavar="SCALE",
-        help="the scale, or the one that exponential starts from (default: 4294967296)",
+        help="fixed: the scale; exponential: the first scale (default: 4294967296)",
     )
     device.add_argument(
         "--loss-scale-grow-every",
         default=1000,
         type=int,
         metavar="STEPS",
-        help="exponential: double after so many good steps in a row (default: %(default)s)",
+        help="exponential: number of good steps in a row after which the scale doubles (default: %(default)s)",
     )
     device.add_argument(
         "--loss-scale-shrink-after",
         default=2,
         type=int,
         metavar="STEPS",
-        help="exponential: halve after so many steps that overflowed (default: %(default)s)",
+        help="exponential: number of steps with overflow after which the scale halves (default: %(default)s)",
     )
     device.add_argument(
         "--workers",
         default="",
         metavar="HOST:PORT,...",
-        help="train in so many processes on CPUs or GPUs, each started with the same options but its own --rank "
-        "(default: one process)",
+        help="addresses of all processes that train together on CPUs or GPUs; start each with the same options and "
+        "its own --rank (default: one process)",
     )
     device.add_argument(
         "--rank",
         default=0,
         type=int,
         metavar="N",
-        help="which of --workers this process is, from 0 (default: %(default)s)",
+        help="position of this process in --workers, from 0 (default: %(default)s)",
     )
     device.add_argument(
         "--worker-timeout",
         default=1800,
         type=int,
         metavar="SECONDS",
-        help="longest wait of a step for the other processes, seconds (default: %(default)s)",
+        help="longest time in seconds that a step waits for the other processes (default: %(default)s)",
     )
     _add_npu(parser.add_argument_group("NPU", "no effect on other devices"))
 
 
 def npu_settings(args: argparse.Namespace) -> NpuSettings:
-    """Checked, whatever the device: a wrong value should not wait for a machine with an NPU."""
+    """Check the options on any device: a wrong value should not wait for a machine with an NPU."""
     return NpuSettings(
         precision_mode=args.precision_mode,
         modify_mixlist=args.modify_mixlist,
@@ -92,7 +91,7 @@ def npu_settings(args: argparse.Namespace) -> NpuSettings:
 
 
 def scale_settings(args: argparse.Namespace, device: str) -> ScaleSettings:
-    """`device`: cpu, gpu or npu; a resumed run keeps its scaling when it moves to another one."""
+    """`device`: cpu, gpu or npu; a resumed run keeps its scaling on another device."""
     kind = args.loss_scale
     if kind == "auto":
         before = scaling_of(args.out) if args.resume else None
@@ -106,28 +105,28 @@ def _add_npu(npu: argparse._ArgumentGroup) -> None:
         default=PRECISION_MODES[0],
         choices=PRECISION_MODES,
         metavar="MODE",
-        help=f"of the adapter: {', '.join(PRECISION_MODES)} (default: %(default)s)",
+        help=f"precision mode of the adapter: {', '.join(PRECISION_MODES)} (default: %(default)s)",
     )
     npu.add_argument(
         "--modify-mixlist",
         default=None,
         type=Path,
         metavar="FILE",
-        help="JSON file of operators that mixed precision treats otherwise (default: none)",
+        help="JSON file of operators that mixed precision treats differently (default: none)",
     )
     npu.add_argument(
         "--fusion-switch",
         default="default",
         metavar="FILE|default|off|none",
-        help="JSON file of fusion passes to switch; default: one UB fusion pass off, off: all of them (default: "
-        "%(default)s)",
+        help="JSON file that switches fusion passes; default: one UB fusion pass off; off: all passes off; none: no "
+        "file (default: %(default)s)",
     )
     npu.add_argument(
         "--iterations-per-loop",
         default=1,
         type=int,
         metavar="STEPS",
-        help="steps that the device does per call; only the last one of them is logged (default: %(default)s)",
+        help="steps per call of the device, of which only the last is logged (default: %(default)s)",
     )
     npu.add_argument(
         "--device-id",
@@ -155,6 +154,6 @@ def _add_npu(npu: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="one more session parameter of the adapter, such as op_select_implmode=high_precision; may be repeated "
+        help="another session parameter of the adapter, such as op_select_implmode=high_precision; may be repeated "
         "(default: none)",
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import Tuple
+from typing import Mapping, Optional, Tuple
 
 from train.data.checks import atlas_shape
 from train.data.cohort import Cohort, read_cohort
@@ -22,7 +22,7 @@ from train.settings.run import (
     LossSettings,
     TrainSettings,
 )
-from vxm_convert.cliargs import add_common_group
+from vxm_convert.cliargs import add_common_group, help_texts
 from vxm_convert.errors import SpecError, VolumeError
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
 from vxm_convert.model.spec import INTEGRATION_STEPS, VARIANTS, ModelSpec, parse_shape
@@ -31,12 +31,28 @@ from vxm_convert.weights.keras_h5 import INDEXINGS
 LOG = logging.getLogger(__name__)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Options of training."""
+_USAGE = (
+    "python -m train --data DIR|FILE [--atlas FILE] [--out DIR] [option ...]\n       python -m train VERB [option ...]"
+)
+_EXAMPLES = (
+    "python -m train --data scans --atlas atlas.npz --out build/train",
+    "python -m train --data scans.csv --pairs scans --variant miccai2018 --split 0.8,0.1,0.1",
+    "python -m train --data scans --atlas atlas.npz --resume",
+    "python -m train prepare --data freesurfer_subjects --out build/prepared",
+)
+
+
+def build_parser(verbs: Optional[Mapping[str, str]] = None) -> argparse.ArgumentParser:
+    """Options of training; `verbs` for the help: verb → one line about it."""
     parser = argparse.ArgumentParser(
         prog="python -m train",
-        description="Train a VoxelMorph network: scans against one atlas, or against each other.",
-        epilog="exit codes: 0 done, 1 something to fix (one message), 2 usage",
+        usage=_USAGE,
+        **help_texts(
+            "Train a VoxelMorph network: register scans to one atlas, or to each other. Without a verb, train.",
+            _EXAMPLES,
+            {130: "stopped by Ctrl-C or SIGTERM; checkpoints are kept"},
+            verbs,
+        ),
     )
     _add_files(parser)
     _add_data(parser)
@@ -49,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
-    """Settings and scans of a command line; the shape comes from the atlas, and a given one must agree with it."""
+    """Settings and scans of a command line; the atlas gives the shape, and --shape must agree with it."""
     data = DataSettings(
         source=args.data,
         atlas=args.atlas,
@@ -74,8 +90,7 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
     if args.shape is not None and parse_shape(args.shape) != shape:
         have, first = ",".join(str(n) for n in shape), args.atlas or cohort.train[0].moving
         raise VolumeError(
-            f"{first}: has {have} voxels, --shape says {args.shape}; resample the scans and the atlas or leave "
-            "--shape out"
+            f"{first}: has {have} voxels, --shape says {args.shape}; resample the scans and the atlas, or omit --shape"
         )
     spec = ModelSpec(args.variant, shape, args.batch, args.integration_steps)
     npu = npu_settings(args)
@@ -143,14 +158,17 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         default=None,
         type=Path,
         metavar="FILE",
-        help="weights to start from: a TensorFlow checkpoint, one of an Ascend 910 included, or a Keras .h5 "
-        "(default: random)",
+        help="weights to start from: a TensorFlow checkpoint (also from an Ascend 910) or a Keras .h5 (default: "
+        "random)",
     )
     files.add_argument(
-        "--h5-indexing", default="ij", choices=INDEXINGS, help="axis order of the flow in an .h5 (default: %(default)s)"
+        "--h5-indexing",
+        default="ij",
+        choices=INDEXINGS,
+        help="axis order of the flow in a .h5 file (default: %(default)s)",
     )
     files.add_argument(
-        "--resume", action="store_true", help="go on exactly where the run in --out stopped (default: off)"
+        "--resume", action="store_true", help="continue exactly where the run in --out stopped (default: off)"
     )
 
 
@@ -160,23 +178,21 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--pairs",
         default="atlas",
         choices=PAIRINGS,
-        help="register every scan to the atlas, or to another scan at random (default: %(default)s)",
+        help="register every scan to the atlas, or to another scan drawn at random (default: %(default)s)",
     )
     data.add_argument(
         "--split",
         default="1,0,0",
         metavar="A,B,C",
-        help="shares of the scans for training, validation and test, drawn by --seed; a manifest's column 'split' "
-        "comes "
-        "first (default: %(default)s)",
+        help="shares of the scans for training, validation and test, drawn by --seed; a column 'split' of the "
+        "manifest has priority (default: %(default)s)",
     )
     data.add_argument(
         "--augment",
         default="",
         metavar="NAMES",
-        help=f"of {', '.join(AUGMENTATIONS)}, separated by commas: mirror left-right, change gain and gamma of the "
-        "moving "
-        "scan (default: none)",
+        help=f"any of {', '.join(AUGMENTATIONS)}, separated by commas: mirror left-right, change gain and gamma of the "
+        "moving scan (default: none)",
     )
     data.add_argument(
         "--cache", action="store_true", help="keep decoded scans in memory, 4 bytes per voxel (default: off)"
@@ -195,7 +211,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--shape",
         default=None,
         metavar="X,Y,Z",
-        help="network grid in voxels, which atlas and scans must have (default: that of the atlas)",
+        help="network grid in voxels; atlas and scans must have it (default: that of the atlas)",
     )
     model.add_argument("--batch", default=1, type=int, metavar="N", help="pairs per step (default: %(default)s)")
     model.add_argument(
@@ -210,10 +226,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("training")
     run.add_argument(
-        "--epochs", default=50, type=int, metavar="N", help="epochs; a checkpoint after each (default: %(default)s)"
+        "--epochs",
+        default=50,
+        type=int,
+        metavar="N",
+        help="number of epochs; each ends with a checkpoint (default: %(default)s)",
     )
     run.add_argument(
-        "--steps-per-epoch", default=None, type=int, metavar="N", help="steps in an epoch (default: every scan once)"
+        "--steps-per-epoch", default=None, type=int, metavar="N", help="steps per epoch (default: every scan once)"
     )
     run.add_argument(
         "--lr", default=1e-4, type=float, metavar="RATE", help="Adam's learning rate (default: %(default)s)"
@@ -223,21 +243,21 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         default=0,
         type=int,
         metavar="N",
-        help="initial weights, order of the scans, split, augmentation, sampling (default: %(default)s)",
+        help="seed of initial weights, order of the scans, split, augmentation and sampling (default: %(default)s)",
     )
     run.add_argument(
         "--keep",
         default=5,
         type=int,
         metavar="N",
-        help="newest checkpoints to keep; the best one by validation is kept besides (default: %(default)s)",
+        help="number of newest checkpoints to keep, in addition to the best one in validation (default: %(default)s)",
     )
     run.add_argument(
         "--save-every",
         default=0,
         type=int,
         metavar="STEPS",
-        help="steps between checkpoints within an epoch; 0: at its end only (default: %(default)s)",
+        help="steps between checkpoints within an epoch; 0: only at its end (default: %(default)s)",
     )
     run.add_argument(
         "--threads", default=0, type=int, metavar="N", help="CPU threads of TensorFlow; 0: all (default: %(default)s)"
@@ -246,12 +266,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--convolutions",
         default="auto",
         choices=CONVOLUTIONS,
-        help="direct: TensorFlow's operations; blocks: the same sums rearranged, several times faster on CPUs; auto: "
-        "blocks "
-        "on the CPU, direct elsewhere (default: %(default)s)",
+        help="direct: TensorFlow's operations; blocks: the same sums in another order, several times faster on CPUs; "
+        "auto: blocks on the CPU, direct elsewhere (default: %(default)s)",
     )
     run.add_argument(
-        "--no-tensorboard", action="store_true", help="write no event files for TensorBoard (default: off)"
+        "--no-tensorboard", action="store_true", help="write no event files for TensorBoard (default: write them)"
     )
 
 
@@ -261,7 +280,7 @@ def _add_losses(parser: argparse.ArgumentParser) -> None:
         "--loss",
         default="mse",
         choices=sorted(DEFAULT_SMOOTHNESS),
-        help="mse, or ncc: local correlation in windows of 9x9x9 voxels (default: %(default)s)",
+        help="image loss: mean squared error, or local correlation in windows of 9x9x9 voxels (default: %(default)s)",
     )
     loss.add_argument(
         "--lambda",
@@ -269,7 +288,7 @@ def _add_losses(parser: argparse.ArgumentParser) -> None:
         default=None,
         type=float,
         metavar="WEIGHT",
-        help="weight of the flow's smoothness (default: 0.01 with mse, 1.0 with ncc)",
+        help="weight of the smoothness loss of the flow (default: 0.01 with mse, 1.0 with ncc)",
     )
     loss.add_argument(
         "--penalty", default="l2", choices=PENALTIES, help="norm of the flow's gradient (default: %(default)s)"
@@ -289,18 +308,20 @@ def _add_losses(parser: argparse.ArgumentParser) -> None:
         help="miccai2018: standard deviation of the image noise, intensity 0..1 (default: %(default)s)",
     )
     loss.add_argument(
-        "--bidir", action="store_true", help="miccai2018: also warp fixed to moving by the inverse (default: off)"
+        "--bidir",
+        action="store_true",
+        help="miccai2018: also compare the fixed image, warped by the inverse, with the moving image (default: off)",
     )
     loss.add_argument(
         "--dice-weight",
         default=0.0,
         type=float,
         metavar="WEIGHT",
-        help="weight of 1 - soft Dice of the segmentations; 0: not used (default: %(default)s)",
+        help="weight of 1 - soft Dice of the segmentations; 0: off (default: %(default)s)",
     )
     loss.add_argument(
         "--labels",
         default=DEFAULT_LABEL_SET,
         choices=sorted(LABEL_SETS),
-        help="structures of that loss and of the validation Dice (default: %(default)s)",
+        help="structures in the Dice loss and the validation Dice (default: %(default)s)",
     )

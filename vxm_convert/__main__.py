@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m vxm_convert``: doctor, inspect, verify, phantom, profiles, sim. Parses and prints; each command's work is
-in its module.
+"""``python -m vxm_convert``: doctor, inspect, verify, phantom, profiles, sim. Parses and prints; the work of each verb
+is in its module.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional
 
-from vxm_convert.cliargs import add_common_group, run_main, set_up_logging
+from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
 from vxm_convert.model.spec import parse_shape
 
-#: as `vxm_convert.profiles.listing.ACTIONS`, which reads YAML and is imported late
+#: the same as `vxm_convert.profiles.listing.ACTIONS`, which reads YAML and is imported late
 PROFILE_ACTIONS = ("list", "show", "figures", "schema")
 PHANTOM_KINDS = ("heads", "shapes")
 
@@ -25,30 +25,45 @@ def build_parser() -> argparse.ArgumentParser:
     """All sub-commands."""
     parser = argparse.ArgumentParser(
         prog="python -m vxm_convert",
-        description="What is installed, what a file is, whether a chain of files is intact; synthetic scans; the "
-        "simulator.",
-        epilog="exit codes: 0 done, 1 something to fix (one message), 2 usage; COMMAND --help says more",
+        **help_texts(
+            "Show what is installed, what a file is and whether a chain of files is intact; make synthetic scans; use "
+            "the simulator.",
+            [
+                "python -m vxm_convert doctor",
+                "python -m vxm_convert inspect build/vxm/vxm.om",
+                "python -m vxm_convert verify build/train build/vxm build/registered",
+            ],
+        ),
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(title="verbs (VERB --help says more)", dest="command", metavar="VERB")
     commands.required = True
 
     doctor = commands.add_parser(
         "doctor",
-        help="what is installed, what is missing, what to do",
-        description="Looks at Python, packages, CANN, driver, devices and the simulator; installs nothing. Exit 0 "
-        "whatever is missing.",
+        help="show what is installed, what is missing, and what to do",
+        **help_texts(
+            "Show Python, packages, CANN, driver, devices and the simulator, and which stages can run. Installs nothing.",
+            ["python -m vxm_convert doctor", "python -m vxm_convert doctor --json"],
+            {0: "done, even if something is missing"},
+        ),
     )
     doctor.add_argument("--json", action="store_true", help="print the table as JSON (default: off)")
     doctor.set_defaults(run=_doctor)
 
     inspect = commands.add_parser(
         "inspect",
-        help="what a file of the chain is: graph, model, weights, contract, side-car",
-        description="Says what a contract.json, side-car, .pb, .onnx, .om, .h5, dump file or TensorFlow checkpoint "
-        "is. Changes nothing.",
+        help="show what a file is: graph, model, weights, contract, side-car",
+        **help_texts(
+            "Show what a contract.json, side-car, .pb, .onnx, .om, .h5, dump file or TensorFlow checkpoint contains. "
+            "Changes nothing.",
+            [
+                "python -m vxm_convert inspect build/vxm/vxm.om --ops",
+                "python -m vxm_convert inspect build/train/model-20",
+            ],
+        ),
     )
     inspect.add_argument(
-        "file", type=Path, metavar="FILE", help="the file, or a checkpoint's prefix; its suffix says the kind"
+        "file", type=Path, metavar="FILE", help="the file, or a checkpoint's prefix; the suffix determines the kind"
     )
     inspect.add_argument(
         "--ops", action="store_true", help="list every operator or tensor, with dtypes and shape (default: off)"
@@ -58,54 +73,74 @@ def build_parser() -> argparse.ArgumentParser:
 
     verify = commands.add_parser(
         "verify",
-        help="are the files those that their side-cars and contracts recorded?",
-        description="Recomputes sha256 sums and follows who was made from whom, across folders, from checkpoint to "
-        "report. "
-        "Exit 1 if a link is broken; the last line names the first one.",
+        help="check files against the hashes in their side-cars and contracts",
+        **help_texts(
+            "Recompute sha256 sums and follow which file was made from which, across folders, from checkpoint to "
+            "report. The last line names the first broken link.",
+            ["python -m vxm_convert verify build/train build/vxm build/registered"],
+            {0: "no link is broken", 1: "a link is broken, or something to fix"},
+        ),
     )
     verify.add_argument(
         "folders",
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="folders that train, export or om_runner wrote; several make one chain",
+        help="folders that train, export or om_runner wrote; several folders form one chain",
     )
     verify.set_defaults(run=_verify)
 
     phantom = commands.add_parser(
         "phantom",
-        help="make a synthetic cohort: atlas, scans with segmentations, true flows",
-        description="Heads: writes atlas.npz, scans/, truth/ and phantom.json. Shapes: pairs of random label maps, in "
-        "scans/ and "
-        "pairs.csv (a manifest for train --data), truth/ and phantom.json. For trying things out, never for science.",
+        help="make a synthetic cohort with known warps",
+        **help_texts(
+            "Make a synthetic cohort with known warps, to try things out, not for science.",
+            [
+                "python -m vxm_convert phantom --out build/cohort",
+                "python -m vxm_convert phantom --kind shapes --subjects 60 --shape 64,64,64 --out build/shapes",
+            ],
+            writes="scans/, truth/ and phantom.json; with heads also atlas.npz, with shapes pairs.csv (a manifest for "
+            "train --data).",
+        ),
     )
     phantom.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the cohort (required)")
     phantom.add_argument(
         "--kind",
         default="heads",
         choices=PHANTOM_KINDS,
-        help="heads: subjects and the atlas they are deformations of; shapes: pairs without any anatomy, from which a "
-        "network learns to register whatever it is shown (default: %(default)s)",
+        help="heads: an atlas and subjects deformed from it; shapes: pairs of random label maps without anatomy, for "
+        "training (default: %(default)s)",
     )
     phantom.add_argument(
         "--shape",
         default="48,64,64",
         metavar="X,Y,Z",
-        help="grid in voxels, sides of at least 16 (default: %(default)s)",
+        help="grid in voxels, each side at least 16 (default: %(default)s)",
     )
     phantom.add_argument(
-        "--subjects", type=int, default=4, metavar="N", help="number of scans, or of pairs (default: %(default)s)"
+        "--subjects",
+        type=int,
+        default=4,
+        metavar="N",
+        help="number of scans, or of pairs for shapes (default: %(default)s)",
     )
     phantom.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="the same seed makes the same files (default: %(default)s)"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed; the same seed makes the same files (default: %(default)s)",
     )
     phantom.set_defaults(run=_phantom)
 
     profiles = commands.add_parser(
         "profiles",
-        help="acceptance profiles: list them, show one, list the figures they may limit",
-        description="Profiles say what a precision report must keep; om_runner takes one with --profile. Nothing is "
-        "written.",
+        help="print acceptance profiles and the figures they may limit",
+        **help_texts(
+            "Print acceptance profiles: the limits of a precision report, which om_runner takes with --profile. Writes "
+            "nothing.",
+            ["python -m vxm_convert profiles", "python -m vxm_convert profiles show research"],
+        ),
     )
     profiles.add_argument(
         "action",
@@ -116,18 +151,27 @@ def build_parser() -> argparse.ArgumentParser:
         help="what to print (default: %(default)s)",
     )
     profiles.add_argument(
-        "name", nargs="?", default=None, metavar="NAME|FILE", help="the profile of show (default: research)"
+        "name", nargs="?", default=None, metavar="NAME|FILE", help="profile for show (default: research)"
     )
     profiles.set_defaults(run=_profiles)
 
     sim = commands.add_parser(
         "sim",
         help="use the simulated atc and acl from a shell",
-        description="Lets programs of your own find the simulated atc and acl.",
+        **help_texts(
+            "Make your own programs find the simulated atc and acl.", ['eval "$(python -m vxm_convert sim env)"']
+        ),
     )
-    actions = sim.add_subparsers(dest="action", metavar="ACTION")
+    actions = sim.add_subparsers(title="actions", dest="action", metavar="ACTION")
     actions.required = True
-    env = actions.add_parser("env", help='prints export lines; use as: eval "$(python -m vxm_convert sim env)"')
+    env = actions.add_parser(
+        "env",
+        help="print export lines for a shell",
+        **help_texts(
+            "Print export lines that put the simulated atc on PATH and the simulated acl on PYTHONPATH.",
+            ['eval "$(python -m vxm_convert sim env)"'],
+        ),
+    )
     env.set_defaults(run=_sim_env)
     for command in (doctor, inspect, verify, phantom, profiles, env):
         add_common_group(command)
@@ -172,7 +216,7 @@ def _verify(args: argparse.Namespace) -> int:
         if not args.quiet or link.state in (BROKEN, UNPROVEN):
             print(f"{link.state:8s} {link.step:13s} {link.subject}: {link.text}")
     for folder in folders_without_list(args.folders):
-        print(f"note: {folder}: no SHA256SUMS there, so only files with a side-car or a recorded sha256 are proven")
+        print(f"note: {folder}: has no SHA256SUMS, so only files with a side-car or a recorded sha256 are checked")
     broken = [link for link in links if link.state == BROKEN]
     print(f"{len(links)} links, {len(broken)} broken")
     for link in broken:
@@ -219,7 +263,7 @@ def _sim_env(args: argparse.Namespace) -> int:
 def simulator_exports() -> List[str]:
     """Shell lines that put the simulated atc on PATH and the simulated acl on PYTHONPATH.
 
-    VXM_TOOLCHAIN=sim goes with them, so that the stand-in on PATH is never taken for CANN.
+    They include VXM_TOOLCHAIN=sim, so that the simulated atc on PATH is never taken for CANN.
     """
     import vxm_convert.sim.version
 

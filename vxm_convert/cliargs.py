@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command lines share: option groups, logging set-up, error → exit code."""
+"""What the command lines share: help texts, option groups, logging set-up, error → exit code."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import argparse
 import logging
 import signal
 import sys
+import textwrap
 import threading
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
 
 from vxm_convert.errors import EXIT_USER, VxmError
 from vxm_convert.model.precision import DEFAULT_PLAN, PLANS
@@ -17,13 +18,45 @@ from vxm_convert.model.spec import VARIANTS
 from vxm_convert.text import printable
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+#: what every command promises; a command adds its own codes
+EXIT_CODES = {0: "done", 1: "something to fix; one message says what", 2: "wrong usage"}
+_HELP_WIDTH = 79
+
+
+def help_texts(
+    description: str,
+    examples: Sequence[str],
+    exits: Optional[Mapping[int, str]] = None,
+    verbs: Optional[Mapping[str, str]] = None,
+    writes: str = "",
+) -> Dict[str, Any]:
+    """Keyword arguments of a parser whose help lists verbs, examples and exit codes one per line.
+
+    Parameters
+    ----------
+    description : str — one or two sentences.
+    examples : sequence of str — whole command lines.
+    exits : exit code → meaning, beyond or instead of `EXIT_CODES`.
+    verbs : first word of the command line → one line about it.
+    writes : str — the files that the command writes, where the description does not say.
+    """
+    above = textwrap.fill(description, _HELP_WIDTH)
+    if verbs:
+        width = max(map(len, verbs)) + 2
+        above += "\n\nverbs (VERB --help says more):\n"
+        above += "\n".join(f"  {verb:<{width}}{text}" for verb, text in sorted(verbs.items()))
+    below = [textwrap.fill(f"writes {writes}", _HELP_WIDTH, subsequent_indent="  ")] if writes else []
+    below.append("\n".join(["examples:"] + [f"  {example}" for example in examples]))
+    codes = {**EXIT_CODES, **(exits or {})}
+    below.append("\n".join(["exit codes:"] + [f"  {code:<5}{text}" for code, text in sorted(codes.items())]))
+    return {"description": above, "epilog": "\n\n".join(below), "formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
 def add_common_group(parser: argparse.ArgumentParser) -> None:
     """``--verbose`` and ``--quiet``."""
     group = parser.add_argument_group("messages")
-    group.add_argument("-v", "--verbose", action="store_true", help="say more (default: off)")
-    group.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors (default: off)")
+    group.add_argument("-v", "--verbose", action="store_true", help="log more detail (default: off)")
+    group.add_argument("-q", "--quiet", action="store_true", help="log only warnings and errors (default: off)")
 
 
 def add_model_group(parser: argparse.ArgumentParser, default_shape: str = "160,192,224") -> None:
@@ -47,8 +80,8 @@ def add_toolchain_group(parser: argparse.ArgumentParser) -> None:
         "--toolchain",
         default=None,
         choices=["auto", "cann", "sim"],
-        help="real CANN or the simulated stand-in; auto takes CANN where it is found (default: $VXM_TOOLCHAIN, else "
-        "auto)",
+        help="cann: the real tools; sim: the simulated ones; auto: CANN if it is installed, else sim "
+        "(default: $VXM_TOOLCHAIN, else auto)",
     )
 
 
@@ -59,7 +92,7 @@ def add_precision_group(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default=DEFAULT_PLAN,
         choices=sorted(PLANS),
-        help="fast: everything fp16; balanced: fp16 convolutions, fp32 warp; accurate: fp32 results everywhere "
+        help="fast: everything in fp16; balanced: convolutions in fp16, warp in fp32; accurate: all results in fp32 "
         "(default: %(default)s)",
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m export preflight``: check a frozen graph that is already there. Needs no TensorFlow and no CANN."""
+"""``python -m export preflight``: check an existing frozen graph; needs neither TensorFlow nor CANN."""
 
 from __future__ import annotations
 
@@ -26,8 +26,14 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
     """Options of ``python -m export preflight``."""
     parser = argparse.ArgumentParser(
         prog="python -m export preflight",
-        description="Check a frozen graph before ATC does: engines, data types, limits of the kernels, loops, memory.",
-        epilog="exit codes: 0 no errors (warnings may be there), 1 errors, or the file is no frozen graph, 2 usage",
+        **cliargs.help_texts(
+            "Check a frozen graph before ATC does: engines, data types, limits of the kernels, loops, memory.",
+            [
+                "python -m export preflight --pb build/vxm/frozen.pb",
+                "python -m export preflight --pb build/vxm/frozen.pb --precision fast --estimate --out build/preflight",
+            ],
+            {0: "no errors (there may be warnings)", 1: "errors, or the file is not a frozen graph"},
+        ),
     )
     parser.add_argument(
         "--pb", required=True, type=Path, metavar="FILE", help="frozen TensorFlow graph in binary form (required)"
@@ -36,22 +42,24 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
         "--soc-version", default=default_soc, metavar="SOC", help="chip, as ATC names it (default: %(default)s)"
     )
     parser.add_argument(
-        "--out-nodes", default="", metavar="N:I;…", help="outputs, as ATC's --out_nodes has them (default: all leaves)"
+        "--out-nodes",
+        default="",
+        metavar="N:I;…",
+        help="outputs in the form of ATC's --out_nodes (default: all leaves)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=None,
         metavar="DIR",
-        help=f"folder for {CSV_NAME} and {JSON_NAME} (default: none, the table on the terminal only)",
+        help=f"folder for {CSV_NAME} and {JSON_NAME} (default: none, print the table only)",
     )
     parser.add_argument(
         "--estimate",
         action="store_true",
-        help="print an ESTIMATE of the time on the chip as well: slowest layers in ms, totals per kind, batches of 1 "
-        "to 8 with memory in "
-        "MiB, the batch to take, and every assumption; a model, no measurement (default: off; the files have it "
-        "anyway)",
+        help="also print an ESTIMATE of the time on the chip: slowest layers in ms, totals per kind, memory in MiB "
+        "for batches of 1 to 8, the recommended batch, and every assumption; a model, not a measurement "
+        "(default: off; the files always contain it)",
     )
     cliargs.add_precision_group(parser)
     parser.add_argument(
@@ -59,8 +67,7 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
         default=None,
         type=Path,
         metavar="FILE",
-        help="precision plan from a file, as `python -m export tune` writes it; in place of --precision (default: "
-        "none)",
+        help="precision plan in a file that `python -m export tune` wrote, instead of --precision (default: none)",
     )
     cliargs.add_common_group(parser)
     return parser

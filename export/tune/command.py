@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m export tune``: searches the cheapest set of precision decisions that meets a profile on real scans."""
+"""``python -m export tune``: searches for the cheapest set of precision decisions that meets a profile on real scans."""
 
 from __future__ import annotations
 
@@ -51,15 +51,25 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
     """Options of ``python -m export tune``."""
     parser = argparse.ArgumentParser(
         prog="python -m export tune",
-        description="Find what must stay in fp32, and which weights must be split, for the offline model to meet an "
-        "acceptance profile.",
-        epilog="writes keep_dtype.cfg, atc_flags.txt, plan.json (for export --plan), tune.json, tune.html and the "
-        "journal trials.jsonl. "
-        "Exit codes: 0 found, 1 something to fix, 2 usage, 3 nothing that was tried meets the profile",
+        **cliargs.help_texts(
+            "Find the fewest nodes that must stay in fp32, and the weights that must be split, for the offline model "
+            "to meet an acceptance profile.",
+            [
+                "python -m export tune --checkpoint build/train --input scans --atlas atlas.npz --out build/tuned",
+                "python -m export --checkpoint build/train --plan build/tuned/plan.json --out build/vxm",
+            ],
+            {0: "found", 3: "no candidate meets the profile"},
+            writes="plan.json (for export --plan), keep_dtype.cfg, atc_flags.txt, tune.json, tune.html and the journal "
+            "trials.jsonl.",
+        ),
     )
     files = parser.add_argument_group("files")
     files.add_argument(
-        "--checkpoint", required=True, type=Path, metavar="CKPT", help="weights, as for the export (required)"
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="CKPT",
+        help="weights: TensorFlow checkpoint prefix, folder of checkpoints, or Keras .h5 file (required)",
     )
     files.add_argument(
         "--input", required=True, type=Path, metavar="DIR", help="folder of scans to register and compare (required)"
@@ -73,10 +83,14 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
         type=Path,
         default=None,
         metavar="FILE",
-        help="layers.json of `python -m om_runner layers`: where the search begins (default: none, the cheapest first)",
+        help="layers.json of `python -m om_runner layers`, where the search begins (default: none, cheapest "
+        "candidates first)",
     )
     files.add_argument(
-        "--h5-indexing", default="ij", choices=INDEXINGS, help="as for the export (default: %(default)s)"
+        "--h5-indexing",
+        default="ij",
+        choices=INDEXINGS,
+        help="axis convention in the training of a .h5 network (default: %(default)s)",
     )
     cliargs.add_model_group(parser)
     how = parser.add_argument_group("search")
@@ -87,21 +101,20 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
         "--start",
         default="fast",
         choices=_STARTS,
-        help="plan whose mode the search starts from: fast takes fp16 wherever there is a kernel, balanced for "
-        "convolutions "
-        "only (default: %(default)s)",
+        help="plan whose mode the search starts from: fast uses fp16 wherever a kernel exists, balanced only in "
+        "convolutions (default: %(default)s)",
     )
     how.add_argument(
         "--max-trials",
         default=_DEFAULT_TRIALS,
         type=_positive,
         metavar="N",
-        help="candidates at most (default: %(default)s)",
+        help="largest number of candidates (default: %(default)s)",
     )
     how.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the journal in --out, made with the same inputs (default: anew)",
+        help="continue from the journal in --out, which must have the same inputs (default: start again)",
     )
     device = parser.add_argument_group("device")
     device.add_argument("--batch", default=1, type=_positive, metavar="N", help="pairs per run (default: %(default)s)")
@@ -110,7 +123,10 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
     )
     device.add_argument("--device", default=0, type=int, metavar="ID", help="device number (default: %(default)s)")
     device.add_argument(
-        "--reference-python", default=None, metavar="PATH", help="Python with TensorFlow 1.15 (default: as om_runner's)"
+        "--reference-python",
+        default=None,
+        metavar="PATH",
+        help="Python with TensorFlow 1.15 (default: $VXM_REFERENCE_PYTHON, else this Python)",
     )
     cliargs.add_toolchain_group(parser)
     cliargs.add_common_group(parser)

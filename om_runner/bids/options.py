@@ -27,13 +27,13 @@ def add_app_arguments(parser: argparse.ArgumentParser) -> None:
     """The three arguments that every BIDS App has."""
     parser.add_argument("input", type=Path, metavar="BIDS_DIR", help="BIDS dataset")
     parser.add_argument(
-        "out", type=Path, metavar="OUT_DIR", help="folder of the derivative; may be BIDS_DIR/derivatives/<name>"
+        "out", type=Path, metavar="OUT_DIR", help="folder of the derivative, for example BIDS_DIR/derivatives/NAME"
     )
     parser.add_argument(
         "level",
         choices=LEVELS,
         metavar="|".join(LEVELS),
-        help="participant: register scans; group: the tables over all that participant runs left (needs neither atlas "
+        help="participant: register scans; group: rebuild the tables over all participant runs (needs neither atlas "
         "nor model)",
     )
 
@@ -45,9 +45,8 @@ def add_bids_group(parser: argparse.ArgumentParser, app: bool = False) -> None:
         group.add_argument(
             "--bids",
             action="store_true",
-            help="read --input as a BIDS dataset and write a BIDS derivative (default: a folder with "
-            "dataset_description.json is read as "
-            "BIDS, and results are written as plain folders)",
+            help="read --input as a BIDS dataset and write a BIDS derivative (default: write plain folders; a folder "
+            "with dataset_description.json is read as BIDS anyway)",
         )
     group.add_argument(
         *(["--participant-label"] + ["--participant_label"] * app),
@@ -74,22 +73,20 @@ def add_bids_group(parser: argparse.ArgumentParser, app: bool = False) -> None:
         type=_filter,
         default=[],
         metavar="KEY=LABEL",
-        help=f"which scans: KEY is one of {', '.join(FILTER_KEYS)}; scans with space-, res- or desc- only where it is "
-        "asked for "
-        "(default: suffix=T1w)",
+        help=f"scans to take: KEY is one of {', '.join(FILTER_KEYS)}; scans with space-, res- or desc- are taken only "
+        "if a filter names them (default: suffix=T1w)",
     )
     group.add_argument(
         "--atlas-label",
         default=None,
         type=_label(""),
         metavar="LABEL",
-        help="what space- in the names of a derivative calls the atlas (default: letters and digits of its file's "
-        "name)",
+        help="name of the atlas in space-LABEL of a derivative's files (default: letters and digits of its file name)",
     )
     if app:
         group.add_argument(
             "--skip-bids-validator", "--skip_bids_validator", action="store_true",
-            help="accepted as every BIDS App does; the dataset is never validated here (default: off)",
+            help="accepted for compatibility with other BIDS Apps; the dataset is never validated (default: off)",
         )  # fmt: skip
 
 

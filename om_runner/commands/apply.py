@@ -37,25 +37,29 @@ LOG = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of the verb."""
-    parser = make_parser("apply", "Resample an image onto the fixed grid, or carry points, through warps and affines.")
+    parser = make_parser(
+        "apply",
+        "Resample an image onto the fixed grid, or carry points, through warps and affines.",
+        "--transform flow.nii.gz --image scan.mgz --out moved.nii.gz",
+        "--transform flow.nii.gz --image aseg.mgz --interpolation labels --out moved_seg.nii.gz",
+        "--transform flow.nii.gz --points landmarks.csv --frame lps --out carried.csv",
+    )
     files = parser.add_argument_group("files")
     files.add_argument(
         "--transform",
         required=True,
         action="append",
         metavar="FILE",
-        help="warp (.nii, .nii.gz, .npz) or affine (.lta, .txt, .tfm, .mat; inverse:FILE turns an affine round); "
-        ".m3z, .h5 and .xfm are "
-        "refused with what converts them; may be repeated, in the order in which a FIXED "
-        "point meets them: the first named is applied first (antsApplyTransforms lists them the other way round) "
-        "(required)",
+        help="warp (.nii, .nii.gz, .npz) or affine (.lta, .txt, .tfm, .mat; inverse:FILE inverts an affine); repeat "
+        "it for a chain, in the order in which they act on a FIXED point (antsApplyTransforms uses the opposite "
+        "order) (required)",
     )
     files.add_argument(
         "--from",
         dest="source_format",
         default=None,
         choices=sorted(FORMATS),
-        help="format of the warps (default: told from each)",
+        help="format of the warps (default: from header and side-car of each)",
     )
     what = files.add_mutually_exclusive_group(required=True)
     what.add_argument("--image", type=Path, metavar="FILE", help="moving image or segmentation to resample")
@@ -70,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="FILE",
-        help="result: .nii or .nii.gz for an image; points are written in the layout they were read in (required)",
+        help="result: .nii or .nii.gz for an image; points keep the format of their input (required)",
     )
     add_grid_options(files)
     image = parser.add_argument_group("image")
@@ -78,37 +82,36 @@ def build_parser() -> argparse.ArgumentParser:
         "--interpolation",
         default="linear",
         choices=INTERPOLATIONS,
-        help="linear for intensities; nearest, or labels (indicators interpolated linearly, largest wins) for "
-        "segmentations "
-        "(default: %(default)s)",
+        help="linear for intensities; nearest or labels (interpolate each label's indicator linearly, take the "
+        "largest) for segmentations (default: %(default)s)",
     )
     image.add_argument(
         "--edge",
         default="zero",
         choices=EDGES,
-        help="outside the moving image: 0, or its border as the network does (default: %(default)s)",
+        help="values outside the moving image: zero, or clamp to repeat its border as the network does (default: "
+        "%(default)s)",
     )
     image.add_argument(
         "--beyond",
         default="edge",
         choices=BEYOND,
-        help="outside a warp's grid: continue its border, or no displacement (default: %(default)s)",
+        help="displacement outside a warp's grid: that of its edge, or zero (default: %(default)s)",
     )
     points = parser.add_argument_group("points")
     points.add_argument(
         "--points-are",
         default="fixed",
         choices=("fixed", "moving"),
-        help="which image the points are on; fixed points become moving points by the warp itself, moving points "
-        "become fixed ones by "
-        "solving for them (default: %(default)s)",
+        help="image that the points are on: fixed points are mapped by the warp itself, moving points by inverting it "
+        "(default: %(default)s)",
     )
     points.add_argument(
         "--frame",
         default=None,
         choices=POINT_FRAMES,
-        help="of the coordinates, in and out: mm, mm, or voxel indices (default: what a Slicer file says, ras for a "
-        "table)",
+        help="frame of the coordinates, in and out: ras and lps in mm, voxel in indices (default: that of a Slicer "
+        "file, ras for a table)",
     )
     return parser
 

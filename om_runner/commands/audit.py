@@ -10,7 +10,7 @@ from typing import List, Optional
 
 from om_runner.audit.run import AUDIT_NAME, AuditSettings, run_audit
 from om_runner.options.common import add_device_group, add_model_options, whole_number
-from vxm_convert.cliargs import add_common_group, add_toolchain_group, run_main, set_up_logging
+from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, PrecisionError
 from vxm_convert.profiles.profile import DEFAULT_PROFILE
 
@@ -22,12 +22,14 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line of the audit."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {PROG}",
-        description="Does an offline model give the same bits for a scan when it runs again, in another order, loaded "
-        "anew, at another "
-        "place of the batch, beside other scans, in a padded batch, or through a model of another batch?",
-        epilog=f"writes OUT/{AUDIT_NAME}; exit codes: 0 every result is bit-equal or differs within the profile; 1 "
-        "something to fix; "
-        "2 usage; 3 a result differs beyond the profile, or is NaN",
+        **help_texts(
+            "Check that an offline model gives the same bits for a scan when it runs again, in another order, after "
+            "reloading, at another place of the batch, beside other scans, in a padded batch, or in a model with "
+            "another batch.",
+            [f"python -m {PROG} --input scans --atlas atlas.npz --other-model build/vxm-1/vxm.om"],
+            {0: "every result is bit-equal or within the profile", 3: "a result is outside the profile or is NaN"},
+            writes=f"OUT/{AUDIT_NAME}.",
+        ),
     )
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -42,27 +44,27 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         type=Path,
         metavar="FILE",
-        help="the same network and plan exported with another batch, contract.json beside it (default: none)",
+        help="the same network and plan, exported with another batch, with contract.json beside it (default: none)",
     )
     files.add_argument(
         "--out",
         default=DEFAULT_OUT,
         type=Path,
         metavar="DIR",
-        help="output folder; 330 MB of temporary disk per scan at full size go there too (default: %(default)s)",
+        help="output folder; also holds 330 MB of temporary files per scan at full size (default: %(default)s)",
     )
     files.add_argument(
         "--limit",
         default=None,
         type=whole_number,
         metavar="N",
-        help="take the first N scans, in name order (default: one more than the batch, and at least 2)",
+        help="use the first N scans, in name order (default: one more than the batch, at least 2)",
     )
     parser.add_argument_group("judgement").add_argument(
         "--profile",
         default=DEFAULT_PROFILE,
         metavar="NAME|FILE",
-        help="acceptance profile that bounds differences: a shipped name, a YAML file, or none (default: %(default)s)",
+        help="acceptance profile that limits differences: a name, a YAML file, or none (default: %(default)s)",
     )
     add_toolchain_group(parser)
     add_device_group(parser)

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the verbs share: options of a transform chain, its reading, hashes for side-cars, and tables as text, CSV or
-JSON.
-"""
+"""What the verbs share: options of a transform chain, reading it, hashes for side-cars, tables as text, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 from vxm_convert.artifacts.files import sha256_of, write_text
-from vxm_convert.cliargs import add_common_group, run_main, set_up_logging
+from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import Warp
@@ -30,14 +28,14 @@ from vxm_convert.transforms.warps import read_warp
 
 LOG = logging.getLogger(__name__)
 
-EXIT_CODES = "exit codes: 0 done; 1 something to fix; 2 usage"
 TABLE_FORMATS = ("table", "csv", "json")
 INVERSE = "inverse:"
 
 
-def make_parser(verb: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the common ending."""
-    return argparse.ArgumentParser(prog=f"python -m om_runner {verb}", description=description, epilog=EXIT_CODES)
+def make_parser(verb: str, description: str, *examples: str) -> argparse.ArgumentParser:
+    """A parser with the common help texts; `examples` are what follows the verb on a command line."""
+    prog = f"python -m om_runner {verb}"
+    return argparse.ArgumentParser(prog=prog, **help_texts(description, [f"{prog} {words}" for words in examples]))
 
 
 def run_verb(
@@ -58,15 +56,15 @@ def add_warp_options(parser: argparse.ArgumentParser, required: bool = True) -> 
         required=required,
         type=Path,
         metavar="FILE",
-        help="warp file; " + ("required" if required else "default: none"),
+        help="warp file (" + ("required)" if required else "default: none)"),
     )
     group.add_argument(
         "--from",
         dest="source_format",
         default=None,
         choices=sorted(FORMATS),
-        help="format of the warp: itk in LPS mm, fsl in FSL mm, freesurfer in RAS mm, l2r and vxm in voxels "
-        "(default: told from header and side-car)",
+        help="format of the warp: itk in LPS mm, fsl in FSL mm, freesurfer in RAS mm, l2r and vxm in voxels (default: "
+        "from header and side-car)",
     )
     add_grid_options(group)
 
@@ -85,12 +83,12 @@ def add_grid_options(group: Any) -> None:
         default=None,
         type=Path,
         metavar="IMAGE",
-        help="image that gives the moving grid (default: what the warp or its side-car says, else the fixed grid)",
+        help="image that gives the moving grid (default: the one in the warp or its side-car, else the fixed grid)",
     )
 
 
 def grid_from(path: Optional[Path]) -> Optional[Grid]:
-    """Grid of an image named on the command line; doubts about its header are logged."""
+    """Grid of an image on the command line; logs doubts about its header."""
     if path is None:
         return None
     grid, notes = inspect_header(path)
@@ -100,20 +98,20 @@ def grid_from(path: Optional[Path]) -> Optional[Grid]:
 
 
 def volume_grid(volume: Volume) -> Grid:
-    """Grid of a loaded image; one without header lies on the network grid."""
+    """Grid of a loaded image; an image without header is on the network grid."""
     return Grid(volume.data.shape, network_affine(volume.data.shape) if volume.affine is None else volume.affine)
 
 
 def read_transform(
     word: str, form: Optional[str], fixed: Optional[Grid], moving: Optional[Grid]
 ) -> Union[Warp, Affine]:
-    """One step of a chain: a warp or an affine file, the latter with ``inverse:`` before its name to turn it round."""
+    """One step of a chain: a warp or an affine file; ``inverse:`` before the name of an affine inverts it."""
     turned = word.startswith(INVERSE)
     path = Path(word[len(INVERSE) :] if turned else word)
     if not is_affine_file(path):
         if turned:
             raise VolumeError(
-                f"{word}: a warp has no ready inverse; make one with 'om_runner invert' and name that file"
+                f"{word}: a warp cannot be inverted here; invert it with 'om_runner invert' and pass that file"
             )
         return read_warp(path, form, moving=moving, fixed=None if path.suffix != ".npz" else fixed)
     affine = read_affine(path, *((moving, fixed) if turned else (fixed, moving)))
@@ -129,15 +127,15 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     """``--format`` and ``--out`` of a table."""
     group = parser.add_argument_group("table")
     group.add_argument(
-        "--format", default="table", choices=TABLE_FORMATS, help="how figures are written (default: %(default)s)"
+        "--format", default="table", choices=TABLE_FORMATS, help="format of the figures (default: %(default)s)"
     )
     group.add_argument(
-        "--out", default=None, type=Path, metavar="FILE", help="where they are written (default: standard output)"
+        "--out", default=None, type=Path, metavar="FILE", help="file for the figures (default: standard output)"
     )
 
 
 def emit(text: str, out: Optional[Path]) -> None:
-    """To a file, whole or not at all, or to standard output."""
+    """Write to a file, completely or not at all, or to standard output."""
     if out is None:
         sys.stdout.write(text)
     else:

@@ -17,23 +17,31 @@ LOG = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of the verb."""
-    parser = make_parser("convert-warp", "Write a warp in another tool's format; the map in space stays the same.")
+    parser = make_parser(
+        "convert-warp",
+        "Write a warp in another tool's format; the map in space stays the same.",
+        "--warp flow.nii.gz --moving scan.mgz --warp-format fsl --out flow_fsl.nii.gz",
+    )
     add_warp_options(parser)
     result = parser.add_argument_group("result")
     result.add_argument(
-        "--out", required=True, type=Path, metavar="FILE", help=".nii.gz or .nii; .npz for l2r (required)"
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="converted warp: .nii.gz or .nii; .npz for l2r (required)",
     )
     result.add_argument(
         "--warp-format",
         required=True,
         choices=sorted(FORMATS),
-        help="itk (also ANTs, Slicer), fsl, freesurfer, l2r, vxm (required)",
+        help="format to write: itk (also for ANTs and Slicer), fsl, freesurfer, l2r or vxm (required)",
     )
     result.add_argument(
         "--dtype",
         default="float32",
         choices=("float32", "float16"),
-        help="of the numbers; float16 for l2r in .npz only (default: %(default)s)",
+        help="type of the numbers; float16 only for l2r in .npz (default: %(default)s)",
     )
     return parser
 

@@ -41,6 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "evaluate",
         "Score a registration: overlap and surface distance of structures, landmarks, regularity of the warp.",
+        "--fixed-seg atlas_seg.nii.gz --moving-seg aseg.mgz --warp flow.nii.gz --format csv --out scores.csv",
+        "--warp flow.nii.gz --fixed-points atlas.fcsv --moving-points scan.fcsv",
     )
     labels = parser.add_argument_group("segmentations")
     labels.add_argument(
@@ -54,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--moving-seg",
         type=Path,
         metavar="FILE",
-        help="moving segmentation in its own space, carried here by --warp (default: none)",
+        help="moving segmentation in its own space, which --warp carries to the fixed grid (default: none)",
     )
     labels.add_argument(
         "--labels",
@@ -67,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--interpolation",
         default="nearest",
         choices=("nearest", "labels"),
-        help="of the moving segmentation (default: %(default)s)",
+        help="interpolation of the moving segmentation (default: %(default)s)",
     )
     add_warp_options(parser, required=False)
     points = parser.add_argument_group("landmarks")
@@ -83,18 +85,20 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         type=Path,
         metavar="FILE",
-        help="the same ones on the moving image (default: none)",
+        help="the same landmarks on the moving image (default: none)",
     )
     points.add_argument(
         "--frame",
         default=None,
         choices=POINT_FRAMES,
-        help="of both: mm, mm, or indices of --fixed and --moving (default: what a Slicer file says, ras for a table)",
+        help="frame of both: ras and lps in mm, voxel in indices of --fixed and --moving (default: that of a Slicer "
+        "file, ras for a table)",
     )
     parser.add_argument_group("rules").add_argument(
         "--l2r-compat",
         action="store_true",
-        help="as Learn2Reg's public evaluation: surface distances in voxels, SDlogJ of J + 3 (default: off)",
+        help="compute as Learn2Reg's public evaluation does: surface distances in voxels, SDlogJ of J + 3 (default: "
+        "off)",
     )
     add_table_options(parser)
     return parser

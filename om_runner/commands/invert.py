@@ -31,28 +31,36 @@ LOG = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of the verb."""
-    parser = make_parser("invert", "Invert a warp: the result resamples the fixed image onto the moving grid.")
+    parser = make_parser(
+        "invert",
+        "Invert a warp: the result resamples the fixed image onto the moving grid.",
+        "--warp flow.nii.gz --moving scan.mgz --inverse inverse.nii.gz",
+    )
     add_warp_options(parser)
     result = parser.add_argument_group("result")
-    result.add_argument("--inverse", required=True, type=Path, metavar="FILE", help="inverse warp (required)")
     result.add_argument(
-        "--warp-format", default="itk", choices=sorted(FORMATS), help="its format (default: %(default)s)"
+        "--inverse", required=True, type=Path, metavar="FILE", help="file for the inverse warp (required)"
+    )
+    result.add_argument(
+        "--warp-format",
+        default="itk",
+        choices=sorted(FORMATS),
+        help="format of the inverse warp (default: %(default)s)",
     )
     result.add_argument(
         "--mask",
         default=None,
         type=Path,
         metavar="FILE",
-        help=f"image of the moving grid, sum of {INSIDE_FOLD} (in a fold, determinant at most 0), {NOT_CONVERGED} "
-        "(not solved), "
-        f"{OUTSIDE} (outside the fixed grid) (default: none)",
+        help=f"image on the moving grid whose voxels are the sum of {INSIDE_FOLD} (in a fold, determinant at most 0), "
+        f"{NOT_CONVERGED} (not solved) and {OUTSIDE} (outside the fixed grid) (default: none)",
     )
     result.add_argument(
         "--tolerance",
         default=1e-3,
         type=_positive,
         metavar="MM",
-        help="residual at which a voxel is done, mm (default: %(default)s)",
+        help="residual in mm at which a voxel counts as solved (default: %(default)s)",
     )
     add_table_options(parser)
     return parser

@@ -29,7 +29,9 @@ from vxm_convert.transforms.warps import read_warp
 def build_parser() -> argparse.ArgumentParser:
     """The command line of the verb."""
     parser = make_parser(
-        "jacobian", "Jacobian determinant of a warp in space (volume ratio): map, folding, spread of its logarithm."
+        "jacobian",
+        "Compute the Jacobian determinant of a warp in space (volume ratio): map, folding, spread of its logarithm.",
+        "--warp flow.nii.gz --map jacobian.nii.gz --format json",
     )
     add_warp_options(parser)
     result = parser.add_argument_group("result")
@@ -38,26 +40,26 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         type=Path,
         metavar="FILE",
-        help="determinant per fixed voxel, float32 (default: not written)",
+        help="file for the determinant per fixed voxel, float32 (default: not written)",
     )
     result.add_argument(
         "--log-map",
         default=None,
         type=Path,
         metavar="FILE",
-        help="ln(max(J, 1e-9)) per fixed voxel (default: not written)",
+        help="file for ln(max(J, 1e-9)) per fixed voxel (default: not written)",
     )
     result.add_argument(
         "--mask",
         default=None,
         type=Path,
         metavar="IMAGE",
-        help="count figures where this image is not 0 (default: everywhere)",
+        help="compute figures only where this image is not 0 (default: everywhere)",
     )
     result.add_argument(
         "--l2r-compat",
         action="store_true",
-        help="SDlogJ and folds as Learn2Reg's public evaluation has them (default: off)",
+        help="compute SDlogJ and folds as Learn2Reg's public evaluation does (default: off)",
     )
     add_table_options(parser)
     return parser

@@ -11,7 +11,7 @@ from typing import List, Optional
 from om_runner.layers.judge import DEFAULT_LAYER_LIMIT, DEFAULT_OUTPUT_LIMIT, Limits
 from om_runner.layers.run import LayerSettings, run_layers
 from om_runner.options.common import add_device_group, add_model_options, add_reference_python
-from vxm_convert.cliargs import add_common_group, add_toolchain_group, run_main, set_up_logging
+from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK
 
 PROG = "om_runner layers"
@@ -23,10 +23,12 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line of the layer comparison."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {PROG}",
-        description="Compare every tensor inside an offline model with TensorFlow's, and name the layers that the "
-        "error comes from.",
-        epilog="writes OUT/precision/layers.csv (columns of Ascend's comparer, then ours) and layers.json; "
-        "exit codes: 0 compared, whatever the errors are; 1 something to fix; 2 usage",
+        **help_texts(
+            "Compare every tensor inside an offline model with TensorFlow's, and name the layers that cause the error.",
+            [f"python -m {PROG} --input scan.npz --atlas atlas.npz --out build/layers --single"],
+            {0: "compared, however large the errors are"},
+            writes="OUT/precision/layers.csv (columns of Ascend's comparer, then ours) and layers.json.",
+        ),
     )
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -34,21 +36,22 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="FILE|DIR",
-        help="one scan, or a folder of which the first scans fill one batch (required)",
+        help="one scan, or a folder whose first scans fill one batch (required)",
     )
     files.add_argument(
         "--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (required)"
     )
-    add_model_options(files, ", frozen.pb beside it")
+    add_model_options(files, ", with frozen.pb beside it")
     files.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="output folder; temporary files go there too (required)"
+        "--out", required=True, type=Path, metavar="DIR", help="output folder, also for temporary files (required)"
     )
     files.add_argument(
         "--dump",
         default=None,
         type=Path,
         metavar="DIR",
-        help="dump files that a device wrote elsewhere for this model and these scans (default: run the model here)",
+        help="folder of dump files that another device wrote for this model and these scans (default: run the model "
+        "here)",
     )
     what = parser.add_argument_group("comparison")
     what.add_argument(
@@ -59,29 +62,30 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--no-effect",
         action="store_true",
-        help="with --single, leave out what each layer's own error does to the outputs: a run of TensorFlow each "
-        "(default: off)",
+        help="with --single, skip the effect of each layer's own error on the outputs, which takes a run of "
+        "TensorFlow per layer (default: off)",
     )
     what.add_argument(
         "--layer-limit",
         default=DEFAULT_LAYER_LIMIT,
         type=_positive,
         metavar="X",
-        help="relative Euclidean distance beyond which a layer is not good (default: %(default)s)",
+        help="largest acceptable relative Euclidean distance of a layer (default: %(default)s)",
     )
     what.add_argument(
         "--output-limit",
         default=DEFAULT_OUTPUT_LIMIT,
         type=_positive,
         metavar="X",
-        help="relative Euclidean distance that one layer alone may cause in a model output (default: %(default)s)",
+        help="largest acceptable relative Euclidean distance that one layer alone causes in an output (default: "
+        "%(default)s)",
     )
     what.add_argument(
         "--limit-gib",
         default=_DEFAULT_GIB,
         type=_positive,
         metavar="N",
-        help="memory to stay within, in GiB: fewer layers at a time take less, and longer (default: %(default)s)",
+        help="memory limit in GiB; a lower one compares fewer layers at a time and takes longer (default: %(default)s)",
     )
     add_reference_python(what)
     add_toolchain_group(parser)

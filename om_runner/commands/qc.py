@@ -23,7 +23,10 @@ LOG = logging.getLogger(__name__)
 def build_parser() -> argparse.ArgumentParser:
     """The command line of the verb."""
     parser = make_parser(
-        "qc", "Pictures that show whether registrations worked, and one page over the cohort, worst subject first."
+        "qc",
+        "Draw pictures that show whether registrations worked, and one page over the cohort, worst subject first.",
+        "--registered build/registered",
+        "--registered build/registered --subject sub-01",
     )
     parser.add_argument(
         "--registered",
@@ -37,21 +40,21 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         type=Path,
         metavar="FILE",
-        help="fixed image of the run (default: the file that its run.json names)",
+        help="fixed image of the run (default: the file named in its run.json)",
     )
     parser.add_argument(
         "--out",
         default=None,
         type=Path,
         metavar="DIR",
-        help=f"folder of the pages (default: {QC_FOLDER} in the folder of results)",
+        help=f"folder for the pages (default: {QC_FOLDER} in the folder of results)",
     )
     parser.add_argument(
         "--subject",
         default=None,
         action="append",
         metavar="NAME",
-        help="draw this subject only, may be given again (default: all)",
+        help="draw this subject only; may be repeated (default: all)",
     )
     return parser
 

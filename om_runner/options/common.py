@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that the batch registration and its verbs share, and the numbers they take."""
+"""Options that the batch registration and its verbs share, and the types of their numbers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def add_model_options(group: Any, note: str = "") -> None:
         default=DEFAULT_MODEL,
         type=Path,
         metavar="FILE",
-        help=f"offline model{note} (default: %(default)s, what make export-om writes)",
+        help=f"offline model{note} (default: %(default)s, which make export-om writes)",
     )
     group.add_argument(
         "--contract",
         default=None,
         type=Path,
         metavar="FILE",
-        help="its contract (default: contract.json beside the model)",
+        help="contract of the model (default: contract.json beside it)",
     )
 
 
@@ -42,7 +42,7 @@ def add_reference_python(group: Any) -> None:
 def add_device_group(parser: argparse.ArgumentParser) -> None:
     """``--device``."""
     parser.add_argument_group("device").add_argument(
-        "--device", default=0, type=_device, metavar="ID", help="device number (default: %(default)s)"
+        "--device", default=0, type=_device, metavar="ID", help="number of the device (default: %(default)s)"
     )
 
 

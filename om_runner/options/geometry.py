@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the batch registration about space: affine, axes, space of the results, which files, in which layout."""
+"""Options of the batch registration about space: affine, axes, grid of the results, files and their formats."""
 
 from __future__ import annotations
 
@@ -24,27 +24,23 @@ def add_geometry_group(parser: argparse.ArgumentParser) -> None:
         default="none",
         type=_affine,
         metavar="auto|FILE|none",
-        help="map from the atlas's to the scan's space before the network: estimated with SimpleITK, read from an "
-        "LTA, ITK or 4x4 text "
-        f"file ({SUBJECT_FIELD} in its name stands for the subject; .h5 and .xfm are refused with what converts "
-        "them), or the headers "
-        "alone (default: %(default)s)",
+        help="affine from the atlas's to the scan's space: auto estimates it with SimpleITK; FILE is an LTA, ITK or "
+        f"4x4 text file ({SUBJECT_FIELD} in its name is replaced by the subject); none uses the headers alone "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--orientation",
         default=None,
         type=_orientation,
         metavar="XYZ",
-        help="directions in which the array axes run, e.g. LIA, whatever the headers of the scans say (default: the "
-        "headers)",
+        help="directions of the array axes, such as LIA, instead of those in the scans' headers (default: the headers)",
     )
     group.add_argument(
         "--intensity",
         default="convention",
         choices=INTENSITIES,
-        help="scale of the scans: 0..255 or 0..1 as FreeSurfer's brains have it, anything else refused; or any scale, "
-        "the 99.9th "
-        "percentile of the positive voxels becomes 0.5 (default: %(default)s)",
+        help="intensity scale of the scans: convention expects 0..255 or 0..1, as in FreeSurfer's brains; percentile "
+        "takes any scale and maps the 99.9th percentile of the positive voxels to 0.5 (default: %(default)s)",
     )
     group = parser.add_argument_group("outputs")
     group.add_argument(
@@ -52,42 +48,42 @@ def add_geometry_group(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_OUTPUTS,
         type=_outputs,
         metavar="LIST",
-        help=f"files per subject, comma-separated, of {', '.join(OUTPUTS)} (default: {','.join(DEFAULT_OUTPUTS)})",
+        help=f"files per subject, separated by commas: any of {', '.join(OUTPUTS)} (default: "
+        f"{','.join(DEFAULT_OUTPUTS)})",
     )
     group.add_argument(
-        "--warp-format", default="itk", choices=sorted(FORMATS), help="layout of the warps (default: %(default)s)"
+        "--warp-format", default="itk", choices=sorted(FORMATS), help="format of the warps (default: %(default)s)"
     )
     group.add_argument(
         "--space",
         default="atlas",
         choices=SPACES,
-        help="grid of the results: the atlas's file, the network's, or the scan's own voxels, all in the atlas's space "
-        "(default: %(default)s)",
+        help="grid of the results, in the atlas's space: that of the atlas's file, of the network, or of the scan's "
+        "own voxels (default: %(default)s)",
     )
     group.add_argument(
         "--edge",
         default=None,
         choices=EDGES,
-        help="beyond the scan: 0, or its border as the network has it (default: zero where the scan is resampled, "
-        "clamp where the "
-        "network's own moved image is the result)",
+        help="values outside the scan: zero, or clamp to repeat its border as the network does (default: zero if the "
+        "scan is resampled, clamp if the network's own moved image is the result)",
     )
     group.add_argument(
         "--label-interpolation",
         default="nearest",
         choices=sorted(LABEL_INTERPOLATIONS),
-        help="for segmentations: nearest, or every label's indicator linearly and the largest wins (default: "
-        "%(default)s)",
+        help="interpolation of segmentations: nearest, or label-safe (interpolate each label's indicator linearly, "
+        "take the largest; default: %(default)s)",
     )
 
 
 def placing_from(args: argparse.Namespace) -> PlacingOptions:
-    """The parsed options as the loader takes them."""
+    """The parsed options of the loader."""
     return PlacingOptions(args.affine, args.orientation, args.intensity)
 
 
 def outputs_from(args: argparse.Namespace) -> OutputOptions:
-    """The parsed options as the writer takes them."""
+    """The parsed options of the writer."""
     return OutputOptions(args.outputs, args.warp_format, args.space, args.edge, args.label_interpolation)
 
 
@@ -114,6 +110,6 @@ def _outputs(text: str) -> Tuple[str, ...]:
     wrong = [word for word in words if word not in OUTPUTS]
     if wrong:
         raise argparse.ArgumentTypeError(
-            f"got {wrong[0]!r}, expected names of {', '.join(OUTPUTS)}, separated by commas"
+            f"got {wrong[0]!r}, expected names from {', '.join(OUTPUTS)}, separated by commas"
         )
     return tuple(dict.fromkeys(words))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the batch registration about the run as a whole: which scans, what is done again, threads, trace."""
+"""Options of the batch registration about the whole run: which scans, what to repeat, threads, trace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Optional
 
 from om_runner.options.common import whole_number
 
-#: more threads than this only make the queue of finished scans longer
+#: more threads than this only lengthen the queue of finished scans
 _MOST_THREADS = 4
 
 
@@ -39,38 +39,37 @@ def add_batch_group(parser: argparse.ArgumentParser) -> None:
         default=None,
         type=whole_number,
         metavar="N",
-        help="look at the first N scans only, in name order (default: all)",
+        help="consider only the first N scans, in name order (default: all)",
     )
     group.add_argument(
         "--force",
         action="store_true",
-        help="register scans again whose results are there and unchanged (default: they are skipped)",
+        help="register scans again even if their results are complete and unchanged (default: skip them)",
     )
     group.add_argument(
         "--retry-failed",
         action="store_true",
-        help="look at the scans in failures.tsv of the run before only (default: off)",
+        help="consider only the scans in failures.tsv of the previous run (default: off)",
     )
     group.add_argument(
         "--dry-run",
         action="store_true",
-        help="say what would be done with each scan and why; writes nothing, opens no device (default: off)",
+        help="print what the run would do with each scan and why; write nothing, open no device (default: off)",
     )
     group.add_argument(
         "--threads",
         default=default_threads(),
         type=whole_number,
         metavar="N",
-        help="scans whose results are made and written at a time; each takes some 0.3 GB at full size "
-        f"(default: one per processor, at most {_MOST_THREADS})",
+        help="number of scans finished at the same time; each takes about 0.3 GB at full size (default: one per "
+        f"processor, at most {_MOST_THREADS})",
     )
     group.add_argument(
         "--trace",
         default=None,
         type=Path,
         metavar="FILE",
-        help="timeline of decode, H2D, execute, D2H, products and write per scan, for chrome://tracing or Perfetto "
-        "(default: none)",
+        help="file for a timeline of the stages of each scan, for chrome://tracing or Perfetto (default: none)",
     )
 
 

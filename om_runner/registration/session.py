@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From settings to a run: opens and checks model, atlas and scans, decides what is to be done, and has it done or
-told.
-"""
+"""From settings to a run: opens and checks model, atlas and scans, decides what to do, then does or prints it."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, List, Optional
 
 from om_runner.bids.request import find_cohort
 from om_runner.device.acl_runtime import open_runtime
@@ -35,19 +33,18 @@ def run_session(settings: Settings, runtime_factory: Callable[[OfflineModel, int
     Raises
     ------
     VxmError
-        What stops the run as a whole; single bad scans become rows and exit code 1.
+        If the whole run must stop; single bad scans become rows and exit code 1.
     PrecisionError
-        After everything is written, when the comparison found NaN or Inf.
+        After everything is written, if the comparison found NaN or Inf.
     """
     model = open_model(settings.model, settings.contract, settings.toolchain)
-    # A simulated result says so even to those who asked for quiet.
+    # --quiet does not hide that results are simulated.
     level = logging.WARNING if model.simulated else logging.INFO
-    LOG.log(level, "%s toolchain: %s", model.badge, _one_line(model.toolchain.describe()))
+    LOG.log(level, "%s", model.toolchain.sentence())
     try:
         return _run_with(model, settings, runtime_factory)
     finally:
-        closing = "no Ascend device took part in these results" if model.simulated else "results of a real device"
-        LOG.log(level, "%s toolchain: %s", model.badge, closing)
+        LOG.log(level, "%s", model.toolchain.sentence())
 
 
 def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable[[OfflineModel, int], Any]) -> int:
@@ -60,7 +57,7 @@ def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable
         model.contract.model.batch,
     )
     if settings.batch.dry_run:
-        sys.stdout.write(_told(decided(job)[0], model))
+        sys.stdout.write(_dry_run_text(decided(job)[0], model))
         return EXIT_OK
     if job.compared:
         check_reference_python(job.python)
@@ -71,7 +68,7 @@ def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable
 def _prepare(model: OfflineModel, settings: Settings) -> Job:
     profile = load_profile(settings.profile)
     if settings.placing.affine == "auto":
-        # Once and now, not for every scan with the device waiting.
+        # Check once now, not for every scan while the device waits.
         simpleitk_version()
     python = reference_python(settings.reference_python)
     atlas = load_atlas(settings.atlas, model, settings.placing)
@@ -94,8 +91,8 @@ def _old_failures(settings: Settings) -> Optional[List[FailureRow]]:
         return None
 
 
-def _told(decisions: List[Decision], model: OfflineModel) -> str:
-    """What a dry run says."""
+def _dry_run_text(decisions: List[Decision], model: OfflineModel) -> str:
+    """What a dry run prints."""
     width = max([len(decision.scan.subject) for decision in decisions] + [0])
     lines = [
         f"{'skip' if d.skip else 'register':8s}  {d.scan.subject:{width}s}  {d.scan.path.name}: {d.why}"
@@ -104,7 +101,3 @@ def _told(decisions: List[Decision], model: OfflineModel) -> str:
     skipped = sum(decision.skip for decision in decisions)
     total = f"{len(decisions) - skipped} to register, {skipped} to skip; nothing was written, no device was opened"
     return "\n".join(lines + [f"{total} ({model.badge} toolchain)"]) + "\n"
-
-
-def _one_line(described: Dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in described.items())

@@ -171,7 +171,7 @@ def test_a_file_of_the_list_that_is_gone_is_named(chain: Chain, tmp_path: Path, 
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"first broken link: ATC: {copy / 'atc.log'}: is gone")
     (copy / SUMS_NAME).unlink()
     assert main(["verify", str(copy)]) == 0
-    assert f"note: {copy}: no SHA256SUMS there" in capsys.readouterr().out
+    assert f"note: {copy}: has no SHA256SUMS" in capsys.readouterr().out
 
 
 def test_a_later_run_into_the_same_folder_keeps_what_it_did_not_make(chain: Chain, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from train.evaluate.scores import SubjectScores, ids_of, overall, structures, su
 from train.settings.run import SPLIT_NAMES, DataSettings
 from vxm_convert.artifacts.files import check_output_folder, read_bounded, sha256_of, write_json, write_text
 from vxm_convert.artifacts.sha256sums import begin_manifest, finish_manifest
-from vxm_convert.cliargs import add_common_group, run_main, set_up_logging
+from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, ArtifactError, TrainingError
 from vxm_convert.metrics.label_sets import LabelSet, load_label_set
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
@@ -42,8 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
     """Options of the evaluation."""
     parser = argparse.ArgumentParser(
         prog="python -m train evaluate",
-        description="Register scans with a checkpoint on the CPU and score their segmentations.",
-        epilog="exit codes: 0 done, 1 something to fix (one message), 2 usage",
+        **help_texts(
+            "Register scans with a checkpoint on the CPU and score their segmentations.",
+            [
+                "python -m train evaluate --checkpoint build/train --data scans --atlas atlas.npz",
+                "python -m train evaluate --checkpoint build/train --data scans --atlas atlas.npz --part test",
+            ],
+        ),
     )
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -51,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="FILE|DIR",
-        help="TensorFlow checkpoint, folder of checkpoints (the newest), or a Keras .h5 (required)",
+        help="TensorFlow checkpoint, folder of checkpoints (the newest is taken), or a Keras .h5 file (required)",
     )
     files.add_argument(
         "--data", required=True, type=Path, metavar="DIR|FILE", help="scans, or a manifest, as in training (required)"
@@ -68,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         type=Path,
         metavar="FILE",
-        help="its segmentation (default: in its .npz, or beside it)",
+        help="segmentation of the atlas (default: in its .npz, or beside it)",
     )
     files.add_argument(
         "--out",
@@ -81,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--part",
         default="all",
         choices=("all",) + SPLIT_NAMES,
-        help="scans of that part only, as the split.json beside the checkpoint has it (default: %(default)s)",
+        help="use only the scans of this part in the split.json beside the checkpoint (default: %(default)s)",
     )
     scoring = parser.add_argument_group("scores")
     scoring.add_argument(
@@ -96,10 +101,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--variant",
         default=None,
         choices=sorted(VARIANTS),
-        help="network variant (default: as the spec.json beside the checkpoint has it, else vm2)",
+        help="network variant (default: that of the spec.json beside the checkpoint, else vm2)",
     )
     model.add_argument(
-        "--h5-indexing", default="ij", choices=INDEXINGS, help="axis order of the flow in an .h5 (default: %(default)s)"
+        "--h5-indexing",
+        default="ij",
+        choices=INDEXINGS,
+        help="axis order of the flow in a .h5 file (default: %(default)s)",
     )
     model.add_argument(
         "--threads", default=0, type=int, metavar="N", help="CPU threads of TensorFlow; 0: all (default: %(default)s)"

@@ -9,7 +9,7 @@ from typing import List, Optional
 
 from train.prepare.settings import ARRAYS, CHOOSE, FORMATS, INTENSITIES, TOOLS, PrepareSettings
 from train.prepare.work import cpu_count
-from vxm_convert.cliargs import add_common_group, run_main, set_up_logging
+from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
 from vxm_convert.model.spec import parse_shape
 from vxm_convert.scans.affine_search import KINDS
@@ -19,12 +19,16 @@ def build_parser() -> argparse.ArgumentParser:
     """Options of the preparation."""
     parser = argparse.ArgumentParser(
         prog="python -m train prepare",
-        description="Bring scans and their segmentations onto the network grid: linear registration of each to one "
-        "reference, crop, "
-        "intensity to 0..1. Scans are brains without skull (FreeSurfer's norm.mgz or brain.mgz). A run that was "
-        "stopped goes on where it "
-        "was; finished scans are not made again.",
-        epilog="exit codes: 0 done, 1 something to fix (one message, or rows in failures.tsv), 2 usage, 130 stopped",
+        **help_texts(
+            "Resample scans and their segmentations onto the network grid: register each linearly to one reference, "
+            "crop, scale intensities to 0..1. Scans are brains without skull (FreeSurfer's norm.mgz or brain.mgz). A "
+            "stopped run continues where it was and keeps finished scans.",
+            [
+                "python -m train prepare --data scans --out build/prepared",
+                "python -m train prepare --data freesurfer_subjects --reference bert --tool freesurfer",
+            ],
+            {1: "something to fix (one message), or rows in failures.tsv", 130: "stopped by Ctrl-C or SIGTERM"},
+        ),
     )
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -32,11 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="DIR|FILE",
-        help="folder of scans (.npz, .nii, .nii.gz, .mgz, .mgh; segmentations beside them by name), folder of "
-        "FreeSurfer "
-        "subjects (SUBJECT/mri/norm.mgz, else brain.mgz, with aseg.mgz), or a manifest with the columns moving, seg, "
-        "split "
-        "(required)",
+        help="folder of scans (.npz, .nii, .nii.gz, .mgz, .mgh; segmentations beside them), folder of FreeSurfer "
+        "subjects (SUBJECT/mri/norm.mgz, else brain.mgz, with aseg.mgz), or a manifest with the columns moving, "
+        "seg, split (required)",
     )
     files.add_argument(
         "--out",
@@ -49,16 +51,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--reference",
         default=CHOOSE,
         metavar="FILE|NAME|auto",
-        help="fixed image: a file, the name of a scan, or auto: of the scans without doubts (with a segmentation, "
-        "where any "
-        "has one) the one whose brain volume and extents are nearest to the cohort's medians (default: %(default)s)",
+        help="fixed image: a file, the name of a scan, or auto for the scan without warnings whose brain volume and "
+        "extents are nearest to the cohort's medians (default: %(default)s)",
     )
-    files.add_argument("--format", default="npz", choices=FORMATS, help="files of the results (default: %(default)s)")
+    files.add_argument(
+        "--format", default="npz", choices=FORMATS, help="file format of the results (default: %(default)s)"
+    )
     files.add_argument(
         "--array",
         default="vol",
         choices=ARRAYS,
-        help="name of the image's array in an .npz; vol_data for VoxelMorph's older programs (default: %(default)s)",
+        help="name of the image's array in a .npz file; vol_data for older VoxelMorph programs (default: %(default)s)",
     )
     _add_registration(parser)
     run = parser.add_argument_group("run")
@@ -67,17 +70,16 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         type=int,
         metavar="N",
-        help="scans at a time, each in a process of its own with about 1 GB; 0: one by one in this process "
-        "(default: one per CPU)",
+        help="number of scans at the same time, each in its own process with about 1 GB; 0: one after the other in "
+        "this process (default: one per CPU)",
     )
     run.add_argument(
         "--force",
         action="store_true",
-        help="make every scan again, choose the reference again, and remove scans that were prepared with other "
-        "settings "
-        "(default: off)",
+        help="prepare every scan again, choose the reference again, and remove scans with other settings (default: "
+        "off)",
     )
-    run.add_argument("--dry-run", action="store_true", help="say what would be done, write nothing (default: off)")
+    run.add_argument("--dry-run", action="store_true", help="print what the run would do; write nothing (default: off)")
     add_common_group(parser)
     return parser
 
@@ -85,15 +87,17 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_registration(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("registration")
     group.add_argument(
-        "--transform", default="affine", choices=KINDS, help="rigid: 6 parameters, affine: 12 (default: %(default)s)"
+        "--transform",
+        default="affine",
+        choices=KINDS,
+        help="transform to find: rigid has 6 parameters, affine 12 (default: %(default)s)",
     )
     group.add_argument(
         "--tool",
         default="auto",
         choices=TOOLS,
-        help="what finds the transform: FreeSurfer's mri_robust_register, SimpleITK, or auto: the first where it is "
-        "usable "
-        "(default: %(default)s)",
+        help="program that finds the transform: FreeSurfer's mri_robust_register, SimpleITK, or auto for FreeSurfer "
+        "if it is usable, else SimpleITK (default: %(default)s)",
     )
     group.add_argument(
         "--shape",
@@ -105,24 +109,23 @@ def _add_registration(parser: argparse.ArgumentParser) -> None:
         "--intensity",
         default="auto",
         choices=INTENSITIES,
-        help="to 0..1. convention: 0..255 / 255 (FreeSurfer's norm.mgz), 0..1 as it is, else refused; percentile: the "
-        "99.9th percentile of the positive voxels becomes 0.5; auto: the first, else the second with a warning "
-        "(default: %(default)s)",
+        help="scaling to 0..1. convention divides 0..255 (FreeSurfer's norm.mgz) by 255, keeps 0..1 and refuses other "
+        "ranges; percentile maps the 99.9th percentile of the positive voxels to 0.5; auto takes convention if "
+        "it fits, else percentile with a warning (default: %(default)s)",
     )
     group.add_argument(
         "--orientation",
         default=None,
         metavar="XYZ",
         type=str.upper,
-        help="directions in which the array axes run, e.g. LIA, whatever the headers say (default: the headers)",
+        help="directions of the array axes, such as LIA, instead of those in the headers (default: the headers)",
     )
     group.add_argument(
         "--labels",
         default=DEFAULT_LABEL_SET,
         metavar="NAME|FILE",
-        help=f"structures of the Dice on the page: {', '.join(sorted(LABEL_SETS))}, or a file with an id and a name "
-        "per "
-        "line (default: %(default)s)",
+        help=f"structures in the Dice on the page: {', '.join(sorted(LABEL_SETS))}, or a file with an id and a name "
+        "per line (default: %(default)s)",
     )
 
 

@@ -92,6 +92,12 @@ class Toolchain:
     def simulated(self) -> bool:
         return self.kind == "simulator"
 
+    def sentence(self) -> str:
+        """One line for a person: which toolchain this is, and whether a device takes part."""
+        if self.simulated:
+            return f"SIMULATED toolchain {self.version}: no Ascend device takes part in these results"
+        return f"REAL toolchain, CANN {self.version} in {self.root}: these results come from an Ascend device"
+
     def describe(self) -> Dict[str, Any]:
         """What side-cars and reports record."""
         return {

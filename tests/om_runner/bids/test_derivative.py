@@ -305,9 +305,9 @@ def test_labels_that_bids_forbids_are_usage_errors(bids, capsys, argv, said):
 @pytest.mark.parametrize(
     "argv, said",
     [
-        (["register"], "is no verb"),
+        (["register"], "is not a verb"),
         (["BIDS", "OUT", "participant"], "--atlas is needed"),
-        (["BIDS", "OUT", "both"], "is no verb"),
+        (["BIDS", "OUT", "both"], "is not a verb"),
     ],
 )
 def test_calls_that_are_neither_verb_nor_app(bids, capsys, argv, said):

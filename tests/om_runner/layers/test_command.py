@@ -39,7 +39,7 @@ def test_another_first_word_is_no_verb(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["layer"])
     said = capsys.readouterr().err
-    assert stop.value.code == 2 and "'layer' is no verb (" in said and "layers" in said
+    assert stop.value.code == 2 and "'layer' is not a verb (" in said and "layers" in said
 
 
 def test_the_verb_takes_the_rest_of_the_line(monkeypatch):
