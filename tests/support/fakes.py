@@ -27,6 +27,9 @@ class FakeToolchain:
     kind: str = "simulator"
     simulated: bool = True
 
+    def sentence(self) -> str:
+        return "SIMULATED toolchain sim-test: no Ascend device takes part in these results"
+
     def describe(self) -> Dict[str, Any]:
         return {"kind": self.kind, "version": "sim-test", "simulated": self.simulated}
 

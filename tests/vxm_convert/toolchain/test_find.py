@@ -39,6 +39,7 @@ def test_layouts_below_a_named_root(tmp_path, place, variable):
     assert toolchain.kind == "cann" and not toolchain.simulated
     assert toolchain.atc_command == (str(atc),)
     assert toolchain.describe()["root"] == str(tmp_path)
+    assert toolchain.sentence().startswith("REAL toolchain, CANN ") and str(tmp_path) in toolchain.sentence()
 
 
 @pytest.mark.parametrize(
@@ -380,4 +381,11 @@ def test_load_acl_imports_from_cann_or_says_why_not(tmp_path):
         b"ToolchainError" in failed.stderr
         and b"set_env.sh" in failed.stderr
         and b"built for another Python" in failed.stderr
+    )
+
+
+def test_the_simulator_says_in_a_sentence_that_no_device_takes_part() -> None:
+    toolchain = find_toolchain("sim", {})
+    assert toolchain.sentence() == (
+        f"SIMULATED toolchain {toolchain.version}: no Ascend device takes part in these results"
     )
