@@ -6,13 +6,12 @@ sample.
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from vxm_convert.metrics import streams
-from vxm_convert.metrics.brackets import Brackets, Caught, percentiles_of, sample_positions
-from vxm_convert.metrics.streams import Spread, chunks, cut, in_order, tasks
+from vxm_convert.metrics.streams import Spread, chunks, cut, in_order, kept, percentiles, tasks
 
 Summary = Tuple[Spread, List[float]]
 _EPE_PERCENTS = (99.0, 99.9)
@@ -41,36 +40,36 @@ class Flows:
 
     def summaries(self) -> List[Summary]:
         """Spread and percentiles of every length; `flips` is known afterwards."""
-        brackets = [Brackets(*pair) for pair in zip(self._samples(), self._percents)]
         spreads = [Spread(histogram) for histogram in self._with_histogram]
-        caught = [Caught(bracket) for bracket in brackets]
-        for parts, flips in in_order(lambda start, stop: self._first_look(start, stop, brackets), tasks(self._n, 3)):
+        lengths = [kept(self._n) for _ in spreads]
+        for parts, flips in in_order(lambda start, stop: self._look(start, stop, lengths), tasks(self._n, 3)):
             self.flips += flips
-            for mine_spread, mine_caught, (spread, some) in zip(spreads, caught, parts):
-                mine_spread.merge(spread)
-                mine_caught.merge(some)
+            for spread, part in zip(spreads, parts):
+                spread.merge(part)
         return [
-            (spread, percentiles_of(some, spread, percents, self._scanner(i)))
-            for i, (spread, some, percents) in enumerate(zip(spreads, caught, self._percents))
+            (spread, percentiles(values, spread.n, percents))
+            for spread, values, percents in zip(spreads, lengths, self._percents)
         ]
 
     @property
     def _n(self) -> int:
         return self._test.size // 3
 
-    def _first_look(
-        self, start: int, stop: int, brackets: Sequence[Brackets]
-    ) -> Tuple[List[Tuple[Spread, Caught]], int]:
-        parts = [(Spread(histogram), Caught(bracket)) for histogram, bracket in zip(self._with_histogram, brackets)]
+    def _look(self, start: int, stop: int, kept_lengths: Sequence[np.ndarray]) -> Tuple[List[Spread], int]:
+        """Spreads of the lengths of some voxels, which are also put into the arrays, infinite where one does not
+        count.
+        """
+        parts = [Spread(histogram) for histogram in self._with_histogram]
         flips = 0
         for low, high in chunks(start, stop, 3):
             lengths, flipped = self._lengths(low, high)
             flips += flipped
-            for values, (spread, caught) in zip(lengths, parts):
+            for values, spread, out in zip(lengths, parts, kept_lengths):
                 good = None if math.isfinite(float(values.sum())) else np.flatnonzero(np.isfinite(values))
                 values = values if good is None else values[good]
                 spread.add(values, lambda at, low=low, good=good: low + (at if good is None else int(good[at])))
-                caught.add(values)
+                out[low : low + values.size] = values
+                out[low + values.size : high] = math.inf
         return parts, flips
 
     def _lengths(self, start: int, stop: int) -> Tuple[List[np.ndarray], int]:
@@ -93,29 +92,6 @@ class Flows:
             return out, int(np.count_nonzero(a.astype(np.int32) != b.astype(np.int32)))
         flipped = (np.floor(a) != np.floor(b)).reshape(-1, 3)
         return out, int(np.count_nonzero(flipped[np.isfinite(length)]))
-
-    def _samples(self) -> List[np.ndarray]:
-        at = sample_positions(self._n)
-        if at is None or not (self._test.flags.c_contiguous and self._reference.flags.c_contiguous):
-            return [np.zeros(0)] * len(self._percents)
-        x, y = (array.reshape(-1, 3)[at].astype(np.float64).reshape(-1) for array in (self._test, self._reference))
-        with np.errstate(invalid="ignore", over="ignore"):
-            out = [_length((x - y) * (1.0 if unit is None else np.tile(unit[:3], x.size // 3))) for unit in self._units]
-            if self._grid is not None:
-                a, b = (self._grid.sampled_positions(flow, at) for flow in (x, y))
-                out.append(_length(a - b))
-        return [values[np.isfinite(values)] for values in out]
-
-    def _scanner(self, which: int) -> Callable[[Callable[[np.ndarray], Any]], Iterator[Any]]:
-        def values(start: int, stop: int) -> np.ndarray:
-            found = self._lengths(start, stop)[0][which]
-            return found if math.isfinite(float(found.sum())) else found[np.isfinite(found)]
-
-        def scan(pick: Callable[[np.ndarray], Any]) -> Iterator[Any]:
-            for part in in_order(lambda a, b: [pick(values(*c)) for c in chunks(a, b, 3)], tasks(self._n, 3)):
-                yield from part
-
-        return scan
 
 
 def is_unit(spacing: Sequence[float]) -> bool:
@@ -141,7 +117,6 @@ class Grid:
     """Voxel indices of a grid (X, Y, Z) in C order, without a division per voxel and axis."""
 
     def __init__(self, shape: Tuple[int, ...]) -> None:
-        self._shape = shape
         self._last = _repeated([side - 1.0 for side in shape])
         self._plane = shape[1] * shape[2]
         # One plane of (0, y, z), longer by a chunk, so that every chunk finds its own as one slice.
@@ -162,20 +137,10 @@ class Grid:
         for x in range(start // self._plane, (stop - 1) // self._plane + 1):
             low, high = max(x * self._plane, start) - start, min((x + 1) * self._plane, stop) - start
             flow[3 * low : 3 * high : 3] += x
-        return self._clamped(flow, self._last[: flow.size], bad)
-
-    def sampled_positions(self, flow: np.ndarray, at: slice) -> np.ndarray:
-        """As `positions`, of the voxels that a slice of all of them takes."""
-        voxels = np.arange(0, self._shape[0] * self._plane, at.step)
-        bad = ~np.isfinite(flow)
-        found = flow + np.stack(np.unravel_index(voxels, self._shape), axis=-1).reshape(-1)
-        return self._clamped(found, np.tile(self._last[:3], voxels.size), bad)
-
-    @staticmethod
-    def _clamped(at: np.ndarray, last: np.ndarray, bad: Optional[np.ndarray]) -> np.ndarray:
+        last = self._last[: flow.size]
         # Few are outside: comparing takes half the time of numpy.maximum and minimum before NumPy 1.20.
-        np.copyto(at, 0.0, where=at < 0.0)
-        np.copyto(at, last, where=at > last)
+        np.copyto(flow, 0.0, where=flow < 0.0)
+        np.copyto(flow, last, where=flow > last)
         if bad is not None:
-            at[bad] = np.nan
-        return at
+            flow[bad] = np.nan
+        return flow

@@ -9,8 +9,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import numpy as np
 
-from vxm_convert.metrics.brackets import Brackets, Caught, sample_positions
-from vxm_convert.metrics.streams import chunks, in_order, tasks
+from vxm_convert.metrics.streams import in_order, percentiles
 
 #: planes of the first axis that are worked on at once
 SLAB = 4
@@ -136,7 +135,7 @@ def jacobian_stats(flow_vox: np.ndarray) -> JacobianStats:
         used += some.values.size
         counts += some.counts
     known = kept[:used]
-    p01, p50, p99 = _percentiles(known) if used else [math.nan] * 3
+    p01, p50, p99 = percentiles(known, used, _PERCENTS) if used else [math.nan] * 3
     histogram = {
         "edges": [float(edge) for edge in np.linspace(low, high, bins + 1)],
         "counts": [int(c) for c in counts[1:-1]],
@@ -163,26 +162,6 @@ class _Slab:
         if not low <= self.minimum <= largest < high:
             finite = np.minimum(np.maximum(finite, 0.0), bins + 1.0)
         self.counts = np.bincount(finite.astype(np.intp), minlength=bins + 2)
-
-
-def _percentiles(known: np.ndarray) -> List[float]:
-    at = sample_positions(known.size)
-    if at is not None:
-        brackets = Brackets(known[at].astype(np.float64), _PERCENTS)
-        caught = Caught(brackets)
-        for part in in_order(lambda start, stop: _caught(brackets, known[start:stop]), tasks(known.size)):
-            caught.merge(part)
-        found = caught.values(known.size)
-        if found is not None:
-            return found
-    return [float(value) for value in np.percentile(known, _PERCENTS)]
-
-
-def _caught(brackets: Brackets, values: np.ndarray) -> Caught:
-    caught = Caught(brackets)
-    for low, high in chunks(0, values.size):
-        caught.add(values[low:high])
-    return caught
 
 
 def _count_folded(slab: np.ndarray) -> int:

@@ -6,13 +6,12 @@ finite.
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Iterator, Optional, Tuple
+from typing import Optional, Tuple
 
 import numpy as np
 
 from vxm_convert.metrics.ascend import EPSILON, Moments
-from vxm_convert.metrics.brackets import Brackets, Caught, sample_positions
-from vxm_convert.metrics.streams import Spread, chunks, cut, every, in_order, inner, tasks
+from vxm_convert.metrics.streams import Spread, chunks, cut, inner, kept
 
 #: Σ(x − mean)² from Σx² and the mean has twelve digits where it is at least this share of Σx²
 _DIGITS_LEFT = 1e-4
@@ -23,24 +22,20 @@ class PairSums:
 
     Parameters
     ----------
-    brackets : Brackets — where the percentiles of the errors are expected.
     all_figures : bool — also what Ascend's figures need; False leaves `x`, `y` and the relative errors empty.
     histogram : bool — of the errors.
     """
 
-    def __init__(self, brackets: Brackets, all_figures: bool, histogram: bool) -> None:
+    def __init__(self, all_figures: bool, histogram: bool) -> None:
         self.all_figures = all_figures
         self.nan, self.inf, self.first_bad = 0, 0, -1
         self.dd = self.xx = self.yy = self.xy = self.gap = self.relative = self.relative_max = 0.0
-        self.x, self.y, self.errors, self.caught = Moments(), Moments(), Spread(histogram), Caught(brackets)
+        self.x, self.y, self.errors = Moments(), Moments(), Spread(histogram)
 
-    def add(self, x: np.ndarray, y: np.ndarray, d: np.ndarray, dd: float, positions: Callable[[int], int]) -> None:
-        """Take finite float64 values, their differences and the sum of the squared ones."""
+    def add(self, x: np.ndarray, y: np.ndarray, d: np.ndarray, dd: float, error: np.ndarray) -> None:
+        """Take finite float64 values, their differences, the sum of the squared ones, and the absolute ones."""
         if not x.size:
             return
-        error = np.abs(d)
-        self.errors.add(error, positions)
-        self.caught.add(error)
         self.dd += dd
         self.xy += inner(x, y)
         self.gap += inner(d, x + y)
@@ -72,7 +67,6 @@ class PairSums:
         for mine, other in ((self.x, later.x), (self.y, later.y)):
             mine.add(other.n, other.mean, other.m2, other.low, other.high)
         self.errors.merge(later.errors)
-        self.caught.merge(later.caught)
 
 
 def _add_moments(moments: Moments, tensor: np.ndarray, squares: float) -> None:
@@ -86,13 +80,17 @@ def _add_moments(moments: Moments, tensor: np.ndarray, squares: float) -> None:
 
 
 class Pair:
-    """Two tensors and an optional mask, read chunk by chunk."""
+    """Two tensors and an optional mask, read chunk by chunk. `errors` are the absolute ones, infinite where a pair does
+    not count, known after `first_pass`.
+    """
 
     def __init__(self, test: np.ndarray, reference: np.ndarray, where: Optional[np.ndarray]) -> None:
         self.test, self.reference, self.where = test, reference, where
+        self.errors = kept(test.size)
 
     def first_pass(self, start: int, stop: int, sums: PairSums) -> PairSums:
         """Add what lies between two positions to empty sums."""
+        self.errors[start:stop] = math.inf
         with np.errstate(invalid="ignore", over="ignore"):
             for low, high in chunks(start, stop):
                 good = self._wanted(low, high)
@@ -105,7 +103,10 @@ class Pair:
                     x, y, good = self._only_finite(x, y, good, low, sums)
                     d = x - y
                     dd = inner(d, d)
-                sums.add(x, y, d, dd, lambda at, low=low, good=good: low + (at if good is None else int(good[at])))
+                error = np.abs(d)
+                self.errors[low : low + error.size] = error
+                sums.errors.add(error, lambda at, low=low, good=good: low + (at if good is None else int(good[at])))
+                sums.add(x, y, d, dd, error)
         return sums
 
     def finite(self, start: int, stop: int, known: bool = False) -> Tuple[np.ndarray, np.ndarray]:
@@ -117,26 +118,6 @@ class Pair:
             return x, y
         good = np.isfinite(x) & np.isfinite(y)
         return x[good], y[good]
-
-    def sample(self) -> np.ndarray:
-        """Absolute errors at some positions all over the tensors; empty for small ones."""
-        at = sample_positions(self.test.size)
-        if at is None:
-            return np.zeros(0)
-        x, y = (every(array, at, np.float64) for array in (self.test, self.reference))
-        with np.errstate(invalid="ignore", over="ignore"):
-            error = np.abs(x - y)
-        wanted = np.isfinite(error)
-        return error[wanted] if self.where is None else error[wanted & every(self.where, at, bool)]
-
-    def scan(self, pick: Callable[[np.ndarray], Any]) -> Iterator[Any]:
-        """`pick` of the absolute errors of every chunk."""
-        for part in in_order(lambda a, b: [pick(self._errors(*c)) for c in chunks(a, b)], tasks(self.test.size)):
-            yield from part
-
-    def _errors(self, start: int, stop: int) -> np.ndarray:
-        x, y = self.finite(start, stop)
-        return np.abs(x - y)
 
     def _wanted(self, start: int, stop: int) -> Optional[np.ndarray]:
         """Positions in the chunk that the mask selects; None for all of them."""

@@ -11,9 +11,8 @@ import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.metrics.ascend import KL_FLOOR, AscendMetrics, Moments, boolean_only, from_sums, undefined
-from vxm_convert.metrics.brackets import Brackets, percentiles_of
 from vxm_convert.metrics.pairs import Pair, PairSums
-from vxm_convert.metrics.streams import chunks, in_order, inner, tasks
+from vxm_convert.metrics.streams import chunks, in_order, inner, percentiles, tasks
 
 PERCENTS = (50.0, 99.0, 99.9)
 
@@ -79,7 +78,8 @@ def compare_tensors(
 
     Parameters
     ----------
-    test, reference : ndarray, any equal shape, real or bool dtype; memory-mapped files are read piece by piece.
+    test, reference : ndarray, any equal shape, real or bool dtype; memory-mapped files are read piece by piece. What is
+        kept for the percentiles takes 8 bytes per element, 4 from `streams.MOST_DOUBLES` elements on.
     peak : float — the signal's full scale for PSNR = 10 log10(peak² / MSE); None leaves PSNR out.
     where : ndarray of bool, same shape — which elements count; None for all.
     histogram : bool — False leaves it empty and saves a fifth of the time.
@@ -89,9 +89,9 @@ def compare_tensors(
     VolumeError
         Shapes that differ or are empty.
     """
-    pair, sums, scan = _first_look(test, reference, where, True, histogram)
+    pair, sums = _first_look(test, reference, where, True, histogram)
     divergence = _divergence(pair, sums)
-    stats = _stats(test.shape, sums, percentiles_of(sums.caught, sums.errors, PERCENTS, scan), peak)
+    stats = _stats(pair, sums, peak)
     return TensorComparison(stats, _ascend(sums, divergence, test.dtype), sums.errors.octaves() if histogram else {})
 
 
@@ -99,24 +99,19 @@ def error_stats(
     test: np.ndarray, reference: np.ndarray, peak: Optional[float] = None, where: Optional[np.ndarray] = None
 ) -> ErrorStats:
     """The error statistics alone, in less than half the time; see `compare_tensors`."""
-    _, sums, scan = _first_look(test, reference, where, False, False)
-    return _stats(test.shape, sums, percentiles_of(sums.caught, sums.errors, PERCENTS, scan), peak)
+    return _stats(*_first_look(test, reference, where, False, False), peak)
 
 
 def _first_look(
     test: np.ndarray, reference: np.ndarray, where: Optional[np.ndarray], all_figures: bool, histogram: bool
-) -> Tuple[Pair, PairSums, Any]:
+) -> Tuple[Pair, PairSums]:
     check_same_shape(test, reference)
     if where is not None:
         check_same_shape(where, reference)
-    pair = Pair(test, reference, where)
-    brackets = Brackets(pair.sample(), PERCENTS)
-    sums = PairSums(brackets, all_figures, histogram)
-    for part in in_order(
-        lambda a, b: pair.first_pass(a, b, PairSums(brackets, all_figures, histogram)), tasks(test.size)
-    ):
+    pair, sums = Pair(test, reference, where), PairSums(all_figures, histogram)
+    for part in in_order(lambda a, b: pair.first_pass(a, b, PairSums(all_figures, histogram)), tasks(test.size)):
         sums.merge(part)
-    return pair, sums, pair.scan
+    return pair, sums
 
 
 def _divergence(pair: Pair, sums: PairSums) -> float:
@@ -162,8 +157,9 @@ def _scaling(moments: Moments) -> Tuple[float, float]:
     )
 
 
-def _stats(shape: Tuple[int, ...], sums: PairSums, percentiles: List[float], peak: Optional[float]) -> ErrorStats:
-    n = sums.errors.n
+def _stats(pair: Pair, sums: PairSums, peak: Optional[float]) -> ErrorStats:
+    n, shape = sums.errors.n, pair.test.shape
+    p50, p99, p999 = percentiles(pair.errors, n, PERCENTS)
     mse = sums.dd / max(n, 1)
     norm_x, norm_y = math.sqrt(sums.xx), math.sqrt(sums.yy)
     cosine = one_minus = None
@@ -179,9 +175,9 @@ def _stats(shape: Tuple[int, ...], sums: PairSums, percentiles: List[float], pea
         max_abs=sums.errors.max,
         max_index=index_of(sums.errors.max_at, shape),
         mean_abs=sums.errors.mean,
-        p50_abs=percentiles[0],
-        p99_abs=percentiles[1],
-        p999_abs=percentiles[2],
+        p50_abs=p50,
+        p99_abs=p99,
+        p999_abs=p999,
         rmse=math.sqrt(mse),
         cosine=cosine,
         one_minus_cosine=one_minus,
