@@ -19,8 +19,7 @@ from om_runner.bids import names
 from om_runner.inputs.scans import Scan
 from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.errors import VolumeError, VxmError
-from vxm_convert.metrics.label_sets import load_label_set
-from vxm_convert.metrics.labels import LABEL_NAMES
+from vxm_convert.metrics.labels import LABEL_NAMES, load_label_set
 
 LOG = logging.getLogger(__name__)
 

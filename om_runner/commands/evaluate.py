@@ -25,8 +25,7 @@ from vxm_convert.geometry.grids import Grid, corner_distance_mm
 from vxm_convert.geometry.jacobian import jacobian_figures
 from vxm_convert.geometry.maps import SpaceMap
 from vxm_convert.geometry.resample import resample
-from vxm_convert.metrics.label_sets import LabelSet, load_label_set
-from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
+from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS, LabelSet, load_label_set
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.metrics.surfaces import surface_distances
 from vxm_convert.scans.volumes import Volume, read_labels

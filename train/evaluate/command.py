@@ -26,8 +26,7 @@ from vxm_convert.artifacts.files import check_output_folder, read_bounded, sha25
 from vxm_convert.artifacts.sha256sums import begin_manifest, finish_manifest
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, ArtifactError, TrainingError
-from vxm_convert.metrics.label_sets import LabelSet, load_label_set
-from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
+from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS, LabelSet, load_label_set
 from vxm_convert.model.spec import VARIANTS, ModelSpec
 from vxm_convert.weights.files import find_checkpoint
 from vxm_convert.weights.keras_h5 import INDEXINGS

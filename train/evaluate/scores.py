@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from vxm_convert.metrics.label_sets import LabelSet
+from vxm_convert.metrics.labels import LabelSet
 from vxm_convert.metrics.overlap import dice
 
 BACKGROUND = 0

@@ -13,7 +13,7 @@ from train.prepare.loaded import Loaded
 from train.prepare.reference import Reference
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.grids import Grid, apply_affine
-from vxm_convert.metrics.label_sets import LabelSet
+from vxm_convert.metrics.labels import LabelSet
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.scans.checks import image_doubts, outside_doubt
 from vxm_convert.scans.conform import Placement, brain_mask, conform, outside_network

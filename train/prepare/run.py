@@ -28,7 +28,7 @@ from train.prepare.work import cpu_count, prepare_all
 from vxm_convert.artifacts.files import check_output_folder, sha256_of
 from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ArtifactError, TrainingError, VxmError
-from vxm_convert.metrics.label_sets import load_label_set
+from vxm_convert.metrics.labels import load_label_set
 
 LOG = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from train.prepare.tools import Found, Tool, find_transform
 from vxm_convert.artifacts.files import write_bytes
 from vxm_convert.errors import ArtifactError, VolumeError, VxmError
 from vxm_convert.geometry.affines import Affine
-from vxm_convert.metrics.label_sets import LabelSet
+from vxm_convert.metrics.labels import LabelSet
 from vxm_convert.scans.checks import REFUSED_OUTSIDE
 from vxm_convert.scans.conform import Placement, place
 

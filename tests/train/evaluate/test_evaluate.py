@@ -17,8 +17,7 @@ import pytest
 from tests.train.conftest import SHAPE
 from train.__main__ import main
 from train.evaluate.scores import SubjectScores, overall, spread, structures
-from vxm_convert.metrics.label_sets import LabelSet
-from vxm_convert.metrics.labels import LABEL_SETS
+from vxm_convert.metrics.labels import LABEL_SETS, LabelSet
 
 SET = LabelSet("mine", (2, 3, 5), {2: "two", 3: "three", 5: "five"})
 #: voxels along the first axis that the known network moves everything by

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from vxm_convert.errors import VolumeError
-from vxm_convert.metrics.label_sets import load_label_set
+from vxm_convert.metrics.labels import load_label_set
 
 
 def test_label_sets_by_name_and_from_files(tmp_path):
