@@ -15,6 +15,7 @@ from typing import Any, Dict
 
 import numpy as np
 
+from vxm_convert.ascend.limits import HALF_MAX
 from vxm_convert.errors import ContractError
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.network.tf1 import tf
@@ -39,7 +40,7 @@ def split_weights(graph_def: Any, contract: GraphContract) -> None:
 
 def _split(graph_def: Any, layer: str, parts: Dict[str, Any]) -> None:
     weights = tf.make_ndarray(parts["kernel"].attr["value"].tensor)
-    held = np.clip(weights, -65504, 65504).astype(np.float16).astype(np.float32)
+    held = np.clip(weights, -HALF_MAX, HALF_MAX).astype(np.float16).astype(np.float32)
     _set_value(parts["kernel"], held)
     rest = tf.NodeDef(name=f"{layer}/kernel_rest", op="Const")
     rest.attr["dtype"].type = tf.float32.as_datatype_enum

@@ -8,9 +8,9 @@ from typing import Any, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 
+from vxm_convert.ascend.limits import HALF_MAX
 from vxm_convert.metrics.tensors import compare_tensors
 
-HALF_MAX = 65504.0
 _CHUNK = 1 << 20
 
 

@@ -10,9 +10,9 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Sequence, Set
 
 import numpy as np
 
-from om_runner.layers.figures import HALF_MAX
 from om_runner.layers.matching import GoldenGraph, Layer
 from om_runner.precision.reference import ReferenceProcess
+from vxm_convert.ascend.limits import HALF_MAX
 from vxm_convert.errors import ArtifactError
 
 _CHUNK = 1 << 20

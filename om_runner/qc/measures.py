@@ -16,6 +16,7 @@ _WHITE_PERCENTILE = 99.8
 #: share of white above which a voxel of the fixed image counts as its inside
 _INSIDE = 0.1
 MUCH_FOLDING = 0.005
+#: a longest displacement below this is no registration: untrained weights, or the wrong input
 IDLE_VOXEL = 0.05
 #: fall of similarity or Dice that is more than rounding
 _FALL = 0.002

@@ -15,6 +15,7 @@ import numpy as np
 
 from om_runner.inputs.scans import LoadedScan, Scan
 from om_runner.names import LOG_NAME
+from om_runner.qc.measures import IDLE_VOXEL
 from om_runner.registration.timeline import EXECUTE, PRODUCTS, STAGES, WRITE, Timeline
 from om_runner.results.layout import Layout
 from om_runner.results.products import OutputOptions, Registered, register
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from om_runner.qc.from_run import Pictures
 
 LOG = logging.getLogger(__name__)
-
-#: a longest displacement below this is no registration: untrained weights, or the wrong input
-_IDLE_FLOW_VOXEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class Finisher:
         before, after, count = self._dice(done)
         folds = folding(flow)
         longest = float(np.sqrt(np.max(np.einsum("...i,...i", flow, flow))))
-        if longest < _IDLE_FLOW_VOXEL:
+        if longest < IDLE_VOXEL:
             LOG.warning(
                 "%s: the longest displacement is %.3g voxel; are the weights trained, is the scan the atlas?",
                 ready.subject,

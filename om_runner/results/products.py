@@ -129,8 +129,4 @@ def to_source_scale(moved: np.ndarray, stored_dtype: str, factor: float) -> np.n
     integer one.
     """
     values = moved * np.float32(factor)
-    dtype = np.dtype(stored_dtype)
-    if dtype.kind not in "ui":
-        return values
-    limits = np.iinfo(dtype)
-    return np.clip(np.rint(values), max(limits.min, -(2**31)), min(limits.max, 2**31 - 128)).astype(dtype)
+    return to_dtype(values, stored_dtype) if np.dtype(stored_dtype).kind in "ui" else values

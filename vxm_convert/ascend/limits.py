@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+#: the largest number of fp16
+HALF_MAX = 65504.0
+
 #: Share of the memory that a model may take before preflight warns; the rest is the driver's, the runtime's and
 #: fragmentation.
 COMFORTABLE_SHARE = 0.85

@@ -11,7 +11,7 @@ from typing import Tuple
 
 import numpy as np
 
-HALF_MAX = 65504.0
+from vxm_convert.ascend.limits import HALF_MAX
 
 
 def to_half(values: np.ndarray) -> np.ndarray:

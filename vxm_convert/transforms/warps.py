@@ -17,6 +17,7 @@ from typing import Any, Dict, Optional
 import numpy as np
 
 from vxm_convert.artifacts.files import atomic_path, sha256_of, sidecar_path, write_sidecar
+from vxm_convert.ascend.limits import HALF_MAX
 from vxm_convert.errors import ChecksumError, FormatError, VolumeError
 from vxm_convert.geometry.fields import Warp, check_finite, slabs, to_frame, warp_from_frame
 from vxm_convert.geometry.grids import Grid, apply_affine, same_place
@@ -31,7 +32,6 @@ LOG = logging.getLogger(__name__)
 
 NPZ_WARP_NAMES = ("arr_0", "warp", "flow", "disp", "vol")
 _MAX_SIDECAR_BYTES = 1 << 20
-_FLOAT16_MAX = 65504.0
 
 
 def write_warp(
@@ -152,7 +152,7 @@ def _stored_field(warp: Warp, fixed: Grid, form: WarpFormat, dtype: str, path: P
         )
     largest = max(float(np.abs(data[part]).max()) for part in slabs(data.shape[0]))
     if not np.isfinite(largest):
-        raise VolumeError(f"{path}: displacements beyond {_FLOAT16_MAX:g} do not fit {dtype}; write float32")
+        raise VolumeError(f"{path}: displacements beyond {HALF_MAX:g} do not fit {dtype}; write float32")
     return data
 
 

@@ -17,11 +17,11 @@ from export.preflight.view.dtypes import FLOATS
 from export.preflight.view.graph import GraphView
 from export.preflight.view.positions import Span, follow_positions
 from export.preflight.view.shapes import data_inputs
+from vxm_convert.ascend.limits import HALF_MAX
 from vxm_convert.formats.tf_graph import TfNode
 
 #: sampling positions must be told apart by 1/64 voxel: rounding then moves them by at most half of that
 STEPS_PER_VOXEL = 64
-HALF_MAX = 65504.0
 _HALF_BITS = 10
 _SMALLEST_EXPONENT = -14
 _ROUNDERS = frozenset(("Floor", "Ceil", "Round", "Rint"))
