@@ -20,6 +20,7 @@ from export.pipeline import ONNX_NAME, PARITY_NAME, ExportRequest, export_model
 from export.plans import load_plan
 from export.preflight.check import JSON_NAME
 from vxm_convert import cliargs
+from vxm_convert.ascend.chips import DEFAULT_SOC
 from vxm_convert.errors import EXIT_OK, SpecError
 from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
 from vxm_convert.model.precision import PLANS, PrecisionPlan
@@ -31,7 +32,6 @@ from vxm_convert.weights.keras_h5 import INDEXINGS
 
 _LOG = logging.getLogger(__name__)
 _PROG = "export"
-DEFAULT_SOC = "Ascend910A"
 #: first word of the command line → (module with ``main(argv, default_soc) -> int``, one line of help); any other start
 #: exports
 VERBS: Dict[str, Tuple[str, str]] = {

@@ -19,6 +19,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from export.atc_errors import diagnose, name_operators, tail
 from vxm_convert.artifacts.files import sha256_of, write_json, write_text
+from vxm_convert.ascend.chips import canonical
 from vxm_convert.errors import ArtifactError, AtcError, ContractError, FormatError, ToolchainError
 from vxm_convert.formats.tf_graph import placeholders, read_graph
 from vxm_convert.model.contract import GraphContract, TensorSpec
@@ -47,8 +48,6 @@ _RECORDED = (
     "LD_LIBRARY_PATH",
     "VXM_TOOLCHAIN",
 )
-#: `Ascend910` is accepted as another name of this one
-_SOC_ALIASES = {"Ascend910": "Ascend910A"}
 
 
 def build_arguments(contract: GraphContract) -> List[str]:
@@ -231,8 +230,8 @@ def _check_model(path: Path, contract: GraphContract, log: str) -> None:
         model = read_om(path)
     except FormatError as exc:
         raise AtcError(f"ATC: reported success, but what it wrote is no valid offline model: {exc}", None, log) from exc
-    wanted = _SOC_ALIASES.get(contract.soc_version, contract.soc_version)
-    if _SOC_ALIASES.get(model.soc_version, model.soc_version) != wanted:
+    wanted = canonical(contract.soc_version)
+    if canonical(model.soc_version) != wanted:
         raise ContractError(
             f"{OM_NAME}: compiled for {model.soc_version or 'an unnamed chip'}, the contract says "
             f"{contract.soc_version}"

@@ -22,6 +22,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import numpy as np
 
 from scripts.ratchet import SCHEMA, bound, compare, improved, read_baseline, tightened, write_baseline
+from vxm_convert.ascend.chips import DEFAULT_SOC
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, PrecisionError, ToolchainError
 from vxm_convert.metrics.registration import end_point_error
@@ -60,7 +61,7 @@ class Setup:
     scans: int = 2
     cohort_seed: int = 5
     weights_seed: int = 11
-    soc_version: str = "Ascend910A"
+    soc_version: str = DEFAULT_SOC
 
     def to_dict(self) -> Dict[str, Any]:
         return {**asdict(self), "shape": list(self.shape)}

@@ -106,13 +106,14 @@ def _whole_graph(view: GraphView, soc_version: str, plan: PrecisionPlan, memory:
     """Findings that belong to no single node."""
     found = []
     chip = chips.chip_of(soc_version)
-    if chip is None or not chip.known:
+    if chip is None or not chip.first_910:
+        names = ", ".join(name for name in sorted(chips.CHIPS) if chips.is_first_910(name))
         found.append(
             Finding(
                 WARNING,
                 "chip",
                 f"{soc_version} is no first-generation 910: operators were checked as if it were one",
-                "believe ATC rather than this table, or pass one of " + ", ".join(sorted(chips.CHIPS)[2:]),
+                f"believe ATC rather than this table, or pass one of {names}",
             )
         )
     known = {node.name for node in view.nodes}

@@ -28,6 +28,7 @@ from om_runner.precision.report import write_precision_report
 from om_runner.precision.store import MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from scripts.benchmark.common import GIB, machine
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, write_bytes, write_json
+from vxm_convert.ascend.chips import DEFAULT_SOC
 from vxm_convert.cliargs import LOG_FORMAT, run_main
 from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE, SpecError
 from vxm_convert.geometry.reference_warp import warp_linear
@@ -242,7 +243,7 @@ def _model(work: Path, spec: ModelSpec) -> OfflineModel:
     """A model of which the report reads names and hashes only: the graph itself is empty."""
     folder = check_output_folder(work / "model")
     write_bytes(folder / FROZEN_PB_NAME, b"")
-    contract = build_contract(spec, PLANS["balanced"], "Ascend910A")
+    contract = build_contract(spec, PLANS["balanced"], DEFAULT_SOC)
     contract.hashes.update(frozen_pb=sha256_of(folder / FROZEN_PB_NAME), om="0" * 64)
     contract.save(folder / CONTRACT_NAME)
     return OfflineModel(folder / "vxm.om", folder / CONTRACT_NAME, contract, find_toolchain("sim"), True)

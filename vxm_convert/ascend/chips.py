@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chips that the product knows: cores, memory and other names, each figure with its source. Data only."""
+"""The chips that the project knows, by the names that ATC takes: cores, memory and speed, each with its source. Data
+only.
+
+Names, cores and clocks of the 910 family are those of the platform files of CANN 8.1.RC1
+(data/platform_config/<soc>.ini). All memory sizes and bandwidths, and the rows of 310 and 310P, are general knowledge
+of the cards, unverified. No speed was measured.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +13,74 @@ from dataclasses import dataclass
 from typing import Dict, Optional
 
 GIB = 1 << 30
+_PLATFORM = "platform files of CANN 8.1.RC1"
+#: the source of what no file states
+GENERAL = "general knowledge of the card, unverified"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Clock of the cube unit in GHz, memory and host link in GB/s, and where the clock comes from."""
+
+    ghz: float
+    memory_gbs: float
+    link_gbs: float
+    clock_source: str
 
 
 @dataclass(frozen=True)
 class Chip:
-    """What preflight must know of a chip: `memory` in bytes (None: not known), `known`: the operator table was made for
-    it.
+    """One chip.
+
+    Parameters
+    ----------
+    cores : int — AI cores.
+    memory : int — bytes, a part of which the driver keeps for itself; None: not known.
+    speed : Speed — None: not known.
+    first_910 : bool — one of the first generation of the 910: the operator tables and the simulated arithmetic were
+        made for it, and a model for one of them runs on the others.
     """
 
     cores: int
-    memory: Optional[int]
-    known: bool = True
+    memory: Optional[int] = None
+    speed: Optional[Speed] = None
+    first_910: bool = False
 
 
-_FIRST_GENERATION = 32 * GIB
-#: Cores of the 910 family: platform files of CANN 8.1.RC1 (data/platform_config/<soc>.ini). All memory sizes and the
-#: rows of 310 and 310P are general knowledge of the cards, unverified. The driver keeps a part of the memory for
-#: itself.
+_MEMORY = 32 * GIB
+_HBM, _LINK = 1200.0, 12.0
 CHIPS: Dict[str, Chip] = {
-    "Ascend910A": Chip(32, _FIRST_GENERATION),
-    "Ascend910ProA": Chip(32, _FIRST_GENERATION),
-    "Ascend910PremiumA": Chip(32, _FIRST_GENERATION),
-    "Ascend910B": Chip(30, _FIRST_GENERATION),
-    "Ascend910ProB": Chip(30, _FIRST_GENERATION),
-    "Ascend310": Chip(2, 8 * GIB, known=False),
-    "Ascend310P3": Chip(8, 24 * GIB, known=False),
+    "Ascend910A": Chip(32, _MEMORY, Speed(1.0, _HBM, _LINK, _PLATFORM), True),
+    "Ascend910ProA": Chip(32, _MEMORY, Speed(1.1, _HBM, _LINK, _PLATFORM), True),
+    "Ascend910PremiumA": Chip(32, _MEMORY, Speed(1.22, _HBM, _LINK, _PLATFORM), True),
+    # Without a digit it is a first-generation part; B1 to B4 are another chip.
+    "Ascend910B": Chip(30, _MEMORY, Speed(0.9, _HBM, _LINK, _PLATFORM), True),
+    "Ascend910ProB": Chip(30, _MEMORY, Speed(1.15, _HBM, _LINK, _PLATFORM), True),
+    # Clocks that give the published 8 and 70 TFLOP/s.
+    "Ascend310": Chip(2, 8 * GIB, Speed(0.49, 51.0, 3.0, GENERAL)),
+    "Ascend310P1": Chip(10),
+    "Ascend310P2": Chip(8),
+    "Ascend310P3": Chip(8, 24 * GIB, Speed(1.08, 204.0, _LINK, GENERAL)),
+    "Ascend310P4": Chip(8),
+    "Ascend310P5": Chip(8),
+    "Ascend310P7": Chip(8),
 }
+DEFAULT_SOC = "Ascend910A"
 #: ATC itself takes the left name for the right one.
-ALIASES = {"Ascend910": "Ascend910A"}
+_ALIASES = {"Ascend910": "Ascend910A"}
+
+
+def canonical(soc_version: str) -> str:
+    """The name in `CHIPS` of a ``--soc-version``; a name that is not there stays as it is."""
+    return _ALIASES.get(soc_version, soc_version)
 
 
 def chip_of(soc_version: str) -> Optional[Chip]:
     """The chip of a ``--soc-version``, None where these tables do not know it."""
-    return CHIPS.get(ALIASES.get(soc_version, soc_version))
+    return CHIPS.get(canonical(soc_version))
+
+
+def is_first_910(soc_version: str) -> bool:
+    """Whether it names a first-generation 910."""
+    chip = chip_of(soc_version)
+    return chip is not None and chip.first_910

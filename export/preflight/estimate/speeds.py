@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the parts of a chip are taken to be, each figure with where it comes from. Data only; no figure here was
-measured.
+"""How fast the parts of a chip are taken to be, each figure with where it comes from; nothing here was measured. Clocks,
+bandwidths and cores are in `vxm_convert.ascend.chips`.
 
 They feed `timing`, whose results are estimates: good for comparing two graphs or two batch sizes, not for promising
 milliseconds.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, List, Tuple
 
-from vxm_convert.ascend.chips import ALIASES, CHIPS
+from vxm_convert.ascend.chips import CHIPS, DEFAULT_SOC, GENERAL, Speed, canonical
 from vxm_convert.ascend.limits import CHANNEL_BLOCK
 
 #: products per cycle of one core's cube unit: a block of 16×16×16 in fp16, the unit of its matrix instruction and
@@ -33,34 +33,9 @@ GATHER_CYCLES, GATHER_ND_CYCLES = 20, 100
 PARTS_PER_KERNEL, PART_SECONDS = 63, 1e-6
 
 ASSUMED = "assumed"
-_PLATFORM = "platform files of CANN 8.1.RC1"
-_GENERAL = "general knowledge of the card, unverified"
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Of one chip: clock of the cube unit in GHz, memory and host link in GB/s, and where the clock comes from."""
-
-    ghz: float
-    memory_gbs: float
-    link_gbs: float
-    clock_source: str
-
-
-_FIRST = 1200.0
-_LINK = 12.0
-SPEEDS: Dict[str, Speed] = {
-    "Ascend910A": Speed(1.0, _FIRST, _LINK, _PLATFORM),
-    "Ascend910ProA": Speed(1.1, _FIRST, _LINK, _PLATFORM),
-    "Ascend910PremiumA": Speed(1.22, _FIRST, _LINK, _PLATFORM),
-    "Ascend910B": Speed(0.9, _FIRST, _LINK, _PLATFORM),
-    "Ascend910ProB": Speed(1.15, _FIRST, _LINK, _PLATFORM),
-    # Clocks that give the published 8 and 70 TFLOP/s.
-    "Ascend310": Speed(0.49, 51.0, 3.0, _GENERAL),
-    "Ascend310P3": Speed(1.08, 204.0, _LINK, _GENERAL),
-}
-#: whose figures stand in for a chip that has none here
-STAND_IN = "Ascend910A"
+SPEEDS: Dict[str, Speed] = {name: chip.speed for name, chip in CHIPS.items() if chip.speed is not None}
+#: whose figures stand in for a chip that has none
+STAND_IN = DEFAULT_SOC
 
 
 @dataclass(frozen=True)
@@ -80,12 +55,12 @@ class Device:
 
     @property
     def known(self) -> bool:
-        return self.figures_of == ALIASES.get(self.soc_version, self.soc_version)
+        return self.figures_of == canonical(self.soc_version)
 
 
 def device_of(soc_version: str) -> Device:
     """The rates of a ``--soc-version``; those of `STAND_IN` where the tables do not know it."""
-    name = ALIASES.get(soc_version, soc_version)
+    name = canonical(soc_version)
     name = name if name in SPEEDS else STAND_IN
     speed, cores = SPEEDS[name], CHIPS[name].cores
     cycles = cores * speed.ghz * 1e9
@@ -120,7 +95,7 @@ def assumptions(device: Device) -> List[Tuple[str, str, str]]:
         (
             "device memory",
             f"{speed.memory_gbs:g} GB/s, {MEMORY_SHARE:.0%} reached; no tensor stays in a cache",
-            f"{_GENERAL}; the share is assumed",
+            f"{GENERAL}; the share is assumed",
         ),
         (
             "host link",

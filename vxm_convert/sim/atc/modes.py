@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Callable, Dict, List, Tuple
 
 from vxm_convert.artifacts.files import write_text
+from vxm_convert.ascend.chips import is_first_910
 from vxm_convert.errors import VxmError
 from vxm_convert.formats import ge_ir, om, plain, tf_graph
 from vxm_convert.formats.tf_graph import TfNode, read_graph
 from vxm_convert.sim.atc import reports
 from vxm_convert.sim.atc.checks import ONNX, TENSORFLOW, check_framework, check_log, check_path, check_request
-from vxm_convert.sim.atc.chips import is_first_910
 from vxm_convert.sim.compiler.compile import CompileRequest, compile_graph, original_model, write_model, write_original
 from vxm_convert.sim.compiler.gears import Parser, compile_gears, largest_gear, static_request
 from vxm_convert.sim.refusal import AtcRefusal

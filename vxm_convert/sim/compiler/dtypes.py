@@ -12,7 +12,7 @@ from typing import Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 import numpy as np
 
-from vxm_convert.ascend.op_table import LOCAL, OpSupport, support_of
+from vxm_convert.ascend.operators import LOCAL, OpSupport, support_of
 from vxm_convert.formats.ge_ir import Desc, Op
 from vxm_convert.sim.frontends.import_graph import original_names
 from vxm_convert.sim.numerics import to_half

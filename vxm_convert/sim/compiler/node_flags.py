@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Tuple
 
-from vxm_convert.ascend.op_table import support_of
+from vxm_convert.ascend.operators import support_of
 from vxm_convert.formats.ge_ir import Desc, Op
 from vxm_convert.sim.frontends.import_graph import original_names
 from vxm_convert.sim.refusal import AtcRefusal

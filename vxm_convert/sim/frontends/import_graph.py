@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Callable, Dict, List, Tuple
 
-from vxm_convert.ascend.op_table import OPS
+from vxm_convert.ascend.operators import OPS
 from vxm_convert.formats.ge_ir import Op
 from vxm_convert.formats.tf_graph import TfNode
 from vxm_convert.sim.frontends.tensorflow import (

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.support.graphs import up_conv_graph
+from vxm_convert.ascend.chips import CHIPS
 from vxm_convert.formats.om import read_om
 from vxm_convert.sim.atc.__main__ import main
-from vxm_convert.sim.atc.chips import SOC_CORES
 from vxm_convert.sim.engine.load import load_program
 
 
@@ -186,7 +186,7 @@ def test_a_single_pass_stays_on_where_all_others_are_off(folder):
     assert "BiasAdd" not in {op.type for op in _model(fusion_switch_file="s.cfg").graph}
 
 
-@pytest.mark.parametrize("soc", sorted(SOC_CORES))
+@pytest.mark.parametrize("soc", sorted(CHIPS))
 def test_every_chip_of_the_table_compiles_with_all_its_cores(soc, folder, capsys):
-    assert _model(soc_version=soc, aicore_num=str(SOC_CORES[soc])).soc_version == soc
+    assert _model(soc_version=soc, aicore_num=str(CHIPS[soc].cores)).soc_version == soc
     assert ("NOTE: the simulated device rounds" in capsys.readouterr().out) == (not soc.startswith("Ascend910"))

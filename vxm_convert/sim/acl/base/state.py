@@ -13,6 +13,7 @@ import os
 import threading
 from typing import Any, Dict, List, Optional, Type, TypeVar
 
+from vxm_convert.ascend.chips import DEFAULT_SOC
 from vxm_convert.sim.faults import FAULTS
 
 log = logging.getLogger("vxm_convert.sim.acl.module")
@@ -123,7 +124,7 @@ class Simulator:
         self.speed, self.latency = speed, latency
         count = _whole_number("VXM_SIM_DEVICES", 1, 1, MAX_DEVICES)
         memory = _whole_number("VXM_SIM_MEMORY", MEMORY_910, 1 << 20, 1 << 44)
-        soc = os.environ.get("VXM_SIM_SOC", "Ascend910A")
+        soc = os.environ.get("VXM_SIM_SOC", DEFAULT_SOC)
         self.devices = [Device(i, soc, memory) for i in range(count)]
         self.strict = os.environ.get("VXM_SIM_STRICT", "0") == "1"
 

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
+from vxm_convert.ascend.chips import is_first_910
 from vxm_convert.errors import FormatError, VxmError
 from vxm_convert.sim.acl.base.args import CONTEXT, INIT, call, query
 from vxm_convert.sim.acl.base.state import SIM, AclFailure, Device, log
@@ -18,8 +19,6 @@ from vxm_convert.sim.acl.memory.blocks import check_span
 from vxm_convert.sim.faults import FAULTS
 
 MAX_MODEL_BYTES = 4 << 30
-#: Chips whose kernels are the same (first generation of the 910); a model for one runs on the others.
-_SAME_CHIP = {"Ascend910", "Ascend910A", "Ascend910B", "Ascend910ProA", "Ascend910ProB", "Ascend910PremiumA"}
 
 
 class LoadedModel(NamedTuple):
@@ -125,7 +124,7 @@ def _read_memory(address: int, size: int) -> bytes:
 
 def _check_chip(loaded: LoadedModel, device: Device, where: str) -> None:
     got, expected = loaded.soc_version, FAULTS.soc_name(device.soc_name)
-    if got == expected or {got, expected} <= _SAME_CHIP:
+    if got == expected or is_first_910(got) and is_first_910(expected):
         return
     advice = f"compile it with --soc_version={expected}"
     raise AclFailure(545001, f"{where}: E10001 the model was compiled for {got}, this device is {expected}; {advice}")

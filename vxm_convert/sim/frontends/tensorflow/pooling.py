@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Callable, Dict
 
-from vxm_convert.ascend.op_table import OPS
+from vxm_convert.ascend.operators import OPS
 from vxm_convert.formats.tf_graph import TfNode
 from vxm_convert.sim.frontends.tensorflow.convolution import axes_of, geometry
 from vxm_convert.sim.frontends.tensorflow.importer import Importer
