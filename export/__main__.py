@@ -13,16 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from export.atc import OM_NAME, PB_NAME
 from export.autobatch import AUTO, choose_batch
 from export.contracts import build_contract
-from export.pipeline import ONNX_NAME, PARITY_NAME, ExportRequest, export_model
+from export.pipeline import ExportRequest, export_model
 from export.plans import load_plan
-from export.preflight.check import JSON_NAME
 from vxm_convert import cliargs
+from vxm_convert.artifacts.names import CONTRACT_NAME, FROZEN_PB_NAME, OM_NAME, ONNX_NAME, PARITY_NAME, PREFLIGHT_JSON
 from vxm_convert.ascend.chips import DEFAULT_SOC
 from vxm_convert.errors import EXIT_OK, SpecError
-from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.precision import PLANS, PrecisionPlan
 from vxm_convert.model.spec import ModelSpec, parse_shape
 from vxm_convert.toolchain.cann_versions import too_old_for
@@ -45,12 +44,12 @@ _EXAMPLES = (
     "python -m export preflight --pb build/vxm/frozen.pb --estimate",
 )
 _SUMMARY = (
-    ("frozen graph", PB_NAME),
+    ("frozen graph", FROZEN_PB_NAME),
     ("ONNX", ONNX_NAME),
     ("offline model", OM_NAME),
     ("contract", CONTRACT_NAME),
     ("parity", PARITY_NAME),
-    ("preflight", JSON_NAME),
+    ("preflight", PREFLIGHT_JSON),
 )
 
 

@@ -19,6 +19,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from export.atc_errors import diagnose, name_operators, tail
 from vxm_convert.artifacts.files import sha256_of, write_json, write_text
+from vxm_convert.artifacts.names import ATC_LOG_NAME, ATC_MANIFEST_NAME, FROZEN_PB_NAME, KEEP_DTYPE_NAME, OM_NAME
 from vxm_convert.ascend.chips import canonical
 from vxm_convert.errors import ArtifactError, AtcError, ContractError, FormatError, ToolchainError
 from vxm_convert.formats.tf_graph import placeholders, read_graph
@@ -27,11 +28,6 @@ from vxm_convert.toolchain.find import Toolchain
 
 _LOG = logging.getLogger(__name__)
 
-PB_NAME = "frozen.pb"
-OM_NAME = "vxm.om"
-LOG_NAME = "atc.log"
-MANIFEST_NAME = "atc_manifest.json"
-KEEP_DTYPE_NAME = "keep_dtype.cfg"
 _STEM = "vxm"
 _TENSORFLOW = 3
 _FAILED_LINE = "ATC run failed"
@@ -53,7 +49,7 @@ _RECORDED = (
 def build_arguments(contract: GraphContract) -> List[str]:
     """ATC's arguments, from the contract alone; file names are relative to the working folder."""
     arguments = [
-        "--model=" + PB_NAME,
+        "--model=" + FROZEN_PB_NAME,
         f"--framework={_TENSORFLOW}",
         "--output=" + _STEM,
         "--soc_version=" + contract.soc_version,
@@ -84,22 +80,22 @@ def compile_om(folder: Path, contract: GraphContract, toolchain: Toolchain) -> P
             f"ATC: {toolchain.root} holds the runtime only, no compiler; install the CANN toolkit or pass --toolchain "
             "sim"
         )
-    check_pb(folder / PB_NAME, contract)
+    check_pb(folder / FROZEN_PB_NAME, contract)
     if contract.precision.keep_dtype:
         write_text(folder / KEEP_DTYPE_NAME, "\n".join(contract.precision.keep_dtype) + "\n")
     command = list(toolchain.atc_command) + build_arguments(contract)
     om_path = folder / OM_NAME
     with _work_folder(folder) as work:
-        for name in (PB_NAME, KEEP_DTYPE_NAME):
+        for name in (FROZEN_PB_NAME, KEEP_DTYPE_NAME):
             if (folder / name).exists():
                 shutil.copyfile(str(folder / name), str(work / name))
         started = time.monotonic()
-        code, log = _run(command, work, toolchain.environment, folder / LOG_NAME)
+        code, log = _run(command, work, toolchain.environment, folder / ATC_LOG_NAME)
         seconds = time.monotonic() - started
         made = _check_run(code, log, work)
         _check_model(made, contract, log)
         os.replace(str(made), str(om_path))
-    write_json(folder / MANIFEST_NAME, _manifest(command, contract, toolchain, folder, seconds))
+    write_json(folder / ATC_MANIFEST_NAME, _manifest(command, contract, toolchain, folder, seconds))
     return om_path
 
 
@@ -253,7 +249,7 @@ def _check_inputs(found: Dict[str, Tuple[int, ...]], expected: Tuple[TensorSpec,
 def _manifest(
     command: List[str], contract: GraphContract, toolchain: Toolchain, folder: Path, seconds: float
 ) -> Dict[str, Any]:
-    files = [name for name in (PB_NAME, OM_NAME, KEEP_DTYPE_NAME) if (folder / name).exists()]
+    files = [name for name in (FROZEN_PB_NAME, OM_NAME, KEEP_DTYPE_NAME) if (folder / name).exists()]
     return {
         "schema": 1,
         "command": command,

@@ -14,6 +14,7 @@ from export.contracts import build_contract
 from export.preflight.check import run_preflight
 from export.preflight.estimate.text import advice
 from export.preflight.estimate.timing import LABEL, NOTE
+from vxm_convert.artifacts.names import FROZEN_PB_NAME
 from vxm_convert.errors import ToolchainError
 from vxm_convert.model.precision import PrecisionPlan
 from vxm_convert.model.spec import ModelSpec
@@ -57,7 +58,7 @@ def choose_batch(
     single = replace(spec, batch=1)
     contract = build_contract(single, plan, soc_version)
     with tempfile.TemporaryDirectory(prefix="vxm-batch-") as folder:
-        pb = Path(folder) / "frozen.pb"
+        pb = Path(folder) / FROZEN_PB_NAME
         freeze.write_pb(freeze.freeze(contract, restore.load_weights(files, single, h5_indexing)), pb)
         outputs = [tensor.tensor_name for tensor in contract.outputs]
         estimate = run_preflight(pb, soc_version, plan, outputs, tensorflow_shapes(pb)).time

@@ -16,13 +16,26 @@ from typing import Any, Dict, Iterator, Optional
 import numpy as np
 
 import vxm_convert
-from export.atc import KEEP_DTYPE_NAME, LOG_NAME, MANIFEST_NAME, OM_NAME, PB_NAME, compile_om
-from export.preflight.check import CSV_NAME, JSON_NAME, run_preflight, table, write_reports
+from export.atc import compile_om
+from export.preflight.check import run_preflight, table, write_reports
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
+from vxm_convert.artifacts.names import (
+    ATC_LOG_NAME,
+    ATC_MANIFEST_NAME,
+    CONTRACT_NAME,
+    FROZEN_PB_NAME,
+    KEEP_DTYPE_NAME,
+    OM_NAME,
+    ONNX_NAME,
+    PARITY_NAME,
+    PREFLIGHT_CSV,
+    PREFLIGHT_JSON,
+    SUMS_NAME,
+)
 from vxm_convert.artifacts.reports import report_head
-from vxm_convert.artifacts.sha256sums import SUMS_NAME, files_below, finish_manifest
+from vxm_convert.artifacts.sha256sums import files_below, finish_manifest
 from vxm_convert.errors import ArtifactError, AtcError, ToolchainError
-from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.model.contract import GraphContract
 from vxm_convert.toolchain.find import Toolchain
 from vxm_convert.weights.files import CheckpointFiles
 
@@ -30,14 +43,22 @@ _LOG = logging.getLogger(__name__)
 
 Arrays = Dict[str, np.ndarray]
 
-ONNX_NAME = "vxm.onnx"
-PARITY_NAME = "parity.json"
 FAILED_LOG_NAME = "atc-failed.log"
 FAILED_PREFLIGHT_NAME = "preflight-failed.csv"
 _NO_TOOLCHAIN = {"kind": "none"}
 #: everything an export may write; what a run does not make anew is removed from an earlier one, so that a folder is of
 #: one piece
-_ARTEFACTS = (PB_NAME, ONNX_NAME, OM_NAME, PARITY_NAME, LOG_NAME, MANIFEST_NAME, KEEP_DTYPE_NAME, CSV_NAME, JSON_NAME)
+_ARTEFACTS = (
+    FROZEN_PB_NAME,
+    ONNX_NAME,
+    OM_NAME,
+    PARITY_NAME,
+    ATC_LOG_NAME,
+    ATC_MANIFEST_NAME,
+    KEEP_DTYPE_NAME,
+    PREFLIGHT_CSV,
+    PREFLIGHT_JSON,
+)
 
 
 @dataclass(frozen=True)
@@ -96,13 +117,13 @@ def _build(request: ExportRequest, stage: Path) -> GraphContract:
     weights = restore.load_weights(request.files, contract.model, request.h5_indexing)
     hashes = request.files.hashes()
     _step(2, f"freezing {contract.model.variant}, {sum(w.size for w in weights.values())} parameters")
-    pb = stage / PB_NAME
+    pb = stage / FROZEN_PB_NAME
     freeze.write_pb(freeze.freeze(contract, weights), pb)
     made_from = dict(hashes)
     hashes["frozen_pb"] = _describe(pb, made_from, _NO_TOOLCHAIN, h5_indexing=request.h5_indexing)
     contract.save(stage / CONTRACT_NAME)
 
-    _step(3, f"preflight of {PB_NAME} for {contract.soc_version}")
+    _step(3, f"preflight of {FROZEN_PB_NAME} for {contract.soc_version}")
     _preflight(request, stage)
 
     _step(4, "parity of checkpoint and frozen.pb, two runs of the network")
@@ -143,7 +164,7 @@ def _preflight(request: ExportRequest, stage: Path) -> None:
     """
     from export.preflight.view.shapes import tensorflow_shapes
 
-    contract, pb = request.contract, stage / PB_NAME
+    contract, pb = request.contract, stage / FROZEN_PB_NAME
     outputs = [tensor.tensor_name for tensor in contract.outputs]
     result = run_preflight(pb, contract.soc_version, contract.precision, outputs, tensorflow_shapes(pb))
     write_reports(result, stage, request.toolchain.describe())
@@ -156,7 +177,7 @@ def _preflight(request: ExportRequest, stage: Path) -> None:
             _LOG.warning("%s\n(--preflight report: ATC decides)", exc)
             return
         kept = request.out / FAILED_PREFLIGHT_NAME
-        os.replace(str(stage / CSV_NAME), str(kept))
+        os.replace(str(stage / PREFLIGHT_CSV), str(kept))
         raise ToolchainError(f"{exc}\n(the whole table: {kept}; --preflight report lets ATC decide)") from exc
 
 
@@ -173,7 +194,7 @@ def _add_onnx(
     from export import onnx_model, parity
 
     path = stage / ONNX_NAME
-    results = onnx_model.make_onnx(stage / PB_NAME, stage / CONTRACT_NAME, path, pair)
+    results = onnx_model.make_onnx(stage / FROZEN_PB_NAME, stage / CONTRACT_NAME, path, pair)
     tools.update(onnx_model.tool_versions(), onnx_engine=results["engine"])
     hashes["onnx"] = _describe(path, {"frozen_pb": hashes["frozen_pb"]}, _NO_TOOLCHAIN, opset=onnx_model.OPSET)
     return parity.compare("onnx", frozen, results, ("frozen.pb, TensorFlow", f"vxm.onnx, {results['engine']}"))
@@ -184,8 +205,8 @@ def _compile(request: ExportRequest, stage: Path) -> Path:
         return compile_om(stage, request.contract, request.toolchain)
     except AtcError as exc:
         kept = request.out / FAILED_LOG_NAME
-        if (stage / LOG_NAME).exists():
-            os.replace(str(stage / LOG_NAME), str(kept))
+        if (stage / ATC_LOG_NAME).exists():
+            os.replace(str(stage / ATC_LOG_NAME), str(kept))
             raise AtcError(f"{exc}\n(all of it: {kept})", exc.code, exc.log) from exc
         raise
 

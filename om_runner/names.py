@@ -1,24 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of the files and folders that the runner writes into an output folder. Owns every one of them; writes none."""
+"""Names of the files and folders that the runner writes into an output folder. Writes none.
+
+Those that the chain from checkpoint to report knows are in `vxm_convert.artifacts.names` and only passed on here.
+"""
 
 from __future__ import annotations
 
-from vxm_convert.artifacts.names import RECORDS_FOLDER
+from vxm_convert.artifacts.names import (
+    AUDIT_NAME,
+    FAILURES_NAME,
+    LAYERS_CSV,
+    LAYERS_JSON,
+    METRICS_NAME,
+    PRECISION_FOLDER,
+    RECORDS_FOLDER,
+    REPORT_CSV,
+    REPORT_JSON,
+    REPORT_JUNIT,
+    REPORT_PAGE,
+    RUN_NAME,
+    SUMS_NAME,
+)
+from vxm_convert.artifacts.names import LOG_NAME as LOG_NAME
 
-FAILURES_NAME = "failures.tsv"
-METRICS_NAME = "metrics.tsv"
 MOVED_NAME = "moved.nii.gz"
 FLOW_NAME = "flow.nii.gz"
 MOVED_SEG_NAME = "moved_seg.nii.gz"
 INVERSE_NAME = "inverse.nii.gz"
 NATIVE_SEG_NAME = "atlas_seg_in_scan.nii.gz"
 JACOBIAN_NAME = "jacobian.nii.gz"
-PRECISION_FOLDER = "precision"
-REPORT_NAMES = ("report.json", "report.csv", "report.html", "junit.xml")
+REPORT_NAMES = (REPORT_JSON, REPORT_CSV, REPORT_PAGE, REPORT_JUNIT)
 QC_FOLDER = "qc"
-LOG_NAME = "log.txt"
 #: what the runner keeps in an output folder for itself: the lock, and a record per finished scan
 STATE_FOLDER = RECORDS_FOLDER
-LAYERS_NAME = "layers.json"
-#: names of files and folders that the runner itself makes in the output folder
-RESERVED_SUBJECTS = ("precision", "metrics.tsv", "failures.tsv", "run.json", "audit.json", "sha256sums", "qc")
+LAYERS_NAMES = (LAYERS_CSV, LAYERS_JSON)
+#: the runner's own files and folders in an output folder: no subject may bear such a name, whatever its case
+RESERVED_SUBJECTS = (PRECISION_FOLDER, METRICS_NAME, FAILURES_NAME, RUN_NAME, AUDIT_NAME, SUMS_NAME, QC_FOLDER)

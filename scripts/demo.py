@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import List, Optional
 
+from om_runner.names import QC_FOLDER
 from scripts.stages import column_mean, fresh_folder, read_table, run_stage
+from vxm_convert.artifacts.names import METRICS_NAME, OM_NAME, PRECISION_FOLDER, REPORT_PAGE
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK
 
@@ -71,7 +73,7 @@ def _demo(out: Path) -> int:
                 "--atlas",
                 atlas,
                 "--model",
-                str(model / "vxm.om"),
+                str(model / OM_NAME),
                 "--out",
                 str(registered),
                 "--outputs",
@@ -94,18 +96,18 @@ def _demo(out: Path) -> int:
 
 
 def _report(registered: Path, seconds: float) -> None:
-    rows = read_table(registered / "metrics.tsv")
+    rows = read_table(registered / METRICS_NAME)
     before, after = column_mean(rows, "dice_before"), column_mean(rows, "dice_after")
     print(
         f"\nDone in {seconds:.0f} s. The scans are synthetic and the training was brief: these figures show that the "
         "chain works, and nothing else."
     )
     print(f"  mean Dice     {before:.3f} before, {after:.3f} after registration ({len(rows)} scans)")
-    print(f"  pictures      {registered / 'qc' / 'index.html'}")
+    print(f"  pictures      {registered / QC_FOLDER / 'index.html'}")
     print(f"  moved scans   {registered}/<subject>/moved.nii.gz")
     print(f"  warps         {registered}/<subject>/flow.nii.gz")
-    print(f"  table         {registered / 'metrics.tsv'}")
-    print(f"  report        {registered / 'precision' / 'report.html'}")
+    print(f"  table         {registered / METRICS_NAME}")
+    print(f"  report        {registered / PRECISION_FOLDER / REPORT_PAGE}")
 
 
 if __name__ == "__main__":

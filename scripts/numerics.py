@@ -22,6 +22,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import numpy as np
 
 from scripts.ratchet import SCHEMA, bound, compare, improved, read_baseline, tightened, write_baseline
+from vxm_convert.artifacts.names import OM_NAME
 from vxm_convert.ascend.chips import DEFAULT_SOC
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, PrecisionError, ToolchainError
@@ -275,7 +276,6 @@ def _tensorflow(contract: Any, weights: Arrays, pairs: List[Arrays]) -> List[Arr
 
 
 def _device(contract: Any, toolchain: Toolchain, folder: Path, pairs: List[Arrays]) -> List[Arrays]:
-    from export.atc import OM_NAME
     from om_runner.device.acl_runtime import AclRuntime
 
     with AclRuntime(toolchain.load_acl(), folder / OM_NAME, contract) as runtime:

@@ -19,7 +19,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from om_runner.names import MOVED_NAME
 from vxm_convert.artifacts.files import write_bytes
+from vxm_convert.artifacts.names import CONTRACT_NAME, RUN_NAME
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, ArtifactError
 
@@ -76,7 +78,7 @@ def load_images(demo: Path, subject: str) -> Images:
     sources = {
         "moving": demo / "cohort" / "scans" / f"{subject}.npz",
         "fixed": demo / "cohort" / "atlas.npz",
-        "moved": demo / "registered" / subject / "moved.nii.gz",
+        "moved": demo / "registered" / subject / MOVED_NAME,
     }
     missing = [str(path) for path in [demo / "cohort" / "phantom.json", *sources.values()] if not path.is_file()]
     if missing:
@@ -94,8 +96,8 @@ def _volume(path: Path) -> np.ndarray:
 def _caption(demo: Path, subject: str) -> str:
     """Who made it: synthetic scan, grid, precision plan, toolchain; as the run recorded it."""
     try:
-        run = json.loads((demo / "registered" / "run.json").read_text(encoding="utf-8"))
-        contract = json.loads((demo / "vxm" / "contract.json").read_text(encoding="utf-8"))
+        run = json.loads((demo / "registered" / RUN_NAME).read_text(encoding="utf-8"))
+        contract = json.loads((demo / "vxm" / CONTRACT_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise ArtifactError(f"{demo}: run.json or contract.json cannot be read ({exc}); run `make demo` again") from exc
     badge = "SIMULATED" if run["simulated"] else "REAL"

@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from scripts.stages import StageFailed, fresh_folder, run_stage
 from vxm_convert.artifacts.files import write_json, write_text
+from vxm_convert.artifacts.names import OM_NAME, PRECISION_FOLDER, REPORT_JSON
 from vxm_convert.cliargs import add_model_group, run_main
 from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE, ArtifactError
 from vxm_convert.model.precision import PLANS
@@ -149,7 +150,7 @@ def _measure(checkpoint: Path, plan: str, args: argparse.Namespace, folder: Path
                 "--atlas",
                 str(args.atlas),
                 "--model",
-                str(model / "vxm.om"),
+                str(model / OM_NAME),
                 "--compare",
                 "all",
                 "--profile",
@@ -162,7 +163,7 @@ def _measure(checkpoint: Path, plan: str, args: argparse.Namespace, folder: Path
     except StageFailed as exc:
         if exc.exit_code != EXIT_TOLERANCE:
             raise
-    path = folder / "registered" / "precision" / "report.json"
+    path = folder / "registered" / PRECISION_FOLDER / REPORT_JSON
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:

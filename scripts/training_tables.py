@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from scripts.stages import column_mean, fresh_folder, read_table, run_stage
 from vxm_convert.artifacts.files import read_bounded, write_json, write_text
+from vxm_convert.artifacts.names import CONTRACT_NAME, METRICS_NAME, OM_NAME, RUN_NAME, TRAIN_METRICS_NAME
 from vxm_convert.cliargs import add_model_group, run_main
 from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE, VolumeError
 from vxm_convert.model.contract import GraphContract
@@ -160,7 +161,7 @@ def _table(args: argparse.Namespace) -> int:
             ]
         )
         columns = {"trained on shapes only": _dice(trained, args, out / "after")}
-    contract = GraphContract.load(out / "after" / "model" / "contract.json")
+    contract = GraphContract.load(out / "after" / "model" / CONTRACT_NAME)
     document = {
         "command": args.command,
         "columns": columns,
@@ -179,7 +180,7 @@ def _table(args: argparse.Namespace) -> int:
 
 def _manifest(args: argparse.Namespace, out: Path) -> Path:
     """The scans that the runner will register: the folder's without the atlas itself, whatever it is called."""
-    names = [row["source"] for row in read_table(out / "before" / "registered" / "metrics.tsv")]
+    names = [row["source"] for row in read_table(out / "before" / "registered" / METRICS_NAME)]
     write_text(out / "scans.txt", "".join(f"{(args.input / name).resolve()}\n" for name in names))
     return out / "scans.txt"
 
@@ -209,7 +210,7 @@ def _dice(checkpoint: Path, args: argparse.Namespace, folder: Path) -> Dict[str,
             "--atlas",
             str(args.atlas),
             "--model",
-            str(folder / "model" / "vxm.om"),
+            str(folder / "model" / OM_NAME),
             "--compare",
             "none",
             "--out",
@@ -217,7 +218,7 @@ def _dice(checkpoint: Path, args: argparse.Namespace, folder: Path) -> Dict[str,
             "--quiet",
         ]
     )
-    rows = read_table(folder / "registered" / "metrics.tsv")
+    rows = read_table(folder / "registered" / METRICS_NAME)
     if not rows or not all(row["dice_after"] for row in rows):
         raise VolumeError(f"{args.input}: no Dice for some of {len(rows)} scans; scans and atlas need segmentations")
     keys = ("dice_before", "dice_after", "folding_fraction")
@@ -227,14 +228,14 @@ def _dice(checkpoint: Path, args: argparse.Namespace, folder: Path) -> Dict[str,
 def _epoch_losses(trained: Path) -> List[float]:
     """Mean loss of every epoch, from the run's metrics."""
     text = read_bounded(
-        trained / "metrics.jsonl", _MAX_LOG_BYTES, "the metrics of the training", "run it again"
+        trained / TRAIN_METRICS_NAME, _MAX_LOG_BYTES, "the metrics of the training", "run it again"
     ).decode("utf-8")
     return [record["loss"] for record in map(json.loads, text.splitlines()) if record.get("event") == "epoch"]
 
 
 def _run_record(folder: Path) -> Dict[str, Any]:
     return json.loads(
-        read_bounded(folder / "registered" / "run.json", _MAX_LOG_BYTES, "the run's record", "run it again").decode(
+        read_bounded(folder / "registered" / RUN_NAME, _MAX_LOG_BYTES, "the run's record", "run it again").decode(
             "utf-8"
         )
     )

@@ -20,14 +20,13 @@ from export.preflight.view.dtypes import float_dtypes
 from export.preflight.view.graph import GraphView, read_view
 from export.preflight.view.memory import MemoryEstimate, estimate_memory
 from export.preflight.view.shapes import Shapes, data_inputs
+from vxm_convert.artifacts.names import PREFLIGHT_CSV, PREFLIGHT_JSON
 from vxm_convert.artifacts.reports import report_head, write_report_csv, write_report_json
 from vxm_convert.ascend import chips, limits
 from vxm_convert.ascend.operators import OPS
 from vxm_convert.errors import ToolchainError
 from vxm_convert.model.precision import PrecisionPlan
 
-CSV_NAME = "preflight.csv"
-JSON_NAME = "preflight.json"
 _SHOWN_NODES = 3
 _FOLDED, _UNKNOWN = "constant", "unsupported"
 #: columns of a node that costs no time of its own
@@ -191,7 +190,7 @@ def write_reports(result: Preflight, folder: Path, toolchain: Mapping[str, Any])
     chip = chips.chip_of(result.soc_version)
     available = chip.memory if chip else None
     write_report_json(
-        Path(folder) / JSON_NAME,
+        Path(folder) / PREFLIGHT_JSON,
         {
             **head,
             "pb": result.pb.name,
@@ -211,7 +210,7 @@ def write_reports(result: Preflight, folder: Path, toolchain: Mapping[str, Any])
             "keep_dtype": list(result.keep_dtype),
         },
     )
-    write_report_csv(Path(folder) / CSV_NAME, result.rows)
+    write_report_csv(Path(folder) / PREFLIGHT_CSV, result.rows)
 
 
 def table(result: Preflight) -> List[str]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import List, Optional
 
 from export.plans import load_plan
-from export.preflight.check import CSV_NAME, JSON_NAME, run_preflight, table, write_reports
+from export.preflight.check import run_preflight, table, write_reports
 from export.preflight.estimate.text import estimate_table
 from export.preflight.view.shapes import Shapes, tensorflow_shapes
 from vxm_convert import cliargs
 from vxm_convert.artifacts.files import check_output_folder
+from vxm_convert.artifacts.names import PREFLIGHT_CSV, PREFLIGHT_JSON
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
 from vxm_convert.model.precision import PLANS
 
@@ -52,7 +53,7 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
         type=Path,
         default=None,
         metavar="DIR",
-        help=f"folder for {CSV_NAME} and {JSON_NAME} (default: none, print the table only)",
+        help=f"folder for {PREFLIGHT_CSV} and {PREFLIGHT_JSON} (default: none, print the table only)",
     )
     parser.add_argument(
         "--estimate",

@@ -19,20 +19,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from export.atc import OM_NAME, PB_NAME, compile_om
+from export.atc import compile_om
 from export.tune.cost import keep_of, splits_of
 from export.tune.margins import smallest_margin
 from export.tune.trials import Atoms, Verdict
 from vxm_convert.artifacts.files import sha256_of
+from vxm_convert.artifacts.names import CONTRACT_NAME, FROZEN_PB_NAME, OM_NAME, PRECISION_FOLDER, REPORT_JSON
 from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE, AtcError, ContractError, ToolchainError
-from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.precision import PrecisionPlan
 from vxm_convert.toolchain.find import Toolchain
 
 _LOG = logging.getLogger(__name__)
 
 PLAN_NAME = "tuned"
-REPORT = Path("precision") / "report.json"
+REPORT = Path(PRECISION_FOLDER) / REPORT_JSON
 _ROOT = Path(__file__).resolve().parents[2]
 _MAX_REPORT_BYTES = 1 << 28
 _WORDS = 600
@@ -114,11 +115,11 @@ class FileOracle:
     def _compile(self, atoms: Atoms, folder: Path) -> None:
         contract = replace(self._setup.contract, precision=plan_of(atoms, self._setup.contract.precision.mode))
         if contract.precision.split_weights:
-            _write_split(self._setup.pb, contract, folder / PB_NAME)
+            _write_split(self._setup.pb, contract, folder / FROZEN_PB_NAME)
         else:
-            shutil.copyfile(str(self._setup.pb), str(folder / PB_NAME))
+            shutil.copyfile(str(self._setup.pb), str(folder / FROZEN_PB_NAME))
         om = compile_om(folder, contract, self._setup.toolchain)
-        shutil.copyfile(str(self._setup.pb), str(folder / PB_NAME))
+        shutil.copyfile(str(self._setup.pb), str(folder / FROZEN_PB_NAME))
         hashes = {"frozen_pb": self._pb_sha256, "om": sha256_of(om)}
         replace(contract, hashes=hashes, tools={"atc": self._setup.toolchain.version}).save(folder / CONTRACT_NAME)
 

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
-from export.atc import KEEP_DTYPE_NAME, build_arguments
+from export.atc import build_arguments
 from export.plans import save_plan
 from export.tune.cost import SPLIT, keep_of, splits_of
 from export.tune.oracle import plan_of
 from export.tune.search import Group, Guarantee, SearchResult
 from export.tune.trials import Atoms, Trials, Verdict
 from vxm_convert.artifacts.files import write_text
+from vxm_convert.artifacts.names import KEEP_DTYPE_NAME
 from vxm_convert.errors import ArtifactError
 from vxm_convert.model.contract import GraphContract
 

@@ -22,6 +22,7 @@ from om_runner.device.acl_runtime import acl_started, open_runtime
 from om_runner.device.offline_model import OfflineModel, open_model
 from om_runner.inputs.placement import load_atlas
 from om_runner.inputs.scans import LoadedScan, discover, load
+from om_runner.names import AUDIT_NAME
 from om_runner.precision.comparison import compare_subject
 from om_runner.precision.store import FLOW, MOVED, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from vxm_convert.artifacts.files import check_output_folder
@@ -34,7 +35,6 @@ from vxm_convert.scans.volumes import spacing_mm
 
 LOG = logging.getLogger(__name__)
 
-AUDIT_NAME = "audit.json"
 AUDIT_SCHEMA = 1
 EQUAL, WITHIN, BEYOND = "bit-equal", "within profile", "beyond profile"
 _SEVERITY = (EQUAL, WITHIN, BEYOND)

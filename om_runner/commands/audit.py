@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import List, Optional
 
-from om_runner.audit.run import AUDIT_NAME, AuditSettings, run_audit
+from om_runner.audit.run import AuditSettings, run_audit
+from om_runner.names import AUDIT_NAME
 from om_runner.options.common import add_device_group, add_model_options, whole_number
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, PrecisionError

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Optional
 
 from vxm_convert.artifacts.files import sha256_of
+from vxm_convert.artifacts.names import CONTRACT_NAME, FROZEN_PB_NAME, OM_NAME
 from vxm_convert.errors import ArtifactError, ChecksumError, ContractError, ToolchainError
 from vxm_convert.lazy import LazyModule
-from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.model.contract import GraphContract
 from vxm_convert.toolchain.find import Toolchain, find_toolchain
 
 om_format = LazyModule("vxm_convert.formats.om")
 
 #: what `make export-om` writes
-DEFAULT_MODEL = Path("build") / "vxm" / "vxm.om"
-FROZEN_PB_NAME = "frozen.pb"
+DEFAULT_MODEL = Path("build") / "vxm" / OM_NAME
 
 
 @dataclass(frozen=True)

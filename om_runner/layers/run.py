@@ -23,8 +23,8 @@ from om_runner.layers.device import Device
 from om_runner.layers.golden import GoldenStore
 from om_runner.layers.judge import LayerResult, Limits, mark_sources
 from om_runner.layers.matching import GoldenGraph, held_tensors, layers_of
-from om_runner.layers.tables import LAYERS_CSV, LAYERS_JSON, LAYERS_SCHEMA, csv_text, json_rows, terminal_table
-from om_runner.names import PRECISION_FOLDER
+from om_runner.layers.tables import LAYERS_SCHEMA, csv_text, json_rows, terminal_table
+from om_runner.names import LAYERS_CSV, LAYERS_JSON, LAYERS_NAMES, PRECISION_FOLDER
 from om_runner.precision.reference import ReferenceProcess, check_reference_python, reference_python
 from om_runner.precision.store import CompareStore
 from vxm_convert.artifacts.files import check_output_folder, write_text
@@ -109,7 +109,7 @@ def run_layers(settings: LayerSettings) -> str:
 
 def _clear(out: Path) -> None:
     """Remove what an earlier comparison left, which would not belong to this one."""
-    for name in (LAYERS_CSV, LAYERS_JSON):
+    for name in LAYERS_NAMES:
         path = Path(out) / PRECISION_FOLDER / name
         try:
             if path.is_file():
@@ -173,5 +173,5 @@ def _write(
         "layers": json_rows(results),
     }
     write_report_json(folder / LAYERS_JSON, report)
-    refresh_manifest(settings.out, [f"{PRECISION_FOLDER}/{name}" for name in (LAYERS_CSV, LAYERS_JSON)])
+    refresh_manifest(settings.out, [f"{PRECISION_FOLDER}/{name}" for name in LAYERS_NAMES])
     LOG.info("%d layers in %.0f s: %s and %s", len(results), seconds, folder / LAYERS_CSV, LAYERS_JSON)

@@ -14,8 +14,6 @@ from om_runner.layers.judge import DEFAULT_LAYER_LIMIT, LayerResult
 from om_runner.layers.matching import NET_OUTPUT
 from vxm_convert.metrics.ascend import ASCEND_NAMES
 
-LAYERS_CSV = "layers.csv"
-LAYERS_JSON = "layers.json"
 LAYERS_SCHEMA = 1
 #: as Ascend's comparer names them, two of them twice: first the device's tensor, then the golden one
 ASCEND_COLUMNS = (

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from om_runner.device.offline_model import OfflineModel
-from om_runner.names import LAYERS_NAME
+from om_runner.names import LAYERS_JSON
+from vxm_convert.artifacts.names import ROLE_FILES
 from vxm_convert.model.precision import PrecisionPlan
 
 LOG = logging.getLogger(__name__)
 _MAX_LAYERS_BYTES = 32 << 20
 #: role in the contract's hashes → file name beside the model; the checkpoint lies elsewhere
-_FILES = (("checkpoint", None), ("frozen_pb", "frozen.pb"), ("onnx", "vxm.onnx"), ("om", None))
+_ROLES = ("checkpoint", *ROLE_FILES)
 _SPLIT_REASON = "fp16 weights of the first layer made more than half of the flow's error (docs/precision.md)"
 
 
@@ -26,8 +27,8 @@ def provenance(model: OfflineModel) -> List[Dict[str, Optional[str]]]:
     is not known.
     """
     hashes = model.contract.hashes
-    names = dict(_FILES, om=model.om_path.name)
-    return [{"role": role, "file": names[role], "sha256": hashes[role]} for role, _ in _FILES if hashes.get(role)]
+    names = dict(ROLE_FILES, om=model.om_path.name)
+    return [{"role": role, "file": names.get(role), "sha256": hashes[role]} for role in _ROLES if hashes.get(role)]
 
 
 def precision_plan(plan: PrecisionPlan) -> Dict[str, Any]:
@@ -37,7 +38,7 @@ def precision_plan(plan: PrecisionPlan) -> Dict[str, Any]:
 
 def layers_of(folder: Path, model: OfflineModel) -> Optional[Dict[str, Any]]:
     """The analysis layer by layer that stands in the report's folder, if it is one of this very model."""
-    path = folder / LAYERS_NAME
+    path = folder / LAYERS_JSON
     try:
         if not path.is_file() or path.stat().st_size > _MAX_LAYERS_BYTES:
             return None

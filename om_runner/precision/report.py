@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
 import numpy as np
 
 from om_runner.device.offline_model import OfflineModel
-from om_runner.names import PRECISION_FOLDER, REPORT_NAMES
+from om_runner.names import PRECISION_FOLDER, REPORT_CSV, REPORT_JSON, REPORT_JUNIT, REPORT_NAMES, REPORT_PAGE
 from om_runner.precision.acceptance import VERDICT_FAILED, VERDICT_OK, Judgement, judge_cohort
 from om_runner.precision.comparison import SubjectComparison, compare_all, summary
 from om_runner.precision.junit import junit_xml
@@ -96,11 +96,11 @@ def write_precision_report(
             **({} if layers is None else {"layers": layers}),
         }
     )
-    write_report_json(folder / REPORT_NAMES[0], report)
+    write_report_json(folder / REPORT_JSON, report)
     head = {"toolchain": "simulated" if model.simulated else "real"}
-    write_report_csv(folder / REPORT_NAMES[1], [{**head, **_flat(row)} for row in report["rows"]])
-    page = build_page(report, gallery.kept, model.contract.grid.orientation, sha256_of(folder / REPORT_NAMES[0]))
-    write_text(folder / REPORT_NAMES[2], page)
+    write_report_csv(folder / REPORT_CSV, [{**head, **_flat(row)} for row in report["rows"]])
+    page = build_page(report, gallery.kept, model.contract.grid.orientation, sha256_of(folder / REPORT_JSON))
+    write_text(folder / REPORT_PAGE, page)
     properties = {
         "profile": profile.name,
         "profile_sha256": profile.sha256,
@@ -108,7 +108,7 @@ def write_precision_report(
         **head,
     }
     judged = [(result.subject, result.judgement, result.reference_seconds) for result in results]
-    write_bytes(folder / REPORT_NAMES[3], junit_xml(f"precision: {profile.name}", judged, cohort, properties))
+    write_bytes(folder / REPORT_JUNIT, junit_xml(f"precision: {profile.name}", judged, cohort, properties))
     return report
 
 
@@ -194,7 +194,7 @@ def failure_message(folder: Path, report: Mapping[str, Any]) -> str:
         advice = "no rounding is that large: check that model, inputs and atlas belong together"
     else:
         advice = (
-            "see report.html there; export with a more accurate --precision, or choose another --profile if its "
+            f"see {REPORT_PAGE} there; export with a more accurate --precision, or choose another --profile if its "
             "limits are not yours"
         )
     n_failed = report["summary"]["n_failed"]
@@ -214,7 +214,7 @@ def kept_report(
     ----------
     skipped : subjects whose results are taken over.
     """
-    path = out / PRECISION_FOLDER / REPORT_NAMES[0]
+    path = out / PRECISION_FOLDER / REPORT_JSON
     if not all((out / PRECISION_FOLDER / name).is_file() for name in REPORT_NAMES):
         return None
     try:

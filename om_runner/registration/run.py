@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence,
 from om_runner.device.offline_model import OfflineModel
 from om_runner.inputs.placement import load_anywhere
 from om_runner.inputs.scans import LoadedScan, Scan
-from om_runner.names import FAILURES_NAME, METRICS_NAME, PRECISION_FOLDER
+from om_runner.names import FAILURES_NAME, METRICS_NAME, PRECISION_FOLDER, REPORT_PAGE
 from om_runner.precision.acceptance import VERDICT_FAILED
 from om_runner.precision.report import clear_old_report, failure_message, kept_report, write_precision_report
 from om_runner.precision.store import CompareStore
@@ -244,7 +244,7 @@ class CohortRun:
             LOG.warning("no precision report: no scan was registered that could be compared")
         if report is not None and job.compared:
             LOG.info(
-                "precision report over n = %d scans: %s", report["n_samples"], out / PRECISION_FOLDER / "report.html"
+                "precision report over n = %d scans: %s", report["n_samples"], out / PRECISION_FOLDER / REPORT_PAGE
             )
             if report["verdict"] == VERDICT_FAILED:
                 raise PrecisionError(failure_message(out / PRECISION_FOLDER, report))

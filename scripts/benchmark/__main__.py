@@ -20,6 +20,7 @@ from scripts.benchmark.common import machine, make_checkpoint
 from scripts.benchmark.plot import draw
 from scripts.stages import StageFailed, fresh_folder, run_stage
 from vxm_convert.artifacts.files import read_bounded, write_json, write_text
+from vxm_convert.artifacts.names import OM_NAME
 from vxm_convert.cliargs import add_model_group, run_main
 from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE
 
@@ -211,7 +212,7 @@ def _make_model(out: Path, args: argparse.Namespace) -> Path:
             "--quiet",
         ]
     )
-    return work / "vxm" / "vxm.om"
+    return work / "vxm" / OM_NAME
 
 
 def _run(part: Part, args: argparse.Namespace, model: Path, folder: Path) -> bool:

@@ -21,14 +21,15 @@ from typing import Any, Dict, Iterator, List, Optional
 from scripts.benchmark.common import GIB, machine, make_checkpoint
 from scripts.stages import fresh_folder, run_stage
 from vxm_convert.artifacts.files import write_json
+from vxm_convert.artifacts.names import CONTRACT_NAME, OM_NAME, RUN_NAME
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE, ArtifactError
-from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.spec import VARIANTS
+from vxm_convert.scans.header import MAX_VOLUME_BYTES
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.scans.npz import NpzReader
-from vxm_convert.scans.volumes import MAX_VOLUME_BYTES
 
 RESULT_NAME = "cohort.json"
 SLEEP_VARIABLE = "VXM_SIM_LATENCY"
@@ -153,7 +154,7 @@ def _export(checkpoint: Path, variant: str, shape: str, out: Path) -> Path:
             "--quiet",
         ]
     )
-    return out / "vxm.om"
+    return out / OM_NAME
 
 
 def _end_to_end(out: Path, model: Path, scans: int) -> Dict[str, Any]:
@@ -206,7 +207,7 @@ def _register(cohort: Path, model: Path, out: Path, *extra: str) -> Dict[str, An
         ]
     )
     try:
-        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        run = json.loads((out / RUN_NAME).read_text(encoding="utf-8"))
         return {
             "simulated": run["simulated"],
             "peak_gib": ran.peak_bytes / GIB,

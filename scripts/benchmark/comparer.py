@@ -22,19 +22,19 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from export.contracts import build_contract
-from om_runner.device.offline_model import FROZEN_PB_NAME, OfflineModel
+from om_runner.device.offline_model import OfflineModel
 from om_runner.precision.reference_cache import CachedReference
 from om_runner.precision.report import write_precision_report
 from om_runner.precision.store import MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from scripts.benchmark.common import GIB, machine
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, write_bytes, write_json
+from vxm_convert.artifacts.names import CONTRACT_NAME, FROZEN_PB_NAME, OM_NAME, PRECISION_FOLDER
 from vxm_convert.ascend.chips import DEFAULT_SOC
 from vxm_convert.cliargs import LOG_FORMAT, run_main
 from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE, SpecError
 from vxm_convert.geometry.reference_warp import warp_linear
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, label_set
 from vxm_convert.metrics.tensors import compare_tensors
-from vxm_convert.model.contract import CONTRACT_NAME
 from vxm_convert.model.precision import PLANS
 from vxm_convert.model.spec import ModelSpec, parse_shape
 from vxm_convert.profiles.profile import DEFAULT_PROFILE, load_profile
@@ -228,7 +228,7 @@ def time_report(work: Path, spec: ModelSpec, fixed: np.ndarray, seg: np.ndarray,
             profile=load_profile(DEFAULT_PROFILE),
         )
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
-    pages = sorted((work / "precision").iterdir())
+    pages = sorted((work / PRECISION_FOLDER).iterdir())
     return {
         "scans": len(done["rows"]),
         "seconds": seconds,
@@ -246,7 +246,7 @@ def _model(work: Path, spec: ModelSpec) -> OfflineModel:
     contract = build_contract(spec, PLANS["balanced"], DEFAULT_SOC)
     contract.hashes.update(frozen_pb=sha256_of(folder / FROZEN_PB_NAME), om="0" * 64)
     contract.save(folder / CONTRACT_NAME)
-    return OfflineModel(folder / "vxm.om", folder / CONTRACT_NAME, contract, find_toolchain("sim"), True)
+    return OfflineModel(folder / OM_NAME, folder / CONTRACT_NAME, contract, find_toolchain("sim"), True)
 
 
 def _store(store: CompareStore, work: Path, model: OfflineModel, name: str, subject: Subject, seg: np.ndarray) -> None:

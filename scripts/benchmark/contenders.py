@@ -20,16 +20,16 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 
+from vxm_convert.artifacts.names import CONTRACT_NAME, FROZEN_PB_NAME, ONNX_NAME
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, ToolchainError
-from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.model.contract import GraphContract
 
 Arrays = Dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
 #: Behind every line of the worker's own; whatever engines print is not meant.
 RESULT_MARK = "contender: "
 _OUTPUTS = ("moved", "flow")
-_PB, _ONNX = "frozen.pb", "vxm.onnx"
 
 
 class Contender(NamedTuple):
@@ -73,7 +73,9 @@ def _recipe(model: Path, contract: GraphContract) -> Run:
     from vxm_convert.formats.tf_graph import read_graph
     from vxm_convert.model.variables import expected_variables
 
-    constants = {node.name: node.attrs["value"] for node in read_graph(model.with_name(_PB)) if node.op == "Const"}
+    constants = {
+        node.name: node.attrs["value"] for node in read_graph(model.with_name(FROZEN_PB_NAME)) if node.op == "Const"
+    }
     weights = {
         name: constants[name] + constants.get(name + "_rest", np.float32(0))
         for name in expected_variables(contract.model)
@@ -86,7 +88,7 @@ def _frozen(model: Path, contract: GraphContract) -> Run:
     from vxm_convert.network.tf1 import tf
 
     graph_def = tf.GraphDef()
-    graph_def.ParseFromString(model.with_name(_PB).read_bytes())
+    graph_def.ParseFromString(model.with_name(FROZEN_PB_NAME).read_bytes())
     return _in_tensorflow(graph_def, _tensors(contract))
 
 
@@ -104,7 +106,7 @@ def _onnxruntime(model: Path, contract: GraphContract) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(model.with_name(_ONNX)), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(model.with_name(ONNX_NAME)), options, providers=["CPUExecutionProvider"])
     names = _tensors(contract)
 
     def run(pair: Arrays) -> Arrays:
@@ -123,7 +125,7 @@ def _torch(model: Path, contract: GraphContract) -> Run:
 
     from scripts.benchmark.torch_graph import TorchGraph
 
-    graph, names = TorchGraph(onnx.load(str(model.with_name(_ONNX)))), _tensors(contract)
+    graph, names = TorchGraph(onnx.load(str(model.with_name(ONNX_NAME)))), _tensors(contract)
 
     def run(pair: Arrays) -> Arrays:
         found = graph.run({names[key]: value for key, value in pair.items()})
@@ -133,14 +135,14 @@ def _torch(model: Path, contract: GraphContract) -> Run:
 
 
 CONTENDERS: Dict[str, Contender] = {
-    "recipe": Contender("existing recipe's graph, TensorFlow", "tensorflow", _PB, _recipe, {}),
-    "frozen": Contender("frozen.pb, TensorFlow", "tensorflow", _PB, _frozen, {}),
+    "recipe": Contender("existing recipe's graph, TensorFlow", "tensorflow", FROZEN_PB_NAME, _recipe, {}),
+    "frozen": Contender("frozen.pb, TensorFlow", "tensorflow", FROZEN_PB_NAME, _frozen, {}),
     "device": Contender("SIMULATED device", "onnx", CONTRACT_NAME, _device, {}),
     "unrounded": Contender(
         "SIMULATED device, rounding off", "onnx", CONTRACT_NAME, _device, {"VXM_SIM_ROUNDING": "off"}
     ),
-    "onnxruntime": Contender("vxm.onnx, ONNX Runtime", "onnxruntime", _ONNX, _onnxruntime, {}),
-    "torch": Contender("vxm.onnx, node by node in PyTorch", "torch", _ONNX, _torch, {}),
+    "onnxruntime": Contender("vxm.onnx, ONNX Runtime", "onnxruntime", ONNX_NAME, _onnxruntime, {}),
+    "torch": Contender("vxm.onnx, node by node in PyTorch", "torch", ONNX_NAME, _torch, {}),
 }
 
 

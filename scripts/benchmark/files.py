@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, List, Optional
 import nibabel as nib
 import numpy as np
 
+from om_runner.names import MOVED_NAME
 from scripts.benchmark.common import machine, spread
 from vxm_convert.artifacts.files import check_output_folder, write_json
 from vxm_convert.cliargs import run_main
@@ -82,7 +83,7 @@ def measure(work: Path, shape: Any, repeats: int) -> List[Dict[str, Any]]:
         * (scan[..., np.newaxis] > 0)
     )
     moved, plain, warp, plain_warp = (
-        work / name for name in ("moved.nii.gz", "plain.nii.gz", "warp.nii.gz", "plain_warp.nii.gz")
+        work / name for name in (MOVED_NAME, "plain.nii.gz", "warp.nii.gz", "plain_warp.nii.gz")
     )
     vectors = nib.Nifti1Image(flow[:, :, :, np.newaxis], affine)
     operations = [

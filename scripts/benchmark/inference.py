@@ -24,9 +24,10 @@ import numpy as np
 from scripts.benchmark.common import GIB, machine, spread
 from scripts.benchmark.contenders import CONTENDERS, RESULT_MARK, obstacle
 from vxm_convert.artifacts.files import check_output_folder, write_json
+from vxm_convert.artifacts.names import CONTRACT_NAME
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, SpecError, ToolchainError
-from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.model.contract import GraphContract
 from vxm_convert.synthetic.heads import PhantomSettings, make_atlas, make_subject
 
 RESULT_NAME = "inference.json"

@@ -18,6 +18,7 @@ import numpy as np
 from scripts.benchmark.common import GIB, machine, make_checkpoint
 from scripts.stages import fresh_folder, read_table, run_stage
 from vxm_convert.artifacts.files import write_json
+from vxm_convert.artifacts.names import METRICS_NAME, OM_NAME
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, SpecError
 from vxm_convert.model.spec import VARIANTS, parse_shape
@@ -142,7 +143,7 @@ def _register(work: Path, count: int) -> Dict[str, float]:
             "--atlas",
             str(work / "cohort" / "atlas.npz"),
             "--model",
-            str(work / "model" / "vxm.om"),
+            str(work / "model" / OM_NAME),
             "--limit",
             str(count),
             "--compare",
@@ -152,7 +153,7 @@ def _register(work: Path, count: int) -> Dict[str, float]:
             "--quiet",
         ]
     )
-    rows = read_table(out / "metrics.tsv")
+    rows = read_table(out / METRICS_NAME)
     return {
         "seconds": round(ran.seconds, 3),
         "cpu_seconds": round(ran.cpu_seconds, 3),

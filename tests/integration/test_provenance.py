@@ -14,8 +14,8 @@ import pytest
 from tests.integration.conftest import run_stage
 from vxm_convert.__main__ import main
 from vxm_convert.artifacts.files import sidecar_path
-from vxm_convert.artifacts.names import position_of, step_of
-from vxm_convert.artifacts.sha256sums import SUMS_NAME, read_manifest
+from vxm_convert.artifacts.names import SUMS_NAME, position_of, step_of
+from vxm_convert.artifacts.sha256sums import read_manifest
 from vxm_convert.synthetic.heads import ATLAS_FILE, SCANS_FOLDER, PhantomSettings, write_cohort
 
 pytest.importorskip("tensorflow")

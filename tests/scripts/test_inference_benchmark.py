@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from scripts.benchmark import contenders, inference
+from vxm_convert.artifacts.names import CONTRACT_NAME
 from vxm_convert.errors import ToolchainError
-from vxm_convert.model.contract import CONTRACT_NAME
 
 
 def _figures(wall, cpu, peak):

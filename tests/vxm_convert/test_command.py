@@ -16,9 +16,9 @@ import pytest
 import vxm_convert.toolchain.doctor as doctor_module
 from vxm_convert.__main__ import main, simulator_exports
 from vxm_convert.artifacts.files import sha256_of, write_bytes, write_json, write_sidecar
-from vxm_convert.artifacts.names import RUN_NAME
+from vxm_convert.artifacts.names import CONTRACT_NAME, RUN_NAME
 from vxm_convert.inspection.verify import BROKEN, OK, OUTSIDE, UNPROVEN, verify_folders
-from vxm_convert.model.contract import CONTRACT_NAME, GraphContract, TensorSpec
+from vxm_convert.model.contract import GraphContract, TensorSpec
 from vxm_convert.model.precision import PLANS
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.toolchain.doctor import FOUND, MISSING, Finding, can_register, examine, installed_version, summary

@@ -15,7 +15,6 @@ from vxm_convert.errors import TrainingError
 from vxm_convert.scans.discovery import find_segmentation, scan_files
 from vxm_convert.scans.volumes import volume_suffix
 
-SPLIT_FILE = "split.json"
 #: keeps the split's random numbers apart from those of the order (see `train.data.pairs`)
 _SPLIT_STREAM = 1
 

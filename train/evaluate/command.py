@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from train.data.checks import atlas_shape, check_cohort
-from train.data.cohort import SPLIT_FILE, Cohort, read_cohort, segmentation_of
+from train.data.cohort import Cohort, read_cohort, segmentation_of
 from train.data.pairs import PairOrder
 from train.data.provenance import sources_of
 from train.data.scan_list import Subject
@@ -23,6 +23,7 @@ from train.evaluate.page import build_page, table_text
 from train.evaluate.scores import SubjectScores, ids_of, overall, structures, subject_mean
 from train.settings.run import SPLIT_NAMES, DataSettings
 from vxm_convert.artifacts.files import check_output_folder, read_bounded, sha256_of, write_json, write_text
+from vxm_convert.artifacts.names import SPEC_NAME, SPLIT_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, finish_manifest
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, ArtifactError, TrainingError
@@ -158,7 +159,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _of_part(subjects: List[Subject], folder: Path, part: str) -> List[Subject]:
     """Those that a run's split.json puts there: by whole path, or by name where the scans have moved."""
-    path = folder / SPLIT_FILE
+    path = folder / SPLIT_NAME
     try:
         split = json.loads(
             read_bounded(path, _MAX_BYTES, "the split of the training run", "pass --part all").decode("utf-8")
@@ -177,7 +178,7 @@ def _of_part(subjects: List[Subject], folder: Path, part: str) -> List[Subject]:
 
 
 def _spec(args: argparse.Namespace, folder: Path, shape: Any) -> ModelSpec:
-    path = folder / "spec.json"
+    path = folder / SPEC_NAME
     if args.variant is not None or not path.is_file():
         return ModelSpec(args.variant or "vm2", shape)
     try:

@@ -22,10 +22,11 @@ from train.prepare.reference import Reference, find_reference, load_reference, w
 from train.prepare.scan import AFTER, TEMPORARY, Failure, Job, made_from_of
 from train.prepare.settings import PrepareSettings, file_names, key_of
 from train.prepare.subjects import REFERENCE, Source, find_sources
-from train.prepare.tables import FAILURES_NAME, MANIFEST_NAME, PAGE_NAME, TABLES, write_tables
+from train.prepare.tables import MANIFEST_NAME, PAGE_NAME, TABLES, write_tables
 from train.prepare.tools import Tool, choose_tool
 from train.prepare.work import cpu_count, prepare_all
 from vxm_convert.artifacts.files import check_output_folder, sha256_of
+from vxm_convert.artifacts.names import FAILURES_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ArtifactError, TrainingError, VxmError
 from vxm_convert.metrics.labels import load_label_set

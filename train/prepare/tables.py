@@ -16,14 +16,11 @@ from train.prepare.scan import Failure, Job
 from train.prepare.settings import PrepareSettings, file_names
 from train.prepare.subjects import REFERENCE, Source
 from vxm_convert.artifacts.files import write_json, write_text
+from vxm_convert.artifacts.names import FAILURES_NAME
 from vxm_convert.artifacts.tsv import write_table
 
-TABLES = JSON_NAME, PAGE_NAME, FAILURES_NAME, MANIFEST_NAME = (
-    "prepare.json",
-    "prepare.html",
-    "failures.tsv",
-    "scans.csv",
-)
+JSON_NAME, PAGE_NAME, MANIFEST_NAME = "prepare.json", "prepare.html", "scans.csv"
+TABLES = (JSON_NAME, PAGE_NAME, FAILURES_NAME, MANIFEST_NAME)
 
 
 def write_tables(job: Job, sources: Sequence[Source], records: Dict[str, Record], failures: List[Failure]) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Optional
 
 from train.run.resume import MAX_STATE_BYTES, STATE_SUFFIX
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
+from vxm_convert.artifacts.names import BEST_NAME, SPEC_NAME
 from vxm_convert.errors import ArtifactError, TrainingError
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.network.tf1 import tf
@@ -24,8 +25,6 @@ from vxm_convert.network.tf1 import tf
 LOG = logging.getLogger(__name__)
 
 PREFIX = "model"
-SPEC_NAME = "spec.json"
-BEST_NAME = "best.json"
 #: where TensorFlow's Saver notes the newest checkpoint
 _SAVER_NOTE = "checkpoint"
 STATE_SCHEMA = 1

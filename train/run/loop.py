@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from train.data.cohort import SPLIT_FILE, Cohort, segmentation_of
+from train.data.cohort import Cohort, segmentation_of
 from train.data.dataset import Pipeline, build_pipeline
 from train.data.loading import Loader
 from train.data.pairs import Pair, PairOrder
@@ -26,14 +26,15 @@ from train.graph.initial import load_initial
 from train.graph.training_graph import TrainingGraph, build_training_graph
 from train.run.checkpoints import CheckpointFolder
 from train.run.pictures import pair_pictures
-from train.run.records import LOG_NAME, TENSORBOARD_FOLDER, Records
-from train.run.report_page import REPORT_NAME, write_report
-from train.run.resume import METRICS_NAME, check_same_run, fingerprint
+from train.run.records import TENSORBOARD_FOLDER, Records
+from train.run.report_page import write_report
+from train.run.resume import check_same_run, fingerprint
 from train.run.summary import facts_of
 from train.run.validation import score_of, validate
 from train.run.watch import Watch, scaling_warnings
 from train.settings.run import TrainSettings
 from vxm_convert.artifacts.files import check_output_folder, write_json
+from vxm_convert.artifacts.names import SPLIT_NAME, TRAIN_LOG_NAME, TRAIN_METRICS_NAME, TRAIN_REPORT_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
 from vxm_convert.errors import TrainingError, VxmError
 from vxm_convert.metrics.jacobian import folding
@@ -117,7 +118,7 @@ class _Run:
         # A resumed run lists everything anew at its end: the logs grow meanwhile.
         begin_manifest(self._out)
         epoch, call = first // self._steps, self._backend.steps_per_call
-        write_json(self._out / SPLIT_FILE, self._cohort.to_dict())
+        write_json(self._out / SPLIT_NAME, self._cohort.to_dict())
         with Records(
             self._out, self._settings.loss.image, first, epoch, self._settings.tensorboard
         ) as records, logging_redirect_tqdm(), tqdm(
@@ -140,7 +141,7 @@ class _Run:
         facts = facts_of(self._settings, self._cohort, self._steps, self._last.name, self._best)
         write_report(out, facts, {**self._made_from, **self._init})
         ours = self._folder.files() + files_below(out, TENSORBOARD_FOLDER)
-        finish_manifest(out, ours + [SPLIT_FILE, METRICS_NAME, LOG_NAME, REPORT_NAME], {})
+        finish_manifest(out, ours + [SPLIT_NAME, TRAIN_METRICS_NAME, TRAIN_LOG_NAME, TRAIN_REPORT_NAME], {})
         self._backend.finish(session)
         return Trained(self._last, self._folder.prefix(self._best["step"]) if self._best else None)
 

@@ -12,14 +12,14 @@ from typing import Any, Dict, List, Optional
 
 import numpy as np
 
-from train.run.resume import METRICS_NAME, cut_metrics
+from train.run.resume import cut_metrics
 from vxm_convert.artifacts.files import write_text
+from vxm_convert.artifacts.names import TRAIN_LOG_NAME, TRAIN_METRICS_NAME
 from vxm_convert.network.tf1 import tf
 from vxm_convert.webpage.png import png
 
 LOG = logging.getLogger(__name__)
 
-LOG_NAME = "train.log"
 TENSORBOARD_FOLDER = "tensorboard"
 
 
@@ -63,10 +63,10 @@ class Records:
 
     def __init__(self, folder: Path, image: str, step: int, epoch: int, tensorboard: bool) -> None:
         self._image = image
-        self.kept: List[Dict[str, Any]] = cut_metrics(folder / METRICS_NAME, step, epoch)
-        write_text(folder / LOG_NAME, "".join(line + "\n" for line in map(self._line, self.kept) if line))
-        self._metrics = open(str(folder / METRICS_NAME), "a", encoding="utf-8")
-        self._log = open(str(folder / LOG_NAME), "a", encoding="utf-8")
+        self.kept: List[Dict[str, Any]] = cut_metrics(folder / TRAIN_METRICS_NAME, step, epoch)
+        write_text(folder / TRAIN_LOG_NAME, "".join(line + "\n" for line in map(self._line, self.kept) if line))
+        self._metrics = open(str(folder / TRAIN_METRICS_NAME), "a", encoding="utf-8")
+        self._log = open(str(folder / TRAIN_LOG_NAME), "a", encoding="utf-8")
         self._events = tf.summary.FileWriter(str(folder / TENSORBOARD_FOLDER)) if tensorboard else None
         if self._events is not None and step:
             # Tells TensorBoard to forget what it has from here on.

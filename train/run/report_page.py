@@ -10,15 +10,14 @@ import math
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
-from train.run.resume import METRICS_NAME
 from vxm_convert.artifacts.files import write_text
+from vxm_convert.artifacts.names import TRAIN_METRICS_NAME, TRAIN_REPORT_NAME
 from vxm_convert.webpage.charts import WIDTH, chart, legend, mark, scale, titles
 from vxm_convert.webpage.colours import BLUE, GREEN, ORANGE, SKY, VERMILION
 from vxm_convert.webpage.document import page
 from vxm_convert.webpage.elements import Column, Html, definitions, element, figure, join, prose, section
 from vxm_convert.webpage.tables import table
 
-REPORT_NAME = "train_report.html"
 _HEIGHT = 260
 _BOX = (64, 34, 446, 206)
 #: points of a curve; longer runs show means of as many bins
@@ -39,8 +38,8 @@ def write_report(out: Path, facts: Mapping[str, Any], made_from: Mapping[str, st
     facts : mapping — name → value of what stands on top: network, loss, device, checkpoints.
     made_from : mapping — role → sha256 of everything that was read.
     """
-    records = [json.loads(record) for record in (out / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
-    target = out / REPORT_NAME
+    records = [json.loads(record) for record in (out / TRAIN_METRICS_NAME).read_text(encoding="utf-8").splitlines()]
+    target = out / TRAIN_REPORT_NAME
     write_text(target, build_page(records, facts, made_from))
     return target
 

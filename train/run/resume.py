@@ -13,7 +13,6 @@ from vxm_convert.errors import ArtifactError, TrainingError
 
 STATE_SUFFIX = ".state.json"
 MAX_STATE_BYTES = 16 << 20
-METRICS_NAME = "metrics.jsonl"
 _MAX_SHOWN = 6
 
 

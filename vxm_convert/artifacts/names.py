@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of a chain: which step from checkpoint to report a file belongs to. Goes by names alone and reads
-nothing.
+"""Names of the files that the stages leave behind, and which step from checkpoint to report each belongs to. Goes by
+names alone and reads nothing.
 """
 
 from __future__ import annotations
@@ -9,30 +9,81 @@ import re
 from pathlib import Path
 from typing import Tuple
 
+# A training.
+SPEC_NAME = "spec.json"
+SPLIT_NAME = "split.json"
+BEST_NAME = "best.json"
+TRAIN_METRICS_NAME = "metrics.jsonl"
+TRAIN_LOG_NAME = "train.log"
+TRAIN_REPORT_NAME = "train_report.html"
+# An export.
+FROZEN_PB_NAME = "frozen.pb"
+PREFLIGHT_CSV = "preflight.csv"
+PREFLIGHT_JSON = "preflight.json"
+PARITY_NAME = "parity.json"
+ONNX_NAME = "vxm.onnx"
+ATC_LOG_NAME = "atc.log"
+ATC_MANIFEST_NAME = "atc_manifest.json"
+KEEP_DTYPE_NAME = "keep_dtype.cfg"
+OM_NAME = "vxm.om"
+CONTRACT_NAME = "contract.json"
+# A run of om_runner.
+METRICS_NAME = "metrics.tsv"
+FAILURES_NAME = "failures.tsv"
+LOG_NAME = "log.txt"
+#: where the model, the atlas and the scans lay, with their hashes
+RUN_NAME = "run.json"
+PRECISION_FOLDER = "precision"
+REPORT_JSON = "report.json"
+REPORT_CSV = "report.csv"
+REPORT_PAGE = "report.html"
+REPORT_JUNIT = "junit.xml"
+LAYERS_CSV = "layers.csv"
+LAYERS_JSON = "layers.json"
+AUDIT_NAME = "audit.json"
+#: where om_runner keeps its record of every finished subject, whose names are anything
+RECORDS_FOLDER = ".om_runner"
+# Any stage.
+SUMS_NAME = "SHA256SUMS"
+
+#: role of a file in a chain → its name
+ROLE_FILES = {"frozen_pb": FROZEN_PB_NAME, "onnx": ONNX_NAME, "om": OM_NAME}
+
+
+def _any_of(*names: str, more: str = "") -> str:
+    return "|".join([re.escape(name) for name in names] + ([more] if more else []))
+
+
 #: In order: name of the step, and the names of its files (without ``.json`` of a side-car).
 STEPS: Tuple[Tuple[str, str], ...] = (
     (
         "checkpoint",
-        r"model-\d+\..+|spec\.json|split\.json|best\.json|metrics\.jsonl|train\.log|events\..*|checkpoint|train_report\.html",
+        _any_of(
+            SPEC_NAME,
+            SPLIT_NAME,
+            BEST_NAME,
+            TRAIN_METRICS_NAME,
+            TRAIN_LOG_NAME,
+            TRAIN_REPORT_NAME,
+            more=r"model-\d+\..+|events\..*|checkpoint",
+        ),
     ),
-    ("frozen graph", r"frozen\.pb"),
-    ("preflight", r"preflight\.(csv|json)"),
-    ("parity", r"parity\.json"),
+    ("frozen graph", _any_of(FROZEN_PB_NAME)),
+    ("preflight", _any_of(PREFLIGHT_CSV, PREFLIGHT_JSON)),
+    ("parity", _any_of(PARITY_NAME)),
     ("ONNX", r".+\.onnx"),
-    ("ATC", r"atc\.log|atc_manifest\.json|keep_dtype\.cfg"),
+    ("ATC", _any_of(ATC_LOG_NAME, ATC_MANIFEST_NAME, KEEP_DTYPE_NAME)),
     ("offline model", r".+\.om"),
-    ("contract", r"contract\.json"),
+    ("contract", _any_of(CONTRACT_NAME)),
     ("input", r"(?!)"),
-    ("output", r".+\.nii(\.gz)?|.+\.mg[hz]|.+\.npz|log\.txt"),
-    ("table", r"metrics\.tsv|failures\.tsv"),
-    ("run", r"run\.json"),
-    ("report", r"(report|layers|audit)\.(json|csv|html)|junit\.xml"),
-    ("list", r"SHA256SUMS"),
+    ("output", _any_of(LOG_NAME, more=r".+\.nii(\.gz)?|.+\.mg[hz]|.+\.npz")),
+    ("table", _any_of(METRICS_NAME, FAILURES_NAME)),
+    ("run", _any_of(RUN_NAME)),
+    ("report", _any_of(REPORT_JUNIT, more=r"(report|layers|audit)\.(json|csv|html)")),
+    ("list", _any_of(SUMS_NAME)),
     ("other", r".*"),
 )
 INPUT = "input"
-#: where om_runner keeps its record of every finished subject, whose names are anything
-RECORDS_FOLDER = ".om_runner"
 _ORDER = {name: position for position, (name, _) in enumerate(STEPS)}
 
 
@@ -51,9 +102,5 @@ def step_of(path: Path) -> str:
 
 
 def position_of(step: str) -> int:
-    """Where in the chain a step stands."""
+    """Where in the chain a step comes."""
     return _ORDER[step]
-
-
-#: what om_runner writes beside its results: where the model, the atlas and the scans lay, with their hashes
-RUN_NAME = "run.json"

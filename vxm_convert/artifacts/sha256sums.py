@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Mapping
 
 from vxm_convert.artifacts.files import read_bounded, sha256_of, sidecar_path, write_text
+from vxm_convert.artifacts.names import SUMS_NAME
 from vxm_convert.errors import ArtifactError, FormatError, VxmError
 
 LOG = logging.getLogger(__name__)
 
-SUMS_NAME = "SHA256SUMS"
 #: a lock's name; its holder removes it, so it is in no list
 LOCK_NAME = "lock"
 _HEAD = "# What the runs that wrote here left behind; sha256sum -c SHA256SUMS checks it.\n"

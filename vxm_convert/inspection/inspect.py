@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from vxm_convert.artifacts.files import read_json, sidecar_path
+from vxm_convert.artifacts.names import CONTRACT_NAME
 from vxm_convert.errors import ArtifactError, FormatError, VxmError
 from vxm_convert.inspection.description import Description, OpLine
-from vxm_convert.model.contract import CONTRACT_NAME, GraphContract, TensorSpec
+from vxm_convert.model.contract import GraphContract, TensorSpec
 
 _SHOWN_HASH = 12
 _LABEL_WIDTH = 9

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from vxm_convert.artifacts.files import read_json, sha256_of
-from vxm_convert.artifacts.names import INPUT, RUN_NAME, position_of, step_of
-from vxm_convert.artifacts.sha256sums import SUMS_NAME, read_manifest
+from vxm_convert.artifacts.names import CONTRACT_NAME, INPUT, ROLE_FILES, RUN_NAME, SUMS_NAME, position_of, step_of
+from vxm_convert.artifacts.sha256sums import read_manifest
 from vxm_convert.errors import ArtifactError, VxmError
-from vxm_convert.model.contract import CONTRACT_NAME, GraphContract
+from vxm_convert.model.contract import GraphContract
 
 OK = "ok"
 BROKEN = "BROKEN"
@@ -25,7 +25,6 @@ OUTSIDE = "outside"
 UNPROVEN = "unproven"
 
 #: role in a contract or side-car → the file of that role, in the same folder
-ROLE_FILES = {"frozen_pb": "frozen.pb", "onnx": "vxm.onnx", "om": "vxm.om"}
 _RECORDS = (CONTRACT_NAME, RUN_NAME)
 _INPUT_ROLES = ("atlas", "moving")
 _ADVICE = "pass a folder that train, export or om_runner wrote"

@@ -18,7 +18,6 @@ from vxm_convert.model.precision import PrecisionPlan
 from vxm_convert.model.spec import ModelSpec
 
 SCHEMA_VERSION = 1
-CONTRACT_NAME = "contract.json"
 MAX_CONTRACT_BYTES = 4 << 20
 
 

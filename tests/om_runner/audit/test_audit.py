@@ -16,7 +16,8 @@ from om_runner.audit.differences import measure, same_bits
 from om_runner.audit.plan import FILLER, checks_of, in_batches
 from om_runner.audit.run import BEYOND, EQUAL, WITHIN, AuditSettings, check_same_network, run_audit
 from tests.support.fakes import FakeRuntime, offline_model, write_scan
-from vxm_convert.artifacts.sha256sums import SUMS_NAME, read_manifest
+from vxm_convert.artifacts.names import SUMS_NAME
+from vxm_convert.artifacts.sha256sums import read_manifest
 from vxm_convert.errors import ArtifactError, ContractError, PrecisionError
 
 Outputs = Dict[str, np.ndarray]

@@ -180,7 +180,7 @@ def test_the_report_says_where_it_comes_from(tmp_path, monkeypatch, scripted):  
     (bench.out / "precision").mkdir(parents=True)
     om = bench.model.contract.hashes["om"]
     layers = {"model": {"om_sha256": om}, "layers": [{"name": "conv3d"}]}
-    path = bench.out / "precision" / origin.LAYERS_NAME
+    path = bench.out / "precision" / origin.LAYERS_JSON
     path.write_text(json.dumps(layers), encoding="utf-8")
     bench.run("--compare", "all")
     report = report_of(bench)

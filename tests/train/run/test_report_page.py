@@ -11,7 +11,8 @@ from typing import Any, Dict, List
 
 import pytest
 
-from train.run.report_page import REPORT_NAME, binned, build_page, write_report
+from train.run.report_page import binned, build_page, write_report
+from vxm_convert.artifacts.names import TRAIN_REPORT_NAME
 
 FACTS = {"network": "vm2 at 16x16x32", "device": "CPU", "loss": "mse <b>"}
 
@@ -111,8 +112,8 @@ def test_long_runs_are_binned_and_negative_losses_drawn() -> None:
 
 def test_it_is_made_from_the_metrics_file(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records()))
-    assert write_report(tmp_path, FACTS, {}).name == REPORT_NAME == "train_report.html"
-    assert (tmp_path / REPORT_NAME).read_text() == build_page(records(), FACTS, {})
+    assert write_report(tmp_path, FACTS, {}).name == TRAIN_REPORT_NAME == "train_report.html"
+    assert (tmp_path / TRAIN_REPORT_NAME).read_text() == build_page(records(), FACTS, {})
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-12, 5.0])

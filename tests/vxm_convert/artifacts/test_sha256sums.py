@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from vxm_convert.artifacts.files import sha256_of, write_sidecar
-from vxm_convert.artifacts.names import STEPS, step_of
+from vxm_convert.artifacts.names import STEPS, SUMS_NAME, step_of
 from vxm_convert.artifacts.sha256sums import (
-    SUMS_NAME,
     begin_manifest,
     files_below,
     finish_manifest,

@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from vxm_convert.sim.numerics import HALF_MAX, rounding_constants
+from vxm_convert.ascend.limits import HALF_MAX
+from vxm_convert.sim.numerics import rounding_constants
 
 OPSET = 15
 #: Newest IR that ONNX Runtime 1.10, the last for Python 3.7 beside TensorFlow 1.15, reads.
