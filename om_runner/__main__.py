@@ -16,7 +16,7 @@ from om_runner.options.run import add_batch_group, batch_from
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
 from vxm_convert.lazy import LazyModule
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
-from vxm_convert.profiles.profile import DEFAULT_PROFILE
+from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE
 
 group = LazyModule("om_runner.bids.group")
 session = LazyModule("om_runner.registration.session")
@@ -103,8 +103,7 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
         "--profile",
         default=DEFAULT_PROFILE,
         metavar="NAME|FILE",
-        help="acceptance profile: a name (`python -m vxm_convert profiles` lists them), a YAML file, or none to check "
-        "NaN and Inf only (default: %(default)s)",
+        help=f"acceptance profile: {CHOICE_HELP}; none checks NaN and Inf only (default: %(default)s)",
     )
     report.add_argument(
         "--labels",

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-import vxm_convert
 from export.contracts import build_contract
 from export.preflight.rules.resolution import find_positions
 from export.preflight.view.dtypes import float_dtypes
@@ -34,6 +33,7 @@ from vxm_convert.errors import EXIT_OK, PrecisionError, SpecError, VolumeError
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.precision import PLANS
 from vxm_convert.model.spec import ModelSpec, parse_shape
+from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE, load_profile, profile_path, shipped_profiles
 from vxm_convert.scans.discovery import scan_files
 from vxm_convert.toolchain.find import find_toolchain
 from vxm_convert.weights.files import CheckpointFiles, find_checkpoint
@@ -44,7 +44,6 @@ _PROG = "export tune"
 _DEFAULT_TRIALS = 120
 _WORK = "work"
 _STARTS = ("fast", "balanced")
-_PROFILES = Path(vxm_convert.__file__).with_name("profiles")
 
 
 def build_parser(default_soc: str) -> argparse.ArgumentParser:
@@ -95,7 +94,10 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
     cliargs.add_model_group(parser)
     how = parser.add_argument_group("search")
     how.add_argument(
-        "--profile", default="research", metavar="NAME|FILE", help="acceptance profile to meet (default: %(default)s)"
+        "--profile",
+        default=DEFAULT_PROFILE,
+        metavar="NAME|FILE",
+        help=f"acceptance profile to meet: {CHOICE_HELP} (default: %(default)s)",
     )
     how.add_argument(
         "--start",
@@ -243,12 +245,10 @@ def _freeze(contract: GraphContract, files: CheckpointFiles, h5_indexing: str, p
 
 def _profile(choice: str) -> Tuple[str, str]:
     """The profile as the runner takes it, and the sha256 of its file; refused before anything takes time."""
-    if Path(choice).is_file():
-        return str(Path(choice).resolve()), sha256_of(Path(choice))
-    shipped = {path.stem: path for path in _PROFILES.glob("*.yaml")}
-    if choice not in shipped:
-        raise SpecError(f"profile: got {choice!r}, expected a file or one of {', '.join(sorted(shipped))}")
-    return choice, sha256_of(shipped[choice])
+    path = profile_path(choice)
+    if path is None:
+        raise SpecError(f"profile: got {choice!r}, expected one with limits to search by")
+    return choice if choice in shipped_profiles() else str(path.resolve()), load_profile(choice).sha256
 
 
 def _suspects(view: GraphView, contract: GraphContract) -> List[str]:

@@ -13,7 +13,7 @@ from om_runner.names import AUDIT_NAME
 from om_runner.options.common import add_device_group, add_model_options, whole_number
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, PrecisionError
-from vxm_convert.profiles.profile import DEFAULT_PROFILE
+from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE
 
 PROG = "om_runner audit"
 DEFAULT_OUT = Path("build") / "audit"
@@ -65,7 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--profile",
         default=DEFAULT_PROFILE,
         metavar="NAME|FILE",
-        help="acceptance profile that limits differences: a name, a YAML file, or none (default: %(default)s)",
+        help=f"acceptance profile that limits differences: {CHOICE_HELP}; none checks NaN and Inf only "
+        "(default: %(default)s)",
     )
     add_toolchain_group(parser)
     add_device_group(parser)

@@ -5,20 +5,26 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Iterable, Optional, Tuple
 
 from vxm_convert.errors import ArtifactError, FormatError
 from vxm_convert.profiles.figures import AT_MOST, FIGURES, Figure
-from vxm_convert.profiles.yamlfile import parse_mapping, read_bytes, suggestion
+from vxm_convert.profiles.yamlfile import parse_mapping, read_bytes
 
 PROFILE_SCHEMA = 1
 DEFAULT_PROFILE = "research"
 #: the choice that applies no limits; NaN and Inf fail all the same
 NO_PROFILE = "none"
+#: what ``--profile`` of every command takes
+CHOICE_HELP = (
+    "a name that `python -m vxm_convert profiles` lists, or a YAML file; a name comes first, so write ./research for a "
+    "file called research"
+)
 TOP_KEYS = ("schema", "name", "description", "limits", "cohort")
 LIMIT_ENTRIES = ("max", "min", "optional")
 MAX_TEXT = 2000
@@ -71,8 +77,32 @@ def shipped_profiles() -> Dict[str, Path]:
     return {path.stem: path for path in sorted(_FOLDER.glob("*.yaml"))}
 
 
+def profile_path(choice: str) -> Optional[Path]:
+    """The file that a choice names: a shipped profile's name first, then a path, which has a separator or a suffix.
+
+    Returns
+    -------
+    None for ``none``, which has no file.
+
+    Raises
+    ------
+    ArtifactError
+        Neither a name nor a file.
+    """
+    shipped = shipped_profiles()
+    if choice == NO_PROFILE or choice in shipped:
+        return shipped.get(choice)
+    path = Path(choice)
+    is_path = path.name != choice or bool(path.suffix)
+    if is_path and path.is_file():
+        return path
+    known = ", ".join(sorted(shipped) + [NO_PROFILE])
+    hint = f"; write ./{choice} for the file" if not is_path and path.is_file() else _suggestion(choice, shipped)
+    raise ArtifactError(f"profile {choice!r}: neither a file nor one of {known}{hint}")
+
+
 def load_profile(choice: str) -> Profile:
-    """A shipped profile by name, ``none``, or a profile file.
+    """A shipped profile by name, ``none``, or a profile file; see `profile_path`.
 
     Raises
     ------
@@ -81,13 +111,9 @@ def load_profile(choice: str) -> Profile:
     FormatError
         A file that is no profile; the message names the key.
     """
-    if choice == NO_PROFILE:
+    path = profile_path(choice)
+    if path is None:
         return Profile(NO_PROFILE, "No limits; only NaN and Inf fail.", (), (), hashlib.sha256(b"").hexdigest())
-    shipped = shipped_profiles()
-    path = shipped.get(choice, Path(choice))
-    if choice not in shipped and not path.is_file():
-        known = ", ".join(sorted(shipped) + [NO_PROFILE])
-        raise ArtifactError(f"profile {choice!r}: neither a file nor one of {known}{suggestion(choice, shipped)}")
     return profile_from_bytes(read_bytes(path), str(path))
 
 
@@ -154,10 +180,16 @@ def _is_finite(value: Any) -> bool:
 def _check_keys(content: Dict[str, Any], known: Any, where: str, section: str) -> None:
     for key in content:
         if key not in known:
-            hint = suggestion(key, known) or (f"; expected {', '.join(known)}" if len(known) < 10 else "")
+            hint = _suggestion(key, known) or (f"; expected {', '.join(known)}" if len(known) < 10 else "")
             more = "" if len(known) < 10 else "; `python -m vxm_convert profiles figures` lists them"
             raise FormatError(f"{where}: {section}unknown key {key[:80]!r}{hint}{more}")
 
 
 def _short(value: Any) -> str:
     return repr(value)[:80]
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    """``; did you mean …?`` or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

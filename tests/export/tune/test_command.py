@@ -161,7 +161,8 @@ def test_plan_and_precision_exclude_each_other(tmp_path: Path, capsys: pytest.Ca
         (["--input", "{tmp}"], "no scan"),
         (["--atlas", "{tmp}/gone.npz"], "no such atlas"),
         (["--layers", "{tmp}/gone.json"], "layer analysis"),
-        (["--profile", "reserch"], "'reserch', expected a file or one of"),
+        (["--profile", "reserch"], "'reserch': neither a file nor one of"),
+        (["--profile", "none"], "expected one with limits"),
         (["--checkpoint", "{tmp}/gone"], "no such checkpoint"),
         (["--soc-version", "a;b"], "soc version"),
         (["--shape", "100,16,16"], "multiple of 16"),
@@ -174,7 +175,7 @@ def test_wrong_input_is_one_message_at_once(
     scans.mkdir()
     for name in ("a.npz", "atlas.npz"):
         np.savez(str(scans / name), vol=np.full((16, 16, 16), len(name), np.float32))
-    (tmp_path / "p.yaml").write_text("schema: 1\n")
+    (tmp_path / "p.yaml").write_text("schema: 1\nname: p\nlimits: {}\n")
     base = {
         "--profile": str(tmp_path / "p.yaml"),
         "--checkpoint": "x",
