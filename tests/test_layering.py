@@ -139,6 +139,10 @@ def test_every_folder_has_a_floor(modules: Modules) -> None:
         ("export/planted.py", "from om_runner.device import runtime"),
         ("vxm_convert/artifacts/planted.py", "from vxm_convert.network.unet import build_unet"),
         ("train/run/planted.py", "from . import loop"),
+        ("om_runner/inputs/planted.py", "import nibabel as nib"),
+        ("train/data/planted.py", "from vxm_convert.scans.npz import NpzReader"),
+        ("om_runner/commands/planted.py", "from vxm_convert.scans.raw_header import judge"),
+        ("train/data/planted.py", "import numpy as np\nvolume = np.load('scan.npz')['vol']"),
     ],
 )
 def test_a_planted_trespass_is_found(modules: Modules, path: str, source: str) -> None:

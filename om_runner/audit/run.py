@@ -29,9 +29,9 @@ from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.reports import report_head, write_report_json
 from vxm_convert.artifacts.sha256sums import begin_manifest, finish_manifest
 from vxm_convert.errors import ContractError, PrecisionError
+from vxm_convert.geometry.orientations import spacing_mm
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, label_set
 from vxm_convert.profiles.profile import Profile, load_profile
-from vxm_convert.scans.volumes import spacing_mm
 
 LOG = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from om_runner.names import FLOW_NAME, INVERSE_NAME, JACOBIAN_NAME, MOVED_NAME, 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.scans.checks import skull_doubt
-from vxm_convert.scans.volumes import read_image, read_labels
+from vxm_convert.scans.scan_file import ScanFile
 
 #: share of zero voxels below which nobody has cut a brain out
 _CUT_OUT = 0.2
@@ -64,7 +64,7 @@ def sidecar_of(plain: str, path: Path, noted: Dict[str, Any], sources: Sources) 
 
 def labels_in(path: Path) -> List[int]:
     """The labels of a segmentation, ascending."""
-    volume = read_labels(path)
+    volume = ScanFile(path).labels()
     return [] if volume is None else [int(label) for label in np.unique(volume.data)]
 
 
@@ -175,7 +175,7 @@ def _skull_stripped(moved: Path, scan: Path) -> Tuple[bool, str]:
         return said, "the side-car of the scan"
     if name.entities.get("desc") == "brain":
         return True, "the name of the scan"
-    volume = read_image(moved)
+    volume = ScanFile(moved).image()
     headed = skull_doubt(volume.data, Grid(volume.data.shape, volume.affine))
     stripped = headed is None and float(np.mean(volume.data == 0)) >= _CUT_OUT
     return stripped, "judged from the voxels: share of zeros, volume of what is bright"

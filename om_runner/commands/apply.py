@@ -28,7 +28,7 @@ from vxm_convert.geometry.inversion import TOLERANCE_MM, affine_part, solve
 from vxm_convert.geometry.maps import BEYOND, SpaceMap, compose
 from vxm_convert.geometry.resample import EDGES, INTERPOLATIONS, resample, to_dtype
 from vxm_convert.scans.nifti import write_nifti
-from vxm_convert.scans.volumes import read_image, read_labels
+from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.transforms.formats import FORMATS
 from vxm_convert.transforms.points import POINT_FRAMES, check_points_target, from_ras, read_points, to_ras, write_points
 
@@ -125,7 +125,8 @@ def apply_to_image(args: argparse.Namespace) -> int:
     """Compose the chain and resample once; the moving's dtype is kept."""
     if not args.out.name.lower().endswith((".nii", ".nii.gz")):
         raise VolumeError(f"{args.out}: an image is written to .nii or .nii.gz; change the name")
-    volume = read_image(args.image) if args.interpolation == "linear" else read_labels(args.image)
+    image = ScanFile(args.image)
+    volume = image.image() if args.interpolation == "linear" else image.labels()
     if volume is None:
         raise VolumeError(f"{args.image}: an .npz without 'seg', expected a segmentation for {args.interpolation}")
     moving = volume_grid(volume)
@@ -137,7 +138,7 @@ def apply_to_image(args: argparse.Namespace) -> int:
     )
     write_sidecar(
         args.out,
-        {"moving": hashes(f=args.image)["f"], **_chain_hashes(args.transform)},
+        {"moving": image.sha256, **_chain_hashes(args.transform)},
         {"kind": "none"},
         maps="moving image resampled onto the fixed grid",
         transforms=list(args.transform),

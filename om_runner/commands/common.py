@@ -20,8 +20,8 @@ from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.scans.network_grid import network_affine
-from vxm_convert.scans.placement_headers import inspect_header
-from vxm_convert.scans.volumes import Volume
+from vxm_convert.scans.scan_file import ScanFile
+from vxm_convert.scans.values import Volume
 from vxm_convert.transforms.affines import is_affine_file, read_affine
 from vxm_convert.transforms.formats import FORMATS
 from vxm_convert.transforms.warps import read_warp
@@ -91,8 +91,9 @@ def grid_from(path: Optional[Path]) -> Optional[Grid]:
     """Grid of an image on the command line; logs doubts about its header."""
     if path is None:
         return None
-    grid, notes = inspect_header(path)
-    for note in notes:
+    scan = ScanFile(path)
+    grid = scan.grid
+    for note in scan.notes:
         LOG.warning("%s: %s", path, note)
     return grid
 

@@ -28,7 +28,8 @@ from vxm_convert.geometry.resample import resample
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS, LabelSet, load_label_set
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.metrics.surfaces import surface_distances
-from vxm_convert.scans.volumes import Volume, read_labels
+from vxm_convert.scans.scan_file import ScanFile
+from vxm_convert.scans.values import Volume
 from vxm_convert.transforms.points import POINT_FRAMES, read_points, to_ras
 from vxm_convert.transforms.warps import read_warp
 
@@ -212,7 +213,7 @@ def _moved_labels(args: argparse.Namespace, warp: Optional[Warp], grid: Grid) ->
 
 
 def _labels(path: Path) -> Volume:
-    volume = read_labels(path)
+    volume = ScanFile(path).labels()
     if volume is None:
         raise VolumeError(f"{path}: an .npz without 'seg', expected a segmentation")
     return volume

@@ -28,7 +28,8 @@ from vxm_convert.scans.affine_search import search_affine
 from vxm_convert.scans.conform import Placement, conform, network_grid_of, outside_network, place
 from vxm_convert.scans.discovery import find_segmentation
 from vxm_convert.scans.grid import grid_of_scan, labels_of_scan, nothing_said
-from vxm_convert.scans.volumes import Volume, check_values, detect_intensity, percentile_intensity, read_image
+from vxm_convert.scans.intensity import detect_intensity, percentile_intensity
+from vxm_convert.scans.values import Volume, check_values
 from vxm_convert.transforms.affines import read_affine
 
 LOG = logging.getLogger(__name__)
@@ -71,14 +72,14 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
         For a damaged header or image, and one whose header does not say where it lies although that is needed.
     """
     shape = contract.model.volume_shape
-    grid, trusted = grid_of_scan(scan.path, shape, contract.grid, options.orientation)
+    grid, trusted = grid_of_scan(scan.file, shape, contract.grid, options.orientation)
     if grid is None or (not trusted and grid.shape == shape):
         loaded = load(scan, contract)
         grid = Grid(shape, loaded.affine) if grid is None or options.orientation is None else grid
         return _as_it_is(replace(loaded, affine=np.array(grid.affine)), grid, trusted)
     if not trusted:
         raise VolumeError(nothing_said(scan.path, grid))
-    volume = read_image(scan.path)
+    volume = scan.file.image()
     check_values(volume)
     network = network_grid_of(volume.data, grid, shape, contract.grid)
     if network == grid:
@@ -100,7 +101,7 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
         most of whose brain is outside the network's field of view; for a segmentation elsewhere than the scan.
     """
     network = atlas.placement.network
-    grid, trusted = grid_of_scan(scan.path, network.shape, contract.grid, options.orientation, network)
+    grid, trusted = grid_of_scan(scan.file, network.shape, contract.grid, options.orientation, network)
     grid = network if grid is None else grid
     if not trusted and grid.shape == network.shape and options.orientation is None:
         grid = network
@@ -120,7 +121,7 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
             "must be resampled "
             "to it; name the axes with --orientation, e.g. LIA"
         )
-    volume = read_image(scan.path)
+    volume = scan.file.image()
     check_values(volume)
     affine, how = _affine_for(scan, volume.data, grid, atlas, options)
     placement = place(network, grid, contract.grid, affine, how)
@@ -150,7 +151,7 @@ def _load_placed(
             f"{intensity.name}, clipped to {contract.intensity.low:g}..{contract.intensity.high:g}"
         )
     LOG.info("%s: %s, intensities %s", scan.path.name, placement.moving.describe(), intensity.name)
-    seg, digest = labels_of_scan(scan.path, scan.seg_path, placement.moving)
+    seg, digest = labels_of_scan(scan.file, scan.seg_file, placement.moving)
     return LoadedScan(
         scan=scan,
         image=conform(normal, placement),
@@ -159,7 +160,7 @@ def _load_placed(
         intensity=intensity.name,
         factor=intensity.factor,
         stored_dtype=volume.stored_dtype,
-        sha256=sha256_of(scan.path),
+        sha256=scan.file.sha256,
         seg_sha256=digest,
         placement=placement,
         source=Source(volume.data, seg, placement.moving),

@@ -6,21 +6,22 @@ which file is what.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import List, Optional
 
 import numpy as np
 
 from om_runner.names import RESERVED_SUBJECTS
-from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
+from vxm_convert.geometry.orientations import axis_codes
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.scans.conform import Placement
 from vxm_convert.scans.discovery import find_segmentations, safe_name, scan_files, unique_names, volume_stem
+from vxm_convert.scans.intensity import load_scan
 from vxm_convert.scans.network_grid import network_affine
-from vxm_convert.scans.volumes import axis_codes, load_scan, read_labels, volume_suffix
+from vxm_convert.scans.scan_file import ScanFile
 
 LOG = logging.getLogger(__name__)
 
@@ -28,12 +29,18 @@ LOG = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Scan:
     """One moving scan to register: subject name (unique, safe as a folder name), its file, and its segmentation file if
-    separate.
+    separate. `file` and `seg_file` are these files, opened once.
     """
 
     subject: str
     path: Path
     seg_path: Optional[Path] = None
+    file: ScanFile = field(init=False, compare=False, repr=False)
+    seg_file: Optional[ScanFile] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", ScanFile(self.path))
+        object.__setattr__(self, "seg_file", None if self.seg_path is None else ScanFile(self.seg_path))
 
 
 @dataclass(frozen=True)
@@ -116,17 +123,16 @@ def subject_names(paths: List[Path]) -> List[str]:
 def load(scan: Scan, contract: GraphContract) -> LoadedScan:
     """Read and check a scan and its segmentation; raises VolumeError or ArtifactError with the reason."""
     shape = contract.model.volume_shape
-    digest = sha256_of(scan.path)
-    volume, intensity = load_scan(scan.path, shape, contract.intensity)
+    digest = scan.file.sha256
+    volume, intensity = load_scan(scan.file, shape, contract.intensity)
     LOG.info(
         "%s: intensities %s%s",
         scan.path.name,
         intensity.name,
         f", divided by {intensity.factor:g}" if intensity.factor != 1 else "",
     )
-    own = scan.path if volume_suffix(scan.path) == ".npz" else None
-    seg_source = scan.seg_path or own
-    seg = read_labels(seg_source, shape) if seg_source is not None else None
+    seg_source = scan.seg_file or (None if scan.file.has_header else scan.file)
+    seg = seg_source.labels(shape) if seg_source is not None else None
     return LoadedScan(
         scan=scan,
         image=volume.data,
@@ -136,7 +142,7 @@ def load(scan: Scan, contract: GraphContract) -> LoadedScan:
         factor=intensity.factor,
         stored_dtype=volume.stored_dtype,
         sha256=digest,
-        seg_sha256=None if scan.seg_path is None else sha256_of(scan.seg_path),
+        seg_sha256=None if scan.seg_file is None else scan.seg_file.sha256,
     )
 
 

@@ -26,9 +26,9 @@ from om_runner.precision.store import CompareStore
 from vxm_convert.artifacts.files import MAX_JSON_BYTES, read_bounded, sha256_of, write_bytes, write_text
 from vxm_convert.artifacts.reports import finite, report_head, write_report_csv, write_report_json
 from vxm_convert.errors import ArtifactError, VxmError
+from vxm_convert.geometry.orientations import spacing_mm
 from vxm_convert.metrics.labels import label_set
 from vxm_convert.profiles.profile import Profile
-from vxm_convert.scans.volumes import spacing_mm
 
 #: failures that the message names; the report has all
 _FAILURES_TOLD = 3

@@ -28,8 +28,9 @@ from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid, same_place
 from vxm_convert.scans.discovery import find_segmentation
 from vxm_convert.scans.grid import labels_of_scan
-from vxm_convert.scans.placement_headers import header_trust, read_grid
-from vxm_convert.scans.volumes import check_values, read_image, read_labels, volume_suffix
+from vxm_convert.scans.header import Trust
+from vxm_convert.scans.scan_file import ScanFile
+from vxm_convert.scans.values import check_values
 from vxm_convert.transforms.warps import read_warp
 
 _MAX_JSON, _MAX_TABLE = 64 << 20, 256 << 20
@@ -37,10 +38,9 @@ _ADVICE = "register again, or pass the folder of a run"
 
 
 class Fixed(NamedTuple):
-    """The fixed image as its file has it."""
+    """The fixed image as its file has it; `trusted`: its header says where it lies, or it has none."""
 
-    path: Path
-    sha256: str
+    file: ScanFile
     image: np.ndarray
     grid: Grid
     seg: Optional[np.ndarray]
@@ -130,10 +130,10 @@ def open_fixed(path: Path) -> Fixed:
     path = Path(path)
     if not path.is_file():
         raise VolumeError(f"{path}: no such fixed image; name the atlas of the run with --atlas")
-    volume = read_image(path)
-    grid = read_grid(path)
-    seg, _ = labels_of_scan(path, find_segmentation(path), grid)
-    return Fixed(path, sha256_of(path), volume.data, grid, seg, volume_suffix(path) == ".npz" or header_trust(path))
+    file, beside = ScanFile(path), find_segmentation(path)
+    volume = file.image()
+    seg, _ = labels_of_scan(file, None if beside is None else ScanFile(beside), file.grid)
+    return Fixed(file, volume.data, file.grid, seg, file.trust in (Trust.HEADER, Trust.NO_HEADER))
 
 
 def case_of(results: Results, subject: str, fixed: Fixed) -> Case:
@@ -150,9 +150,11 @@ def case_of(results: Results, subject: str, fixed: Fixed) -> Case:
     at = results.file(subject, MOVED_NAME)
     side = _checked(at)
     made_from = side.get("made_from") if isinstance(side.get("made_from"), dict) else {}
-    if made_from.get("atlas") not in (None, fixed.sha256):
-        raise ChecksumError(f"{at}: was made with another fixed image than {fixed.path}; name that one with --atlas")
-    volume = read_image(at)
+    if made_from.get("atlas") not in (None, fixed.file.sha256):
+        raise ChecksumError(
+            f"{at}: was made with another fixed image than {fixed.file.path}; name that one with --atlas"
+        )
+    volume = ScanFile(at).image()
     check_values(volume)
     grid = Grid(volume.data.shape, volume.affine)
     # A header that says nothing may have been overridden in the run: an atlas of the results' shape is then taken voxel
@@ -163,7 +165,7 @@ def case_of(results: Results, subject: str, fixed: Fixed) -> Case:
     seg, labels = None, results.file(subject, MOVED_SEG_NAME)
     if labels.is_file():
         _checked(labels)
-        seg = read_labels(labels, grid.shape).data
+        seg = ScanFile(labels).labels(grid.shape).data
     simulated = side.get("simulated")
     return Case(
         subject=subject,
@@ -184,7 +186,7 @@ def case_of(results: Results, subject: str, fixed: Fixed) -> Case:
 
 
 def _said(fixed: Fixed) -> bool:
-    return fixed.trusted and volume_suffix(fixed.path) != ".npz"
+    return fixed.file.trust is Trust.HEADER
 
 
 def _before(results: Results, side: Dict[str, Any], grid: Grid, notes: List[str]) -> Optional[np.ndarray]:
@@ -200,7 +202,8 @@ def _before(results: Results, side: Dict[str, Any], grid: Grid, notes: List[str]
     if not path.is_file():
         notes.append(f"no picture from before the warp: {path.name} is not where the run read it")
         return None
-    if sha256_of(path) != sha:
+    scan = ScanFile(path)
+    if scan.sha256 != sha:
         notes.append(f"no picture from before the warp: {path.name} has changed since the run")
         return None
     try:
@@ -211,7 +214,7 @@ def _before(results: Results, side: Dict[str, Any], grid: Grid, notes: List[str]
         raise FormatError(
             f"{results.folder}: side-car of {path.name} has a damaged placement ({exc!r:.200}); {_ADVICE}"
         ) from exc
-    return by_affine_alone(read_image(path).data, moving, pull, grid)
+    return by_affine_alone(scan.image().data, moving, pull, grid)
 
 
 def _warp(path: Path, grid: Grid, notes: List[str]) -> Optional[Warp]:

@@ -11,9 +11,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 import numpy as np
 
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.lazy import LazyModule
-
-nib = LazyModule("nibabel")
+from vxm_convert.geometry.orientations import to_ras, turned
 
 CONVENTION = (
     "radiological: the subject's right is on the left of axial and coronal slices, anterior on the left of "
@@ -74,7 +72,7 @@ class Slices:
     def __init__(
         self, grid: Grid, box: Tuple[Sequence[int], Sequence[int]], cell: int = CELL, per_plane: int = PER_PLANE
     ) -> None:
-        self._orientation = nib.orientations.io_orientation(grid.affine)
+        self._orientation = to_ras(grid.affine)
         self._shape = grid.shape
         #: array axis of each RAS axis
         self.axes = [int(np.flatnonzero(self._orientation[:, 0] == ras)[0]) for ras in range(3)]
@@ -97,7 +95,7 @@ class Slices:
 
     def turned(self, volume: np.ndarray) -> np.ndarray:
         """A view of (X, Y, Z[, C]) whose axes run right, anterior, superior; components keep their order."""
-        return nib.orientations.apply_orientation(volume, self._orientation)
+        return turned(volume, self._orientation)
 
     def plane(self, volume: np.ndarray, cut: Cut) -> np.ndarray:
         """The slice of a volume as (rows, columns[, C]) voxels, not yet flipped."""
@@ -156,8 +154,8 @@ def shown_box(grid: Grid, images: Sequence[Tuple[Optional[np.ndarray], float]]) 
     ----------
     images : sequence of (ndarray or None, float) — an image on the grid and its white.
     """
-    orientation = nib.orientations.io_orientation(grid.affine)
-    shape = nib.orientations.apply_orientation(np.broadcast_to(np.int8(0), grid.shape), orientation).shape
+    orientation = to_ras(grid.affine)
+    shape = turned(np.broadcast_to(np.int8(0), grid.shape), orientation).shape
     sizes = np.empty(3)
     sizes[orientation[:, 0].astype(int)] = grid.spacing_mm
     low, high = np.array(shape), np.array([-1, -1, -1])
@@ -165,7 +163,7 @@ def shown_box(grid: Grid, images: Sequence[Tuple[Optional[np.ndarray], float]]) 
         if image is None:
             continue
         with np.errstate(invalid="ignore"):
-            bright = nib.orientations.apply_orientation(np.asarray(image) > _SHOWN * white, orientation)
+            bright = turned(np.asarray(image) > _SHOWN * white, orientation)
         for axis in range(3):
             at = np.flatnonzero(bright.any(axis=tuple(d for d in range(3) if d != axis)))
             if at.size:

@@ -205,9 +205,7 @@ def _decide(scan: Scan, keys: Keys, records: Records, failed: bool) -> Decision:
     changed = _difference(record.key, {**record.key, **keys.of_run})
     if changed is None:
         try:
-            changed = _difference(
-                record.key, keys.of(scan, sha256_of(scan.path), scan.seg_path and sha256_of(scan.seg_path))
-            )
+            changed = _difference(record.key, keys.of(scan, scan.file.sha256, scan.seg_file and scan.seg_file.sha256))
         except VxmError as exc:
             return Decision(scan, f"cannot be compared with its result: {exc}")
     if changed is None:

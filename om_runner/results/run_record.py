@@ -22,9 +22,7 @@ from vxm_convert import __version__
 from vxm_convert.artifacts.files import sha256_of, write_json
 from vxm_convert.artifacts.names import RUN_NAME
 from vxm_convert.artifacts.sha256sums import files_below, finish_manifest
-from vxm_convert.lazy import LazyModule
-
-nib = LazyModule("nibabel")
+from vxm_convert.scans.header import nibabel_version
 
 RUN_SCHEMA = 1
 
@@ -109,7 +107,7 @@ def run_document(model: OfflineModel, atlas: LoadedScan, result: CohortResult, *
             "vxm_convert": __version__,
             "python": platform.python_version(),
             "numpy": np.__version__,
-            "nibabel": nib.__version__,
+            "nibabel": nibabel_version(),
         },
         "model": {
             "path": os.path.abspath(str(model.om_path)),

@@ -21,7 +21,7 @@ from vxm_convert.errors import EXIT_OK, SpecError
 from vxm_convert.model.spec import parse_shape
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.nifti import write_nifti
-from vxm_convert.scans.volumes import read_image
+from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.synthetic.heads import PhantomSettings, make_atlas, random_velocity
 from vxm_convert.transforms.itk_field import write_flow
 
@@ -94,7 +94,7 @@ def measure(work: Path, shape: Any, repeats: int) -> List[Dict[str, Any]]:
             lambda: nib.save(nib.Nifti1Image(scan, affine), str(plain)),
             plain,
         ),
-        ("read a scan, float32 .nii.gz", "vxm_convert", lambda: read_image(moved), moved),
+        ("read a scan, float32 .nii.gz", "vxm_convert", lambda: ScanFile(moved).image(), moved),
         ("read a scan, float32 .nii.gz", "nibabel", lambda: np.asanyarray(nib.load(str(plain)).dataobj), plain),
         ("write a warp, float32 .nii.gz", "vxm_convert", lambda: write_flow(warp, flow, affine), warp),
         ("write a warp, float32 .nii.gz", "nibabel", lambda: nib.save(vectors, str(plain_warp)), plain_warp),

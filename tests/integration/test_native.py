@@ -21,7 +21,7 @@ from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.geometry.maps import SpaceMap
 from vxm_convert.metrics.labels import label_set
 from vxm_convert.scans.conform import oriented
-from vxm_convert.scans.volumes import read_labels
+from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.transforms.warps import read_warp
 
 pytest.importorskip("tensorflow")
@@ -132,7 +132,7 @@ def test_other_axes_and_voxel_sizes_give_the_same_result_in_space(bert, shared_d
         nib.save(nib.Nifti1Image(regridded(scan, grid), grid.affine), str(tmp_path / "in" / f"{name}.nii.gz"))
     options = ("--affine", str(tmp_path / "pre.txt"), "--outputs", "warp", "--space", "network")
     register(shared_data, model, tmp_path / "in", tmp_path / "out", *options)
-    labels = read_labels(shared_data / "native" / "fsaverage" / "aseg.mgz")
+    labels = ScanFile(shared_data / "native" / "fsaverage" / "aseg.mgz").labels()
     points = np.array(
         [apply_affine(labels.affine, np.argwhere(labels.data == label).mean(axis=0)) for label in label_set("paper30")]
     )

@@ -13,7 +13,7 @@ import pytest
 from scripts.benchmark import cohort
 from scripts.stages import Ran
 from vxm_convert.errors import ArtifactError
-from vxm_convert.scans.volumes import read_image, read_labels
+from vxm_convert.scans.scan_file import ScanFile
 
 
 def figures(wall: float, device: float) -> dict:
@@ -36,8 +36,8 @@ def test_phantoms_become_scans_with_a_segmentation_beside_them(tmp_path):
     np.savez_compressed(str(tmp_path / "sub-01.npz"), vol=vol, seg=vol.astype(np.int16) // 8)
     cohort._as_nifti(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["sub-01.nii.gz", "sub-01_seg.nii.gz"]
-    np.testing.assert_array_equal(read_image(tmp_path / "sub-01.nii.gz").data, vol)
-    np.testing.assert_array_equal(read_labels(tmp_path / "sub-01_seg.nii.gz").data, vol // 8)
+    np.testing.assert_array_equal(ScanFile(tmp_path / "sub-01.nii.gz").image().data, vol)
+    np.testing.assert_array_equal(ScanFile(tmp_path / "sub-01_seg.nii.gz").labels().data, vol // 8)
 
 
 def test_a_run_without_timing_is_one_message(tmp_path, monkeypatch):

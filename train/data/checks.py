@@ -14,9 +14,11 @@ import numpy as np
 
 from train.data.cohort import Cohort
 from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.orientations import axis_codes
 from vxm_convert.model.contract import IntensityRule
 from vxm_convert.model.spec import Shape3
-from vxm_convert.scans.volumes import axis_codes, load_scan, read_image, read_labels
+from vxm_convert.scans.intensity import load_scan
+from vxm_convert.scans.scan_file import ScanFile
 
 #: share of the atlas's field of view that a scan on the same grid must cover
 MIN_OVERLAP = 0.5
@@ -26,7 +28,7 @@ _SAMPLES = 16
 
 def atlas_shape(atlas: Path) -> Shape3:
     """Voxels of the atlas (or of any scan); raises VolumeError if it cannot be read."""
-    shape = read_image(atlas).data.shape
+    shape = ScanFile(atlas).image().data.shape
     return (int(shape[0]), int(shape[1]), int(shape[2]))
 
 
@@ -80,12 +82,12 @@ def field_of_view_overlap(scan: np.ndarray, atlas: np.ndarray, shape: Shape3) ->
 
 
 def _affine(atlas: Path, shape: Shape3) -> Optional[np.ndarray]:
-    return load_scan(atlas, shape, IntensityRule())[0].affine
+    return load_scan(ScanFile(atlas), shape, IntensityRule())[0].affine
 
 
 def _scan_problem(path: Path, shape: Shape3, frame: Optional[np.ndarray]) -> Optional[Tuple[Path, str]]:
     try:
-        affine = load_scan(path, shape, IntensityRule())[0].affine
+        affine = load_scan(ScanFile(path), shape, IntensityRule())[0].affine
     except VolumeError as exc:
         return path, _without_path(str(exc), path)
     if affine is None or frame is None:
@@ -105,7 +107,7 @@ def _scan_problem(path: Path, shape: Shape3, frame: Optional[np.ndarray]) -> Opt
 
 def _label_problem(path: Path, shape: Shape3, needed: bool) -> Optional[Tuple[Path, str]]:
     try:
-        if read_labels(path, shape) is None and needed:
+        if ScanFile(path).labels(shape) is None and needed:
             return path, "holds no array 'seg', which --dice-weight needs"
     except VolumeError as exc:
         return path, _without_path(str(exc), path)

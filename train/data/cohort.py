@@ -13,7 +13,7 @@ from train.data.scan_list import Subject, is_manifest, read_manifest
 from train.settings.run import SPLIT_NAMES, DataSettings
 from vxm_convert.errors import TrainingError
 from vxm_convert.scans.discovery import find_segmentation, scan_files
-from vxm_convert.scans.volumes import volume_suffix
+from vxm_convert.scans.header import volume_suffix
 
 #: keeps the split's random numbers apart from those of the order (see `train.data.pairs`)
 _SPLIT_STREAM = 1

@@ -18,7 +18,8 @@ from train.data.pairs import Pair
 from vxm_convert.errors import VolumeError
 from vxm_convert.model.contract import IntensityRule
 from vxm_convert.model.spec import ModelSpec
-from vxm_convert.scans.volumes import load_scan, read_labels
+from vxm_convert.scans.intensity import load_scan
+from vxm_convert.scans.scan_file import ScanFile
 
 _AUGMENT_STREAM, _NOISE_STREAM = 4, 5
 #: intensities become gain · v^gamma
@@ -95,7 +96,9 @@ class Loader:
     def image(self, path: Path) -> np.ndarray:
         """A scan as network input, (X, Y, Z, 1)."""
         return self._remember(
-            "image", path, lambda: load_scan(path, self.spec.volume_shape, self._rule)[0].data[..., np.newaxis]
+            "image",
+            path,
+            lambda: load_scan(ScanFile(path), self.spec.volume_shape, self._rule)[0].data[..., np.newaxis],
         )
 
     def labels(self, path: Optional[Path]) -> np.ndarray:
@@ -113,7 +116,7 @@ class Loader:
         return found[0], found[1]
 
     def _read_labels(self, path: Optional[Path]) -> np.ndarray:
-        volume = read_labels(path, self.spec.volume_shape) if path is not None else None
+        volume = ScanFile(path).labels(self.spec.volume_shape) if path is not None else None
         if volume is None:
             raise VolumeError(
                 f"{path or 'a scan'}: no segmentation, expected one beside it or in its .npz; leave --dice-weight out"

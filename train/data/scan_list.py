@@ -16,7 +16,7 @@ from typing import Dict, List, Optional
 
 from train.settings.run import SPLIT_NAMES
 from vxm_convert.errors import TrainingError
-from vxm_convert.scans.volumes import volume_suffix
+from vxm_convert.scans.header import volume_suffix
 
 SUFFIXES = (".csv", ".txt")
 COLUMNS = ("moving", "fixed", "seg", "fixed_seg", "split")

@@ -8,26 +8,19 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Iterator, List, Optional, Tuple
 
 import numpy as np
 
 from train.prepare.settings import AXES, RULE, PrepareSettings
 from train.prepare.subjects import Source
-from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.scans.grid import grid_of_scan, labels_of_scan, nothing_said
+from vxm_convert.scans.intensity import Intensity, detect_intensity, percentile_intensity
 from vxm_convert.scans.network_grid import network_affine
-from vxm_convert.scans.volumes import (
-    Intensity,
-    Volume,
-    check_values,
-    detect_intensity,
-    percentile_intensity,
-    read_image,
-)
+from vxm_convert.scans.scan_file import ScanFile
+from vxm_convert.scans.values import Volume, check_values
 
 LOG = logging.getLogger(__name__)
 
@@ -66,12 +59,12 @@ def load_source(source: Source, settings: PrepareSettings, network: Optional[Gri
     VolumeError
         As the readers do, and for a header that leaves open how the array lies where that matters.
     """
-    digest = sha256_of(source.path)
-    grid, as_filed = _grid(source.path, settings, network)
-    volume = read_image(source.path, grid.shape)
+    digest = source.file.sha256
+    grid, as_filed = _grid(source.file, settings, network)
+    volume = source.file.image(grid.shape)
     check_values(volume)
     image, rule = to_unit(volume, settings.intensity)
-    seg, seg_digest = labels_of_scan(source.path, source.seg, grid)
+    seg, seg_digest = labels_of_scan(source.file, source.seg_file, grid)
     return Loaded(source, image, grid, seg, rule, as_filed, digest, seg_digest)
 
 
@@ -100,16 +93,18 @@ def _by_convention(volume: Volume, fall_back: bool) -> Intensity:
         return intensity
 
 
-def _grid(path: Path, settings: PrepareSettings, network: Optional[Grid]) -> Tuple[Grid, bool]:
+def _grid(scan: ScanFile, settings: PrepareSettings, network: Optional[Grid]) -> Tuple[Grid, bool]:
     home = network or Grid(settings.shape, network_affine(settings.shape, AXES))
-    grid, trusted = grid_of_scan(path, settings.shape, AXES, settings.orientation, network)
+    grid, trusted = grid_of_scan(scan, settings.shape, AXES, settings.orientation, network)
     if grid is None:
         return home, False
     if trusted:
         return grid, settings.orientation is None
     if grid.shape != settings.shape:
-        raise VolumeError(nothing_said(path, grid))
-    LOG.warning("%s: its header says nothing about axes; taken to lie on the network grid (%s)", path, AXES.orientation)
+        raise VolumeError(nothing_said(scan.path, grid))
+    LOG.warning(
+        "%s: its header says nothing about axes; taken to lie on the network grid (%s)", scan.path, AXES.orientation
+    )
     return home, False
 
 

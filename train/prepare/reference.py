@@ -29,7 +29,7 @@ from vxm_convert.geometry.grids import Grid
 from vxm_convert.scans.checks import REFUSED_OUTSIDE, image_doubts, outside_doubt
 from vxm_convert.scans.conform import Placement, brain_mask, conform, network_grid_of, outside_network
 from vxm_convert.scans.discovery import find_segmentation
-from vxm_convert.scans.volumes import volume_suffix
+from vxm_convert.scans.header import volume_suffix
 
 LOG = logging.getLogger(__name__)
 

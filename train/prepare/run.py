@@ -25,7 +25,7 @@ from train.prepare.subjects import REFERENCE, Source, find_sources
 from train.prepare.tables import MANIFEST_NAME, PAGE_NAME, TABLES, write_tables
 from train.prepare.tools import Tool, choose_tool
 from train.prepare.work import cpu_count, prepare_all
-from vxm_convert.artifacts.files import check_output_folder, sha256_of
+from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.names import FAILURES_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ArtifactError, TrainingError, VxmError
@@ -73,7 +73,9 @@ def _reference(settings: PrepareSettings, sources: Sequence[Source], tool: Tool)
 def _is_reference(source: Source, reference: Reference) -> bool:
     """By its path, or by its bytes where the reference was given as a copy from elsewhere."""
     path, other = source.path, reference.source.path
-    return path.samefile(other) or (path.stat().st_size == other.stat().st_size and sha256_of(path) == reference.sha256)
+    return path.samefile(other) or (
+        path.stat().st_size == other.stat().st_size and source.file.sha256 == reference.sha256
+    )
 
 
 def _key(settings: PrepareSettings, tool: Tool, reference: Reference) -> str:
@@ -155,8 +157,8 @@ def _prepare(job: Job, sources: Sequence[Source], kept: List[Record]) -> int:
 
 def _finished(job: Job, source: Source) -> Any:
     try:
-        seg = sha256_of(source.seg) if source.seg is not None else None
-        made_from = made_from_of(sha256_of(source.path), seg, job.reference)
+        seg = source.seg_file.sha256 if source.seg_file is not None else None
+        made_from = made_from_of(source.file.sha256, seg, job.reference)
     except VxmError:
         # It cannot be read: preparing it says so in its row.
         return None

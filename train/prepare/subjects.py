@@ -5,13 +5,14 @@ opened.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import List, Optional, Sequence
 
 from train.data.scan_list import is_manifest, read_manifest
 from vxm_convert.errors import TrainingError
 from vxm_convert.scans.discovery import find_segmentation, is_segmentation_name, scan_files, unique_names
+from vxm_convert.scans.scan_file import ScanFile
 
 #: in a FreeSurfer subject, best first: bias-corrected and without skull
 _FREESURFER_SCANS = ("norm.mgz", "brain.mgz")
@@ -30,6 +31,12 @@ class Source:
     path: Path
     seg: Optional[Path] = None
     part: Optional[str] = None
+    file: ScanFile = field(init=False, compare=False, repr=False)
+    seg_file: Optional[ScanFile] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", ScanFile(self.path))
+        object.__setattr__(self, "seg_file", None if self.seg is None else ScanFile(self.seg))
 
 
 def find_sources(data: Path, out: Path) -> List[Source]:

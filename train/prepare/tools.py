@@ -19,8 +19,8 @@ from train.prepare.reference import Reference
 from vxm_convert.errors import ToolchainError, VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.scans.affine_search import judge_affine, search_affine, simpleitk_version
+from vxm_convert.scans.header import volume_suffix
 from vxm_convert.scans.nifti import write_nifti
-from vxm_convert.scans.volumes import volume_suffix
 from vxm_convert.transforms.affines import read_affine
 
 LOG = logging.getLogger(__name__)

@@ -20,9 +20,7 @@ from typing import Any, Dict, Sequence, Tuple
 import numpy as np
 
 from vxm_convert.errors import VolumeError
-from vxm_convert.lazy import LazyModule
-
-nib = LazyModule("nibabel")
+from vxm_convert.geometry.orientations import axis_codes
 
 #: RAS ↔ LPS, its own inverse
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -98,7 +96,7 @@ class Grid:
         """FreeSurfer letters of the directions in which the array axes run, nearest ones for an oblique grid, e.g.
         ``LIA``.
         """
-        return "".join(str(code) for code in nib.aff2axcodes(self.affine))
+        return axis_codes(self.affine)
 
     @property
     def centre_ras(self) -> np.ndarray:

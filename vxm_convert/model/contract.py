@@ -51,7 +51,7 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
-class Grid:
+class NetworkAxes:
     """The network grid: axis directions (FreeSurfer letters) and voxel size in mm."""
 
     orientation: str = "LIA"
@@ -77,7 +77,7 @@ class GraphContract:
     outputs: Tuple[TensorSpec, ...]
     precision: PrecisionPlan
     soc_version: str
-    grid: Grid = Grid()
+    grid: NetworkAxes = NetworkAxes()
     intensity: IntensityRule = IntensityRule()
     #: role → sha256, roles: checkpoint, frozen_pb, onnx, om
     hashes: Dict[str, str] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class GraphContract:
                 outputs=tuple(_tensor_from_dict(t) for t in data["outputs"]),
                 precision=PrecisionPlan.from_dict(data["precision"]),
                 soc_version=str(data["soc_version"]),
-                grid=Grid(str(data["grid"]["orientation"]), tuple(float(s) for s in data["grid"]["spacing_mm"])),
+                grid=NetworkAxes(str(data["grid"]["orientation"]), tuple(float(s) for s in data["grid"]["spacing_mm"])),
                 intensity=IntensityRule(**data["intensity"]),
                 hashes=dict(data["hashes"]),
                 tools=dict(data["tools"]),

@@ -18,12 +18,10 @@ from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import Warp, index_block, slabs
 from vxm_convert.geometry.grids import Grid, apply_affine, same_place
 from vxm_convert.geometry.maps import compose
+from vxm_convert.geometry.orientations import reordering
 from vxm_convert.geometry.resample import EDGES, INTERPOLATIONS, SAMPLERS
-from vxm_convert.lazy import LazyModule
-from vxm_convert.model.contract import Grid as NetworkAxes
+from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.scans.network_grid import network_affine
-
-nib = LazyModule("nibabel")
 
 #: a voxel map this close to whole numbers (matrix entries; voxels of translation) copies voxels
 _SNAP_MATRIX, _SNAP_VOXEL = 1e-5, 1e-3
@@ -204,7 +202,7 @@ def network_grid_of(image: np.ndarray, atlas: Grid, shape: Tuple[int, int, int],
     mask = brain_mask(image)
     if not mask.any():
         raise VolumeError("atlas: every voxel is 0, expected a brain to centre the network grid on")
-    turn = _reordering(atlas, axes)
+    turn = reordering(atlas.affine, atlas.shape, axes.orientation)
     straight = Grid(tuple(np.rint(np.abs(np.linalg.inv(turn)[:3, :3]) @ atlas.shape).astype(int)), atlas.affine @ turn)
     if same_axes(straight, axes):
         at = apply_affine(np.linalg.inv(turn), _box(mask))
@@ -240,11 +238,3 @@ def _crop_start(have: Tuple[int, ...], low: np.ndarray, high: np.ndarray, want: 
         if (low >= known).all() and (high < known + np.asarray(want)).all():
             return known
     return np.floor((low + high + 1 - np.asarray(want)) / 2.0)
-
-
-def _reordering(grid: Grid, axes: NetworkAxes) -> np.ndarray:
-    """Index of the array in the network's axis order and directions → index of the grid's own array, shape (4, 4)."""
-    change = nib.orientations.ornt_transform(
-        nib.io_orientation(grid.affine), nib.orientations.axcodes2ornt(axes.orientation)
-    )
-    return nib.orientations.inv_ornt_aff(change, grid.shape)

@@ -18,7 +18,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tupl
 
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import ArtifactError, VolumeError
-from vxm_convert.scans.volumes import volume_suffix
+from vxm_convert.scans.header import volume_suffix
 
 LOG = logging.getLogger(__name__)
 

@@ -13,15 +13,14 @@ from typing import Optional, Tuple
 
 import numpy as np
 
-from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid, corner_distance_mm
-from vxm_convert.model.contract import Grid as NetworkAxes
+from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.scans.conform import oriented
+from vxm_convert.scans.header import Trust
 from vxm_convert.scans.network_grid import network_affine
-from vxm_convert.scans.placement_headers import header_trust, inspect_header
 from vxm_convert.scans.raw_header import require_file
-from vxm_convert.scans.volumes import read_labels, volume_suffix
+from vxm_convert.scans.scan_file import ScanFile
 
 LOG = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ _SAME_SEG_MM = 0.1
 
 
 def grid_of_scan(
-    path: Path,
+    scan: ScanFile,
     shape: Tuple[int, int, int],
     axes: NetworkAxes,
     orientation: Optional[str] = None,
@@ -46,19 +45,17 @@ def grid_of_scan(
         believed.
     network : Grid — where the network grid lies; None for the atlas itself.
     """
-    require_file(path, "a scan, atlas or segmentation")
-    headless = volume_suffix(path) == ".npz"
-    if headless and orientation is None:
+    require_file(scan.path, "a scan, atlas or segmentation")
+    if not scan.has_header and orientation is None:
         return None, True
-    grid, notes = inspect_header(path)
-    trusted = not headless and header_trust(path)
+    grid, trusted = scan.grid, scan.trust is Trust.HEADER
     if trusted:
-        for note in notes:
-            LOG.warning("%s: %s", path, note)
+        for note in scan.notes:
+            LOG.warning("%s: %s", scan.path, note)
     if orientation is None or (trusted and (network is None or grid.orientation == orientation)):
         return grid, trusted
     home = (network or Grid(shape, network_affine(shape, axes))).centre_ras
-    spacing = axes.spacing_mm if headless else grid.spacing_mm
+    spacing = grid.spacing_mm if scan.has_header else axes.spacing_mm
     turned = oriented(grid.shape, orientation, spacing, grid.centre_ras if trusted else home)
     return (network if network is not None and np.allclose(turned.affine, network.affine, atol=1e-3) else turned), True
 
@@ -72,7 +69,7 @@ def nothing_said(path: Path, grid: Grid) -> str:
     )
 
 
-def labels_of_scan(path: Path, seg_path: Optional[Path], grid: Grid) -> Tuple[Optional[np.ndarray], Optional[str]]:
+def labels_of_scan(scan: ScanFile, seg: Optional[ScanFile], grid: Grid) -> Tuple[Optional[np.ndarray], Optional[str]]:
     """A scan's segmentation, from a file of its own or from the scan's .npz, and the sha256 of that file of its own.
 
     Raises
@@ -80,16 +77,19 @@ def labels_of_scan(path: Path, seg_path: Optional[Path], grid: Grid) -> Tuple[Op
     VolumeError
         For a segmentation of another shape than its scan.
     """
-    own = path if volume_suffix(path) == ".npz" else None
-    source = seg_path or own
-    volume = read_labels(source) if source is not None else None
+    own = None if scan.has_header else scan
+    source = seg or own
+    volume = source.labels() if source is not None else None
     if volume is None:
         return None, None
     if volume.data.shape != grid.shape:
         raise VolumeError(
-            f"{source}: shape {volume.data.shape}, its scan has {grid.shape}; a segmentation lies on its scan's grid"
+            f"{source.path}: shape {volume.data.shape}, its scan has {grid.shape}; a segmentation lies on its scan's "
+            "grid"
         )
-    apart = 0.0 if volume.affine is None or source == own else corner_distance_mm(Grid(grid.shape, volume.affine), grid)
+    apart = 0.0 if volume.affine is None or source is own else corner_distance_mm(Grid(grid.shape, volume.affine), grid)
     if apart > _SAME_SEG_MM:
-        LOG.warning("%s: its header lies up to %.1f mm off that of %s; the scan's is used", source, apart, path.name)
-    return volume.data, None if seg_path is None else sha256_of(seg_path)
+        LOG.warning(
+            "%s: its header lies up to %.1f mm off that of %s; the scan's is used", source.path, apart, scan.path.name
+        )
+    return volume.data, None if seg is None else seg.sha256

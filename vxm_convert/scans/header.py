@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scan's file opened as far as its header: shape, affine and dtype are judged, voxels are read on demand.
+"""What the header of a NIfTI or MGH file says: shape, affine, dtype, and whether it can be believed. No voxel is read.
 
 nibabel interprets headers that `vxm_convert.scans.raw_header` has judged; what it lets escape on damaged ones is listed
 here once.
@@ -7,17 +7,18 @@ here once.
 
 from __future__ import annotations
 
+import enum
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Tuple, Type
+from typing import Any, List, Optional, Tuple, Type
 from xml.parsers.expat import ExpatError
 
 import numpy as np
 
 from vxm_convert.errors import VolumeError
-from vxm_convert.geometry.grids import Grid
+from vxm_convert.geometry.grids import Grid, corner_distance_mm
 from vxm_convert.lazy import LazyModule
 from vxm_convert.scans.raw_header import RawHeader, judge, read_voxels
 from vxm_convert.text import one_line
@@ -27,6 +28,92 @@ nib = LazyModule("nibabel")
 VOLUME_SUFFIXES = (".nii.gz", ".npz", ".nii", ".mgz", ".mgh")
 #: 512³ voxels of float64: far above any brain grid, far below what hurts
 MAX_VOLUME_BYTES = 512**3 * 8
+#: qform and sform further apart than this at a corner are a disagreement, not rounding
+DISAGREEMENT_MM = 0.1
+
+
+class Trust(enum.Enum):
+    """Whether a file says how its array lies in space, and if not, why."""
+
+    #: a header that can be believed
+    HEADER = "header"
+    #: an .npz, which has no header: its array lies on the network grid
+    NO_HEADER = "no header"
+    #: an identity affine, which scanners do not write: VoxelMorph's published test scan has one over an array that runs
+    #: left, inferior, anterior
+    IDENTITY = "identity affine"
+    #: a NIfTI file with neither qform nor sform
+    UNSET = "neither qform nor sform"
+
+
+@dataclass(frozen=True)
+class Header:
+    """A header that was judged.
+
+    Parameters
+    ----------
+    raw : RawHeader — what the first bytes say.
+    grid : Grid — shape without trailing ones, and affine.
+    dtype : dtype — of the stored voxels.
+    scale : two floats — slope and intercept of the stored voxels.
+    trust : Trust
+    notes : tuple of str — what is doubtful about it, one line each.
+    """
+
+    raw: RawHeader
+    grid: Grid
+    dtype: np.dtype
+    scale: Tuple[float, float]
+    trust: Trust
+    notes: Tuple[str, ...]
+
+    def voxels(self) -> np.ndarray:
+        """All voxels, slope and intercept applied; raises VolumeError for damaged data and sizes that disagree."""
+        return scaled(read_voxels(self.raw).view(self.dtype).reshape(self.grid.shape, order="F"), self.scale)
+
+
+def read_header(path: Path) -> Header:
+    """The header of a .nii, .nii.gz, .mgz or .mgh file.
+
+    Raises
+    ------
+    VolumeError
+        Damaged or hostile bytes, not 3-D, an affine that is no grid, voxels that are no plain numbers.
+    """
+    if volume_suffix(path) is None:
+        raise VolumeError(f"{path}: unknown kind of file, expected one of {', '.join(VOLUME_SUFFIXES)}")
+    raw = judge(path)
+    try:
+        image = nibabel_image(path)
+        dtype = np.dtype(image.get_data_dtype())
+        affine = np.array(image.affine, dtype=float)
+    except read_errors() as exc:
+        raise VolumeError(
+            f"{path}: not a readable {volume_suffix(path)} ({one_line(exc)}); export the scan again"
+        ) from exc
+    if dtype.kind not in "uif" or dtype.itemsize > 8:
+        raise VolumeError(
+            f"{path}: voxels of dtype {dtype}, expected plain integers or floats; colour and complex volumes are no "
+            "scans"
+        )
+    shape = check_shape(image.shape, path)
+    if np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
+        raise VolumeError(f"{path}: bits per voxel and dtype {dtype} disagree in the header; export the scan again")
+    try:
+        grid = Grid(shape, affine)
+    except VolumeError as exc:
+        raise VolumeError(f"{path}: {exc}") from exc
+    return Header(raw, grid, dtype, scale_of(image), _trust(image), tuple(_notes(image, grid)))
+
+
+def nibabel_image(path: Path) -> Any:
+    """nibabel's image of a file that `judge` let pass, for its header; may raise any of `read_errors`."""
+    return nib.load(str(path))
+
+
+def nibabel_version() -> str:
+    """For the record of a run."""
+    return str(nib.__version__)
 
 
 def read_errors() -> Tuple[Type[BaseException], ...]:
@@ -46,10 +133,8 @@ def volume_suffix(path: Path) -> Optional[str]:
     return next((suffix for suffix in VOLUME_SUFFIXES if name.endswith(suffix) and len(name) > len(suffix)), None)
 
 
-def check_shape(shape: Tuple[int, ...], expected: Optional[Tuple[int, int, int]], path: Path) -> Tuple[int, int, int]:
-    """The three sides of `shape` without trailing ones; raises VolumeError when they are not three or not
-    `expected`.
-    """
+def check_shape(shape: Tuple[int, ...], path: Path) -> Tuple[int, int, int]:
+    """The three sides of `shape` without trailing ones; raises VolumeError when they are not three."""
     sides = tuple(int(n) for n in shape)
     while len(sides) > 3 and sides[-1] == 1:
         sides = sides[:-1]
@@ -62,75 +147,58 @@ def check_shape(shape: Tuple[int, ...], expected: Optional[Tuple[int, int, int]]
         raise VolumeError(
             f"{path}: shape {text}, expected between 1 and {MAX_VOLUME_BYTES // 8} voxels; the header is damaged"
         )
-    if expected is not None and sides != tuple(expected):
-        want = "x".join(str(n) for n in expected)
-        raise VolumeError(
-            f"{path}: shape {text}, the network wants {want}; scans and atlas must lie on the network grid (resample "
-            "or crop them to it)"
-        )
     return sides
 
 
-@dataclass(frozen=True)
-class OpenScan:
-    """A NIfTI or MGH file whose header was judged; no voxel is read yet.
-
-    Parameters
-    ----------
-    image — nibabel's, for its header.
-    raw : RawHeader — what the first bytes say.
-    grid : Grid — shape without trailing ones, and affine.
-    dtype : dtype — of the stored voxels.
-    """
-
-    image: Any
-    raw: RawHeader
-    grid: Grid
-    dtype: np.dtype
-
-    def voxels(self) -> np.ndarray:
-        """All voxels, slope and intercept applied; raises VolumeError for damaged data and sizes that disagree."""
-        flat = read_voxels(self.raw)
-        return scaled(flat.view(self.dtype).reshape(self.grid.shape, order="F"), self.image)
+def scale_of(image: Any) -> Tuple[float, float]:
+    """Slope and intercept of nibabel's image."""
+    return float(image.dataobj.slope), float(image.dataobj.inter)
 
 
-def scaled(stored: np.ndarray, image: Any) -> np.ndarray:
-    """Stored values with the slope and intercept of nibabel's `image`; the same array where they change nothing."""
-    proxy = image.dataobj
+def scaled(stored: np.ndarray, scale: Tuple[float, float]) -> np.ndarray:
+    """Stored values with slope and intercept; the same array where they change nothing."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return nib.volumeutils.apply_read_scaling(stored, float(proxy.slope), float(proxy.inter))
+        return nib.volumeutils.apply_read_scaling(stored, *scale)
 
 
-def open_scan(path: Path, expected: Optional[Tuple[int, int, int]] = None) -> OpenScan:
-    """The header of a .nii, .nii.gz, .mgz or .mgh file.
+def _trust(image: Any) -> Trust:
+    if np.array_equal(image.affine, np.eye(4)):
+        return Trust.IDENTITY
+    header = image.header
+    known = not hasattr(header, "get_qform") or header["qform_code"] or header["sform_code"]
+    return Trust.HEADER if known else Trust.UNSET
 
-    Raises
-    ------
-    VolumeError
-        Damaged or hostile bytes, not 3-D or not `expected`, an affine that is no grid, voxels that are no plain
-        numbers.
-    """
-    path = Path(path)
-    if volume_suffix(path) is None:
-        raise VolumeError(f"{path}: unknown kind of file, expected one of {', '.join(VOLUME_SUFFIXES)}")
-    raw = judge(path)
-    try:
-        image = nib.load(str(path))
-        dtype = np.dtype(image.get_data_dtype())
-        affine = np.array(image.affine, dtype=float)
-    except read_errors() as exc:
-        raise VolumeError(
-            f"{path}: not a readable {volume_suffix(path)} ({one_line(exc)}); export the scan again"
-        ) from exc
-    if dtype.kind not in "uif" or dtype.itemsize > 8:
-        raise VolumeError(
-            f"{path}: voxels of dtype {dtype}, expected plain integers or floats; colour and complex volumes are no "
-            "scans"
+
+def _notes(image: Any, grid: Grid) -> List[str]:
+    notes = []
+    header = image.header
+    if hasattr(header, "get_qform"):
+        try:
+            qform, q_code = header.get_qform(coded=True)
+            sform, s_code = header.get_sform(coded=True)
+        except read_errors() as exc:
+            return [f"the qform cannot be read ({exc}); tools that prefer it will refuse the file"]
+        if not q_code and not s_code:
+            notes.append("neither qform nor sform: orientation and place are unknown, a guess is used")
+        elif q_code and s_code:
+            apart = _apart_mm(grid.shape, qform, sform)
+            if apart > DISAGREEMENT_MM:
+                notes.append(
+                    f"qform and sform disagree by up to {apart:.1f} mm; the sform is used, ITK and FSL may use the "
+                    "qform"
+                )
+    if grid.sheared:
+        notes.append(f"axes {grid.shear:.2g} off a right angle (sheared): ITK refuses such a file, resample it")
+    if np.array_equal(grid.affine, np.eye(4)):
+        notes.append(
+            "identity affine: claims RAS with the origin in the corner, which scanners do not write; the orientation "
+            "may be wrong"
         )
-    shape = check_shape(image.shape, expected, path)
-    if np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
-        raise VolumeError(f"{path}: bits per voxel and dtype {dtype} disagree in the header; export the scan again")
+    return notes
+
+
+def _apart_mm(shape: Tuple[int, int, int], a: np.ndarray, b: np.ndarray) -> float:
     try:
-        return OpenScan(image, raw, Grid(shape, affine), dtype)
-    except VolumeError as exc:
-        raise VolumeError(f"{path}: {exc}") from exc
+        return corner_distance_mm(Grid(shape, a), Grid(shape, b))
+    except VolumeError:
+        return float("inf")

@@ -16,12 +16,9 @@ import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.lazy import LazyModule
-from vxm_convert.scans.header import read_errors, scaled
+from vxm_convert.scans.header import nibabel_image, read_errors, scale_of, scaled
 from vxm_convert.scans.raw_header import RawHeader, judge, read_voxels, require_file
 from vxm_convert.transforms.foreign import refuse_foreign
-
-nib = LazyModule("nibabel")
 
 #: 406³ voxels: a 0.5 mm template fits, what exceeds it is no field of a brain registration
 MAX_FIELD_VOXELS = 1 << 26
@@ -71,7 +68,7 @@ def open_field(path: Path) -> FieldHeader:
     _check_name(path)
     raw = judge(path, "a warp")
     try:
-        image = nib.load(str(path))
+        image = nibabel_image(path)
         shape = tuple(int(n) for n in image.shape)
         intent, dtype = int(image.header["intent_code"]), np.dtype(image.get_data_dtype())
     except read_errors() as exc:
@@ -91,7 +88,7 @@ def read_field(header: FieldHeader) -> Field:
     """The whole field of an opened file; raises VolumeError for damaged data."""
     path, image = header.path, header.image
     flat = read_voxels(header.raw).view(image.get_data_dtype())
-    data = scaled(flat.reshape(header.shape[:3] + (3,), order="F"), image)
+    data = scaled(flat.reshape(header.shape[:3] + (3,), order="F"), scale_of(image))
     try:
         extensions = [(int(e.get_code()), _content(e)) for e in image.header.extensions]
     except read_errors() as exc:

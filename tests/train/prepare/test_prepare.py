@@ -43,7 +43,7 @@ from vxm_convert.artifacts.sha256sums import read_manifest
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.scans.conform import oriented
-from vxm_convert.scans.volumes import read_labels
+from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.transforms.affines import read_affine
 
 
@@ -426,8 +426,8 @@ def test_freesurfer_subjects_and_a_manifest_with_parts(native: Path, tmp_path: P
     assert prepare(tmp_path / "subjects", tmp_path / "a", *reference) == 0 and told == ["one", "two"]
     assert Path(record(tmp_path / "a", "two")["source"]).name == "norm.mgz"
     assert (
-        read_labels(tmp_path / "a" / "scans" / "two.npz") is not None
-        and read_labels(tmp_path / "a" / "scans" / "one.npz") is None
+        ScanFile(tmp_path / "a" / "scans" / "two.npz").labels() is not None
+        and ScanFile(tmp_path / "a" / "scans" / "one.npz").labels() is None
     )
     manifest = tmp_path / "cohort.csv"
     manifest.write_text(

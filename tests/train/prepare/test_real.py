@@ -21,7 +21,7 @@ from vxm_convert.geometry.fields import index_block, slabs
 from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.metrics.labels import label_set
 from vxm_convert.metrics.overlap import dice
-from vxm_convert.scans.volumes import read_labels
+from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.transforms.affines import read_affine
 
 pytest.importorskip("SimpleITK")
@@ -54,7 +54,7 @@ def test_dice_is_that_of_the_runners_affine(shared_data: Path, tmp_path: Path) -
         )
         == 0
     )
-    moved, fixed = (read_labels(tmp_path / "out" / name).data for name in ("scans/bert.npz", "reference.npz"))
+    moved, fixed = (ScanFile(tmp_path / "out" / name).labels().data for name in ("scans/bert.npz", "reference.npz"))
     score = dice(moved, fixed, label_set("paper30"))
     assert score.mean == pytest.approx(0.637, abs=0.01) and score.n_labels == 30
     found = record(tmp_path / "out", "bert")

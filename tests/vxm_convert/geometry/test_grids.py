@@ -13,7 +13,7 @@ import pytest
 from tests.support.grids import ISO, LIA, PAIRS
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid, grid_of_geometry
-from vxm_convert.scans.placement_headers import inspect_header, read_grid
+from vxm_convert.scans.scan_file import ScanFile
 
 
 def test_frames_of_a_conformed_grid():
@@ -57,7 +57,7 @@ def test_header_notes(tmp_path):
         image.header.set_sform(affine, codes[1])
         image.header.set_qform(affine if qform is None else qform, codes[0], strip_shears=True)
         nib.save(image, str(tmp_path / "i.nii"))
-        return " ".join(inspect_header(tmp_path / "i.nii")[1])
+        return " ".join(ScanFile(tmp_path / "i.nii").notes)
 
     plain = np.diag([2.0, 2, 2, 1])
     assert notes(plain) == ""
@@ -72,7 +72,7 @@ def test_header_notes(tmp_path):
     flat[312:328] = bytes(16)
     (tmp_path / "flat.nii").write_bytes(bytes(flat))
     with pytest.raises(VolumeError, match="affine"):
-        read_grid(tmp_path / "flat.nii")
+        _ = ScanFile(tmp_path / "flat.nii").grid
 
 
 def test_a_packed_scan_header_needs_no_voxels(tmp_path):
@@ -80,7 +80,7 @@ def test_a_packed_scan_header_needs_no_voxels(tmp_path):
     (tmp_path / "i.nii.gz").write_bytes(
         gzip.compress(nib.Nifti1Image(noise, np.diag([2.0, 2, 2, 1])).to_bytes())[:-500]
     )
-    assert read_grid(tmp_path / "i.nii.gz").spacing_mm == (2, 2, 2)
+    assert ScanFile(tmp_path / "i.nii.gz").grid.spacing_mm == (2, 2, 2)
     (tmp_path / "j.nii.gz").write_bytes(b"\x1f\x8b\x08")
     with pytest.raises(VolumeError, match="damaged or truncated"):
-        read_grid(tmp_path / "j.nii.gz")
+        _ = ScanFile(tmp_path / "j.nii.gz").grid

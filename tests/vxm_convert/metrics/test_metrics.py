@@ -17,7 +17,7 @@ from vxm_convert.metrics.labels import LABEL_SETS, label_name, label_set
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.metrics.registration import end_point_error
 from vxm_convert.metrics.tensors import error_stats
-from vxm_convert.scans.volumes import read_labels
+from vxm_convert.scans.scan_file import ScanFile
 
 
 @pytest.fixture
@@ -177,8 +177,8 @@ def test_label_sets_have_the_published_members():
 @pytest.mark.real_data
 @pytest.mark.parametrize("name, before", [("vxm_test", 0.651), ("bert", 0.599), ("niivue_fs", 0.494), ("dfsp", 0.576)])
 def test_dice_before_registration_is_the_published_one(shared_data, name, before):
-    atlas = read_labels(shared_data / "brains" / "atlas_fsaverage.npz")
-    scores = dice(read_labels(shared_data / "brains" / f"{name}.npz").data, atlas.data, label_set("paper30"))
+    atlas = ScanFile(shared_data / "brains" / "atlas_fsaverage.npz").labels()
+    scores = dice(ScanFile(shared_data / "brains" / f"{name}.npz").labels().data, atlas.data, label_set("paper30"))
     assert round(scores.mean, 3) == before and scores.n_labels == 30
 
 

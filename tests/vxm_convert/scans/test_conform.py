@@ -16,12 +16,13 @@ from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import index_block
 from vxm_convert.geometry.grids import Grid, apply_affine, grid_of_geometry
 from vxm_convert.geometry.resample import resample
-from vxm_convert.model.contract import Grid as NetworkAxes
+from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.scans import checks as doubts
 from vxm_convert.scans.affine_search import search_affine
 from vxm_convert.scans.conform import Placement, brain_mask, conform, network_grid_of, oriented, outside_network, place
+from vxm_convert.scans.header import Trust
 from vxm_convert.scans.network_grid import network_affine
-from vxm_convert.scans.placement_headers import header_trust
+from vxm_convert.scans.scan_file import ScanFile
 
 AXES = NetworkAxes()
 SHAPE = (32, 32, 48)
@@ -237,7 +238,7 @@ def test_which_headers_are_believed(tmp_path, affine, codes, trusted):
     image.set_qform(affine, code=codes[0])
     image.set_sform(affine, code=codes[1])
     nib.save(image, str(tmp_path / "a.nii"))
-    assert header_trust(tmp_path / "a.nii") is trusted
+    assert (ScanFile(tmp_path / "a.nii").trust is Trust.HEADER) is trusted
 
 
 @pytest.mark.parametrize("letters", ["LLA", "XYZ", "LI"])

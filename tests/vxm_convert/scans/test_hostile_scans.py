@@ -20,8 +20,8 @@ from vxm_convert.geometry.grids import Grid
 from vxm_convert.geometry.maps import compose
 from vxm_convert.geometry.resample import resample
 from vxm_convert.scans.nifti import write_nifti
-from vxm_convert.scans.placement_headers import inspect_header
-from vxm_convert.scans.volumes import check_values, read_image, read_labels
+from vxm_convert.scans.scan_file import ScanFile
+from vxm_convert.scans.values import check_values
 from vxm_convert.text import printable
 from vxm_convert.transforms.warps import read_warp
 
@@ -45,22 +45,30 @@ def one_message(error: Exception, path: Path, parts: tuple) -> None:
 @pytest.mark.parametrize("case", sorted(hostile.CORPUS))
 def test_no_scan(corpus, case):
     with pytest.raises(VolumeError) as caught:
-        check_values(read_image(corpus[case], hostile.SHAPE if corpus[case].suffix != ".npz" else None))
+        check_values(ScanFile(corpus[case]).image(hostile.SHAPE if corpus[case].suffix != ".npz" else None))
     one_message(caught.value, corpus[case], hostile.CORPUS[case].parts)
 
 
 @pytest.mark.parametrize("case", sorted(hostile.LABELS))
 def test_no_segmentation(corpus, case):
     with pytest.raises(VolumeError) as caught:
-        read_labels(corpus[case])
+        ScanFile(corpus[case]).labels()
     one_message(caught.value, corpus[case], hostile.LABELS[case].parts)
 
 
-@pytest.mark.parametrize("reader", [inspect_header, read_labels, read_warp], ids=lambda f: f.__name__)
+READERS = {
+    "image": lambda path: ScanFile(path).image(),
+    "labels": lambda path: ScanFile(path).labels(),
+    "header": lambda path: (ScanFile(path).grid, ScanFile(path).trust, ScanFile(path).notes),
+    "warp": read_warp,
+}
+
+
+@pytest.mark.parametrize("reader", ["header", "labels", "warp"])
 def test_every_reader_ends_well_or_with_one_message(corpus, reader):
     for path in corpus.values():
         try:
-            reader(path)
+            READERS[reader](path)
         except VolumeError as exc:
             one_message(exc, path, ())
 
@@ -79,9 +87,9 @@ def test_damage_anywhere_in_a_header_ends_well_or_with_one_message(tmp_path):
             for place in random.randint(0, 560, size=random.randint(1, 5)):
                 raw[place] = random.choice([0, 1, 127, 128, 255])
             path.write_bytes(bytes(raw))
-            for reader in (read_image, read_labels, inspect_header):
+            for reader in ("image", "labels", "header"):
                 try:
-                    reader(path)
+                    READERS[reader](path)
                 except VolumeError as exc:
                     refused += 1
                     one_message(exc, path, ())
@@ -97,15 +105,15 @@ def test_little_memory_is_taken(corpus):
         "from pathlib import Path\n"
         "import nibabel, numpy, nibabel.cifti2\n"
         "from vxm_convert.errors import VolumeError\n"
-        "from vxm_convert.scans.volumes import read_image, read_labels\n"
+        "from vxm_convert.scans.scan_file import ScanFile\n"
         "def peak():\n"
         "    lines = Path('/proc/self/status').read_text().splitlines()\n"
         "    return next(int(line.split()[1]) << 10 for line in lines if line.startswith('VmHWM'))\n"
         "before = peak()\n"
         "for path in sys.argv[1:]:\n"
-        "    for read in (read_image, read_labels):\n"
+        "    for read in (ScanFile.image, ScanFile.labels):\n"
         "        try:\n"
-        "            read(Path(path))\n"
+        "            read(ScanFile(Path(path)))\n"
         "        except VolumeError:\n"
         "            pass\n"
         "print(peak() - before)\n"
@@ -122,7 +130,7 @@ def test_little_memory_is_taken(corpus):
 @pytest.mark.parametrize("slope", [0.0, float("nan"), float("inf")])
 def test_a_slope_that_is_not_set_leaves_the_voxels_as_they_are(tmp_path, slope):
     (tmp_path / "a.nii").write_bytes(hostile.nifti_bytes(b112=hostile.floats(slope, 7.0)))
-    assert np.array_equal(read_image(tmp_path / "a.nii").data, hostile.image(np.float32))
+    assert np.array_equal(ScanFile(tmp_path / "a.nii").image().data, hostile.image(np.float32))
 
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
@@ -135,7 +143,7 @@ def test_honest_files_of_either_byte_order(tmp_path, kind, order, name):
     image = kind(data, np.diag([-1.0, 1, 1, 1]), header)
     image.header.set_slope_inter(0.5, 1)
     nib.save(image, str(tmp_path / name))
-    volume = read_image(tmp_path / name)
+    volume = ScanFile(tmp_path / name).image()
     assert (
         np.allclose(volume.data, np.asarray(nib.load(str(tmp_path / name)).dataobj))
         and volume.data.shape == hostile.SHAPE
@@ -147,14 +155,14 @@ def test_rubbish_in_a_cifti_extension_is_left_alone_or_refused(tmp_path):
     path = tmp_path / "a.nii"
     path.write_bytes(hostile.extended(32, 32))
     try:
-        assert np.array_equal(read_image(path).data, hostile.image(np.float32))
+        assert np.array_equal(ScanFile(path).image().data, hostile.image(np.float32))
     except VolumeError as exc:
         one_message(exc, path, ("not a readable .nii",))
 
 
 def test_what_freesurfer_writes_behind_the_voxels_is_no_damage(tmp_path):
     hostile.packed(hostile.mgh_bytes() + bytes(20) + b"\0\0\0\3mri_convert a b" * 500)(tmp_path / "a.mgz")
-    assert np.array_equal(read_image(tmp_path / "a.mgz").data, hostile.image(np.float32))
+    assert np.array_equal(ScanFile(tmp_path / "a.mgz").image().data, hostile.image(np.float32))
 
 
 @pytest.mark.parametrize("how", ["nearest", "labels"])
@@ -164,7 +172,7 @@ def test_ids_above_2_to_the_24_survive_exactly(tmp_path, how):
     data[1:3, 1:5, 1:5], data[3:5, 1:5, 1:5] = 2**24 + 1, 2**31 - 1
     grid = Grid(data.shape, np.eye(4))
     write_nifti(tmp_path / "a.nii.gz", data, grid.affine)
-    moved = resample(read_labels(tmp_path / "a.nii.gz").data, compose([Affine(np.eye(4))], grid, grid), how)
+    moved = resample(ScanFile(tmp_path / "a.nii.gz").labels().data, compose([Affine(np.eye(4))], grid, grid), how)
     write_nifti(tmp_path / "b.nii.gz", moved, grid.affine)
     back = np.asarray(nib.load(str(tmp_path / "b.nii.gz")).dataobj)
     assert back.dtype == np.int32 and np.array_equal(back, data)
@@ -172,7 +180,7 @@ def test_ids_above_2_to_the_24_survive_exactly(tmp_path, how):
 
 def test_ids_below_0_are_kept_and_said(tmp_path, caplog):
     hostile.nifti(tmp_path / "a_seg.nii", hostile.with_value(-3).astype(np.int16))
-    assert read_labels(tmp_path / "a_seg.nii").data.min() == -3
+    assert ScanFile(tmp_path / "a_seg.nii").labels().data.min() == -3
     assert "1 voxels have ids below 0, down to -3" in caplog.text
 
 
@@ -180,7 +188,7 @@ def test_an_image_that_float32_rounds_is_said(tmp_path, caplog):
     data = hostile.image(np.int32)
     data[0, 0, 0] = 2**24 + 1
     hostile.nifti(tmp_path / "a.nii", data)
-    read_image(tmp_path / "a.nii")
+    ScanFile(tmp_path / "a.nii").image()
     assert "values up to 16777217, read as float32, which rounds above 16777216" in caplog.text
 
 

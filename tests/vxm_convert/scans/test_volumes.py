@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from vxm_convert.errors import VolumeError
-from vxm_convert.model.contract import Grid, IntensityRule
-from vxm_convert.scans import volumes
+from vxm_convert.geometry.orientations import axis_codes, spacing_mm
+from vxm_convert.model.contract import IntensityRule, NetworkAxes
+from vxm_convert.scans.intensity import load_scan
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.npz import NpzReader
+from vxm_convert.scans.scan_file import ScanFile
+from vxm_convert.scans.values import check_values
 
 SHAPE = (4, 5, 6)
 RULE = IntensityRule()
@@ -56,22 +59,22 @@ def test_network_affine_is_the_crop_of_the_conformed_volume():
 
 
 def test_other_grids_share_the_centre():
-    for shape, grid in (((32, 48, 64), Grid()), ((16, 16, 16), Grid("RAS", (2.0, 1.0, 1.5)))):
+    for shape, grid in (((32, 48, 64), NetworkAxes()), ((16, 16, 16), NetworkAxes("RAS", (2.0, 1.0, 1.5)))):
         affine = network_affine(shape, grid)
         assert np.allclose(affine @ [shape[0] / 2, shape[1] / 2, shape[2] / 2, 1], [0, -13, 1, 1])
-        assert volumes.axis_codes(affine) == grid.orientation
-        assert volumes.spacing_mm(affine) == pytest.approx(grid.spacing_mm)
+        assert axis_codes(affine) == grid.orientation
+        assert spacing_mm(affine) == pytest.approx(grid.spacing_mm)
 
 
 def test_a_grid_without_three_axes_is_refused():
     with pytest.raises(VolumeError, match="one of each"):
-        network_affine((16, 16, 16), Grid("LLA"))
+        network_affine((16, 16, 16), NetworkAxes("LLA"))
 
 
 @pytest.mark.parametrize("name", ["s.npz", "s.nii", "s.nii.gz", "s.mgz", "s.mgh"])
 def test_every_format_gives_the_same_array(tmp_path, name):
     data = image()
-    read = volumes.read_image(save(tmp_path / name, data), SHAPE)
+    read = ScanFile(save(tmp_path / name, data)).image(SHAPE)
     assert read.data.dtype == np.float32 and read.data.flags["C_CONTIGUOUS"]
     assert np.array_equal(read.data, data)
     assert (read.affine is None) == name.endswith(".npz")
@@ -80,28 +83,28 @@ def test_every_format_gives_the_same_array(tmp_path, name):
 
 def test_legacy_array_name_and_order(tmp_path):
     np.savez(str(tmp_path / "s.npz"), vol_data=np.asfortranarray(image(np.float64)))
-    assert np.array_equal(volumes.read_image(tmp_path / "s.npz").data, image(np.float64).astype(np.float32))
+    assert np.array_equal(ScanFile(tmp_path / "s.npz").image().data, image(np.float64).astype(np.float32))
 
 
 def test_big_endian_arrays(tmp_path):
     np.savez(str(tmp_path / "s.npz"), vol=image(">f4"), seg=np.arange(120).reshape(SHAPE).astype(">i2"))
-    assert np.array_equal(volumes.read_image(tmp_path / "s.npz").data, image())
-    labels = volumes.read_labels(tmp_path / "s.npz")
+    assert np.array_equal(ScanFile(tmp_path / "s.npz").image().data, image())
+    labels = ScanFile(tmp_path / "s.npz").labels()
     assert labels.data.dtype == np.dtype("=i2") and labels.data[3, 4, 5] == 119
 
 
 def test_trailing_sides_of_one_are_dropped_and_frames_refused(tmp_path):
-    assert volumes.read_image(save(tmp_path / "one.nii.gz", image()[..., np.newaxis]), SHAPE).data.shape == SHAPE
+    assert ScanFile(save(tmp_path / "one.nii.gz", image()[..., np.newaxis])).image(SHAPE).data.shape == SHAPE
     for name in ("two.nii.gz", "two.npz"):
         with pytest.raises(VolumeError, match=r"4-D volume 4x5x6x2, expected one 3-D scan"):
-            volumes.read_image(save(tmp_path / name, np.zeros(SHAPE + (2,), np.float32)), SHAPE)
+            ScanFile(save(tmp_path / name, np.zeros(SHAPE + (2,), np.float32))).image(SHAPE)
     with pytest.raises(VolumeError, match="2-D volume"):
-        volumes.read_image(save(tmp_path / "flat.npz", np.zeros((4, 5), np.float32)), SHAPE)
+        ScanFile(save(tmp_path / "flat.npz", np.zeros((4, 5), np.float32))).image(SHAPE)
 
 
 def test_another_shape_says_what_the_network_wants(tmp_path):
     with pytest.raises(VolumeError, match=r"s.nii: shape 4x5x6, the network wants 160x192x224"):
-        volumes.read_image(save(tmp_path / "s.nii", image()), (160, 192, 224))
+        ScanFile(save(tmp_path / "s.nii", image())).image((160, 192, 224))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ def test_another_shape_says_what_the_network_wants(tmp_path):
 def test_what_is_no_volume(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(VolumeError, match=name):
-        volumes.read_image(tmp_path / name)
+        ScanFile(tmp_path / name).image()
 
 
 @pytest.mark.parametrize("name", ["cut.nii.gz", "cut.nii", "cut.mgz", "cut.npz"])
@@ -127,13 +130,13 @@ def test_truncated_files(tmp_path, name):
     path = save(tmp_path / name, noise)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(VolumeError, match=name):
-        volumes.read_image(path)
+        ScanFile(path).image()
 
 
 def test_missing_files(tmp_path):
     for name in ("no.npz", "no.nii.gz"):
         with pytest.raises(VolumeError, match=name):
-            volumes.read_image(tmp_path / name)
+            ScanFile(tmp_path / name).image()
 
 
 def test_a_nifti_header_that_claims_too_much_is_refused_before_loading(tmp_path):
@@ -142,14 +145,14 @@ def test_a_nifti_header_that_claims_too_much_is_refused_before_loading(tmp_path)
     data[40:48] = np.array([3, 32000, 32000, 32000], "<i2").tobytes()
     path.write_bytes(bytes(data))
     with pytest.raises(VolumeError, match="32000x32000x32000"):
-        volumes.read_image(path)
+        ScanFile(path).image()
 
 
 def test_colour_nifti_is_no_scan(tmp_path):
     rgb = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(rgb, np.eye(4)), str(tmp_path / "rgb.nii"))
     with pytest.raises(VolumeError, match="colour"):
-        volumes.read_image(tmp_path / "rgb.nii")
+        ScanFile(tmp_path / "rgb.nii").image()
 
 
 HUGE = b"{'descr': '<f8', 'fortran_order': False, 'shape': (100000, 100000, 100000), }"
@@ -185,7 +188,7 @@ SMALL = b"{'descr': '<f4', 'fortran_order': False, 'shape': (4, 5, 6), }"
 )
 def test_hostile_npz_members(tmp_path, data, message):
     with pytest.raises(VolumeError, match=message):
-        volumes.read_image(archive(tmp_path / "evil.npz", vol=data))
+        ScanFile(archive(tmp_path / "evil.npz", vol=data)).image()
 
 
 def test_no_memory_is_taken_for_a_claimed_size(tmp_path):
@@ -209,20 +212,20 @@ def test_a_zip_that_lies_about_its_sizes(tmp_path):
     assert forged != data
     path.write_bytes(forged)
     with pytest.raises(VolumeError, match="lie.npz"):
-        volumes.read_image(path)
+        ScanFile(path).image()
 
 
 def test_an_npz_without_the_array_lists_what_it_holds(tmp_path):
     np.savez(str(tmp_path / "s.npz"), other=image())
     with pytest.raises(VolumeError, match=r"holds \['other'\], expected an array named vol or vol_data"):
-        volumes.read_image(tmp_path / "s.npz")
-    assert volumes.read_labels(tmp_path / "s.npz") is None
+        ScanFile(tmp_path / "s.npz").image()
+    assert ScanFile(tmp_path / "s.npz").labels() is None
 
 
 def test_labels_keep_their_dtype_or_become_int32(tmp_path):
     for dtype, expected in ((np.uint8, np.uint8), (np.int16, np.int16), (np.float64, np.int32), (np.bool_, np.uint8)):
         labels = (np.arange(120).reshape(SHAPE) % 2).astype(dtype)
-        read = volumes.read_labels(save(tmp_path / "s.npz", image(), seg=labels))
+        read = ScanFile(save(tmp_path / "s.npz", image(), seg=labels)).labels()
         assert read.data.dtype == expected and np.array_equal(read.data, labels)
 
 
@@ -230,7 +233,7 @@ def test_labels_that_were_interpolated_are_refused(tmp_path):
     labels = np.zeros(SHAPE)
     labels[0, 0, :2] = 1.5, np.nan
     with pytest.raises(VolumeError, match="2 voxels are no whole numbers"):
-        volumes.read_labels(save(tmp_path / "s.npz", image(), seg=labels))
+        ScanFile(save(tmp_path / "s.npz", image(), seg=labels)).labels()
 
 
 def test_nan_and_constant_scans(tmp_path):
@@ -238,16 +241,16 @@ def test_nan_and_constant_scans(tmp_path):
     data[1, 2, 3] = np.nan
     data[3, 0, 0] = np.inf
     with pytest.raises(VolumeError, match=r"2 voxels are NaN or infinite, the first at index \(1, 2, 3\)"):
-        volumes.check_values(volumes.read_image(save(tmp_path / "s.npz", data)))
+        check_values(ScanFile(save(tmp_path / "s.npz", data)).image())
     with pytest.raises(VolumeError, match="every voxel is 7"):
-        volumes.check_values(volumes.read_image(save(tmp_path / "c.npz", np.full(SHAPE, 7.0))))
+        check_values(ScanFile(save(tmp_path / "c.npz", np.full(SHAPE, 7.0))).image())
 
 
 def test_float64_beyond_float32_is_not_finite(tmp_path):
     data = image(np.float64)
     data[0, 0, 0] = 1e300
     with pytest.raises(VolumeError, match="infinite"):
-        volumes.check_values(volumes.read_image(save(tmp_path / "s.nii", data)))
+        check_values(ScanFile(save(tmp_path / "s.nii", data)).image())
 
 
 @pytest.mark.parametrize(
@@ -255,7 +258,7 @@ def test_float64_beyond_float32_is_not_finite(tmp_path):
     [(255.0, "0..255", 255), (110.0, "0..255", 255), (1.0, "0..1", 1), (0.4, "0..1", 1), (1.001, "0..1", 1)],
 )
 def test_conventions_are_told_apart(tmp_path, top, name, factor):
-    volume, found = volumes.load_scan(save(tmp_path / "s.npz", image(top=top)), SHAPE, RULE)
+    volume, found = load_scan(ScanFile(save(tmp_path / "s.npz", image(top=top))), SHAPE, RULE)
     assert (found.name, found.factor) == (name, factor)
     assert volume.data.max() == pytest.approx(top / factor, rel=1e-6)
     assert volume.data.dtype == np.float32
@@ -275,4 +278,4 @@ def test_what_fits_no_convention(tmp_path, low, top, message):
     data = image(top=top)
     data[0, 0, 0] = low
     with pytest.raises(VolumeError, match=message):
-        volumes.load_scan(save(tmp_path / "s.npz", data), SHAPE, RULE)
+        load_scan(ScanFile(save(tmp_path / "s.npz", data)), SHAPE, RULE)

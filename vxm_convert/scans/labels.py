@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A scan's segmentation on the scan's grid: as it is where both lie on one grid, else resampled by its own header, and
+refused where that cannot be believed.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Optional, Tuple
+
+import numpy as np
+
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.affines import Affine
+from vxm_convert.geometry.grids import Grid, same_place
+from vxm_convert.model.contract import NetworkAxes
+from vxm_convert.scans.conform import Placement, conform, same_axes
+from vxm_convert.scans.grid import Laid, Laying, trusted_place
+from vxm_convert.scans.network_grid import NETWORK_AXES
+from vxm_convert.scans.scan_file import ScanFile
+
+LOG = logging.getLogger(__name__)
+
+#: headers this close say the same; further apart is another place, not rounding
+SAME_PLACE_MM = 0.1
+#: the same for voxel sizes, as a fraction
+_SAME_VOXEL = 0.01
+#: share of a segmentation's labelled volume that may lie outside the scan before it is refused, and before it is said
+_REFUSED_OUTSIDE, _SAID_OUTSIDE = 0.5, 0.01
+
+
+def labels_of_scan(
+    scan: ScanFile, seg: Optional[ScanFile], laid: Laid, axes: NetworkAxes = NETWORK_AXES
+) -> Tuple[Optional[np.ndarray], Optional[str]]:
+    """Labels on the grid of their scan, from a file of their own or from the scan's .npz, and the sha256 of that file of
+    their own.
+
+    Parameters
+    ----------
+    laid : Laid — where the scan was taken to lie.
+    axes : NetworkAxes — of the network grid, on which an .npz lies.
+
+    Raises
+    ------
+    VolumeError
+        For a segmentation whose header cannot be believed where it differs from its scan's, and one that lies elsewhere.
+    """
+    source = seg if seg is not None else None if scan.has_header else scan
+    volume = source.labels() if source is not None else None
+    if volume is None:
+        return None, None
+    digest = None if seg is None else seg.sha256
+    if (
+        source is scan
+        and volume.data.shape == laid.grid.shape
+        or source is not scan
+        and _one_grid(scan, seg, laid, axes)
+    ):
+        return volume.data, digest
+    if source is scan or not (trusted_place(seg) and laid.source is Laying.HEADER and trusted_place(scan)):
+        raise VolumeError(_refusal(scan, source, volume.data.shape, laid))
+    LOG.info("%s: on %s, resampled by its header to %s", seg.path, seg.grid.describe(), laid.grid.describe())
+    labels = conform(volume.data, Placement(laid.grid, seg.grid, Affine(np.eye(4))), "nearest")
+    _check_outside(scan, seg, volume.data, labels, laid.grid)
+    return labels, digest
+
+
+def _one_grid(scan: ScanFile, seg: ScanFile, laid: Laid, axes: NetworkAxes) -> bool:
+    """Whether the arrays of a scan and its segmentation are one grid, voxel by voxel."""
+    if seg.grid.shape != laid.grid.shape:
+        return False
+    if scan.has_header and seg.has_header and same_place(seg.grid, scan.grid, SAME_PLACE_MM):
+        # The same header over both: whatever became of the scan's becomes of it.
+        return True
+    if not seg.has_header:
+        return same_axes(laid.grid, axes)
+    if trusted_place(scan) and laid.source is Laying.HEADER:
+        return False
+    # Nothing says where the scan lies; its segmentation may say how the axes run.
+    if not seg.trust.axes_known:
+        return not trusted_place(scan)
+    same_voxels = np.allclose(seg.grid.spacing_mm, laid.grid.spacing_mm, rtol=_SAME_VOXEL)
+    return bool(same_voxels) and seg.grid.orientation == laid.grid.orientation
+
+
+def _refusal(scan: ScanFile, seg: ScanFile, shape: Tuple[int, ...], laid: Laid) -> str:
+    if seg is scan:
+        return f"{seg.path}: its labels have shape {shape}, its image {laid.grid.shape}; save both on one grid"
+    if not trusted_place(seg):
+        why = f"its header has {seg.trust.value}"
+    elif laid.source is Laying.OPTION:
+        why = f"the axes of {scan.path.name} were named with --orientation"
+    else:
+        why = f"the header of {scan.path.name} has {scan.trust.value}"
+    known = seg.grid.describe() if seg.trust.axes_known else "x".join(str(n) for n in shape)
+    return (
+        f"{seg.path}: {known}, its scan {laid.grid.describe()}; nothing says how the one lies to the other, because "
+        f"{why}. Give both files the same header, or save the segmentation on the grid of its scan"
+    )
+
+
+def _check_outside(scan: ScanFile, seg: ScanFile, before: np.ndarray, after: np.ndarray, grid: Grid) -> None:
+    """Labels that fall beyond the scan are lost."""
+    had, kept = (
+        np.count_nonzero(labels) * abs(float(np.linalg.det(where.affine[:3, :3])))
+        for labels, where in ((before, seg.grid), (after, grid))
+    )
+    lost = 1 - kept / had if had else 0.0
+    if lost > _REFUSED_OUTSIDE:
+        raise VolumeError(
+            f"{seg.path}: {100 * min(lost, 1.0):.0f} % of its labelled volume lies outside {scan.path.name} by the two "
+            "headers; one of them is wrong, correct it"
+        )
+    if lost > _SAID_OUTSIDE:
+        LOG.warning("%s: %.2g %% of its labelled volume lies outside %s", seg.path, 100 * lost, scan.path.name)

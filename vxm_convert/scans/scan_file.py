@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A scan, atlas or segmentation on disk: the one object through which every stage opens one.
+
+A `ScanFile` knows its path. Header, grid, trust, hash and voxels are read when they are asked for; header and hash are
+read once and kept as long as the file stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple, TypeVar
+
+import numpy as np
+
+from vxm_convert.artifacts.files import sha256_of
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.grids import Grid
+from vxm_convert.scans.header import MAX_VOLUME_BYTES, Header, Trust, check_shape, read_header, volume_suffix
+from vxm_convert.scans.network_grid import network_affine
+from vxm_convert.scans.npz import NPZ_IMAGE_NAMES, NPZ_LABEL_NAMES, NpzReader
+from vxm_convert.scans.raw_header import require_file
+from vxm_convert.scans.values import Volume, as_integers, warn_of_rounding
+
+T = TypeVar("T")
+Shape = Tuple[int, int, int]
+
+_NO_HEADER_NOTE = "no header: taken to lie on the network grid, axes LIA, 1 mm"
+
+
+class ScanFile:
+    """One file of an image, a segmentation, or (.npz) both. Opening costs nothing; may be pickled.
+
+    Parameters
+    ----------
+    path : Path — .nii, .nii.gz, .mgz, .mgh or .npz.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._kept: Dict[str, Tuple[Any, Any]] = {}
+
+    def __repr__(self) -> str:
+        return f"ScanFile({str(self.path)!r})"
+
+    @property
+    def has_header(self) -> bool:
+        """Whether files of this kind say where their array lies; by the name alone."""
+        return volume_suffix(self.path) != ".npz"
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes; raises ArtifactError if they cannot be read."""
+        return self._once("sha256", lambda: sha256_of(self.path))
+
+    @property
+    def grid(self) -> Grid:
+        """Shape and place by the header; an .npz lies on the network grid (LIA, 1 mm).
+
+        Raises
+        ------
+        VolumeError
+            When the file is missing, unreadable, not 3-D, or its affine is no grid.
+        """
+        return self._header().grid if self.has_header else self._once("grid", self._grid_without_header)
+
+    @property
+    def trust(self) -> Trust:
+        """Whether the file says where its array lies; raises as `grid`."""
+        return self._header().trust if self.has_header else Trust.NO_HEADER
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is doubtful about the header, one line each: no orientation stored, qform and sform apart, sheared axes,
+        an identity affine; raises as `grid`.
+        """
+        return self._header().notes if self.has_header else (_NO_HEADER_NOTE,)
+
+    def image(self, expected: Optional[Shape] = None) -> Volume:
+        """The voxels as float32 in the file's own intensities.
+
+        Raises
+        ------
+        VolumeError
+            Unreadable or hostile file, not 3-D (trailing sides of 1 are dropped), or not `expected` voxels.
+        """
+        self._require()
+        if not self.has_header:
+            with NpzReader(self.path) as archive:
+                name = _named(archive, NPZ_IMAGE_NAMES, f"an array named {' or '.join(NPZ_IMAGE_NAMES)}")
+                data = self._member(archive, name, expected)
+            return Volume(data.astype(np.float32), None, self.path, data.dtype.name)
+        raw = self._voxels(expected)
+        with np.errstate(over="ignore"):
+            data = np.ascontiguousarray(raw, dtype=np.float32)
+        warn_of_rounding(raw, self.path)
+        return Volume(data, np.array(self.grid.affine), self.path, raw.dtype.name)
+
+    def labels(self, expected: Optional[Shape] = None) -> Optional[Volume]:
+        """The voxels as label ids, their integer dtype kept (whole-numbered floats become int32); None for an .npz
+        without labels.
+
+        Raises
+        ------
+        VolumeError
+            As `image`, and for values that are not whole numbers.
+        """
+        self._require()
+        if self.has_header:
+            raw = self._voxels(expected)
+            return Volume(as_integers(raw, self.path), np.array(self.grid.affine), self.path, raw.dtype.name)
+        with NpzReader(self.path) as archive:
+            name = archive.first_of(NPZ_LABEL_NAMES)
+            if name is None:
+                return None
+            raw = self._member(archive, name, expected)
+        return Volume(as_integers(raw, self.path), None, self.path, raw.dtype.name)
+
+    def _require(self) -> None:
+        require_file(self.path, "a scan, atlas or segmentation")
+
+    def _header(self) -> Header:
+        def read() -> Header:
+            self._require()
+            return read_header(self.path)
+
+        return self._once("header", read)
+
+    def _voxels(self, expected: Optional[Shape]) -> np.ndarray:
+        header = self._header()
+        self._check_expected(header.grid.shape, expected)
+        return header.voxels()
+
+    def _member(self, archive: NpzReader, name: str, expected: Optional[Shape]) -> np.ndarray:
+        shape = check_shape(archive.header(name).shape, self.path)
+        self._check_expected(shape, expected)
+        return archive.read(name, MAX_VOLUME_BYTES).reshape(shape)
+
+    def _check_expected(self, shape: Shape, expected: Optional[Shape]) -> None:
+        if expected is not None and shape != tuple(expected):
+            got, want = ("x".join(str(n) for n in sides) for sides in (shape, expected))
+            raise VolumeError(
+                f"{self.path}: shape {got}, the network wants {want}; scans and atlas must lie on the network grid "
+                "(resample or crop them to it)"
+            )
+
+    def _grid_without_header(self) -> Grid:
+        self._require()
+        with NpzReader(self.path) as archive:
+            names = NPZ_IMAGE_NAMES + NPZ_LABEL_NAMES
+            name = _named(archive, names, f"one of {', '.join(names)}")
+            header = archive.header(name)
+            shape = check_shape(header.shape, self.path)
+            archive.check_size(name, header)
+        return Grid(shape, network_affine(shape))
+
+    def _once(self, name: str, read: Callable[[], T]) -> T:
+        """What `read` gives, kept as long as size, time and number of the file stay the same."""
+        state = self._state()
+        if name not in self._kept or state is None or self._kept[name][0] != state:
+            self._kept[name] = (state, read())
+        return self._kept[name][1]
+
+    def _state(self) -> Any:
+        try:
+            found = os.stat(str(self.path))
+        except (OSError, ValueError):
+            # Whoever reads it says why it cannot be read.
+            return None
+        return found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev
+
+
+def _named(archive: NpzReader, names: Sequence[str], expected: str) -> str:
+    name = archive.first_of(names)
+    if name is None:
+        raise VolumeError(f"{archive.path}: holds {archive.names}, expected {expected}")
+    return name

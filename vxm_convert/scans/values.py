@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Voxels of a scan in memory, what is wrong with them, and label ids as integers. No file is opened here."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from vxm_convert.errors import VolumeError
+
+LOG = logging.getLogger(__name__)
+
+#: largest whole number up to which these floats hold every one
+EXACT_IN_FLOAT32 = 2**24
+_EXACT_IN = {"float16": 2**11, "float32": EXACT_IN_FLOAT32}
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One 3-D array with where it came from.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z) — float32 for images, an integer dtype for segmentations.
+    affine : ndarray, shape (4, 4), float64 — voxel index → RAS mm from the header, or None where the format has none
+        (.npz).
+    path : Path — the file.
+    stored_dtype : str — NumPy name of the dtype of the values in the file (float if the header rescales integers).
+    """
+
+    data: np.ndarray
+    affine: Optional[np.ndarray]
+    path: Path
+    stored_dtype: str
+
+
+def check_values(volume: Volume) -> None:
+    """Raise VolumeError for NaN or Inf (count and first index) and for a constant image."""
+    finite = np.isfinite(volume.data)
+    bad = int(finite.size - np.count_nonzero(finite))
+    if bad:
+        first = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), finite.shape))
+        raise VolumeError(
+            f"{volume.path}: {bad} voxels are NaN or infinite, the first at index {first}; expected finite "
+            "intensities, mend the scan"
+        )
+    low, high = float(volume.data.min()), float(volume.data.max())
+    if low == high:
+        raise VolumeError(f"{volume.path}: every voxel is {low:g}; expected a scan with contrast")
+
+
+def warn_of_rounding(raw: np.ndarray, path: Path) -> None:
+    """Images are float32: whole numbers above 2**24 are not all among them."""
+    if raw.dtype.kind in "ui" and raw.dtype.itemsize >= 4 and int(np.abs(raw).max()) > EXACT_IN_FLOAT32:
+        LOG.warning(
+            "%s: values up to %d, read as float32, which rounds above %d; a segmentation wants nearest or labels",
+            path,
+            int(np.abs(raw).max()),
+            EXACT_IN_FLOAT32,
+        )
+
+
+def as_integers(raw: np.ndarray, path: Path) -> np.ndarray:
+    """Label ids: integers as they are, whole-numbered floats as int32; raises VolumeError for anything else."""
+    if raw.dtype.kind == "b":
+        return raw.astype(np.uint8)
+    if raw.dtype.kind in "ui":
+        _say_negative(raw, path)
+        return np.ascontiguousarray(raw, dtype=raw.dtype.newbyteorder("="))
+    with np.errstate(invalid="ignore"):
+        whole = np.isfinite(raw) & (raw == np.rint(raw)) & (np.abs(raw) < 2**31)
+    if not whole.all():
+        raise VolumeError(
+            f"{path}: {int((~whole).sum())} voxels are no whole numbers, expected label ids; "
+            "a segmentation must be resampled with nearest neighbour"
+        )
+    if raw.dtype.itemsize <= 4 and float(np.abs(raw).max()) > _EXACT_IN.get(raw.dtype.name, EXACT_IN_FLOAT32):
+        raise VolumeError(
+            f"{path}: ids up to {float(np.abs(raw).max()):.0f} stored as {raw.dtype.name}, which holds every whole "
+            "number only up to "
+            f"{_EXACT_IN.get(raw.dtype.name, EXACT_IN_FLOAT32)}; ids may have been rounded, save the segmentation in "
+            "an integer type"
+        )
+    _say_negative(raw, path)
+    return np.ascontiguousarray(raw, dtype=np.int32)
+
+
+def _say_negative(raw: np.ndarray, path: Path) -> None:
+    if raw.dtype.kind != "u" and float(raw.min()) < 0:
+        LOG.warning(
+            "%s: %d voxels have ids below 0, down to %d; kept, but no structure has such an id",
+            path,
+            (raw < 0).sum(),
+            raw.min(),
+        )
