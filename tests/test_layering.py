@@ -7,6 +7,7 @@ the rules and makes the tables of docs/architecture.md from them.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Dict
 
@@ -176,3 +177,15 @@ def test_the_tables_of_the_document_are_the_rules(project_root: Path, modules: M
 def test_fences_name_places_that_exist(project_root: Path) -> None:
     missing = [place for fence in FENCES for place in fence.allowed if not (project_root / place).exists()]
     assert missing == []
+
+
+def test_the_main_job_takes_at_most_15_steps(project_root: Path, modules: Modules) -> None:
+    document = (project_root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = document.split("<!-- steps of the main job -->")[1].split("<!-- end of the steps -->")[0]
+    steps = re.findall(r"^\| (\d+) \| `([^`]+)` \|", table, re.MULTILINE)
+    files = [path for _, path in steps]
+    assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1)) and 10 <= len(steps) <= 15
+    assert files[0] == "om_runner/__main__.py" and len(set(files)) == len(files)
+    graph = import_graph(modules)
+    for at, path in enumerate(files[1:], 1):
+        assert any(path in graph[earlier] for earlier in files[:at]), f"no earlier step imports {path}"

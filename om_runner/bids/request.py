@@ -23,7 +23,7 @@ from om_runner.bids.names import Naming, label_from
 from om_runner.bids.options import BidsRequest
 from om_runner.bids.participants import TABLE_NAME, Participants, read_participants
 from om_runner.device.offline_model import OfflineModel
-from om_runner.inputs.scans import Scan, discover
+from om_runner.inputs.scans import Scan
 from om_runner.results.layout import Layout
 from vxm_convert.errors import VolumeError
 from vxm_convert.scans.discovery import volume_stem
@@ -31,31 +31,35 @@ from vxm_convert.scans.discovery import volume_stem
 LOG = logging.getLogger(__name__)
 
 
-def find_cohort(settings: Any, model: OfflineModel) -> Tuple[List[Scan], Layout]:
-    """The scans that are asked for and where their results go.
+def read_as_dataset(request: BidsRequest, folder: Path) -> bool:
+    """Whether a folder is read as a BIDS dataset; raises VolumeError for options of BIDS with a folder that is none."""
+    if request.write or is_dataset(folder):
+        return True
+    if request != BidsRequest():
+        raise VolumeError(
+            f"{folder}: no {DESCRIPTION_NAME} or no folder sub-<label> in it, so it is read as a plain folder, for "
+            "which the options of BIDS mean nothing; pass --bids to read it as a BIDS dataset all the same"
+        )
+    return False
+
+
+def dataset_cohort(settings: Any, model: OfflineModel) -> Tuple[List[Scan], Layout]:
+    """The scans of a dataset that are asked for and where their results go.
 
     Parameters
     ----------
-    settings : om_runner.registration.session.Settings
+    settings : om_runner.registration.job.Settings
 
     Raises
     ------
     VolumeError
-        For a folder without scans, options of BIDS with a folder that is none, and an output folder that BIDS forbids.
+        For a dataset without scans, and an output folder that BIDS forbids.
     """
     request: BidsRequest = settings.bids
-    if not request.write and not is_dataset(settings.input):
-        if request != BidsRequest():
-            raise VolumeError(
-                f"{settings.input}: no {DESCRIPTION_NAME} or no folder sub-<label> in it, so it is read as a plain "
-                "folder, for which the "
-                "options of BIDS mean nothing; pass --bids to read it as a BIDS dataset all the same"
-            )
-        return discover(settings.input, settings.atlas, settings.limit), Layout(settings.out)
     dataset = open_dataset(settings.input, settings.out)
     if request.write:
         check_output(settings.out, dataset)
-    scans = dataset.scans(request.choice)[: settings.limit]
+    scans = dataset.scans(request.choice)
     LOG.info(
         "%s: BIDS dataset, %d scans, %d with a segmentation",
         dataset.root,

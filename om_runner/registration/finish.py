@@ -9,63 +9,31 @@ import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, ContextManager, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from om_runner.inputs.scans import LoadedScan, Scan
+from om_runner.inputs.scans import LoadedScan
 from om_runner.names import LOG_NAME
 from om_runner.qc.measures import IDLE_VOXEL
+from om_runner.registration.job import Job
 from om_runner.registration.timeline import EXECUTE, PRODUCTS, STAGES, WRITE, Timeline
-from om_runner.results.layout import Layout
-from om_runner.results.products import OutputOptions, Registered, register
-from om_runner.results.resume import Keys, Records
+from om_runner.results.products import Registered, register
+from om_runner.results.resume import Records
 from om_runner.results.subject_log import log_text, notes_to
 from om_runner.results.tables import MetricsRow
-from om_runner.results.writer import Provenance, Writer
+from om_runner.results.writer import Writer
 from vxm_convert.artifacts.files import write_text
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.velocity import inverse_flow
 from vxm_convert.metrics.jacobian import folding
 from vxm_convert.metrics.labels import label_set
 from vxm_convert.metrics.overlap import dice
-from vxm_convert.model.contract import GraphContract
 
 if TYPE_CHECKING:
     from om_runner.qc.from_run import Pictures
 
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CohortPlan:
-    """What stays the same for every subject.
-
-    Parameters
-    ----------
-    atlas : LoadedScan — the fixed image, network intensities.
-    layout : Layout — where a subject's files go.
-    label_set : str — name of the Dice label set.
-    toolchain_badge : str — ``simulated`` or ``real``, a column of the table.
-    provenance : Provenance — model, atlas and toolchain, for the side-cars.
-    load : callable — Scan → LoadedScan with a placement.
-    keys : Keys — what decides about results, for the records of finished scans.
-    outputs : OutputOptions — what is written for each subject, in which space.
-    threads : int — subjects finished at a time.
-    pictures : Pictures or None — draws each subject when its results stand.
-    """
-
-    contract: GraphContract
-    atlas: LoadedScan
-    layout: Layout
-    label_set: str
-    toolchain_badge: str
-    provenance: Provenance
-    load: Callable[[Scan], LoadedScan]
-    keys: Keys
-    outputs: OutputOptions = OutputOptions()
-    threads: int = 1
-    pictures: Optional[Pictures] = None
 
 
 @dataclass
@@ -86,15 +54,18 @@ class Finisher:
 
     Parameters
     ----------
-    plan : CohortPlan
+    job : Job
     timeline : Timeline — told how long making and writing took.
+    pictures : Pictures or None — draws each subject when its results stand.
     """
 
-    def __init__(self, plan: CohortPlan, timeline: Timeline) -> None:
-        self._plan, self._timeline = plan, timeline
-        self._labels = label_set(plan.label_set)
-        self._writer = Writer(plan.outputs, plan.atlas, plan.label_set)
-        self._records = Records(plan.layout)
+    def __init__(self, job: Job, timeline: Timeline, pictures: Optional[Pictures] = None) -> None:
+        self._job, self._timeline, self._pictures = job, timeline, pictures
+        self._outputs, self._label_set = job.settings.outputs, job.settings.label_set
+        self._labels = label_set(self._label_set)
+        self._provenance = job.provenance()
+        self._writer = Writer(self._outputs, job.atlas, self._label_set)
+        self._records = Records(job.layout)
 
     def finish(
         self, ready: Ready, moved: np.ndarray, flow: np.ndarray, velocity: Optional[np.ndarray] = None
@@ -115,13 +86,13 @@ class Finisher:
         with notes_to(ready.notes):
             with self._timeline.span(PRODUCTS, [ready.subject]) as span:
                 done, figures = self._products(ready, moved, flow)
-                if velocity is not None and "inverse" in self._plan.outputs.outputs:
-                    done = replace(done, backward=inverse_flow(velocity, self._plan.contract.model.integration_steps))
+                if velocity is not None and "inverse" in self._outputs.outputs:
+                    done = replace(done, backward=inverse_flow(velocity, self._job.contract.model.integration_steps))
             ready.seconds[PRODUCTS] = span.wall
             return self._write(ready, done, flow, figures)
 
     def _products(self, ready: Ready, moved: np.ndarray, flow: np.ndarray) -> Tuple[Registered, Dict[str, Any]]:
-        loaded, plan = ready.loaded, self._plan
+        loaded = ready.loaded
         bad = int(moved.size - np.isfinite(moved).sum() + flow.size - np.isfinite(flow).sum())
         if bad:
             raise VolumeError(
@@ -129,7 +100,7 @@ class Finisher:
                 "written for this scan, "
                 "export again with --precision accurate"
             )
-        done = register(loaded, plan.atlas, moved, flow, plan.outputs)
+        done = register(loaded, self._job.atlas, moved, flow, self._outputs)
         before, after, count = self._dice(done)
         folds = folding(flow)
         longest = float(np.sqrt(np.max(np.einsum("...i,...i", flow, flow))))
@@ -149,44 +120,43 @@ class Finisher:
         }
 
     def _write(self, ready: Ready, done: Registered, flow: np.ndarray, figures: Dict[str, Any]) -> MetricsRow:
-        loaded, plan = ready.loaded, self._plan
-        agrees = bool(np.allclose(loaded.affine, plan.atlas.affine, atol=1e-3))
-        provenance = plan.provenance.of({"moving": loaded.sha256}, subject=ready.subject, moving_header_agrees=agrees)
+        loaded, job = ready.loaded, self._job
+        agrees = bool(np.allclose(loaded.affine, job.atlas.affine, atol=1e-3))
+        provenance = self._provenance.of({"moving": loaded.sha256}, subject=ready.subject, moving_header_agrees=agrees)
         self._records.forget(ready.subject)
         with self._timeline.span(WRITE, [ready.subject]) as span:
-            place = self._with_log(plan.layout.place(loaded.scan), ready, figures)
+            place = self._with_log(job.layout.place(loaded.scan), ready, figures)
             self._writer.write(place, loaded, done, flow, provenance)
         ready.seconds[WRITE] = span.wall
         row = MetricsRow(
             subject=ready.subject,
-            label_set=plan.label_set,
+            label_set=self._label_set,
             device_seconds=ready.seconds[EXECUTE],
             total_seconds=sum(ready.seconds.values()),
             intensity=loaded.intensity,
-            toolchain=plan.toolchain_badge,
+            toolchain=job.badge,
             source=loaded.scan.path.name,
             **figures,
         )
         drawn: List[str] = []
-        if plan.pictures is not None:
+        if self._pictures is not None:
             with self._timeline.span(PRODUCTS, [ready.subject]):
-                drawn = plan.pictures.add(loaded, done, row, provenance)
-        self._records.write(plan.keys.of(loaded.scan, loaded.sha256, loaded.seg_sha256), row, drawn)
+                drawn = self._pictures.add(loaded, done, row, provenance)
+        self._records.write(job.keys.of(loaded.scan, loaded.sha256, loaded.seg_sha256), row, drawn)
         return row
 
     @contextmanager
     def _with_log(self, place: ContextManager[Path], ready: Ready, figures: Dict[str, Any]) -> Iterator[Path]:
         """The subject's folder, with its log when all else is in it."""
-        plan = self._plan
+        job = self._job
         with place as folder:
             yield folder
             head = {
                 "subject": ready.subject,
                 "scan": f"{ready.loaded.scan.path} sha256 {ready.loaded.sha256}",
-                "atlas": f"{plan.atlas.scan.path} sha256 {plan.atlas.sha256}",
-                "model": f"sha256 {plan.contract.hashes['om']}",
-                "toolchain": f"{'SIMULATED' if plan.toolchain_badge == 'simulated' else 'REAL'} "
-                f"{plan.provenance.toolchain['version']}",
+                "atlas": f"{job.atlas.scan.path} sha256 {job.atlas.sha256}",
+                "model": f"sha256 {job.contract.hashes['om']}",
+                "toolchain": f"{job.badge.upper()} {self._provenance.toolchain['version']}",
                 "intensities": ready.loaded.intensity,
             }
             known = ", ".join(f"{name} {value:.6g}" for name, value in figures.items() if value is not None)

@@ -10,19 +10,24 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Sequence
 
 import numpy as np
 
+from om_runner.inputs.placement import load_anywhere
 from om_runner.inputs.scans import OrientationWarner, Scan
 from om_runner.precision.store import CompareStore
-from om_runner.registration.finish import CohortPlan, Finisher, Ready, describe
+from om_runner.registration.finish import Finisher, Ready, describe
+from om_runner.registration.job import Job
 from om_runner.registration.queues import WriteBehind, read_ahead
 from om_runner.registration.signals import stop_between_scans
 from om_runner.registration.timeline import D2H, DECODE, EXECUTE, H2D, Timeline
 from om_runner.results.subject_log import notes_to
 from om_runner.results.tables import CohortResult, FailureRow, MetricsRow
 from vxm_convert.errors import ToolchainError, VxmError
+
+if TYPE_CHECKING:
+    from om_runner.qc.from_run import Pictures
 
 LOG = logging.getLogger(__name__)
 
@@ -44,29 +49,31 @@ class Cohort:
 
     Parameters
     ----------
-    plan : CohortPlan
+    job : Job
     store : CompareStore — takes arrays of the subjects to compare.
     progress : callable — called with 1 after every scan, done or failed.
     timeline : Timeline — told what every stage does when.
+    pictures : Pictures or None — draws each subject when its results stand.
     """
 
     def __init__(
         self,
-        plan: CohortPlan,
+        job: Job,
         store: CompareStore,
-        progress: Callable[[int], Any] = lambda n: None,
-        timeline: Optional[Timeline] = None,
+        progress: Callable[[int], Any],
+        timeline: Timeline,
+        pictures: Optional[Pictures] = None,
     ) -> None:
-        self.plan = plan
+        self.job = job
         self.result = CohortResult()
-        self.timeline = timeline or Timeline()
+        self.timeline = timeline
         self._store = store
         self._progress = progress
-        self._orientation = OrientationWarner(plan.contract)
-        self._finisher = Finisher(plan, self.timeline)
-        batch = plan.contract.model.batch
+        self._orientation = OrientationWarner(job.contract)
+        self._finisher = Finisher(job, timeline, pictures)
+        batch = job.contract.model.batch
         # One array object for the whole run, so that the runtime leaves it on the device.
-        self._fixed = np.repeat(plan.atlas.image[np.newaxis, ..., np.newaxis], batch, axis=0)
+        self._fixed = np.repeat(job.atlas.image[np.newaxis, ..., np.newaxis], batch, axis=0)
 
     # the loop -----------------------------------------------------------------------------------------------
     def run(self, scans: Sequence[Scan], runtime: Any) -> None:
@@ -75,7 +82,7 @@ class Cohort:
         However it ends, the batch that the device has and the results that are being written are finished first; only a
         second Ctrl-C drops them.
         """
-        with stop_between_scans() as stop, WriteBehind(self.plan.threads, self._written) as behind:
+        with stop_between_scans() as stop, WriteBehind(self.job.settings.batch.threads, self._written) as behind:
             with ThreadPoolExecutor(1, "device") as device, closing(self._batches(scans)) as batches:
                 self._fly(batches, runtime, device, behind, stop)
 
@@ -117,7 +124,7 @@ class Cohort:
 
     def _batches(self, scans: Sequence[Scan]) -> Iterator[List[Ready]]:
         """Loaded scans in order, as many as the model takes; the last batch may be smaller."""
-        size, readers = self.plan.contract.model.batch, max(1, self.plan.threads // 2)
+        size, readers = self.job.contract.model.batch, max(1, self.job.settings.batch.threads // 2)
         batch: List[Ready] = []
         with closing(read_ahead(scans, self._load, max(size, readers), readers)) as loading:
             for scan, future in loading:
@@ -133,7 +140,7 @@ class Cohort:
         """Called by a reading thread."""
         notes: List[str] = []
         with notes_to(notes), self.timeline.span(DECODE, [scan.subject]) as span:
-            loaded = self.plan.load(scan)
+            loaded = load_anywhere(scan, self.job.contract, self.job.atlas, self.job.settings.placing)
         return Ready(loaded, notes, {DECODE: span.wall})
 
     def _take(self, scan: Scan, future: Future[Ready]) -> Optional[Ready]:
@@ -224,7 +231,7 @@ class Cohort:
 
     def _moving(self, batch: List[Ready]) -> np.ndarray:
         """(B, X, Y, Z, 1) float32; the places left over repeat the last scan and are cut from the result."""
-        moving = np.empty(self.plan.contract.model.image_shape, dtype=np.float32)
+        moving = np.empty(self.job.contract.model.image_shape, dtype=np.float32)
         for position in range(moving.shape[0]):
             moving[position, ..., 0] = batch[min(position, len(batch) - 1)].loaded.image
         return moving
@@ -238,6 +245,6 @@ class Cohort:
             self._fail(ready.loaded.scan, "write", exc)
             return
         self.result.rows.append(row)
-        self.plan.layout.note(row)
+        self.job.layout.note(row)
         LOG.info("%s", describe(row))
         self._progress(1)

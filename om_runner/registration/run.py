@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from om_runner.device.offline_model import OfflineModel
@@ -17,55 +16,23 @@ from om_runner.names import FAILURES_NAME, METRICS_NAME, PRECISION_FOLDER, REPOR
 from om_runner.precision.acceptance import VERDICT_FAILED
 from om_runner.precision.report import clear_old_report, failure_message, kept_report, write_precision_report
 from om_runner.precision.store import CompareStore
-from om_runner.registration.finish import CohortPlan
+from om_runner.registration.job import Job
 from om_runner.registration.loop import BUFFER_SETS, Cohort
 from om_runner.registration.progress import progress
 from om_runner.registration.timeline import EXECUTE, Timeline
-from om_runner.results.layout import Layout
-from om_runner.results.resume import Decision, Keys, Record, Records, decide, taken_along
+from om_runner.results.resume import Decision, Record, Records, decide, taken_along
 from om_runner.results.run_record import Ledger, precision_entry, run_document, utc, write_run
-from om_runner.results.tables import CohortResult, FailureRow
-from om_runner.results.writer import Provenance
+from om_runner.results.tables import CohortResult
 from vxm_convert.artifacts.sha256sums import begin_manifest
 from vxm_convert.errors import EXIT_OK, EXIT_USER, PrecisionError
-from vxm_convert.profiles.profile import Profile
 
 if TYPE_CHECKING:
     from om_runner.qc.from_run import Pictures
-    from om_runner.registration.settings import Settings
 
 LOG = logging.getLogger(__name__)
 
 #: reasons that the log names; the record of each scan has its own
 _REASONS_TOLD = 5
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a run works on, read and checked.
-
-    Parameters
-    ----------
-    python : str — interpreter of the reference.
-    keys : Keys — what decides about results.
-    scans, looked_at : list of Scan — all of the input, and those that this run is about.
-    old_failures : rows of failures.tsv of the run before.
-    """
-
-    model: OfflineModel
-    settings: Settings
-    profile: Profile
-    python: str
-    atlas: LoadedScan
-    layout: Layout
-    keys: Keys
-    scans: List[Scan]
-    looked_at: List[Scan]
-    old_failures: List[FailureRow]
-
-    @property
-    def compared(self) -> bool:
-        return self.settings.compare is None or self.settings.compare > 0
 
 
 def decided(job: Job) -> Tuple[List[Decision], Optional[Dict[str, Any]]]:
@@ -157,7 +124,7 @@ class CohortRun:
             runtime.reserve(BUFFER_SETS)
             loaded = time.perf_counter() - begun
             with progress(len(self._todo), "registration") as told:
-                cohort = Cohort(replace(_plan(job), pictures=self._pictures), store, self._noting(told), timeline)
+                cohort = Cohort(job, store, self._noting(told), timeline, self._pictures)
                 self._result = cohort.result
                 self._begin()
                 begun = time.perf_counter()
@@ -268,24 +235,6 @@ def _pictures(job: Job) -> Optional[Pictures]:
     from om_runner.qc.from_run import Pictures
 
     return Pictures(job.settings.out, job.atlas)
-
-
-def _plan(job: Job) -> CohortPlan:
-    model, settings, atlas = job.model, job.settings, job.atlas
-    details = {"simulated": model.simulated, "fixed": settings.atlas.name, "precision": model.contract.precision.name}
-    made_from = {"om": model.contract.hashes["om"], "atlas": atlas.sha256}
-    return CohortPlan(
-        contract=model.contract,
-        atlas=atlas,
-        layout=job.layout,
-        label_set=settings.label_set,
-        toolchain_badge="simulated" if model.simulated else "real",
-        provenance=Provenance(made_from, model.toolchain.describe(), details),
-        load=lambda scan: load_anywhere(scan, model.contract, atlas, settings.placing),
-        keys=job.keys,
-        outputs=settings.outputs,
-        threads=settings.batch.threads,
-    )
 
 
 def _timing(timeline: Timeline, wall: float, loaded: float, n_run: int) -> Dict[str, Any]:

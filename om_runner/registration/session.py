@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Tuple
 
-from om_runner.bids.request import find_cohort
+from om_runner.bids.request import dataset_cohort, read_as_dataset
 from om_runner.device.acl_runtime import open_runtime
 from om_runner.device.offline_model import OfflineModel, open_model
 from om_runner.inputs.placement import load_atlas
+from om_runner.inputs.scans import Scan, discover
 from om_runner.precision.reference import check_reference_python, reference_python
-from om_runner.registration.run import CohortRun, Job, decided
-from om_runner.registration.settings import Settings
+from om_runner.registration.job import Job, Settings
+from om_runner.registration.run import CohortRun, decided
+from om_runner.results.layout import Layout
 from om_runner.results.lock import output_folder
 from om_runner.results.previous_run import failed_scans, read_failures
-from om_runner.results.resume import Decision, Keys
+from om_runner.results.resume import Decision
 from om_runner.results.subject_log import collecting
 from om_runner.results.tables import FailureRow
 from vxm_convert.errors import EXIT_OK, ArtifactError
@@ -72,13 +73,17 @@ def _prepare(model: OfflineModel, settings: Settings) -> Job:
         simpleitk_version()
     python = reference_python(settings.reference_python)
     atlas = load_atlas(settings.atlas, model, settings.placing)
-    scans, layout = find_cohort(replace(settings, limit=None), model)
-    keys = Keys(model, atlas, settings.label_set, settings.placing, settings.outputs, layout.style)
+    scans, layout = _cohort(model, settings)
     failures = _old_failures(settings)
     looked_at = failed_scans(settings.out, scans, failures) if settings.batch.retry_failed else scans
-    return Job(
-        model, settings, profile, python, atlas, layout, keys, scans, looked_at[: settings.limit], failures or []
-    )
+    return Job(model, settings, profile, python, atlas, layout, scans, looked_at[: settings.limit], failures or [])
+
+
+def _cohort(model: OfflineModel, settings: Settings) -> Tuple[List[Scan], Layout]:
+    """The scans of the input and where their results go."""
+    if read_as_dataset(settings.bids, settings.input):
+        return dataset_cohort(settings, model)
+    return discover(settings.input, settings.atlas), Layout(settings.out)
 
 
 def _old_failures(settings: Settings) -> Optional[List[FailureRow]]:

@@ -8,9 +8,10 @@ here once.
 from __future__ import annotations
 
 import enum
+import io
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, List, Optional, Tuple, Type
 from xml.parsers.expat import ExpatError
@@ -20,7 +21,7 @@ import numpy as np
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid, corner_distance_mm
 from vxm_convert.lazy import LazyModule
-from vxm_convert.scans.raw_header import RawHeader, judge, read_voxels
+from vxm_convert.scans.raw_header import NIFTI_1, RawHeader, judge, read_voxels
 from vxm_convert.text import one_line
 
 nib = LazyModule("nibabel")
@@ -84,9 +85,10 @@ def read_header(path: Path) -> Header:
         raise VolumeError(f"{path}: unknown kind of file, expected one of {', '.join(VOLUME_SUFFIXES)}")
     raw = judge(path)
     try:
-        image = nibabel_image(path)
-        dtype = np.dtype(image.get_data_dtype())
-        affine = np.array(image.affine, dtype=float)
+        header = parsed(raw)
+        dtype = np.dtype(header.get_data_dtype())
+        affine = np.array(header.get_best_affine(), dtype=float)
+        scale = scale_of(header)
     except read_errors() as exc:
         raise VolumeError(
             f"{path}: not a readable {volume_suffix(path)} ({one_line(exc)}); export the scan again"
@@ -96,19 +98,23 @@ def read_header(path: Path) -> Header:
             f"{path}: voxels of dtype {dtype}, expected plain integers or floats; colour and complex volumes are no "
             "scans"
         )
-    shape = check_shape(image.shape, path)
+    shape = check_shape(header.get_data_shape(), path)
     if np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
         raise VolumeError(f"{path}: bits per voxel and dtype {dtype} disagree in the header; export the scan again")
     try:
         grid = Grid(shape, affine)
     except VolumeError as exc:
         raise VolumeError(f"{path}: {exc}") from exc
-    return Header(raw, grid, dtype, scale_of(image), _trust(image), tuple(_notes(image, grid)))
+    return Header(replace(raw, head=b""), grid, dtype, scale, _trust(header, grid), tuple(_notes(header, grid)))
 
 
-def nibabel_image(path: Path) -> Any:
-    """nibabel's image of a file that `judge` let pass, for its header; may raise any of `read_errors`."""
-    return nib.load(str(path))
+def parsed(raw: RawHeader) -> Any:
+    """nibabel's header of a file that `judge` let pass, with its extensions; may raise any of `read_errors`."""
+    if raw.kind == "MGH":
+        # What stands behind the voxels (TR, angles) says nothing about space.
+        return nib.freesurfer.MGHHeader(raw.head.ljust(nib.freesurfer.MGHHeader.template_dtype.itemsize, b"\0"))
+    first = raw.head[:4] in (struct.pack("<i", NIFTI_1), struct.pack(">i", NIFTI_1))
+    return (nib.Nifti1Header if first else nib.Nifti2Header).from_fileobj(io.BytesIO(raw.head))
 
 
 def nibabel_version() -> str:
@@ -150,9 +156,10 @@ def check_shape(shape: Tuple[int, ...], path: Path) -> Tuple[int, int, int]:
     return sides
 
 
-def scale_of(image: Any) -> Tuple[float, float]:
-    """Slope and intercept of nibabel's image."""
-    return float(image.dataobj.slope), float(image.dataobj.inter)
+def scale_of(header: Any) -> Tuple[float, float]:
+    """Slope and intercept of nibabel's header; may raise any of `read_errors`."""
+    slope, inter = header.get_slope_inter()
+    return 1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter)
 
 
 def scaled(stored: np.ndarray, scale: Tuple[float, float]) -> np.ndarray:
@@ -161,17 +168,15 @@ def scaled(stored: np.ndarray, scale: Tuple[float, float]) -> np.ndarray:
         return nib.volumeutils.apply_read_scaling(stored, *scale)
 
 
-def _trust(image: Any) -> Trust:
-    if np.array_equal(image.affine, np.eye(4)):
+def _trust(header: Any, grid: Grid) -> Trust:
+    if np.array_equal(grid.affine, np.eye(4)):
         return Trust.IDENTITY
-    header = image.header
     known = not hasattr(header, "get_qform") or header["qform_code"] or header["sform_code"]
     return Trust.HEADER if known else Trust.UNSET
 
 
-def _notes(image: Any, grid: Grid) -> List[str]:
+def _notes(header: Any, grid: Grid) -> List[str]:
     notes = []
-    header = image.header
     if hasattr(header, "get_qform"):
         try:
             qform, q_code = header.get_qform(coded=True)

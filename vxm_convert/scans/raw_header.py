@@ -13,7 +13,7 @@ import os
 import stat
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Tuple
 
@@ -43,8 +43,8 @@ _MGH_BYTES = {0: 1, 1: 4, 3: 4, 4: 2, 10: 2}
 #: of the NIfTI standard: integers, floats, complex numbers, colours
 _NIFTI_DTYPES = (2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2304)
 _MGH_SUFFIXES = (".mgz", ".mgh")
-_NIFTI_1, _NIFTI_2 = 348, 540
-_MAGIC = {_NIFTI_1: (b"n+1\0",), _NIFTI_2: (b"n+2\0\r\n\x1a\n",)}
+NIFTI_1, _NIFTI_2 = 348, 540
+_MAGIC = {NIFTI_1: (b"n+1\0",), _NIFTI_2: (b"n+2\0\r\n\x1a\n",)}
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class RawHeader:
     packed : bool — the file is gzipped.
     shape : tuple of int — sides as stored.
     start, voxel_bytes : int — where the voxels begin, and how many bytes they take.
+    head : bytes — all that stands before the voxels.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class RawHeader:
     shape: Tuple[int, ...]
     start: int
     voxel_bytes: int
+    head: bytes = field(default=b"", repr=False)
 
 
 def require_file(path: Path, what: str) -> Path:
@@ -104,16 +106,29 @@ def judge(path: Path, what: str = "a scan") -> RawHeader:
         As the module says. Whether the sides are those of a scan is the caller's question.
     """
     path = require_file(path, what)
-    packed, begin = _first_bytes(path)
-    raw = _mgh(path, packed, begin) if path.name.lower().endswith(_MGH_SUFFIXES) else _nifti(path, packed, begin, what)
-    have = path.stat().st_size
+    mgh = path.name.lower().endswith(_MGH_SUFFIXES)
+    try:
+        with open(str(path), "rb") as handle:
+            packed = _packed(path, handle.read(2))
+            have = os.fstat(handle.fileno()).st_size
+            handle.seek(0)
+            stream = _unpacked(handle, packed)
+            begin = stream.read(_NIFTI_2)
+            raw = _mgh(path, packed, begin) if mgh else _nifti(path, packed, begin, what)
+            head = begin[: raw.start] + stream.read(max(0, raw.start - len(begin)))
+    except _READ_ERRORS as exc:
+        reason = getattr(exc, "strerror", None) or exc
+        found = "cannot be opened" if isinstance(exc, PermissionError) else "damaged or truncated"
+        raise VolumeError(f"{path}: {found} ({reason}); check its permissions, or copy the file again") from exc
+    if not mgh:
+        _check_extensions(path, head)
     if raw.start + raw.voxel_bytes > have * (MAX_RATIO if packed else 1):
         sides = "x".join(str(n) for n in raw.shape)
         raise VolumeError(
             f"{path}: the header claims {sides} voxels of {raw.voxel_bytes} bytes together, the file has {have}; "
             "the header is damaged or the file incomplete, copy it again"
         )
-    return raw
+    return replace(raw, head=head)
 
 
 def read_voxels(raw: RawHeader) -> np.ndarray:
@@ -127,10 +142,11 @@ def read_voxels(raw: RawHeader) -> np.ndarray:
     path = raw.path
     flat = np.empty(raw.voxel_bytes, dtype=np.uint8)
     try:
-        with _open(path, raw.packed) as handle:
-            handle.seek(raw.start)
-            have = _fill(handle, flat)
-            behind = _bytes_behind(handle, _MAX_BEHIND[raw.kind]) if have == flat.size else 0
+        with open(str(path), "rb") as handle:
+            stream = _unpacked(handle, raw.packed)
+            stream.seek(raw.start)
+            have = _fill(stream, flat)
+            behind = _bytes_behind(stream, _MAX_BEHIND[raw.kind]) if have == flat.size else 0
     except _READ_ERRORS as exc:
         raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
     if have < flat.size:
@@ -147,35 +163,27 @@ def read_voxels(raw: RawHeader) -> np.ndarray:
     return flat
 
 
-def _first_bytes(path: Path) -> Tuple[bool, bytes]:
-    """Whether the file is gzipped, and its first (unpacked) bytes."""
+def _packed(path: Path, start: bytes) -> bool:
+    """Whether a file that begins so is gzipped; raises VolumeError where its name says otherwise."""
     named_packed = path.name.lower().endswith((".gz", ".mgz"))
-    try:
-        with open(str(path), "rb") as handle:
-            start = handle.read(2)
-        packed = start == b"\x1f\x8b"
-        if named_packed and not packed:
-            what = f"starts with {start!r}" if start else "is empty"
-            raise VolumeError(
-                f"{path}: {what}, expected a gzip stream as the name says; copy it again, or give it its own suffix"
-            )
-        if packed and not named_packed:
-            raise VolumeError(f"{path}: a gzip stream, which its name does not say; rename it to end in .gz (or .mgz)")
-        with _open(path, packed) as handle:
-            return packed, handle.read(_NIFTI_2)
-    except _READ_ERRORS as exc:
-        reason = getattr(exc, "strerror", None) or exc
-        what = "cannot be opened" if isinstance(exc, PermissionError) else "damaged or truncated"
-        raise VolumeError(f"{path}: {what} ({reason}); check its permissions, or copy the file again") from exc
+    packed = start == b"\x1f\x8b"
+    if named_packed and not packed:
+        what = f"starts with {start!r}" if start else "is empty"
+        raise VolumeError(
+            f"{path}: {what}, expected a gzip stream as the name says; copy it again, or give it its own suffix"
+        )
+    if packed and not named_packed:
+        raise VolumeError(f"{path}: a gzip stream, which its name does not say; rename it to end in .gz (or .mgz)")
+    return packed
 
 
-def _open(path: Path, packed: bool) -> BinaryIO:
-    return gzip.open(str(path), "rb") if packed else open(str(path), "rb")
+def _unpacked(handle: BinaryIO, packed: bool) -> BinaryIO:
+    return gzip.open(handle, "rb") if packed else handle
 
 
 def _nifti(path: Path, packed: bool, begin: bytes, what: str) -> RawHeader:
     kinds = {
-        (order, size) for order in "<>" for size in (_NIFTI_1, _NIFTI_2) if begin[:4] == struct.pack(order + "i", size)
+        (order, size) for order in "<>" for size in (NIFTI_1, _NIFTI_2) if begin[:4] == struct.pack(order + "i", size)
     }
     if not kinds:
         found = f"starts with {begin[:4]!r}" if begin else "is empty"
@@ -183,7 +191,7 @@ def _nifti(path: Path, packed: bool, begin: bytes, what: str) -> RawHeader:
             f"{path}: {found}, expected a NIfTI-1 or NIfTI-2 header; this is no NIfTI file, or {what} that is damaged"
         )
     order, size = kinds.pop()
-    first = size == _NIFTI_1
+    first = size == NIFTI_1
     if len(begin) < size:
         raise VolumeError(f"{path}: the header ends after {len(begin)} bytes, expected {size}; copy the file again")
     dims = struct.unpack_from(order + ("8h" if first else "8q"), begin, 40 if first else 16)
@@ -208,31 +216,24 @@ def _nifti(path: Path, packed: bool, begin: bytes, what: str) -> RawHeader:
             f"{path}: voxels said to start at byte {start:g}, expected {size + 4} to {_MAX_VOXEL_START}; the header "
             "is damaged"
         )
-    _check_extensions(path, packed, order, size, int(start))
     shape = dims[1 : dims[0] + 1]
     return RawHeader(path, "NIfTI", packed, shape, int(start), _count(path, shape) * max(bits, 0) // 8)
 
 
-def _check_extensions(path: Path, packed: bool, order: str, at: int, end: int) -> None:
+def _check_extensions(path: Path, head: bytes) -> None:
     """Extensions must end before the voxels: a size that is negative or too large makes nibabel read the whole stream
     at once.
     """
-    try:
-        with _open(path, packed) as handle:
-            handle.seek(at)
-            more, at = handle.read(4)[:1], at + 4
-            while more not in (b"", b"\0") and end - at >= 16:
-                head = handle.read(8)
-                size = struct.unpack(order + "i", head[:4])[0] if len(head) == 8 else 0
-                if not 8 <= size <= end - at:
-                    raise VolumeError(
-                        f"{path}: a header extension of {size} bytes at byte {at}, expected 8 to {end - at}; the "
-                        "header is damaged"
-                    )
-                handle.seek(at + size)
-                at += size
-    except _READ_ERRORS as exc:
-        raise VolumeError(f"{path}: damaged or truncated ({exc}); copy the file again") from exc
+    order, at = next((order, size) for order in "<>" for size in _MAGIC if head[:4] == struct.pack(order + "i", size))
+    more, at, end = head[at : at + 1], at + 4, len(head)
+    while more not in (b"", b"\0") and end - at >= 16:
+        size = struct.unpack_from(order + "i", head, at)[0]
+        if not 8 <= size <= end - at:
+            raise VolumeError(
+                f"{path}: a header extension of {size} bytes at byte {at}, expected 8 to {end - at}; the header is "
+                "damaged"
+            )
+        at += size
 
 
 def _mgh(path: Path, packed: bool, begin: bytes) -> RawHeader:

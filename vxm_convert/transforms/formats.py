@@ -150,7 +150,7 @@ def _by_header(header: FieldHeader) -> Optional[str]:
             f"{header.path}: intent {header.intent}, spline coefficients of fnirt and no field; make one with "
             "'fnirtfileutils --in=coefficients --ref=fixed --out=field'"
         )
-    extension = any(int(e.get_code()) == EXTENSION_CODE for e in header.image.header.extensions)
+    extension = any(int(e.get_code()) == EXTENSION_CODE for e in header.said.extensions)
     if header.intent == INTENT_DISPLACEMENT or (extension and header.intent == INTENT_VECTOR and header.ndim == 4):
         return "freesurfer"
     if header.intent == INTENT_FNIRT and header.ndim == 4:

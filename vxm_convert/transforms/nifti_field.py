@@ -16,7 +16,7 @@ import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.scans.header import nibabel_image, read_errors, scale_of, scaled
+from vxm_convert.scans.header import parsed, read_errors, scale_of, scaled
 from vxm_convert.scans.raw_header import RawHeader, judge, read_voxels, require_file
 from vxm_convert.transforms.foreign import refuse_foreign
 
@@ -49,7 +49,7 @@ class FieldHeader:
     """What a header says, before any voxel is read."""
 
     path: Path
-    image: Any
+    said: Any
     shape: Tuple[int, ...]
     intent: int
     ndim: int
@@ -68,9 +68,10 @@ def open_field(path: Path) -> FieldHeader:
     _check_name(path)
     raw = judge(path, "a warp")
     try:
-        image = nibabel_image(path)
-        shape = tuple(int(n) for n in image.shape)
-        intent, dtype = int(image.header["intent_code"]), np.dtype(image.get_data_dtype())
+        header = parsed(raw)
+        shape = tuple(int(n) for n in header.get_data_shape())
+        intent, dtype = int(header["intent_code"]), np.dtype(header.get_data_dtype())
+        scale_of(header)
     except read_errors() as exc:
         raise VolumeError(f"{path}: not a readable NIfTI warp ({exc}); copy or export it again") from exc
     _check_shape(path, shape)
@@ -81,22 +82,22 @@ def open_field(path: Path) -> FieldHeader:
         )
     if np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
         raise VolumeError(f"{path}: bits per voxel and dtype {dtype} disagree in the header; export the warp again")
-    return FieldHeader(path, image, shape, intent, len(shape), raw)
+    return FieldHeader(path, header, shape, intent, len(shape), raw)
 
 
 def read_field(header: FieldHeader) -> Field:
     """The whole field of an opened file; raises VolumeError for damaged data."""
-    path, image = header.path, header.image
-    flat = read_voxels(header.raw).view(image.get_data_dtype())
-    data = scaled(flat.reshape(header.shape[:3] + (3,), order="F"), scale_of(image))
+    path, said = header.path, header.said
+    flat = read_voxels(header.raw).view(said.get_data_dtype())
+    data = scaled(flat.reshape(header.shape[:3] + (3,), order="F"), scale_of(said))
     try:
-        extensions = [(int(e.get_code()), _content(e)) for e in image.header.extensions]
+        extensions = [(int(e.get_code()), _content(e)) for e in said.extensions]
     except read_errors() as exc:
         raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
     if data.dtype not in (np.float32, np.float64):
         data = data.astype(np.float32 if data.dtype.itemsize <= 4 else np.float64)
     try:
-        grid = Grid(header.shape[:3], image.affine)
+        grid = Grid(header.shape[:3], said.get_best_affine())
     except VolumeError as exc:
         raise VolumeError(f"{path}: {exc}") from exc
     return Field(data.astype(data.dtype.newbyteorder("="), copy=False), grid, header.shape, header.intent, extensions)

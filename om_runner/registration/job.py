@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run is asked to do, and what it works on: model, atlas and scans that were read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import List, Optional
+
+from om_runner.bids.options import BidsRequest
+from om_runner.device.offline_model import OfflineModel
+from om_runner.inputs.placement import BY_HEADERS, PlacingOptions
+from om_runner.inputs.scans import LoadedScan, Scan
+from om_runner.options.run import BatchOptions
+from om_runner.results.layout import Layout
+from om_runner.results.products import OutputOptions
+from om_runner.results.resume import Keys
+from om_runner.results.tables import FailureRow
+from om_runner.results.writer import Provenance
+from vxm_convert.model.contract import GraphContract
+from vxm_convert.profiles.profile import DEFAULT_PROFILE, Profile
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A parsed command line; `compare` is how many subjects to compare, None for all."""
+
+    input: Path
+    atlas: Path
+    model: Path
+    contract: Optional[Path]
+    out: Path
+    compare: Optional[int]
+    label_set: str
+    toolchain: Optional[str]
+    device: int
+    reference_python: Optional[str]
+    limit: Optional[int]
+    command: List[str]
+    reference_cache: Optional[Path] = None
+    #: name or file of the acceptance profile
+    profile: str = DEFAULT_PROFILE
+    placing: PlacingOptions = BY_HEADERS
+    outputs: OutputOptions = OutputOptions()
+    batch: BatchOptions = BatchOptions()
+    #: BIDS dataset in, derivative out
+    bids: BidsRequest = BidsRequest()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run works on, read and checked; stays the same for every subject.
+
+    Parameters
+    ----------
+    python : str — interpreter of the reference.
+    atlas : LoadedScan — the fixed image, network intensities.
+    layout : Layout — where a subject's files go.
+    scans, looked_at : list of Scan — all of the input, and those that this run is about.
+    old_failures : rows of failures.tsv of the run before.
+    keys : Keys — what decides about results, for the records of finished scans.
+    """
+
+    model: OfflineModel
+    settings: Settings
+    profile: Profile
+    python: str
+    atlas: LoadedScan
+    layout: Layout
+    scans: List[Scan]
+    looked_at: List[Scan]
+    old_failures: List[FailureRow]
+    keys: Keys = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        keys = Keys(self.model, self.atlas, settings.label_set, settings.placing, settings.outputs, self.layout.style)
+        object.__setattr__(self, "keys", keys)
+
+    @property
+    def contract(self) -> GraphContract:
+        return self.model.contract
+
+    @property
+    def compared(self) -> bool:
+        """Whether the precision report is asked for."""
+        return self.settings.compare is None or self.settings.compare > 0
+
+    @property
+    def badge(self) -> str:
+        """``simulated`` or ``real``, a column of the table."""
+        return "simulated" if self.model.simulated else "real"
+
+    def provenance(self) -> Provenance:
+        """Model, atlas and toolchain, for side-cars."""
+        details = {
+            "simulated": self.model.simulated,
+            "fixed": self.settings.atlas.name,
+            "precision": self.contract.precision.name,
+        }
+        made_from = {"om": self.contract.hashes["om"], "atlas": self.atlas.sha256}
+        return Provenance(made_from, self.model.toolchain.describe(), details)
