@@ -112,7 +112,8 @@ def parsed(raw: RawHeader) -> Any:
     """nibabel's header of a file that `judge` let pass, with its extensions; may raise any of `read_errors`."""
     if raw.kind == "MGH":
         # What stands behind the voxels (TR, angles) says nothing about space.
-        return nib.freesurfer.MGHHeader(raw.head.ljust(nib.freesurfer.MGHHeader.template_dtype.itemsize, b"\0"))
+        kind = nib.freesurfer.mghformat.MGHHeader
+        return kind(raw.head.ljust(kind.template_dtype.itemsize, b"\0"))
     first = raw.head[:4] in (struct.pack("<i", NIFTI_1), struct.pack(">i", NIFTI_1))
     return (nib.Nifti1Header if first else nib.Nifti2Header).from_fileobj(io.BytesIO(raw.head))
 
