@@ -10,8 +10,6 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from om_runner.device.offline_model import OfflineModel
-from om_runner.inputs.placement import load_anywhere
-from om_runner.inputs.scans import LoadedScan, Scan
 from om_runner.names import FAILURES_NAME, METRICS_NAME, PRECISION_FOLDER, REPORT_PAGE
 from om_runner.precision.acceptance import VERDICT_FAILED
 from om_runner.precision.report import clear_old_report, failure_message, kept_report, write_precision_report
