@@ -24,6 +24,7 @@ HEAVY = (
     "nibabel",
     "SimpleITK",
     "matplotlib",
+    "jinja2",
     "PIL",
     "openvino",
     "onnx",

@@ -5,12 +5,14 @@ elsewhere.
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping
+from pathlib import Path
+from typing import Any, Mapping
 
 from vxm_convert.webpage.document import page
-from vxm_convert.webpage.elements import Cell, Column, Html, definitions, element, prose, section, verdict_html
-from vxm_convert.webpage.tables import table
+from vxm_convert.webpage.tables import Cell, Column, table
+from vxm_convert.webpage.templates import Html, parts
 
+_TEMPLATE = Path(__file__).with_name("templates") / "tune.html"
 _MIB = 1 << 20
 _SHOWN_CANDIDATES = 500
 
@@ -18,43 +20,32 @@ _SHOWN_CANDIDATES = 500
 def build_page(data: Mapping[str, Any]) -> str:
     """The page of one search; `data` as written to tune.json."""
     inputs, toolchain = data["inputs"], data["toolchain"]
-    simulated = bool(data["simulated"])
-    parts: List[Any] = [
-        element("h1", "What must stay in fp32"),
-        prose(verdict_html(data["found"], _headline(data))),
-        prose(data["guarantee_text"]),
-        definitions(
-            [
-                ("Profile", inputs["profile"]),
-                ("Started from", f"{data['start']} ({inputs['mode']})"),
-                ("Chip", inputs["soc_version"]),
-                ("Scans (n)", str(data["n_samples"])),
-                ("Candidates tried", f"{len(data['candidates'])} of at most {data['max_trials']}"),
-                ("Cost", _mib(data["cost_bytes"])),
-                ("Closest figure", (data["verdict"] or {}).get("reason") or "\u2014"),
-            ]
-        ),
-        _kept(data),
-        _flags(data),
-        _not_kept(data),
-        _candidates(data),
-        section(
-            "Made from",
-            definitions(
-                [
-                    ("Frozen graph, sha256", inputs["frozen_pb"]),
-                    ("Atlas, sha256", inputs["atlas"]),
-                    ("Profile, sha256", inputs["profile_sha256"]),
-                ]
-            ),
-        ),
-    ]
-    return page(
-        "vxm_convert: what must stay in fp32",
-        simulated,
-        parts,
-        details=f"{toolchain.get('kind')} {toolchain.get('version')}",
-    )
+    context = {
+        "found": data["found"],
+        "headline": _headline(data),
+        "guarantee": data["guarantee_text"],
+        "facts": [
+            ("Profile", inputs["profile"]),
+            ("Started from", f"{data['start']} ({inputs['mode']})"),
+            ("Chip", inputs["soc_version"]),
+            ("Scans (n)", data["n_samples"]),
+            ("Candidates tried", f"{len(data['candidates'])} of at most {data['max_trials']}"),
+            ("Cost", _mib(data["cost_bytes"])),
+            ("Closest figure", (data["verdict"] or {}).get("reason") or "\u2014"),
+        ],
+        "kept": _kept(data),
+        "flags": data["atc_flags"] if data["found"] else [],
+        "best_try": None if data["found"] else _best_try(data["best_try"]),
+        "not_kept": _not_kept(data),
+        "candidates": _candidates(data),
+        "made_from": [
+            ("Frozen graph, sha256", inputs["frozen_pb"]),
+            ("Atlas, sha256", inputs["atlas"]),
+            ("Profile, sha256", inputs["profile_sha256"]),
+        ],
+    }
+    versions = f"{toolchain.get('kind')} {toolchain.get('version')}"
+    return page(_TEMPLATE, "vxm_convert: what must stay in fp32", bool(data["simulated"]), versions, **context)
 
 
 def _headline(data: Mapping[str, Any]) -> str:
@@ -71,40 +62,20 @@ def _headline(data: Mapping[str, Any]) -> str:
 def _kept(data: Mapping[str, Any]) -> Html:
     rows = [[Cell(_decisions(entry)), entry["why"], _cost_cell(entry)] for entry in data["kept"]]
     columns = [Column("decision", "name"), Column("why", "text"), Column("cost alone, MiB")]
-    return section(
-        "Kept, and why",
-        prose(
-            "Each reason was measured: the same set without that decision, on all scans. Cost: bytes moved by casts, "
-            "by fp32 instead of fp16 "
-            "work, and by second convolutions, estimated from the graph.",
-            note=True,
-        ),
-        table(f"decisions of the plan, over n = {data['n_samples']} scans", columns, rows, empty="nothing is kept"),
-    )
+    caption = f"decisions of the plan, over n = {data['n_samples']} scans"
+    return table(caption, columns, rows, empty="nothing is kept")
 
 
-def _flags(data: Mapping[str, Any]) -> Html:
-    if not data["found"]:
-        best = data["best_try"]
-        chosen = ", ".join(best["keep_dtype"] + best["split_weights"]) or "nothing"
-        return section("Best try", prose(f"{best['reason']}, with {chosen} kept"))
-    return section(
-        "For the compiler",
-        element("pre", "\n".join(data["atc_flags"])),
-        prose(
-            "keep_dtype.cfg stands beside this page, and plan.json for python -m export --plan, which also splits "
-            "weights.",
-            note=True,
-        ),
-    )
+def _best_try(best: Mapping[str, Any]) -> str:
+    return f"{best['reason']}, with {', '.join(best['keep_dtype'] + best['split_weights']) or 'nothing'} kept"
 
 
 def _not_kept(data: Mapping[str, Any]) -> Html:
     rows = []
     for entry in data["not_kept"]:
         best = entry["best"]
-        told = "never part of a candidate" if best is None else f"best: {best['reason']}"
-        rows.append([Cell(_decisions(entry)), entry["tried"], entry["accepted"], _cost_cell(entry), told])
+        words = "never part of a candidate" if best is None else f"best: {best['reason']}"
+        rows.append([Cell(_decisions(entry)), entry["tried"], entry["accepted"], _cost_cell(entry), words])
     columns = [
         Column("decision", "name"),
         Column("in candidates"),
@@ -112,7 +83,7 @@ def _not_kept(data: Mapping[str, Any]) -> Html:
         Column("cost alone, MiB"),
         Column("with it", "text"),
     ]
-    return section("Not needed", table("decisions that the plan does without", columns, rows))
+    return table("decisions that the plan does without", columns, rows)
 
 
 def _candidates(data: Mapping[str, Any]) -> Html:
@@ -122,7 +93,7 @@ def _candidates(data: Mapping[str, Any]) -> Html:
         chosen = [*entry["keep_dtype"], *(f"split weights of {name}" for name in entry["split_weights"])]
         word = "invalid" if entry["invalid"] else "accepted" if entry["accepted"] else "rejected"
         kept = Cell(", ".join(chosen) or "nothing")
-        rows.append([str(number), verdict_html(entry["accepted"], word), _cost_cell(entry), entry["reason"], kept])
+        rows.append([str(number), parts().verdict(entry["accepted"], word), _cost_cell(entry), entry["reason"], kept])
     more = (
         f"; the first {_SHOWN_CANDIDATES} of {len(every)}, all are in tune.json"
         if len(every) > _SHOWN_CANDIDATES
@@ -135,7 +106,7 @@ def _candidates(data: Mapping[str, Any]) -> Html:
         Column("closest or worst figure", "text"),
         Column("kept", "name"),
     ]
-    return section("Every candidate", table(f"in the order of the search{more}", columns, rows))
+    return table(f"in the order of the search{more}", columns, rows)
 
 
 def _decisions(entry: Mapping[str, Any]) -> str:

@@ -8,30 +8,20 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 from om_runner.qc.record import SUBJECT_PAGE, Record, read_records
-from om_runner.qc.script import INDEX_SCRIPT
 from om_runner.qc.slices import CONVENTION
-from om_runner.qc.style import QC_STYLE
-from om_runner.qc.subject_page import link_to, shown, subject_page
+from om_runner.qc.subject_page import QC_STYLE, STATIC, TEMPLATES, link_to, shown, subject_page
 from vxm_convert.artifacts.files import write_text
 from vxm_convert.webpage.document import page
-from vxm_convert.webpage.elements import Cell, Column, Html, badge_word, element, escape, join, prose, section
-from vxm_convert.webpage.tables import NOT_AVAILABLE, table
+from vxm_convert.webpage.tables import Cell, Column, table
+from vxm_convert.webpage.templates import NOT_AVAILABLE, Html, badge_word, fragment, parts
 
 LOG = logging.getLogger(__name__)
 
 #: (subject, reason)
 Failure = Tuple[str, str]
-_CHOICES = (
-    ("all", "all"),
-    ("warned", "with warnings"),
-    ("unrated", "not rated"),
-    ("accept", "accept"),
-    ("doubt", "doubt"),
-    ("reject", "reject"),
-)
 
 
 def write_pages(folder: Path, failures: Sequence[Failure] = ()) -> Optional[Path]:
@@ -71,22 +61,22 @@ def _judged_by(records: Sequence[Record]) -> str:
 def cohort_page(records: Sequence[Record], failures: Sequence[Failure]) -> str:
     """The page with the table; `records` in the order to show."""
     badge = _simulated(records)
-    n, warned = len(records), sum(bool(record.warnings) for record in records)
-    by = "Dice" if _judged_by(records) == "dice_after" else "similarity"
-    parts: List[Html] = [
-        element("h1", "Registration pictures"),
-        prose(
-            f"{_count(n, 'subject')}, {warned} with warnings, {len(failures)} not registered. Worst first: most "
-            "warnings, then lowest "
-            f"{by} after the warp. A name opens that subject's pictures."
-        ),
-        _controls() if records else Html(""),
-        element("div", _table(records), id="cohort", data_cohort=_cohort(records)) if records else Html(""),
-        _failed(failures),
-        _how_to_read(records),
-    ]
+    failed = [(Cell(subject), Cell(reason)) for subject, reason in failures]
+    failed_columns = [Column("subject", "name"), Column("reason", "text")]
+    context = {
+        "count": _count(len(records), "subject"),
+        "n_warned": sum(bool(record.warnings) for record in records),
+        "n_failed": len(failed),
+        "order": "Dice" if _judged_by(records) == "dice_after" else "similarity",
+        "cohort": _cohort(records),
+        "table": _table(records) if records else "",
+        "failures": table(_count(len(failed), "scan"), failed_columns, failed) if failed else "",
+        "convention": CONVENTION,
+        "all_lettered": all(record.letters for record in records),
+    }
     title = "registration pictures" if badge is None else f"{badge_word(badge)}: registration pictures"
-    return page(title, badge, [part for part in parts if part], INDEX_SCRIPT, style=QC_STYLE, picture_files=True)
+    script = [STATIC / "cohort.js"]
+    return page(TEMPLATES / "cohort.html", title, badge, "", [QC_STYLE], script, picture_files=True, **context)
 
 
 def _simulated(records: Sequence[Record]) -> Optional[bool]:
@@ -98,27 +88,6 @@ def _simulated(records: Sequence[Record]) -> Optional[bool]:
 def _cohort(records: Sequence[Record]) -> str:
     """What ratings are kept under: the models and atlases of the subjects."""
     return hashlib.sha256("\n".join(sorted({record.origin for record in records})).encode()).hexdigest()[:16]
-
-
-def _controls() -> Html:
-    choices = [element("option", words, value=value) for value, words in _CHOICES]
-    return join(
-        [
-            element(
-                "div",
-                element(
-                    "label",
-                    "name ",
-                    element("input", type="search", id="filter", autocomplete="off", placeholder="part of a name"),
-                ),
-                element("label", "show ", element("select", *choices, id="only", class_="do")),
-                element("span", id="count", role="status"),
-                element("button", "export ratings (TSV)", type="button", class_="do", id="export"),
-                class_="controls scripted",
-            ),
-            element("p", "", id="said", role="alert", class_="scripted failed"),
-        ]
-    )
 
 
 def _table(records: Sequence[Record]) -> Html:
@@ -143,7 +112,7 @@ def _table(records: Sequence[Record]) -> Html:
 def _row(record: Record) -> List[Cell]:
     f = record.figures.get
     folds = f("folding_fraction")
-    warnings = element("ul", *(element("li", words) for words in record.warnings)) if record.warnings else "none"
+    warnings = parts().bullets(record.warnings) if record.warnings else "none"
     figures = [
         (f("dice_before"), ".3f"),
         (f("dice_after"), ".3f"),
@@ -153,7 +122,7 @@ def _row(record: Record) -> List[Cell]:
         (f("flow_max_voxel"), ".2f"),
     ]
     return [
-        Cell(element("a", record.subject, href=link_to(record.subject))),
+        Cell(_piece("link.html", href=link_to(record.subject), words=record.subject)),
         Cell(_thumb(record), classes="thumb"),
         *(
             Cell(shown(value, form), sort=value, classes="" if value is not None else "missing")
@@ -164,39 +133,15 @@ def _row(record: Record) -> List[Cell]:
     ]
 
 
-def _thumb(record: Record) -> Html:
+def _thumb(record: Record) -> str:
     if "thumb" not in record.pictures:
-        return escape(NOT_AVAILABLE)
-    width, height = record.pictures["thumb"]
-    address = link_to(record.subject)[: -len(SUBJECT_PAGE)] + "thumb.png"
-    image = Html(
-        f'<img src="{escape(address)}" width="{width}" height="{height}" loading="lazy" decoding="async" alt="">'
-    )
-    return element("a", image, href=link_to(record.subject), tabindex="-1", aria_hidden="true")
+        return NOT_AVAILABLE
+    source = link_to(record.subject)[: -len(SUBJECT_PAGE)] + "thumb.png"
+    return _piece("thumb.html", href=link_to(record.subject), source=source, size=record.pictures["thumb"])
 
 
-def _failed(failures: Sequence[Failure]) -> Html:
-    if not failures:
-        return Html("")
-    rows = [(Cell(escape(subject)), Cell(escape(reason))) for subject, reason in failures]
-    columns = [Column("subject", "name"), Column("reason", "text")]
-    return section("Not shown", table(_count(len(rows), "scan"), columns, rows), anchor="failed")
-
-
-def _how_to_read(records: Sequence[Record]) -> Html:
-    sides = (
-        "" if all(record.letters for record in records) else " Subjects whose header does not say it carry no letters."
-    )
-    return section(
-        "How to read it",
-        prose(f"Pictures are {CONVENTION}; letters in them say the same.{sides}"),
-        prose(
-            "NCC: Pearson correlation of scan and fixed image where the fixed image is above 10 % of its white. Folds: "
-            "voxels of the flow with a Jacobian determinant of at most 0. Before: placed by header and affine alone; "
-            "after: with the "
-            "network's warp. A subject's page flicks between them."
-        ),
-    )
+def _piece(name: str, **context: Any) -> Html:
+    return fragment(TEMPLATES, name, **context)
 
 
 def _count(n: int, noun: str) -> str:

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from vxm_convert.webpage.charts import chart, mark, rows, scale
 from vxm_convert.webpage.colours import BLUE, QUIET, VERMILION
 from vxm_convert.webpage.document import page
-from vxm_convert.webpage.elements import Cell, Column, definitions, element, figure, prose, section
-from vxm_convert.webpage.tables import NOT_AVAILABLE, table
+from vxm_convert.webpage.tables import Cell, Column, table
+from vxm_convert.webpage.templates import NOT_AVAILABLE, Html, parts
 
+_TEMPLATE = Path(__file__).with_name("templates") / "evaluation.html"
 _ROW, _LEFT, _RIGHT, _TOP = 18, 210, 640, 34
 
 
@@ -40,73 +42,43 @@ def build_page(document: Mapping[str, Any]) -> str:
     """The page."""
     model = document["model"]
     shape = "×".join(str(n) for n in model["volume_shape"])
-    head = [
-        element("h1", "Evaluation"),
-        definitions(
-            [
-                ("checkpoint", document["checkpoint"]),
-                ("network", f"{model['variant']} at {shape}"),
-                ("scans", document["n_samples"]),
-                ("label set", document["label_set"]),
-                ("folding", _folding(document)),
-                (
-                    "seconds per scan",
-                    f"{_seconds(document)} (TensorFlow on this CPU, the first scan left out where there are several)",
-                ),
-            ]
+    cpu = "TensorFlow on this CPU, the first scan left out where there are several"
+    context = {
+        "facts": [
+            ("checkpoint", document["checkpoint"]),
+            ("network", f"{model['variant']} at {shape}"),
+            ("scans", document["n_samples"]),
+            ("label set", document["label_set"]),
+            ("folding", _folding(document)),
+            ("seconds per scan", f"{_seconds(document)} ({cpu})"),
+        ],
+        "overall": table(
+            "Dice, mean (std) before and after; std of the population",
+            _columns("over"),
+            [_row(_title(row), row) for row in document["overall"]],
+            sortable=False,
         ),
-    ]
-    parts = head + [
-        section(
-            "Over all",
-            table(
-                "Dice, mean (std) before and after; std of the population",
-                _columns("over"),
-                [_row(_title(row), row) for row in document["overall"]],
-                sortable=False,
-            ),
+        "drawing": _drawing(document["structures"]),
+        "structures": table(
+            f"Dice per structure of {document['label_set']}, mean (std) over scans; n/a where no scan and its fixed "
+            "image both have it",
+            _columns("structure"),
+            [_row(f"{row['name']} ({row['label']})", row) for row in document["structures"]],
         ),
-        section(
-            "Structures",
-            _drawing(document["structures"]),
-            table(
-                f"Dice per structure of {document['label_set']}, mean (std) over scans; n/a where no scan and its "
-                "fixed image both have it",
-                _columns("structure"),
-                [_row(f"{row['name']} ({row['label']})", row) for row in document["structures"]],
-            ),
-        ),
-        section(
-            "Scans",
-            table(
-                "Dice: mean over the set's structures that are there, without background",
-                [
-                    Column("scan", "name"),
-                    "Dice before",
-                    "Dice after",
-                    "MSE before",
-                    "MSE after",
-                    "folded voxels, %",
-                    "seconds",
-                ],
-                [
-                    [
-                        row["name"],
-                        row["mean_before"],
-                        row["mean_after"],
-                        row["mse_before"],
-                        row["mse_after"],
-                        100 * row["folding"],
-                        row["seconds"],
-                    ]
-                    for row in document["subjects"]
-                ],
-            ),
-        ),
-        section("Made from", definitions(sorted(document["made_from"].items()))),
-        prose("A structure that a segmentation does not have has no Dice and enters no mean.", note=True),
-    ]
-    return page(f"Evaluation: {document['label_set']}", None, parts, details="TensorFlow on the CPU")
+        "scans": _scans(document["subjects"]),
+        "made_from": sorted(document["made_from"].items()),
+    }
+    return page(_TEMPLATE, f"Evaluation: {document['label_set']}", None, "TensorFlow on the CPU", **context)
+
+
+def _scans(subjects: Sequence[Mapping[str, Any]]) -> Html:
+    columns = ["Dice before", "Dice after", "MSE before", "MSE after", "folded voxels, %", "seconds"]
+    figures = ("mean_before", "mean_after", "mse_before", "mse_after")
+    return table(
+        "Dice: mean over the set's structures that are there, without background",
+        [Column("scan", "name"), *columns],
+        [[row["name"], *(row[name] for name in figures), 100 * row["folding"], row["seconds"]] for row in subjects],
+    )
 
 
 def _columns(first: str) -> List[Any]:
@@ -143,11 +115,11 @@ def _seconds(document: Mapping[str, Any]) -> str:
     return f"{sum(values) / len(values):.2f}"
 
 
-def _drawing(structures: List[Dict[str, Any]]) -> Any:
-    """Before and after of every structure that has a Dice, one line each."""
+def _drawing(structures: List[Dict[str, Any]]) -> Optional[Html]:
+    """Before and after of every structure that has a Dice, one line each; None where there is none."""
     known = [row for row in structures if row["before"]["mean"] is not None and row["after"]["mean"] is not None]
     if not known:
-        return prose("No scan has a segmentation of these structures.")
+        return None
     words = "Mean Dice per structure: rings before, dots after registration."
     bottom = _TOP + _ROW * len(known)
     with chart(_RIGHT + 20, bottom + 10) as drawn:
@@ -160,4 +132,4 @@ def _drawing(structures: List[Dict[str, Any]]) -> Any:
             axes.plot([before["mean"], after["mean"]], [at, at], color=QUIET, linewidth=1.2)
             mark(axes, "ring", before["mean"], at, VERMILION, 4, f"before {_pair(before)}")
             mark(axes, "dot", after["mean"], at, BLUE, 4, f"after {_pair(after)}")
-        return figure(drawn.svg(words), words, classes="chart tall")
+        return parts().figure(drawn.svg(words), words, "chart tall")

@@ -10,22 +10,14 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from train.prepare.scan import AFTER, BEFORE
 from vxm_convert.webpage.document import page
-from vxm_convert.webpage.elements import Cell, Column, Html, definitions, element, escape, join, prose, section
 from vxm_convert.webpage.png import data_uri
-from vxm_convert.webpage.tables import NOT_AVAILABLE, table
+from vxm_convert.webpage.tables import Cell, Column, table
+from vxm_convert.webpage.templates import NOT_AVAILABLE, Html, fragment, parts
 
-#: pictures of that many scans stand on the page, the worst; the rest lie beside it
+#: pictures of that many scans are on the page, the worst; the rest are beside it
 MOST_PICTURES = 200
-STYLE = """
-header, main { max-width: 92rem; }
-td, tbody th { vertical-align: middle; }
-th.shots, td.shots, th.words, td.words { text-align: left; }
-td.shots { padding-left: 0; }
-td.shots img { display: block; height: 6rem; width: auto; background: #000; margin: 1px 0; }
-td.words { min-width: 14rem; max-width: 26rem; white-space: normal; overflow-wrap: anywhere; }
-td.words ul { margin: 0; padding-left: 1.1rem; }
-@media print { td.shots img { height: 1.6cm; } td.words { min-width: 3cm; } }
-"""
+_TEMPLATES = Path(__file__).with_name("templates")
+_STYLE = Path(__file__).with_name("static") / "prepare.css"
 Record = Mapping[str, Any]
 
 
@@ -39,47 +31,37 @@ def build_page(document: Mapping[str, Any], pictures: Path) -> str:
     """
     records, failures = worst_first(document["scans"]), document["failures"]
     reference = document["reference"]
-    doubtful = sum(bool(record["warnings"]) for record in records)
+    context = {
+        "facts": [
+            ("scans", _counts(document)),
+            ("reference", f"{reference['source']} ({reference['why']})"),
+            ("network grid", _grid_words(reference["network_grid"])),
+            ("transform", f"{document['settings']['transform']}, {document['tool']}"),
+            ("intensity of the reference", reference["intensity"]),
+            ("label set", document["label_set"]),
+        ],
+        "reference_warnings": reference["warnings"],
+        "failures": _failed(failures) if failures else None,
+        "n_shown": min(len(records), MOST_PICTURES),
+        "n_scans": len(records),
+        "scans": _scans(records, pictures),
+    }
+    return page(_TEMPLATES / "prepare.html", "Prepared scans", None, document["tool"], [_STYLE], **context)
+
+
+def _counts(document: Mapping[str, Any]) -> str:
+    doubtful = sum(bool(record["warnings"]) for record in document["scans"])
     left = document["not_reached"]
-    head = [
-        element("h1", "Prepared scans"),
-        definitions(
-            [
-                (
-                    "scans",
-                    f"{len(records)} prepared, {doubtful} of them with warnings; {len(failures)} failed"
-                    + (f"; {len(left)} not reached, run the command again" if left else ""),
-                ),
-                ("reference", f"{reference['source']} ({reference['why']})"),
-                ("network grid", _grid_words(reference["network_grid"])),
-                ("transform", f"{document['settings']['transform']}, {document['tool']}"),
-                ("intensity of the reference", reference["intensity"]),
-                ("label set", document["label_set"]),
-            ]
-        ),
-    ]
-    if reference["warnings"]:
-        head.append(prose("About the reference: ", "; ".join(reference["warnings"]), class_="failed"))
-    failed = section(
-        "Failed",
-        table(
-            "Scans that were not prepared; nothing of them lies among the results",
-            [Column("scan", "name"), Column("stage", "text"), Column("reason", "words"), Column("file", "name")],
-            [[f["subject"], f["stage"], f["reason"], f["file"]] for f in failures],
-        ),
+    counts = f"{len(document['scans'])} prepared, {doubtful} of them with warnings; {len(document['failures'])} failed"
+    return counts + (f"; {len(left)} not reached, run the command again" if left else "")
+
+
+def _failed(failures: Sequence[Record]) -> Html:
+    return table(
+        "Scans that were not prepared; nothing of them is among the results",
+        [Column("scan", "name"), Column("stage", "text"), Column("reason", "words"), Column("file", "name")],
+        [[f["subject"], f["stage"], f["reason"], f["file"]] for f in failures],
     )
-    parts = head + ([failed] if failures else []) + [_scans(records, pictures)]
-    parts.append(
-        prose(
-            "Overlap: Dice of the two brains, voxels above 2 % of the brightest. Correlation: of the intensities "
-            "where either "
-            "has brain. Before: as the headers place the scan. Turn: rotation of the polar decomposition. Shift: at "
-            "the middle "
-            "of the network grid. Lengths: factors along the directions that shrink and grow most.",
-            note=True,
-        )
-    )
-    return page("Prepared scans", None, parts, details=document["tool"], style=STYLE)
 
 
 def worst_first(records: Sequence[Record]) -> List[Record]:
@@ -93,7 +75,6 @@ def worst_first(records: Sequence[Record]) -> List[Record]:
 
 
 def _scans(records: Sequence[Record], pictures: Path) -> Html:
-    shown = len(records) if len(records) <= MOST_PICTURES else MOST_PICTURES
     columns = [
         Column("scan", "name"),
         Column("over the reference: after; below before", "shots"),
@@ -114,7 +95,7 @@ def _scans(records: Sequence[Record], pictures: Path) -> Html:
         rows.append(
             [
                 str(record["name"]),
-                _pictures(pictures, str(record["name"]), at < shown),
+                _pictures(pictures, str(record["name"]), at < MOST_PICTURES),
                 _words(record["warnings"]),
                 *(_change(record[BEFORE][what], record[AFTER][what]) for what in ("overlap", "ncc", "dice")),
                 _number(motion["rotation_degrees"], ".1f"),
@@ -127,43 +108,20 @@ def _scans(records: Sequence[Record], pictures: Path) -> Html:
                 _number(record["seconds"], ".0f"),
             ]
         )
-    words = prose(
-        "The scan is blue, the reference orange; where both have the same intensity the picture is grey. Sagittal: "
-        "anterior to "
-        "the right; coronal and axial: the subject's left to the right."
-        + (
-            ""
-            if shown == len(records)
-            else f" Pictures of the first {shown} scans are here, the others in the folder pictures."
-        )
-    )
-    return section(
-        "Scans",
-        words,
-        table(
-            f"Every prepared scan (n = {len(records)}), worst first: those with warnings, then by correlation",
-            columns,
-            rows,
-            empty="no scan was prepared",
-        ),
-    )
+    caption = f"Every prepared scan (n = {len(records)}), worst first: those with warnings, then by correlation"
+    return table(caption, columns, rows, empty="no scan was prepared")
 
 
 def _pictures(folder: Path, name: str, wanted: bool) -> Cell:
     files = [(folder / f"{name}{ending}.png", side) for ending, side in (("", AFTER), ("_before", BEFORE))]
     if not wanted or not all(path.is_file() for path, _ in files):
         return Cell("", classes="missing")
-    return Cell(
-        join(
-            Html(f'<img src="{data_uri(path.read_bytes())}" alt="{escape(f"{name}, {side}")}">') for path, side in files
-        )
-    )
+    shots = [(data_uri(path.read_bytes()), f"{name}, {side}") for path, side in files]
+    return Cell(fragment(_TEMPLATES, "shots.html", shots=shots))
 
 
 def _words(warnings: Sequence[str]) -> Cell:
-    return Cell(
-        element("ul", *(element("li", warning) for warning in warnings)) if warnings else "none", float(len(warnings))
-    )
+    return Cell(parts().bullets(warnings) if warnings else "none", float(len(warnings)))
 
 
 def _change(before: Optional[float], after: Optional[float]) -> Cell:

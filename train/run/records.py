@@ -16,7 +16,7 @@ from train.run.resume import cut_metrics
 from vxm_convert.artifacts.files import write_text
 from vxm_convert.artifacts.names import TRAIN_LOG_NAME, TRAIN_METRICS_NAME
 from vxm_convert.network.tf1 import tf
-from vxm_convert.webpage.png import png
+from vxm_convert.webpage.png import plain_png
 
 LOG = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Records:
         if self._events is None:
             return
         images = {
-            name: tf.Summary.Image(height=p.shape[0], width=p.shape[1], colorspace=1, encoded_image_string=png(p))
+            name: tf.Summary.Image(height=p.shape[0], width=p.shape[1], colorspace=1, encoded_image_string=plain_png(p))
             for name, p in pictures.items()
         }
         self._events.add_summary(tf.Summary(value=[tf.Summary.Value(tag=k, image=v) for k, v in images.items()]), step)

@@ -15,9 +15,10 @@ from vxm_convert.artifacts.names import TRAIN_METRICS_NAME, TRAIN_REPORT_NAME
 from vxm_convert.webpage.charts import WIDTH, chart, legend, mark, scale, titles
 from vxm_convert.webpage.colours import BLUE, GREEN, ORANGE, SKY, VERMILION
 from vxm_convert.webpage.document import page
-from vxm_convert.webpage.elements import Column, Html, definitions, element, figure, join, prose, section
-from vxm_convert.webpage.tables import table
+from vxm_convert.webpage.tables import Column, table
+from vxm_convert.webpage.templates import Html, parts
 
+_TEMPLATE = Path(__file__).with_name("templates") / "train_report.html"
 _HEIGHT = 260
 _BOX = (64, 34, 446, 206)
 #: points of a curve; longer runs show means of as many bins
@@ -49,23 +50,15 @@ def build_page(records: Sequence[Record], facts: Mapping[str, Any], made_from: M
     steps = [r for r in records if "event" not in r]
     epochs = [r for r in records if r.get("event") == "epoch"]
     warnings = [r for r in records if r.get("event") in ("warning", "loss not finite")]
-    parts = [
-        element("h1", "Training"),
-        definitions(list(facts.items())),
-        section("Warnings", _warnings(warnings)),
-        section("Curves", element("div", join(_curves(steps, epochs)), class_="charts")),
-        section("Epochs", _epoch_table(epochs)),
-        section("Made from", definitions(sorted(made_from.items()))),
-    ]
-    return page("Training", None, parts, details=f"{facts.get('network', '')}, {facts.get('device', '')}")
-
-
-def _warnings(found: Sequence[Record]) -> Html:
-    if not found:
-        return prose("None.")
-    return element(
-        "ul", *(element("li", f"step {r['step']}: {r.get('text', 'the loss was no finite number')}") for r in found)
-    )
+    context = {
+        "facts": list(facts.items()),
+        "warnings": [f"step {r['step']}: {r.get('text', 'the loss was no finite number')}" for r in warnings],
+        "curves": _curves(steps, epochs),
+        "epochs": _epoch_table(epochs),
+        "made_from": sorted(made_from.items()),
+    }
+    details = f"{facts.get('network', '')}, {facts.get('device', '')}"
+    return page(_TEMPLATE, "Training", None, details, **context)
 
 
 def _curves(steps: Sequence[Record], epochs: Sequence[Record]) -> List[Html]:
@@ -131,7 +124,7 @@ def _chart(title: str, series: Sequence[Tuple[str, List[Point], str, bool]]) -> 
                     mark(axes, "dot", x, y, colour, 2.2, f"{name}, epoch {x:g}: {y:.6g}")
         if len(series) > 1:
             legend(axes)
-        return figure(drawn.svg(words), words)
+        return parts().figure(drawn.svg(words), words)
 
 
 def _vertical(values: Sequence[float]) -> Tuple[float, float, bool]:

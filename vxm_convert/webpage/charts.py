@@ -16,8 +16,8 @@ from typing import Any, Iterator, List, Sequence, Tuple
 
 from vxm_convert.lazy import LazyModule
 from vxm_convert.webpage.colours import INK, QUIET, RULE
-from vxm_convert.webpage.elements import Html, element, readable
 from vxm_convert.webpage.svg import TIP, cleaned
+from vxm_convert.webpage.templates import Html, parts, readable
 
 matplotlib = LazyModule("matplotlib")
 figures = LazyModule("matplotlib.figure")
@@ -115,16 +115,13 @@ class Chart:
 
     def svg(self, description: str) -> Html:
         """The chart for a page; one wider than a phone scrolls in a box of its own there."""
-        drawn = Html(cleaned(self._source(), readable(description)))
-        if self.width <= _PHONE:
-            return drawn
-        drawn = Html(drawn.replace('class="drawing"', 'class="drawing wide"', 1))
-        label = "chart, scrolls sideways"
-        return element("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=label)
+        wide = self.width > _PHONE
+        drawn = Html(cleaned(self._source(), readable(description), "drawing wide" if wide else "drawing"))
+        return parts().scrolling(drawn, "chart, scrolls sideways") if wide else drawn
 
     def file(self, description: str) -> str:
         """The chart as an SVG file of its own."""
-        return cleaned(self._source(), readable(description), alone=True) + "\n"
+        return cleaned(self._source(), readable(description)) + "\n"
 
     def _source(self) -> str:
         target = io.BytesIO()
@@ -212,7 +209,10 @@ def titles(axes: Any, x_title: str, y_title: str) -> None:
 def legend(axes: Any, **style: Any) -> None:
     """Names of the labelled lines, above the right end of the axes."""
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
-    for text in axes.legend(ncol=2, frameon=False, **place, **style).get_texts():
+    made = axes.legend(ncol=2, frameon=False, **place, **style)
+    for line in made.get_lines():
+        line.set_linewidth(max(line.get_linewidth(), 2.0))
+    for text in made.get_texts():
         text.set_text(literal(text.get_text()))
 
 

@@ -12,9 +12,21 @@ VERMILION = "#c44a00"
 GREEN = "#00704f"
 ORANGE = "#e69f00"
 SKY = "#56b4e9"
+BAD = "#b01020"
+PAPER = "#ffffff"
 
 #: names of the style sheets' custom properties
-_PROPERTIES = {"ink": INK, "quiet": QUIET, "rule": RULE, "faint": FAINT, "blue": BLUE, "green": GREEN}
+_PROPERTIES = {
+    "ink": INK,
+    "quiet": QUIET,
+    "rule": RULE,
+    "faint": FAINT,
+    "paper": PAPER,
+    "blue": BLUE,
+    "link": BLUE,
+    "green": GREEN,
+    "bad": BAD,
+}
 
 
 def css_properties() -> str:

@@ -1,85 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The document around the parts: head, style, script and a content security policy that lets nothing in.
+"""The document around a page: style and scripts from files, and a content security policy that lets nothing else in.
 
-Style and script are allowed by their hash; no inline style or handler and no request of any kind is possible.
+Style and scripts are allowed by their hash; no inline style or handler and no request of any kind is possible.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Any, Iterable, Optional
+from pathlib import Path
+from typing import Any, Optional, Sequence
 
-from vxm_convert.webpage.elements import Html, badge_html, element, escape, join
-from vxm_convert.webpage.script import SORT_SCRIPT
-from vxm_convert.webpage.style import STYLE, print_style
+from vxm_convert.webpage.colours import css_properties
+from vxm_convert.webpage.templates import Html, badge_word, fragment
+
+_STATIC = Path(__file__).with_name("static")
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 def page(
+    template: Path,
     title: str,
-    badge: Optional[bool],
-    body_parts: Iterable[Any],
-    script: Optional[str] = None,
+    simulated: Optional[bool],
     details: str = "",
-    style: str = "",
+    styles: Sequence[Path] = (),
+    scripts: Sequence[Path] = (),
     picture_files: bool = False,
+    **context: Any,
 ) -> str:
     """A whole page.
 
     Parameters
     ----------
-    title : str — of the window; the page's own h1 is among the parts.
-    badge : bool — True: SIMULATED, False: REAL; the badge stands on top, and again on every printed sheet. None: no
-        badge, for pages
-        that no offline model has a part in.
-    body_parts : iterable of Html — a `str` among them is escaped.
-    script : str or None — more script of ours, constant text, beside the one that sorts tables.
+    template : Path — extends ``page.html`` and fills its block ``main``.
+    title : str — of the window; the page's own h1 is in the template.
+    simulated : bool or None — True: badge SIMULATED, False: REAL, on top and on every printed sheet. None: no badge,
+        for pages that no offline model has a part in.
     details : str — versions of the toolchain, beside the badge.
-    style : str — more rules of ours, constant text, that only this page needs.
-    picture_files : bool — pictures may be files beside the page; otherwise only what stands in the page itself is
-        shown.
+    styles, scripts : sequence of Path — files of ours that only this page needs, put into it.
+    picture_files : bool — pictures may be files beside the page; otherwise only those in the page itself are shown.
+    context : what the template uses.
 
     Raises
     ------
     ValueError
         For a script or style that would end its own element.
     """
-    style = STYLE + print_style(badge) + style
-    scripts = [text for text in (SORT_SCRIPT, script) if text]
-    for text in scripts + [style]:
+    style = css_properties() + "".join(map(_text, (_STATIC / "page.css", *styles)))
+    if simulated is not None:
+        style += str(fragment(_TEMPLATES, "badge.css", word=badge_word(simulated)))
+    codes = [_text(path) for path in (_STATIC / "sort.js", *scripts)]
+    for text in (style, *codes):
         if "</" in text or "<!--" in text:
             raise ValueError("a script or style of a page must not hold '</' or '<!--'")
-    # What 'self' is for a page opened as a file differs between browsers; a file is no way out of the machine.
-    pictures = "img-src data: 'self' file:" if picture_files else "img-src data:"
-    policy = "; ".join(
+    head = {"title": title, "simulated": simulated, "details": details, "policy": _policy(style, codes, picture_files)}
+    inline = {"style": Html(style), "scripts": [Html(code) for code in codes]}
+    return str(fragment(template.parent, template.name, **head, **inline, **context))
+
+
+def _policy(style: str, scripts: Sequence[str], picture_files: bool) -> str:
+    return "; ".join(
         (
             "default-src 'none'",
-            pictures,
+            # What 'self' is for a page opened as a file differs between browsers; a file is no way out of the machine.
+            "img-src data: 'self' file:" if picture_files else "img-src data:",
             f"style-src {_hash(style)}",
-            f"script-src {' '.join(_hash(text) for text in scripts)}",
+            f"script-src {' '.join(map(_hash, scripts))}",
             "base-uri 'none'",
             "form-action 'none'",
         )
     )
-    head = join(
-        (
-            Html('<meta charset="utf-8">'),
-            Html(f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'),
-            Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            Html('<meta name="referrer" content="no-referrer">'),
-            element("title", title),
-            Html(f"<style>{style}</style>"),
-        ),
-        "\n",
-    )
-    top = element(
-        "header", element("p", details, class_="toolchain versions") if badge is None else badge_html(badge, details)
-    )
-    tail = join((Html(f"<script>{text}</script>") for text in scripts), "\n")
-    body = join((top, element("main", join(body_parts, "\n")), tail), "\n")
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
-    """A source expression of the policy for inline text: browsers hash what stands between the tags, as UTF-8."""
+    """A source expression of the policy for inline text: browsers hash what is between the tags, as UTF-8."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") + "'"

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small pictures for pages: indexed PNG, written here so that equal arrays give equal bytes and no drawing library
-takes part.
-"""
+"""Small pictures as PNG (ISO/IEC 15948), 8 bits, without filters: equal arrays give equal bytes."""
 
 from __future__ import annotations
 
@@ -11,29 +9,23 @@ import zlib
 
 import numpy as np
 
+_GREY, _INDEXED = 0, 3
+
 
 def indexed_png(index: np.ndarray, palette: np.ndarray) -> bytes:
-    """An 8-bit indexed PNG (ISO/IEC 15948): header, palette, one filter-free scan line per row.
+    """A picture in the colours of a palette.
 
     Parameters
     ----------
     index : ndarray, shape (height, width) — rows of `palette`.
     palette : ndarray, shape (colours, 3), uint8 — at most 256 colours, red, green, blue.
     """
-    height, width = index.shape
-    lines = np.zeros((height, width + 1), np.uint8)
-    lines[:, 1:] = index
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-        (b"PLTE", palette.tobytes()),
-        (b"IDAT", zlib.compress(lines.tobytes(), 9)),
-        (b"IEND", b""),
-    )
-    parts = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) & 0xFFFFFFFF)
-        for kind, data in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return _file(index, _INDEXED, _chunk(b"PLTE", palette.tobytes()))
+
+
+def plain_png(picture: np.ndarray) -> bytes:
+    """A grey picture of a (height, width) uint8 array."""
+    return _file(picture, _GREY)
 
 
 def data_uri(png: bytes) -> str:
@@ -41,18 +33,15 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def png(picture: np.ndarray) -> bytes:
-    """8-bit grey PNG of a (height, width) uint8 array (PNG specification, chunks IHDR, IDAT, IEND)."""
-    height, width = picture.shape
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), picture], axis=1)
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + _chunk(b"IHDR", header)
-        + _chunk(b"IDAT", zlib.compress(rows.tobytes()))
-        + _chunk(b"IEND", b"")
-    )
+def _file(values: np.ndarray, colour_type: int, palette: bytes = b"") -> bytes:
+    height, width = values.shape
+    lines = np.zeros((height, width + 1), np.uint8)
+    # The first byte of a line names its filter: none.
+    lines[:, 1:] = values
+    header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
+    pixels = _chunk(b"IDAT", zlib.compress(lines.tobytes(), 9))
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + palette + pixels + _chunk(b"IEND", b"")
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) & 0xFFFFFFFF)

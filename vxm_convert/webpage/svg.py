@@ -31,35 +31,34 @@ _IMPLIED = {
 _DROPPED = frozenset(("metadata", "style", "defs", "clipPath"))
 
 
-def cleaned(source: str, description: str, alone: bool = False) -> str:
+def cleaned(source: str, description: str, classes: str = "") -> str:
     """An SVG element for a page, or a file of its own.
 
     Parameters
     ----------
     source : str — the file that Matplotlib wrote.
     description : str — what a reader who cannot see the chart hears.
-    alone : bool — a file of its own: with namespace, size and fonts. Otherwise the page's ink colours the lines.
+    classes : str — classes of the element on a page, where the page's ink colours the lines. Without any it becomes a
+        file of its own: with namespace, size and fonts.
     """
     root = ElementTree.fromstring(source)
     marks = {node.get("id"): node for node in root.iter() if _tag(node) == "path" and node.get("id")}
     box = root.get("viewBox")
     made = ElementTree.Element("svg", {"viewBox": box, "role": "img", "aria-label": description})
     made.attrib.update(_DEFAULTS)
-    if alone:
-        width, height = box.split()[2:]
-        made.attrib.update(
-            {
-                "xmlns": "http://www.w3.org/2000/svg",
-                "width": width,
-                "height": height,
-                "font-family": "system-ui, sans-serif",
-            }
-        )
+    if classes:
+        made.set("class", classes)
     else:
-        made.set("class", "drawing")
+        width, height = box.split()[2:]
+        made.attrib.update(_of_a_file(width, height))
     made.extend(_children(root, marks))
     text = ElementTree.tostring(made, encoding="unicode")
-    return text if alone else text.replace(f'"{INK}"', '"currentColor"')
+    return text.replace(f'"{INK}"', '"currentColor"') if classes else text
+
+
+def _of_a_file(width: str, height: str) -> Dict[str, str]:
+    fonts = "system-ui, sans-serif"
+    return {"xmlns": "http://www.w3.org/2000/svg", "width": width, "height": height, "font-family": fonts}
 
 
 def _tag(node: ElementTree.Element) -> str:

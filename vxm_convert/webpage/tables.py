@@ -6,16 +6,57 @@ scripts: as given.
 from __future__ import annotations
 
 import math
-from typing import Any, Optional, Sequence, Union
+from dataclasses import dataclass
+from typing import Any, Optional, Sequence, Tuple, Union
 
-from vxm_convert.webpage.elements import Cell, Column, Html, element, escape, join
+from vxm_convert.webpage.templates import NOT_AVAILABLE, Html, parts
 
-#: shown where a figure is undefined
-NOT_AVAILABLE = "n/a"
+Text = Union[str, Html]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table.
+
+    Parameters
+    ----------
+    content : str or Html — what is shown.
+    sort : float or None — what the column is sorted by; None: the text, and a figure that is not there sorts last.
+    classes : str — CSS classes.
+    """
+
+    content: Text
+    sort: Optional[float] = None
+    classes: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Parameters
+    ----------
+    heading : str or Html — what it holds, with its unit.
+    kind : str — ``number`` (right-aligned), ``text`` or ``name`` (breaks anywhere, so that no name is too long).
+    """
+
+    heading: Text
+    kind: str = "number"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be written; make it with `table`."""
+
+    caption: Text
+    columns: Tuple[Column, ...]
+    rows: Tuple[Tuple[Cell, ...], ...]
+    sortable: bool
+    empty: str
 
 
 def table(
-    caption: Union[str, Html],
+    caption: Text,
     columns: Sequence[Union[str, Column]],
     rows: Sequence[Sequence[Any]],
     sortable: bool = True,
@@ -30,40 +71,27 @@ def table(
         row.
     rows : sequence of rows — one entry per column: `Cell`, `Html`, text, number or None (shown as n/a).
     sortable : bool — headings become buttons where scripts run; the order given here is that without scripts.
-    empty : str — what stands in the table when there are no rows.
+    empty : str — what the table says when there are no rows.
 
     Raises
     ------
     ValueError
         For a row that has not one entry per column.
     """
-    known = [column if isinstance(column, Column) else Column(column) for column in columns]
-    head = join(element("th", c.heading, scope="col", class_=c.kind) for c in known)
-    body = [_row(row, known) for row in rows]
-    if not body:
-        body = [element("tr", element("td", empty, colspan=len(known), class_="text"))]
-    parts = [
-        element("caption", element("span", caption)),
-        element("thead", element("tr", head)),
-        element("tbody", join(body)),
-    ]
-    whole = element("table", *parts, class_="sortable" if sortable and len(rows) > 1 else None)
-    # A box that scrolls must be reachable by keyboard.
-    return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label="table, scrolls sideways")
+    known = tuple(column if isinstance(column, Column) else Column(column) for column in columns)
+    body = tuple(_row(row, known) for row in rows)
+    return parts().table(Table(caption, known, body, sortable and len(body) > 1, empty))
 
 
-def _row(row: Sequence[Any], columns: Sequence[Column]) -> Html:
+def _row(row: Sequence[Any], columns: Sequence[Column]) -> Tuple[Cell, ...]:
     if len(row) != len(columns):
         raise ValueError(f"table row has {len(row)} entries, expected {len(columns)}, one per column")
-    cells = []
-    for at, (entry, column) in enumerate(zip(row, columns)):
-        cell = _cell(entry)
-        classes = " ".join(name for name in (column.kind, cell.classes) if name)
-        sort = None if cell.sort is None else repr(float(cell.sort))
-        cells.append(
-            element("td" if at else "th", cell.content, scope=None if at else "row", class_=classes, data_v=sort)
-        )
-    return element("tr", join(cells))
+    return tuple(_of_column(_cell(entry), column) for entry, column in zip(row, columns))
+
+
+def _of_column(cell: Cell, column: Column) -> Cell:
+    sort = None if cell.sort is None else float(cell.sort)
+    return Cell(cell.content, sort, f"{column.kind} {cell.classes}".rstrip())
 
 
 def _cell(entry: Any) -> Cell:
@@ -74,7 +102,7 @@ def _cell(entry: Any) -> Cell:
         return Cell(NOT_AVAILABLE, classes="missing")
     if number is not None:
         return Cell(f"{entry:.6g}" if isinstance(entry, float) else str(entry), sort=number)
-    return Cell(escape(entry))
+    return Cell(entry)
 
 
 def _number(entry: Any) -> Optional[float]:

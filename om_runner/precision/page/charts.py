@@ -6,12 +6,12 @@ report.json alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from om_runner.precision.page.figures import Row, dig, limits_of, number, shown
 from vxm_convert.webpage.charts import SMALL, WIDTH, Chart, chart, legend, mark, rows, scale, titles
 from vxm_convert.webpage.colours import BLUE, FAINT, INK, QUIET, SKY, VERMILION
-from vxm_convert.webpage.elements import Html, badge_html, element, figure, join, prose, section
+from vxm_convert.webpage.templates import Html
 
 _HEIGHT = 290
 _BOX = (58, 44, 446, 236)
@@ -86,19 +86,25 @@ def _histogram(entry: Any) -> Optional[Tuple[List[float], Sequence[float], float
     return ([float(edge) for edge in edges], counts, total) if total > 0 else None
 
 
-def distributions_section(report: Mapping[str, Any], rows: Sequence[Row], simulated: bool) -> Html:
-    """Histograms of the errors and of the Jacobian determinant; empty text where the report has none."""
-    parts = []
+@dataclass(frozen=True)
+class Drawing:
+    """A chart and what is written below it."""
+
+    chart: Html
+    words: str
+
+
+def distribution_charts(report: Mapping[str, Any], rows: Sequence[Row]) -> List[Drawing]:
+    """Histograms of the errors and of the Jacobian determinant, those that the report has."""
+    charts = []
     for name, title, unit, prefix in _ERRORS:
         found = distribution(rows, name)
         if found is not None:
-            parts.append(_error_chart(found, title, unit, _limits_of(report, prefix), simulated))
+            charts.append(_error_chart(found, title, unit, _limits_of(report, prefix)))
     jacobian = [distribution(rows, f"jacobian_{side}") for side in ("reference", "offline")]
     if all(jacobian):
-        parts.append(_jacobian_chart(jacobian[0], jacobian[1], simulated))
-    return (
-        section("Distributions", element("div", *parts, class_="charts"), anchor="distributions") if parts else Html("")
-    )
+        charts.append(_jacobian_chart(jacobian[0], jacobian[1]))
+    return charts
 
 
 def _limits_of(report: Mapping[str, Any], prefix: str) -> List[Tuple[str, float]]:
@@ -132,9 +138,7 @@ def _share_axes(drawn: Chart, title: str, unit: str, lowest: float, highest: flo
     return axes
 
 
-def _error_chart(
-    found: Distribution, title: str, unit: str, limits: Sequence[Tuple[str, float]], simulated: bool
-) -> Html:
+def _error_chart(found: Distribution, title: str, unit: str, limits: Sequence[Tuple[str, float]]) -> Drawing:
     positive = [edge for edge in found.edges if edge > 0]
     low = positive[0] if found.edges[0] > 0 else positive[0] / 3
     high = max([found.edges[-1]] + [limit * 1.1 for _, limit in limits])
@@ -153,10 +157,10 @@ def _error_chart(
             axes.plot([limit, limit], [lowest, highest], color=INK, linewidth=1.4, dashes=(5, 3))
             place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "right"}
             axes.annotate(f"limit of {name}", (limit, 1), (-4, -12 - 14 * at), fontsize=SMALL, **place)
-        return figure(drawn.svg(words), _caption(words, found, simulated))
+        return Drawing(drawn.svg(words), words + _left_out(found))
 
 
-def _jacobian_chart(reference: Distribution, offline: Distribution, simulated: bool) -> Html:
+def _jacobian_chart(reference: Distribution, offline: Distribution) -> Drawing:
     low, high = min(reference.edges[0], offline.edges[0]), max(reference.edges[-1], offline.edges[-1])
     title = "Jacobian determinant |J| of the warp"
     words = (
@@ -181,13 +185,11 @@ def _jacobian_chart(reference: Distribution, offline: Distribution, simulated: b
             shares = [max(value, lowest) for value in found.mean]
             axes.stairs(shares, found.edges, baseline=None, label=name, **style)
         legend(axes, fontsize=SMALL)
-        return figure(drawn.svg(words), _caption(words, offline, simulated))
+        return Drawing(drawn.svg(words), words + _left_out(offline))
 
 
-def _caption(words: str, found: Distribution, simulated: bool) -> Html:
-    if found.left_out:
-        words += f" {found.left_out} scans with other bins are left out."
-    return join([badge_html(simulated, small=True), " ", words])
+def _left_out(found: Distribution) -> str:
+    return f" {found.left_out} scans with other bins are left out." if found.left_out else ""
 
 
 @dataclass(frozen=True)
@@ -214,25 +216,19 @@ def structure_changes(rows: Sequence[Row]) -> List[StructureChange]:
     return sorted(found, key=lambda change: (change.mean, change.name))
 
 
-def dice_section(report: Mapping[str, Any], rows: Sequence[Row], simulated: bool) -> Html:
-    """A chart of the change of Dice per structure, or a sentence that says why there is none."""
-    title = "Dice per structure"
+def dice_chart(report: Mapping[str, Any], rows: Sequence[Row]) -> Union[Drawing, str]:
+    """A chart of the change of Dice per structure, or why there is none."""
     n = sum(isinstance(row.get("dice"), Mapping) for row in rows)
     changes = structure_changes(rows)
     if not changes:
-        why = "no scan with labels was compared" if n == 0 else "the report holds no figures per structure"
-        return section(title, prose(f"Not shown: {why}."), anchor="dice")
+        return "no scan with labels was compared" if n == 0 else "the report holds no figures per structure"
     limit = next((entry["limit"] for entry in limits_of(report) if entry["figure"] == "dice.min_change"), None)
     words = (
         f"Change of Dice (offline model \u2212 TensorFlow) of {len(changes)} structures of {report.get('label_set')}, "
-        "labels warped "
-        f"with nearest neighbour, over n = {n} scans with labels. Mark: mean; line: lowest to highest scan. "
-        "Circles: unchanged or gain; triangles: loss."
+        f"labels warped with nearest neighbour, over n = {n} scans with labels. Mark: mean; line: lowest to highest "
+        "scan. Circles: unchanged or gain; triangles: loss."
     )
-    drawn = _dice_chart(changes, n, limit, words)
-    return section(
-        title, figure(drawn, join([badge_html(simulated, small=True), " ", words]), classes="chart tall"), anchor="dice"
-    )
+    return Drawing(_dice_chart(changes, n, limit, words), words)
 
 
 def _dice_chart(changes: Sequence[StructureChange], n: int, limit: Optional[float], words: str) -> Html:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from vxm_convert.profiles.figures import FIGURES as LIMITABLE
-from vxm_convert.webpage.elements import Cell
-from vxm_convert.webpage.tables import NOT_AVAILABLE
+from vxm_convert.webpage.tables import Cell
+from vxm_convert.webpage.templates import NOT_AVAILABLE
 
 Row = Mapping[str, Any]
 INTENSITY = "intensity 0..1"

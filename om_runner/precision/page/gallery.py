@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
 from om_runner.precision.page.colourbars import colour_bars
 from om_runner.precision.page.figures import Row, badness, non_finite, number, with_unit
-from vxm_convert.webpage.elements import Html, badge_html, element, escape, figure, join, prose, section, verdict_html
-from vxm_convert.webpage.palettes import grey_png, largest, magnitude_png, signed_png
+from vxm_convert.webpage.colours import css_colour
+from vxm_convert.webpage.palettes import BAD_COLOUR, grey_png, largest, magnitude_png, signed_png
 from vxm_convert.webpage.planes import middle, planes
 from vxm_convert.webpage.png import data_uri
+from vxm_convert.webpage.templates import Html, fragment
 
+TEMPLATES = Path(__file__).with_name("templates")
 #: a page with hundreds of pictures opens nowhere; the tables stay complete
 MOST_SUBJECTS = 8
 #: bytes of PNG on one page, which become a third more as base64
@@ -136,38 +139,35 @@ def _every_second(image: np.ndarray) -> np.ndarray:
 
 
 def gallery_section(kept: Mapping[str, Slices], rows: Sequence[Row], simulated: bool, orientation: str) -> Html:
-    """The section of the page; `rows` are in the order to show, worst first, and may have subjects without slices."""
+    """The section of the page; `rows` are in the order to show, worst first, and may have subjects without slices.
+
+    Empty where no subject has slices.
+    """
     listed = [row for row in rows if str(row.get("subject")) in kept]
     if not listed:
         return Html("")
     shown = [plane for slices in kept.values() for plane in slices.planes]
     ends = largest([plane.images[3] for plane in shown]), largest([plane.images[4] for plane in shown])
-    articles, used = [], 0
+    articles: List[Dict[str, Any]] = []
+    used = 0
     for row in listed:
         slices = kept[str(row.get("subject"))]
         pictures = [_pictures(plane, slices.white, ends) for plane in slices.planes]
         used += sum(len(png) for line in pictures for png in line)
         if articles and used > MOST_BYTES:
             break
-        articles.append(_article(row, slices, pictures, simulated))
-    n, total = len(articles), len(rows)
-    scans = "1 scan" if n == 1 else f"{n} scans"
-    reason = (
-        "every compared scan"
-        if n == total
-        else f"the {scans} of {total} with the largest errors; the tables above hold all {total}"
+        articles.append(_article(row, slices, pictures))
+    return fragment(
+        TEMPLATES,
+        "gallery.html",
+        simulated=simulated,
+        articles=articles,
+        n_compared=len(rows),
+        upright=orientation == "LIA",
+        bars=colour_bars(*ends),
+        bad_colour=css_colour(BAD_COLOUR),
+        columns=COLUMNS,
     )
-    views = (
-        "Sagittal: anterior to the right; coronal and axial: the subject's left to the right."
-        if orientation == "LIA"
-        else ""
-    )
-    intro = prose(
-        f"Shown: {reason}, worst first. The slices go through the voxel with the largest error of the moved image, "
-        "ringed in the two "
-        f"right-hand columns. Colours mean the same in every picture of this page. {views}"
-    )
-    return section("Pictures of the worst scans", intro, colour_bars(*ends), *articles, anchor="pictures")
 
 
 def _pictures(plane: Plane, white: float, ends: Tuple[float, float]) -> List[bytes]:
@@ -181,45 +181,32 @@ def _pictures(plane: Plane, white: float, ends: Tuple[float, float]) -> List[byt
     ]
 
 
-def _article(row: Row, slices: Slices, pictures: Sequence[Sequence[bytes]], simulated: bool) -> Html:
-    head = join([element("th", "slice", scope="col")] + [element("th", title, scope="col") for title in COLUMNS])
-    lines = []
-    for plane, line in zip(slices.planes, pictures):
-        cells = [_slice(slices, plane, png, COLUMNS[at], ring=at >= 3) for at, png in enumerate(line)]
-        lines.append(element("tr", element("th", plane.title, scope="row"), *cells))
-    table = element("table", element("thead", element("tr", head)), element("tbody", join(lines)), class_="slices")
-    box = element("div", table, class_="scroll", tabindex="0", role="region", aria_label=f"slices of {slices.subject}")
-    bad = non_finite(row)
-    found = f"{bad} values are NaN or Inf. " if bad else ""
-    at = ", ".join(str(i) for i in slices.centre)
-    place = (
-        f"ring at voxel ({at})"
-        if slices.is_worst
-        else f"the moved images are equal; slices through the middle, voxel ({at})"
-    )
-    words = (
-        f" {slices.subject}: {found}moved image, largest error "
-        f"{with_unit('moved.max_abs', number(row, 'moved.max_abs'))}; "
-        f"end-point error, largest {with_unit('epe_voxel.max', number(row, 'epe_voxel.max'))}; {place}. n = 1 scan."
-    )
-    verdict = verdict_html(row.get("verdict") != "failed")
-    title = element("h3", slices.subject, " ", verdict)
-    return join([title, figure(box, join([badge_html(simulated, small=True), words]), classes="gallery")])
+def _article(row: Row, slices: Slices, pictures: Sequence[Sequence[bytes]]) -> Dict[str, Any]:
+    lines = [
+        {
+            "title": plane.title,
+            "slices": [_slice(plane, png, slices.is_worst and at >= 3) for at, png in enumerate(line)],
+        }
+        for plane, line in zip(slices.planes, pictures)
+    ]
+    return {
+        "subject": slices.subject,
+        "passed": row.get("verdict") != "failed",
+        "lines": lines,
+        "n_bad": non_finite(row),
+        "error": with_unit("moved.max_abs", number(row, "moved.max_abs")),
+        "end_point_error": with_unit("epe_voxel.max", number(row, "epe_voxel.max")),
+        "voxel": ", ".join(str(i) for i in slices.centre),
+        "is_worst": slices.is_worst,
+    }
 
 
-def _slice(slices: Slices, plane: Plane, png: bytes, column: str, ring: bool) -> Html:
+def _slice(plane: Plane, png: bytes, ring: bool) -> Dict[str, Any]:
+    """A picture with its size, and centre and radius of the ring on it."""
     height, width = plane.images[0].shape
-    source = data_uri(png)
-    image = Html(
-        f'<img src="{source}" width="{width}" height="{height}" '
-        f'alt="{escape(f"{slices.subject}, {plane.title}: {column}")}">'
-    )
-    marked: Optional[Html] = None
-    if ring and slices.is_worst:
-        y, x = plane.at
-        circle = element("circle", cx=x + 0.5, cy=y + 0.5, r=round(max(1.5, 0.035 * max(height, width)), 2))
-        marked = element("svg", circle, viewBox=f"0 0 {width} {height}", aria_hidden="true")
-    return element("td", element("div", image, marked or "", class_="slice"))
+    y, x = plane.at
+    radius = round(max(1.5, 0.035 * max(height, width)), 2)
+    return {"source": data_uri(png), "size": (width, height), "ring": (x + 0.5, y + 0.5, radius) if ring else None}
 
 
 @dataclass(frozen=True)

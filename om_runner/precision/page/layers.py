@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from typing import Any, List, Mapping, Optional, Sequence
 
+from om_runner.precision.page.charts import Drawing
 from om_runner.precision.page.figures import Row, dig, number, shown
 from vxm_convert.webpage.charts import SMALL, chart, mark, rows, scale
 from vxm_convert.webpage.colours import BLUE, FAINT, QUIET, RULE, VERMILION
-from vxm_convert.webpage.elements import Cell, Column, Html, badge_html, element, figure, join, prose, section
-from vxm_convert.webpage.tables import table
+from vxm_convert.webpage.tables import Cell, Column, table
+from vxm_convert.webpage.templates import Html
 
 EUCLID = "RelativeEuclideanDistance"
 #: rows of the drawing; more could not be read
@@ -32,34 +33,32 @@ def _error(row: Row, which: str) -> Optional[float]:
     return number(row, which) if not isinstance(row.get(which), Mapping) else number(row, f"{which}.{EUCLID}")
 
 
-def layers_section(report: Mapping[str, Any], simulated: bool) -> Html:
-    """Drawing and table of sources; empty text where there is no analysis."""
-    rows = layer_rows(report)
-    compared = [
-        row for row in rows if _error(row, "entire") is not None or row.get("discontinuous") or row.get("source")
-    ]
+def layers_chart(report: Mapping[str, Any]) -> Optional[Drawing]:
+    """Errors of the layers; None where there is no analysis."""
+    compared = [row for row in layer_rows(report) if _is_compared(row)]
     if not compared:
-        return Html("")
+        return None
     chosen = _most_telling(compared)
     left_out = (
         f" Shown: the {len(chosen)} of {len(compared)} with the largest errors." if len(chosen) < len(compared) else ""
     )
     words = (
         f"Relative Euclidean distance to TensorFlow of {len(chosen)} tensors of the offline model, in execution "
-        "order, one scan (n = 1). "
-        "Filled circle: entire error, with what the inputs bring along. Open diamond: single error, the layer alone "
-        "on TensorFlow's "
-        "inputs. Shaded and named: a source, whose inputs are still good. Discontinuous layers show their flip "
-        f"rate.{left_out}"
+        "order, one scan (n = 1). Filled circle: entire error, with what the inputs bring along. Open diamond: single "
+        "error, the layer alone on TensorFlow's inputs. Shaded and named: a source, whose inputs are still good. "
+        f"Discontinuous layers show their flip rate.{left_out}"
     )
-    sources = [row for row in rows if row.get("source")]
-    listed = (
-        _sources_table(sources)
-        if sources
-        else prose("No layer is worse than its inputs explain: there is no source of error.")
-    )
-    drawn = figure(_chart(chosen, words), join([badge_html(simulated, small=True), " ", words]), classes="chart tall")
-    return section("Layer by layer", drawn, listed, anchor="layers")
+    return Drawing(_chart(chosen, words), words)
+
+
+def sources_table(report: Mapping[str, Any]) -> Optional[Html]:
+    """The layers that are sources of error; None where there are none."""
+    sources = [row for row in layer_rows(report) if row.get("source")]
+    return _sources_table(sources) if sources else None
+
+
+def _is_compared(row: Row) -> bool:
+    return bool(_error(row, "entire") is not None or row.get("discontinuous") or row.get("source"))
 
 
 def _most_telling(rows: Sequence[Row]) -> Sequence[Row]:
@@ -155,7 +154,7 @@ def _sources_table(sources: Sequence[Row]) -> Html:
                 shown(dig(row, "type")),
                 shown(dig(row, "dtype")),
                 *(Cell(shown(value, form), sort=value) for value, form in cells),
-                element("span", row.get("advice") or "\u2014"),
+                str(row.get("advice") or "\u2014"),
             ]
         )
     return table(

@@ -21,8 +21,8 @@ from om_runner.precision.page.figures import (
 )
 from vxm_convert.webpage.charts import SMALL, chart, mark
 from vxm_convert.webpage.colours import FAINT, INK, QUIET, RULE, VERMILION
-from vxm_convert.webpage.elements import Cell, Column, Html, element, join, prose, section, verdict_html
-from vxm_convert.webpage.tables import table
+from vxm_convert.webpage.tables import Cell, Column, table
+from vxm_convert.webpage.templates import Html, parts
 
 NON_FINITE = "NaN or Inf"
 _STRIP_WIDTH, _STRIP_HEIGHT = 250, 22
@@ -127,46 +127,13 @@ def _scans(n: int, total: int) -> str:
     return f"{n} of {total} scan{'' if total == 1 else 's'}"
 
 
-def limits_section(report: Mapping[str, Any]) -> Html:
+def limits_table(report: Mapping[str, Any]) -> Html:
     """Figure, unit, limit, worst value, scan, margin and verdict; one mark per scan on a common scale of shares."""
     rows = report.get("rows") or ()
-    profile = report.get("profile") if isinstance(report.get("profile"), Mapping) else {}
     judged = judge(report)
-    bad = [row for row in rows if non_finite(row)]
-    n_bad = sum(non_finite(row) for row in rows)
-    entries: List[List[Any]] = [
-        [
-            f"{NON_FINITE} in moved image or flow",
-            verdict_html(not bad) if rows else verdict_html(None),
-            Cell(str(n_bad), sort=n_bad),
-            "0 allowed",
-            "values",
-            shown(-n_bad, "+d") if bad else "\u2014",
-            str(bad[0].get("subject")) if bad else "\u2014",
-            Html("always fatal, in every profile"),
-        ]
-    ]
+    entries = [_non_finite_entry(rows)]
     entries += [_entry(item) for item in judged]
     entries += [_cohort_entry(entry, report) for entry in cohort_limits_of(report)]
-    name = profile.get("name")
-    intro = [prose(profile["description"])] if profile.get("description") else []
-    if not judged:
-        intro.append(
-            prose(
-                f"The profile has no limits for single scans. {report.get('criterion') or ''}"
-                if name
-                else f"No profile was applied. {report.get('criterion') or ''}"
-            )
-        )
-    else:
-        intro.append(
-            prose(
-                "Margin: from the worst value to the limit, negative beyond it. Marks: one per scan, at the share of "
-                "the limit "
-                "that it uses, on a logarithmic scale; to the right of the line is beyond the limit.",
-                note=True,
-            )
-        )
     columns = [
         Column("figure", "name"),
         Column("verdict", "text"),
@@ -175,16 +142,26 @@ def limits_section(report: Mapping[str, Any]) -> Html:
         Column("unit", "text"),
         Column("margin"),
         Column("worst scan", "name"),
-        Column(join(["share of the limit used", _axis()]) if judged else "share", "text"),
+        Column(Html("share of the limit used") + _axis() if judged else "share", "text"),
     ]
-    caption = (
-        f"Limits of profile {name}, worst values over n = {len(rows)} scans"
-        if name
-        else f"Limits, over n = {len(rows)} scans"
-    )
-    return section(
-        "Limits and measured values", *intro, table(caption, columns, entries, sortable=False), anchor="limits"
-    )
+    name = dig(report, "profile.name")
+    start = f"Limits of profile {name}, worst values" if name else "Limits,"
+    return table(f"{start} over n = {len(rows)} scans", columns, entries, sortable=False)
+
+
+def _non_finite_entry(rows: Sequence[Row]) -> List[Any]:
+    bad = [row for row in rows if non_finite(row)]
+    n_bad = sum(non_finite(row) for row in rows)
+    return [
+        f"{NON_FINITE} in moved image or flow",
+        parts().verdict(not bad if rows else None),
+        Cell(str(n_bad), sort=n_bad),
+        "0 allowed",
+        "values",
+        shown(-n_bad, "+d") if bad else "\u2014",
+        str(bad[0].get("subject")) if bad else "\u2014",
+        "always fatal, in every profile",
+    ]
 
 
 def _entry(item: Judged) -> List[Any]:
@@ -200,8 +177,8 @@ def _entry(item: Judged) -> List[Any]:
         label += f" (undefined in {_scans(item.n_undefined, len(item.shares))})"
     words = "not judged" if item.passed is None else None
     return [
-        element("span", label, title=item.name),
-        verdict_html(item.passed, words),
+        parts().explained(label, item.name),
+        parts().verdict(item.passed, words),
         Cell(shown(item.worst, known.form), sort=item.worst),
         f"{sign}\u00a0{shown(item.limit, form)}",
         unit,
@@ -224,8 +201,8 @@ def _cohort_entry(entry: Mapping[str, Any], report: Mapping[str, Any]) -> List[A
     share = share_of_limit(value, relation, limit)
     sign = "\u2264" if relation == "<=" else "\u2265"
     return [
-        element("span", f"mean over n = {n} scans: {known.label}", title=name),
-        verdict_html(None if value is None and not failed else not failed),
+        parts().explained(f"mean over n = {n} scans: {known.label}", name),
+        parts().verdict(None if value is None and not failed else not failed),
         shown(value, known.form),
         f"{sign}\u00a0{shown(limit, form)}",
         known.unit or "\u2014",

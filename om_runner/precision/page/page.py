@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of the page: verdict first, then what it rests on. Every figure on it stands in report.json."""
+"""The order of the page: verdict first, then what it rests on. Every figure on it is in report.json."""
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, Optional, Tuple
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from om_runner.precision.page.charts import dice_section, distributions_section
-from om_runner.precision.page.figures import Row, cohort_limits_of, figure, limits_of, number, shown, worst_first
-from om_runner.precision.page.gallery import Slices, gallery_section
-from om_runner.precision.page.layers import layers_section
-from om_runner.precision.page.limits import failure_words, limits_section
-from om_runner.precision.page.provenance import plan_section, provenance_section
-from om_runner.precision.page.style import REPORT_STYLE
-from om_runner.precision.page.tables import cohort_section, details_section
+from om_runner.precision.page import provenance
+from om_runner.precision.page.charts import Drawing, dice_chart, distribution_charts
+from om_runner.precision.page.figures import Row, cohort_limits_of, dig, figure, limits_of, number, shown, worst_first
+from om_runner.precision.page.gallery import TEMPLATES, Slices, gallery_section
+from om_runner.precision.page.layers import layers_chart, sources_table
+from om_runner.precision.page.limits import failure_words, judge, limits_table
+from om_runner.precision.page.tables import cohort_table, details_tables
 from vxm_convert.webpage.document import page
-from vxm_convert.webpage.elements import Html, badge_html, badge_word, element, join, prose
+from vxm_convert.webpage.templates import badge_word
 
+_STYLE = Path(__file__).with_name("static") / "report.css"
 #: figure, what counts as worst: the largest (max), the lowest (min), or the largest in size (size)
 _TILES: Tuple[Tuple[str, str, str], ...] = (
     ("moved.max_abs", "max", "largest error of the moved image"),
@@ -43,27 +44,52 @@ def build_page(
     simulated = bool(report.get("simulated"))
     rows = list(worst_first(report.get("rows") or (), limits_of(report)))
     noted = f"n = {len(rows)} scan{'' if len(rows) == 1 else 's'} compared with TensorFlow"
-    parts: List[Html] = [
-        _head(report, rows),
-        limits_section(report),
-        cohort_section(report, rows, noted),
-        distributions_section(report, rows, simulated),
-        dice_section(report, rows, simulated),
-        layers_section(report, simulated),
-        plan_section(report),
-        gallery_section(pictures or {}, rows, simulated, orientation),
-        details_section(report, rows, noted),
-        provenance_section(report, report_sha256),
-        _foot(report, simulated),
-    ]
-    title = f"{badge_word(simulated)}: precision of the offline model, {_state(report)[1]}"
-    return page(title, simulated, [part for part in parts if part], details=_versions(report), style=REPORT_STYLE)
+    passed, word = _state(report)
+    dice = dice_chart(report, rows)
+    context = {
+        "n": len(rows),
+        "n_run": report.get("n_run"),
+        "passed": passed,
+        "word": word,
+        "against": _against(report),
+        "failures": failure_words(report) if passed is False else [],
+        "tiles": _tiles(rows, limits_of(report)) if rows else [],
+        "has_limits": bool(judge(report)),
+        "profile_name": dig(report, "profile.name"),
+        "profile_description": dig(report, "profile.description"),
+        "criterion": report.get("criterion") or "",
+        "schema": report.get("schema"),
+        "limits": limits_table(report),
+        "cohort": cohort_table(report, rows, noted),
+        "distributions": distribution_charts(report, rows),
+        "dice": dice if isinstance(dice, Drawing) else None,
+        "no_dice": dice,
+        "layers": layers_chart(report),
+        "sources": sources_table(report),
+        "plan": provenance.plan(report),
+        "gallery": gallery_section(pictures or {}, rows, simulated, orientation),
+        "details_tables": details_tables(report, rows, noted),
+        "chain": provenance.chain(report, report_sha256),
+        "facts": provenance.facts(report),
+    }
+    title = f"{badge_word(simulated)}: precision of the offline model, {word}"
+    return page(TEMPLATES / "report.html", title, simulated, _versions(report), [_STYLE], **context)
 
 
 def _state(report: Mapping[str, Any]) -> Tuple[Optional[bool], str]:
     if not report.get("rows"):
         return None, "not judged"
     return (False, "failed") if report.get("verdict") == "failed" else (True, "passed")
+
+
+def _against(report: Mapping[str, Any]) -> str:
+    """What the verdict is judged by."""
+    profile = report.get("profile")
+    name = profile.get("name") if isinstance(profile, Mapping) else None
+    if not name:
+        return "NaN and Inf only, no profile applied"
+    only = "" if limits_of(report) or cohort_limits_of(report) else ", which judges NaN and Inf only"
+    return f"profile {name}{only}"
 
 
 def _versions(report: Mapping[str, Any]) -> str:
@@ -75,77 +101,20 @@ def _versions(report: Mapping[str, Any]) -> str:
     return "; ".join(parts) + "."
 
 
-def _head(report: Mapping[str, Any], rows: List[Row]) -> Html:
-    """The verdict with the profile's name, what failed in words, what it rests on, and the few figures to remember."""
-    passed, word = _state(report)
-    profile = report.get("profile")
-    name = profile.get("name") if isinstance(profile, Mapping) else None
-    against = f"profile {name}" if name else "NaN and Inf only, no profile applied"
-    if name and not limits_of(report) and not cohort_limits_of(report):
-        against += ", which judges NaN and Inf only"
-    sign = {True: "\u2713", False: "\u2715", None: "\u2013"}[passed]
-    heading = element(
-        "h1",
-        element("span", sign, aria_hidden="true"),
-        " ",
-        word[:1].upper() + word[1:],
-        ": ",
-        element("span", against, class_="against"),
-        class_=f"verdict {word.split()[-1]}",
-    )
-    total = report.get("n_run")
-    basis = prose(
-        element("strong", f"{len(rows)} of {total}"),
-        f" scan{'' if total == 1 else 's'} that went through the offline model "
-        f"{'was' if len(rows) == 1 else 'were'} compared with TensorFlow (n = {len(rows)}).",
-        class_="basis",
-    )
-    words = failure_words(report)
-    failed = (
-        element(
-            "div",
-            element("p", "What failed:"),
-            element("ul", *(element("li", sentence) for sentence in words)),
-            class_="what-failed",
-        )
-        if words and passed is False
-        else Html("")
-    )
-    return element("section", heading, failed, basis, _tiles(rows, limits_of(report)) if rows else "", id="verdict")
-
-
-def _tiles(rows: List[Row], limits: Any) -> Html:
+def _tiles(rows: List[Row], limits: Any) -> List[Dict[str, str]]:
+    """The few figures to remember: words, value, unit, and what it rests on."""
     by_name = {str(entry["figure"]): entry for entry in limits}
     tiles = []
     for name, kind, words in _TILES:
         known = [(number(row, name), str(row.get("subject"))) for row in rows if number(row, name) is not None]
-        spec = figure(name)
         if not known:
-            tiles.append(_tile(words, shown(None), "", "no scan has it"))
+            tiles.append({"words": words, "value": shown(None), "unit": "", "below": "no scan has it"})
             continue
+        spec = figure(name)
         value, subject = max(known, key=(lambda pair: abs(pair[0])) if kind == "size" else (lambda pair: pair[0]))
-        unit = {"voxel": "voxel", "intensity 0..1": "of 1", "Dice": "", "share of voxels": "of voxels"}.get(
-            spec.unit, spec.unit
-        )
+        unit = {"intensity 0..1": "of 1", "Dice": "", "share of voxels": "of voxels"}.get(spec.unit, spec.unit)
         entry = by_name.get(name)
         limit = f"; limit {shown(entry['limit'], spec.form.lstrip('+'))}" if entry else ""
-        tiles.append(_tile(words, shown(value, spec.form), unit, f"worst of n = {len(known)}: {subject}{limit}"))
-    return element("dl", *tiles, class_="tiles")
-
-
-def _tile(words: str, value: str, unit: str, below: str) -> Html:
-    return element(
-        "div",
-        element("dt", words),
-        element("dd", element("strong", value), f" {unit}" if unit else "", class_="value"),
-        element("dd", below, class_="note"),
-    )
-
-
-def _foot(report: Mapping[str, Any], simulated: bool) -> Html:
-    words = (
-        f" Rests on n = {len(report.get('rows') or ())} of {report.get('n_run')} scans that went through the model. "
-        "All figures in "
-        f"float64; report.json (schema {report.get('schema')}) and report.csv beside this page hold them all."
-    )
-    return element("p", join([badge_html(simulated, small=True), words]), class_="note foot")
+        below = f"worst of n = {len(known)}: {subject}{limit}"
+        tiles.append({"words": words, "value": shown(value, spec.form), "unit": unit, "below": below})
+    return tiles

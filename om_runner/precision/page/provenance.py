@@ -5,11 +5,11 @@ to keep in fp32.
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, Optional, Tuple
+from typing import Any, List, Mapping, NamedTuple, Optional, Tuple
 
 from om_runner.precision.page.figures import dig
-from vxm_convert.webpage.elements import Column, Html, definitions, element, join, prose, section
-from vxm_convert.webpage.tables import table
+from vxm_convert.webpage.tables import Column, table
+from vxm_convert.webpage.templates import Html, parts
 
 _MODES = {
     "force_fp16": "everything the device can compute in fp16 is fp16",
@@ -21,64 +21,36 @@ _MODES = {
 _ROLES = {"frozen_pb": "frozen graph (pb)", "pb": "frozen graph (pb)", "onnx": "ONNX", "om": "offline model (om)"}
 
 
-def provenance_section(report: Mapping[str, Any], report_sha256: Optional[str]) -> Html:
-    """The chain as an ordered list, then model and reference in words."""
-    steps = [
-        element(
-            "li",
-            element("strong", role),
-            " ",
-            element("span", file),
-            " ",
-            element("code", f"sha256 {sha}") if sha else element("span", "no hash recorded", class_="missing"),
-        )
-        for role, file, sha in _chain(report, report_sha256)
-    ]
+def facts(report: Mapping[str, Any]) -> List[Tuple[str, Any]]:
+    """Toolchain, model, reference, labels and profile in words."""
     toolchain = report.get("toolchain") if isinstance(report.get("toolchain"), Mapping) else {}
-    facts = [
-        (
-            "Toolchain",
-            ", ".join(f"{key}: {value}" for key, value in toolchain.items() if isinstance(value, (str, int, float))),
-        ),
+    tools = ", ".join(f"{key}: {value}" for key, value in toolchain.items() if isinstance(value, (str, int, float)))
+    tensorflow = dig(report, "reference.tensorflow") or "of unknown version"
+    return [
+        ("Toolchain", tools),
         ("Model", _model(report)),
-        (
-            "Reference",
-            f"TensorFlow {dig(report, 'reference.tensorflow') or 'of unknown version'} on the CPU, the same frozen "
-            "graph",
-        ),
+        ("Reference", f"TensorFlow {tensorflow} on the CPU, the same frozen graph"),
         ("Labels", f"{report.get('label_set')}, warped with nearest neighbour"),
         ("Profile", _profile(report)),
     ]
-    note = prose(
-        "Each file was made from the one above it. ",
-        element("code", "python -m vxm_convert verify"),
-        " checks the chain on disk and names the first broken link.",
-        note=True,
-    )
-    return section(
-        "Where the figures come from",
-        element("ol", *steps, class_="chain"),
-        note,
-        definitions(facts),
-        anchor="provenance",
-    )
 
 
-def _chain(report: Mapping[str, Any], report_sha256: Optional[str]) -> List[Tuple[str, str, str]]:
+def chain(report: Mapping[str, Any], report_sha256: Optional[str]) -> List[Tuple[str, str, str]]:
+    """The files from checkpoint to page, each made from the one before: role, file, sha256 ("" where unknown)."""
     listed = report.get("provenance")
-    chain = [
+    files = [
         (str(entry.get("role")), str(entry.get("file") or ""), str(entry.get("sha256") or ""))
         for entry in listed or ()
         if isinstance(entry, Mapping)
     ]
-    if not chain:
-        chain = [
+    if not files:
+        files = [
             ("frozen_pb", "", str(dig(report, "reference.frozen_pb_sha256") or "")),
             ("om", str(dig(report, "model.om") or ""), str(dig(report, "model.om_sha256") or "")),
         ]
-    if report_sha256 and not any(role == "report" for role, _, _ in chain):
-        chain.append(("report", "report.json, which this page shows", report_sha256))
-    return [(_ROLES.get(role, role), file, sha) for role, file, sha in chain]
+    if report_sha256 and not any(role == "report" for role, _, _ in files):
+        files.append(("report", "report.json, which this page shows", report_sha256))
+    return [(_ROLES.get(role, role), file, sha) for role, file, sha in files]
 
 
 def _model(report: Mapping[str, Any]) -> str:
@@ -90,37 +62,39 @@ def _model(report: Mapping[str, Any]) -> str:
     )
 
 
-def _profile(report: Mapping[str, Any]) -> Html:
+def _profile(report: Mapping[str, Any]) -> str:
     profile = report.get("profile")
     if not isinstance(profile, Mapping):
-        return join([f"none; {report.get('criterion') or 'only NaN and Inf are judged'}"])
+        return f"none; {report.get('criterion') or 'only NaN and Inf are judged'}"
     sha = profile.get("sha256")
-    return join([str(profile.get("name")), " ", element("code", f"sha256 {sha}") if sha else ""])
+    return f"{profile.get('name')} sha256 {sha}" if sha else str(profile.get("name"))
 
 
-def plan_section(report: Mapping[str, Any]) -> Html:
-    """What is computed in which precision, and why; empty text where the report does not say."""
-    plan = report.get("precision_plan")
-    if not isinstance(plan, Mapping):
-        return Html("")
-    reasons = plan.get("reasons") if isinstance(plan.get("reasons"), Mapping) else {}
-    treated = [(str(node), "kept in fp32 (keep_dtype)") for node in plan.get("keep_dtype") or ()]
+class Plan(NamedTuple):
+    """What is computed in which precision: name, mode and its meaning, and the nodes treated on their own."""
+
+    name: str
+    mode: str
+    meaning: str
+    nodes: Optional[Html]
+
+
+def plan(report: Mapping[str, Any]) -> Optional[Plan]:
+    """The precision plan with the reasons for its decisions; None where the report does not say."""
+    entry = report.get("precision_plan")
+    if not isinstance(entry, Mapping):
+        return None
+    reasons = entry.get("reasons") if isinstance(entry.get("reasons"), Mapping) else {}
+    treated = [(str(node), "kept in fp32 (keep_dtype)") for node in entry.get("keep_dtype") or ()]
     treated += [
-        (str(node), "weights as an fp16 part and the rest (split_weights)") for node in plan.get("split_weights") or ()
+        (str(node), "weights as an fp16 part and the rest (split_weights)") for node in entry.get("split_weights") or ()
     ]
     named = {node for node, _ in treated}
     treated += [(str(node), "\u2014") for node in reasons if str(node) not in named]
-    body = [[element("code", node), what, str(reasons.get(node) or "no reason recorded")] for node, what in treated]
-    mode = str(plan.get("mode"))
-    intro = prose(
-        "Plan ",
-        element("strong", str(plan.get("name"))),
-        ": ",
-        element("code", f"--precision_mode={mode}"),
-        f" ({_MODES[mode]})." if mode in _MODES else ".",
-    )
-    if not body:
-        return section("Precision plan", intro, prose("No node is treated on its own."), anchor="plan")
+    body = [
+        [parts().code(node), treatment, str(reasons.get(node) or "no reason recorded")] for node, treatment in treated
+    ]
     columns = [Column("node", "name"), Column("treatment", "text"), Column("why", "text")]
-    listed = table(f"Nodes with a treatment of their own, n = {len(body)}", columns, body)
-    return section("Precision plan", intro, listed, anchor="plan")
+    nodes = table(f"Nodes with a treatment of their own, n = {len(body)}", columns, body) if body else None
+    mode = str(entry.get("mode"))
+    return Plan(str(entry.get("name")), mode, _MODES.get(mode, ""), nodes)

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any, List, Mapping, Sequence, Tuple
 
 from om_runner.precision.page.figures import Row, cell, dig, limits_of, non_finite, shown, worst_share
-from vxm_convert.webpage.elements import Cell, Column, Html, join, prose, section, verdict_html
-from vxm_convert.webpage.tables import table
+from vxm_convert.webpage.tables import Cell, Column, table
+from vxm_convert.webpage.templates import Html, parts
 
 _Columns = Tuple[Tuple[str, str], ...]
 #: heading with unit, dotted name of the figure
@@ -69,7 +69,7 @@ _FOLDING: Tuple[Tuple[str, str, str], ...] = (
 )
 
 
-def cohort_section(report: Mapping[str, Any], rows: Sequence[Row], noted: str) -> Html:
+def cohort_table(report: Mapping[str, Any], rows: Sequence[Row], noted: str) -> Html:
     """`rows` in the order to show; `noted`: what the figures rest on."""
     limits = limits_of(report)
     head = [Column("scan", "name"), Column("verdict", "text")]
@@ -90,34 +90,23 @@ def cohort_section(report: Mapping[str, Any], rows: Sequence[Row], noted: str) -
     order = "worst first: NaN or Inf, then failed, then " + (
         "the largest share of a limit" if limits else "the largest end-point error"
     )
-    main = table(f"{noted}, {order}", columns + [Column("NaN or Inf values")], body)
-    return section("The cohort, scan by scan", main, anchor="cohort")
+    return table(f"{noted}, {order}", columns + [Column("NaN or Inf values")], body)
 
 
-def details_section(report: Mapping[str, Any], rows: Sequence[Row], noted: str) -> Html:
+def details_tables(report: Mapping[str, Any], rows: Sequence[Row], noted: str) -> List[Html]:
     """The remaining figures, same order of scans."""
-    parts: List[Html] = []
+    tables: List[Html] = []
     for title, words, columns in _DETAILS:
         used = [
             (heading, name) for heading, name in columns if any(cell(row, name).sort is not None for row in rows)
         ] or list(columns[:3])
         body = [[str(row.get("subject")), *(cell(row, name) for _, name in used)] for row in rows]
         caption = f"{title}, {noted}. {words}"
-        parts.append(table(caption, [Column("scan", "name"), *(Column(heading) for heading, _ in used)], body))
-    parts.append(_registration(report, rows, noted))
-    return section(
-        "All figures per scan",
-        prose(
-            "Undefined figures are n/a: PSNR of equal images, Dice without labels. report.json beside "
-            "this page holds every figure with all its digits.",
-            note=True,
-        ),
-        *parts,
-        anchor="figures",
-    )
+        tables.append(table(caption, [Column("scan", "name"), *(Column(heading) for heading, _ in used)], body))
+    return tables + _registration(report, rows, noted)
 
 
-def _registration(report: Mapping[str, Any], rows: Sequence[Row], noted: str) -> Html:
+def _registration(report: Mapping[str, Any], rows: Sequence[Row], noted: str) -> List[Html]:
     scan = Column("scan", "name")
     columns = [
         scan,
@@ -148,8 +137,8 @@ def _registration(report: Mapping[str, Any], rows: Sequence[Row], noted: str) ->
         [scan, *(Column(heading) for heading, _, _ in _FOLDING)],
         folds,
     )
-    return join([table(caption, columns, body), folded], "\n")
+    return [table(caption, columns, body), folded]
 
 
 def _verdict(row: Row) -> Cell:
-    return Cell(verdict_html(row.get("verdict") != "failed"))
+    return Cell(parts().verdict(row.get("verdict") != "failed"))

@@ -9,7 +9,7 @@ import numpy as np
 
 from train.run.pictures import pair_pictures, warped_grid
 from train.run.watch import Watch, scaling_warnings
-from vxm_convert.webpage.png import png
+from vxm_convert.webpage.png import plain_png
 
 
 def test_a_flow_that_stays_flat_is_called_so_after_a_while() -> None:
@@ -47,7 +47,7 @@ def test_the_grid_moves_with_the_flow() -> None:
 
 
 def test_png_is_what_the_specification_says() -> None:
-    data = png(np.array([[0, 128, 255], [1, 2, 3]], np.uint8))
+    data = plain_png(np.array([[0, 128, 255], [1, 2, 3]], np.uint8))
     assert (
         data[:8] == b"\x89PNG\r\n\x1a\n"
         and data[12:16] == b"IHDR"

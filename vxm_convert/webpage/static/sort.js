@@ -1,13 +1,6 @@
-# SPDX-License-Identifier: Apache-2.0
-"""The one script of the pages: sorts tables of class `sortable` by a click on a heading. Without it the order is as
-written.
-"""
-
-from __future__ import annotations
-
-#: Headings become buttons. First click: largest first for numbers, A first for text; a second click turns it round.
-#: Cells without a figure stay last either way; equal cells keep their order.
-SORT_SCRIPT = r"""
+// Sorts tables of class `sortable` by a click on a heading; without scripts the order is as written.
+// First click: largest first for numbers, A first for text; a second click turns it round.
+// Cells without a figure stay last either way; equal cells keep their order.
 (function () {
   "use strict";
   var order = new Intl.Collator("en", {numeric: true, sensitivity: "base"});
@@ -45,4 +38,3 @@ SORT_SCRIPT = r"""
     });
   });
 })();
-"""

@@ -1,13 +1,5 @@
-# SPDX-License-Identifier: Apache-2.0
-"""The scripts of the pages. Without them everything is there to be read: the table in its order, the pictures one below
-the other.
-"""
-
-from __future__ import annotations
-
-#: Filters by name, keeps ratings in the browser, hands them out as a table. Ratings belong to the cohort named by
-#: data-cohort.
-INDEX_SCRIPT = r"""
+// Filters by name, keeps ratings in the browser, exports them as a table. Ratings belong to the cohort of data-cohort.
+// Without scripts the table is there in its order.
 (function () {
   "use strict";
   var root = document.documentElement, cohort = document.getElementById("cohort"), table = document.querySelector("#cohort table");
@@ -86,49 +78,3 @@ INDEX_SCRIPT = r"""
   filter.addEventListener("input", apply); only.addEventListener("change", apply);
   apply();
 })();
-"""
-
-#: Pictures of the stage take turns: buttons, keys, and a change twice in 1.4 s, which is slower than any flashing that
-#: harms.
-STAGE_SCRIPT = r"""
-(function () {
-  "use strict";
-  var stage = document.querySelector(".stage"), timer = null, pair = null, turn = 0;
-  document.documentElement.classList.add("js");
-  if (!stage) { return; }
-  var calm = window.matchMedia("(prefers-reduced-motion: reduce)");
-  var buttons = Array.prototype.slice.call(document.querySelectorAll("button[data-show], button[data-flick]"));
-  function show(name) {
-    Array.prototype.forEach.call(stage.children, function (item) {
-      var on = item.dataset.name === name;
-      item.classList.toggle("shown", on);
-      item.setAttribute("aria-hidden", on ? "false" : "true");
-    });
-    buttons.forEach(function (button) {
-      var on = button.dataset.show ? button.dataset.show === name : timer !== null && button.dataset.flick === pair;
-      button.setAttribute("aria-pressed", on ? "true" : "false");
-    });
-  }
-  function stop() { if (timer !== null) { clearInterval(timer); timer = null; } }
-  function step() { var names = pair.split(" "); show(names[turn % 2]); turn += 1; }
-  function flick(wanted) {
-    var running = timer !== null && pair === wanted;
-    stop();
-    if (pair !== wanted) { pair = wanted; turn = 0; }
-    // Who asked for less motion changes the picture by hand, one press at a time.
-    if (calm.matches) { step(); return; }
-    if (!running) { timer = setInterval(step, 700); step(); } else { show(pair.split(" ")[(turn + 1) % 2]); }
-  }
-  function press(button) {
-    if (button.dataset.flick) { flick(button.dataset.flick); } else { stop(); show(button.dataset.show); }
-  }
-  buttons.forEach(function (button) { button.addEventListener("click", function () { press(button); }); });
-  document.addEventListener("keydown", function (event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) { return; }
-    var found = buttons.filter(function (button) { return button.dataset.key === event.key.toLowerCase(); })[0];
-    var link = document.querySelector("a[data-key='" + (/^[a-z]$/.test(event.key) ? event.key : "") + "']");
-    if (found) { press(found); event.preventDefault(); } else if (link) { link.click(); }
-  });
-  show(stage.lastElementChild.dataset.name);
-})();
-"""
