@@ -16,7 +16,7 @@ from typing import Dict, Iterator, List, Set, Tuple
 import pytest
 
 from om_runner.results.tables import FailureRow, MetricsRow
-from tests.test_repository import make_targets
+from tests.support.command_lines import COMMANDS, MORE_SUBCOMMANDS, PARTS, SUBCOMMANDS, make_targets
 from vxm_convert.formats.ge_ir import DTYPE_NUMBERS
 from vxm_convert.formats.om import HEADER, PARTITION_NAMES
 from vxm_convert.model.precision import PLANS
@@ -36,19 +36,6 @@ DOCUMENTS = (
     "docs/qc.md",
     "docs/benchmarks.md",
 )
-#: modules with a command line; sub-commands have a parser of their own
-COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture", "scripts.benchmark.training")
-#: those that `make bench` runs one after the other; the page of their figures names them
-PARTS = tuple(
-    f"scripts.benchmark.{name}" for name in ("inference", "cohort", "scaling", "comparer", "files", "exporting")
-)
-SUBCOMMANDS = ("doctor", "inspect", "verify", "phantom", "profiles", "sim")
-#: a word that may follow the module's name and has options of its own
-MORE_SUBCOMMANDS = {
-    "train": ("evaluate", "prepare"),
-    "export": ("preflight", "tune"),
-    "om_runner": ("layers", "audit", "apply", "convert-warp", "evaluate", "invert", "jacobian", "qc"),
-}
 MAX_PICTURE_BYTES = 150_000
 MAX_README_LINES = 120
 NOT_OURS = {"pytest", "pip", "venv"}

@@ -14,20 +14,21 @@ from typing import List, Set
 
 import pytest
 
+from scripts.layout import imported
+from tests.support.command_lines import make_targets
+
 CODE_FOLDERS = ("vxm_convert", "train", "export", "om_runner", "scripts", "tests")
 TEXT_SUFFIXES = (".py", ".sh", ".md", ".toml", ".lock", ".json", ".cfg", ".yaml")
 #: Beginnings of paths that exist on one machine only; spelled in parts so that this file does not match itself.
 _STARTS = ("home/(?!someone/)[a-z]", "root/", "work/", "tmp/w/", "Users/[A-Za-z]", "opt/pypi", "mnt/[a-z]")
 MACHINE_PATHS = re.compile(r"(?<![\w.])(?:" + "|".join("/" + start for start in _STARTS) + ")")
 
+#: an import of the tests' own modules in a program that is a string
+EMBEDDED_IMPORT = re.compile(r"^\s*(?:from|import)\s+(tests[\w.]*)", flags=re.MULTILINE)
+
 
 def python_files(root: Path) -> List[Path]:
     return [p for folder in CODE_FOLDERS for p in sorted((root / folder).rglob("*.py"))]
-
-
-def make_targets(text: str) -> Set[str]:
-    """Targets with a plain name; file targets are written with variables."""
-    return set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", text, flags=re.MULTILINE))
 
 
 def phony_targets(text: str) -> Set[str]:
@@ -99,6 +100,39 @@ def test_every_source_starts_as_agreed(project_root: Path) -> None:
         elif path.name != "__init__.py" and ast.get_docstring(ast.parse(text)) is None:
             bad.append(f"{path}: no docstring")
     assert not bad, "\n".join(bad)
+
+
+def imported_test_modules(source: str) -> List[str]:
+    """Test modules and conftests that a source imports; programs in its strings count as well."""
+    # A literal is `Str` with `s` on Python 3.7, `Constant` with `value` later.
+    literals = (getattr(node, "value", getattr(node, "s", None)) for node in ast.walk(ast.parse(source)))
+    strings = [text for text in literals if isinstance(text, str)]
+    names = set(imported(source)) | {name for text in strings for name in EMBEDDED_IMPORT.findall(text)}
+    return sorted(n for n in names if any(p == "conftest" or p.startswith("test_") for p in n.split(".")))
+
+
+def test_no_file_imports_a_test_module(project_root: Path) -> None:
+    """What two test modules need is in tests/support, or a fixture of their folder."""
+    sources = {str(p.relative_to(project_root)): p.read_text(encoding="utf-8") for p in python_files(project_root)}
+    # The examples below are strings as well.
+    del sources[str(Path(__file__).relative_to(project_root))]
+    assert {p: names for p, names in ((p, imported_test_modules(s)) for p, s in sources.items()) if names} == {}
+
+
+@pytest.mark.parametrize(
+    "source, found",
+    [
+        ("from tests.train.conftest import SHAPE", ["tests.train.conftest", "tests.train.conftest.SHAPE"]),
+        ("from tests.train import test_losses", ["tests.train.test_losses"]),
+        ("def f():\n    import tests.test_browser", ["tests.test_browser"]),
+        ("from .conftest import cohort", [".conftest", ".conftest.cohort"]),
+        ("from . import test_x", ["..test_x"]),
+        ("CHILD = 'import os\\nfrom tests.a.test_b import C\\n'", ["tests.a.test_b"]),
+        ("from tests.support.training import SHAPE\nimport testing", []),
+    ],
+)
+def test_the_check_of_imports_itself(source: str, found: List[str]) -> None:
+    assert imported_test_modules(source) == found
 
 
 def test_no_path_of_one_machine(project_root: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Dict, List
 
 import pytest
 
-from tests.test_documents import MORE_SUBCOMMANDS, SUBCOMMANDS
+from tests.support.command_lines import MORE_SUBCOMMANDS, SUBCOMMANDS
 from vxm_convert.lazy import LazyModule
 
 HEAVY = (

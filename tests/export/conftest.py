@@ -12,16 +12,13 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 import pytest
 
+from tests.support.checkpoints import SPEC, write_checkpoint
 from tests.support.reference import random_weights
 from vxm_convert.formats.ge_ir import Desc, Model, Op
 from vxm_convert.formats.om import write_om
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.precision import PLANS
-from vxm_convert.model.spec import ModelSpec
 from vxm_convert.toolchain.find import Toolchain
-
-ROOT = Path(__file__).resolve().parents[2]
-SPEC = ModelSpec("vm2", (16, 16, 32))
 
 _FAKE_ATC = """
 import json, pathlib, shutil, sys
@@ -50,18 +47,6 @@ def contract() -> GraphContract:
     return build_contract(SPEC, PLANS["fast"], "Ascend910A")
 
 
-def write_checkpoint(prefix: Path, values: Dict[str, np.ndarray]) -> Path:
-    """A TensorFlow checkpoint with these variables."""
-    pytest.importorskip("tensorflow")
-    from vxm_convert.network.tf1 import tf
-
-    with tf.Graph().as_default(), tf.Session() as session:
-        variables = [tf.Variable(value, name=name) for name, value in values.items()]
-        session.run([v.initializer for v in variables])
-        tf.train.Saver(variables).save(session, str(prefix), write_meta_graph=False)
-    return prefix
-
-
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: Any, weights: Dict[str, np.ndarray]) -> Path:
     """Prefix of a checkpoint as training on a device leaves it: network, Adam slots, powers inside a cond, counters."""
@@ -71,24 +56,6 @@ def checkpoint(tmp_path_factory: Any, weights: Dict[str, np.ndarray]) -> Path:
         values[name + "/Adam_1"] = np.zeros_like(value)
     values.update({"cond/beta1_power": np.float32(0.9), "cond/beta2_power": np.float32(0.999), "Variable": np.int32(5)})
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", values)
-
-
-def write_h5(path: Path, values: Dict[str, np.ndarray], first_number: int = 67, flow_name: str = "flow_6") -> Path:
-    """A Keras-style weights file: conv3d layers numbered from anywhere, written in an order that is not theirs."""
-    import h5py
-
-    with h5py.File(str(path), "w") as handle:
-        root = handle.create_group("model_weights")
-        root.create_group("input_13")
-        for name, value in sorted(values.items(), reverse=True):
-            layer, kind = name.split("/")
-            outer = inner = layer
-            if layer.startswith("conv3d"):
-                outer = inner = f"conv3d_{first_number + int(layer[7:] or 0)}"
-            elif layer == "flow":
-                inner = flow_name
-            root.require_group(outer).require_group(inner).create_dataset(kind + ":0", data=value)
-    return path
 
 
 class FakeAtc:

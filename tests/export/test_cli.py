@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from export.__main__ import build_parser, main
-from tests.export.conftest import ROOT, write_h5
+from tests.support.checkpoints import write_h5
+from tests.support.stages import ROOT
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.model.contract import GraphContract
 

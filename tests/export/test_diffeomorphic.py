@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
 
 from export.__main__ import main  # noqa: E402
-from tests.export.conftest import write_checkpoint  # noqa: E402
 from tests.support import reference  # noqa: E402
+from tests.support.checkpoints import write_checkpoint  # noqa: E402
 from vxm_convert.formats.om import read_om  # noqa: E402
 from vxm_convert.formats.tf_graph import read_graph  # noqa: E402
 from vxm_convert.model.contract import GraphContract  # noqa: E402

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.export.conftest import ROOT
+from tests.support.stages import ROOT
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import ContractError
 from vxm_convert.formats.tf_graph import placeholders, read_graph

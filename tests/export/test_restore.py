@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.export.conftest import SPEC, write_checkpoint, write_h5
+from tests.support.checkpoints import SPEC, write_checkpoint, write_h5
 from tests.support.reference import random_weights
 from vxm_convert.errors import CheckpointError
 from vxm_convert.model.spec import ModelSpec

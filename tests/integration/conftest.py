@@ -3,37 +3,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from tests.export.conftest import write_checkpoint
+from tests.support.checkpoints import write_checkpoint
 from tests.support.reference import random_weights
+from tests.support.stages import BATCH, SHAPE, SUBJECTS, Cohort, run_stage
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.synthetic.heads import ATLAS_FILE, SCANS_FOLDER, PhantomSettings, write_cohort
-
-ROOT = Path(__file__).resolve().parents[2]
-SHAPE = (32, 32, 32)
-BATCH = 2
-SUBJECTS = 3
-
-
-class Cohort(NamedTuple):
-    """Phantom scans and their atlas."""
-
-    scans: Path
-    atlas: Path
-
-
-def run_stage(cwd: Path, *argv: Any) -> subprocess.CompletedProcess:
-    """``python -m …`` in a process of its own, started elsewhere than in the project."""
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, "-m"] + [str(a) for a in argv]
-    return subprocess.run(command, cwd=str(cwd), env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="session")

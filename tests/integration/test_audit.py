@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from om_runner.__main__ import main
-from tests.integration.conftest import BATCH, SHAPE, Cohort, run_stage
+from tests.support.stages import BATCH, SHAPE, Cohort, run_stage
 
 pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.tf

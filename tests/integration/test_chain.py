@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from om_runner.results.tables import MetricsRow
-from tests.integration.conftest import BATCH, ROOT, SHAPE, SUBJECTS, Cohort, run_stage
+from tests.support.stages import BATCH, ROOT, SHAPE, SUBJECTS, Cohort, run_stage
 from vxm_convert.artifacts.files import sha256_of
 
 pytest.importorskip("tensorflow")

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from tests.export.conftest import write_checkpoint
-from tests.integration.conftest import SHAPE, run_stage
+from tests.support.checkpoints import write_checkpoint
 from tests.support.reference import random_weights
+from tests.support.stages import SHAPE, run_stage
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.spec import ModelSpec
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import BATCH, SHAPE, run_stage
+from tests.support.stages import BATCH, SHAPE, run_stage
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.formats.om import read_om
 from vxm_convert.sim.compiler.compile import write_model

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates, spline_filter
 
-from tests.integration.conftest import run_stage
+from tests.support.stages import run_stage
 from vxm_convert.geometry.fields import index_block, slabs
 from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.geometry.maps import SpaceMap

@@ -11,7 +11,7 @@ from typing import Dict, List, NamedTuple
 
 import pytest
 
-from tests.integration.conftest import run_stage
+from tests.support.stages import run_stage
 from vxm_convert.__main__ import main
 from vxm_convert.artifacts.files import sidecar_path
 from vxm_convert.artifacts.names import SUMS_NAME, position_of, step_of

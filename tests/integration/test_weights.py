@@ -11,9 +11,9 @@ from typing import Dict
 import numpy as np
 import pytest
 
-from tests.export.conftest import write_checkpoint
-from tests.integration.conftest import run_stage
+from tests.support.checkpoints import write_checkpoint
 from tests.support.reference import random_weights
+from tests.support.stages import run_stage
 from vxm_convert.formats import fractal
 from vxm_convert.formats.om import OmModel, read_om
 from vxm_convert.model.precision import PLANS

@@ -17,7 +17,7 @@ import pytest
 
 from export import __main__ as export_cli
 from om_runner import __main__ as runner_cli
-from tests.integration.conftest import SHAPE, Cohort
+from tests.support.stages import SHAPE, Cohort
 from train import __main__ as train_cli
 from vxm_convert.model.precision import PLANS, PrecisionPlan
 

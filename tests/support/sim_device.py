@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import vxm_convert.sim.acl.module as simulated_acl
+from om_runner.device.acl_runtime import AclRuntime
 from vxm_convert.errors import FormatError
 from vxm_convert.model.contract import GraphContract, TensorSpec
 from vxm_convert.model.precision import PLANS
@@ -146,3 +147,12 @@ def contract() -> GraphContract:
         precision=PLANS["balanced"],
         soc_version="Ascend910A",
     )
+
+
+def feeds(seed=0):
+    random = np.random.RandomState(seed)
+    return {name: random.rand(*SHAPE).astype(np.float32) for name in ("moving", "fixed")}
+
+
+def runtime_of(sim, spec=None, **kwargs):
+    return AclRuntime(sim.acl, sim.om_path, spec or contract(), **kwargs)

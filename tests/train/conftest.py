@@ -8,11 +8,10 @@ from typing import Any, Callable, Optional
 
 import pytest
 
+from tests.support.training import SHAPE
 from train.settings.run import DataSettings, LossSettings, TrainSettings
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.synthetic.heads import PhantomSettings, write_cohort
-
-SHAPE = (16, 16, 32)
 
 
 @pytest.fixture(scope="session")

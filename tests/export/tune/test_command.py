@@ -14,7 +14,7 @@ from export.__main__ import main
 from export.tune import oracle as oracle_module
 from export.tune.oracle import FileOracle, Setup
 from export.tune.trials import Verdict
-from tests.export.conftest import write_checkpoint
+from tests.support.checkpoints import write_checkpoint
 from tests.support.reference import random_weights
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import AtcError, ToolchainError

@@ -11,8 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from om_runner.device.acl_runtime import AclRuntime
-from tests.support.sim_device import COUNT, FLOW_SHAPE, SHAPE, contract, tensor
+from tests.support.sim_device import COUNT, FLOW_SHAPE, SHAPE, contract, feeds, runtime_of, tensor
 from vxm_convert.errors import AclError, ContractError
 from vxm_convert.formats.ge_ir import Desc, Model, Op
 from vxm_convert.formats.om import write_om
@@ -20,15 +19,6 @@ from vxm_convert.sim.acl.base import args
 from vxm_convert.sim.acl.base.state import SIM
 from vxm_convert.sim.acl.models import loading as model_module
 from vxm_convert.sim.version import SIM_VERSION
-
-
-def feeds(seed=0):
-    random = np.random.RandomState(seed)
-    return {name: random.rand(*SHAPE).astype(np.float32) for name in ("moving", "fixed")}
-
-
-def runtime_of(sim, spec=None, **kwargs):
-    return AclRuntime(sim.acl, sim.om_path, spec or contract(), **kwargs)
 
 
 class Copies:

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from om_runner.device.acl_runtime import AclRuntime
-from tests.om_runner.device.test_acl_runtime import feeds, runtime_of
-from tests.support.sim_device import COUNT, FLOW_SHAPE, MAGIC, SHAPE, contract, tensor
+from tests.support.sim_device import COUNT, FLOW_SHAPE, MAGIC, SHAPE, contract, feeds, runtime_of, tensor
 from vxm_convert.ascend.acl_codes import CODES, DEVICE_TO_HOST, DTYPES, acl_dtype, describe_code
 from vxm_convert.errors import AclError, ArtifactError, ContractError
 from vxm_convert.sim.acl.base import args

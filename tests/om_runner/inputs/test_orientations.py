@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
-from tests.om_runner.registration.test_geometry import NETWORK, save
-from tests.om_runner.registration.test_session import Bench
 from tests.support import fakes
+from tests.support.nifti import NETWORK, save
+from tests.support.registration_bench import Bench
 from vxm_convert.geometry.fields import index_block
 from vxm_convert.geometry.grids import apply_affine
 from vxm_convert.geometry.maps import SpaceMap

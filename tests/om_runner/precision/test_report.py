@@ -12,52 +12,15 @@ import pytest
 
 from om_runner.precision import comparison as compare
 from om_runner.precision import reference
-from om_runner.precision import report as precision
 from om_runner.precision.store import FLOW, MOVED, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
-from om_runner.registration import session
-from tests.om_runner.registration.test_session import Bench
 from tests.support import fakes
+from tests.support.registration_bench import Bench
+from tests.support.scripted_reference import ScriptedReference, off_by_little
 from vxm_convert.errors import ArtifactError, ChecksumError, FormatError, PrecisionError, ToolchainError
 from vxm_convert.metrics.labels import label_set
 from vxm_convert.profiles.profile import load_profile
 
 LABELS = label_set("paper30")
-
-
-class ScriptedReference:
-    """Stands where the TensorFlow process stands; its results are `arithmetic` of the stored inputs."""
-
-    tensorflow_version = "scripted"
-
-    def __init__(self, python, pb, contract, store):
-        self.store = store
-        self.groups = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def run(self, subjects):
-        self.groups.append(list(subjects))
-        fixed = self.store.fixed()[np.newaxis, ..., np.newaxis]
-        for subject in subjects:
-            outputs = fakes.arithmetic(self.store.get(subject, "moving")[np.newaxis, ..., np.newaxis], fixed)
-            np.save(str(self.store.path(subject, REFERENCE_MOVED)), outputs["moved"][0, ..., 0])
-            np.save(str(self.store.path(subject, REFERENCE_FLOW)), outputs["flow"][0])
-        return 1.0
-
-
-@pytest.fixture
-def scripted(monkeypatch):
-    monkeypatch.setattr(precision, "ReferenceProcess", ScriptedReference)
-    monkeypatch.setattr(session, "check_reference_python", lambda python: None)
-
-
-def off_by_little(outputs):
-    outputs["moved"][:, 3, 4, 5, 0] += np.float32(1 / 64)
-    outputs["flow"][:, 6, 7, 8] += np.float32([0.25, 0, 0])
 
 
 def test_figures_of_a_known_fault(tmp_path, monkeypatch, scripted):

@@ -17,9 +17,9 @@ from om_runner.device.acl_runtime import AclRuntime
 from om_runner.precision import provenance as origin
 from om_runner.precision import report as precision
 from om_runner.registration import session
-from tests.om_runner.precision.test_report import ScriptedReference, scripted  # noqa: F401
-from tests.om_runner.registration.test_session import Bench
 from tests.support import fakes
+from tests.support.registration_bench import Bench
+from tests.support.scripted_reference import ScriptedReference
 from vxm_convert.errors import ArtifactError, FormatError, PrecisionError
 from vxm_convert.metrics.ascend import ASCEND_NAMES
 from vxm_convert.metrics.labels import label_set

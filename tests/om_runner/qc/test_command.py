@@ -12,8 +12,8 @@ import pytest
 
 from om_runner.__main__ import main
 from om_runner.qc.record import read_record
-from tests.om_runner.registration.test_session import Bench
 from tests.support import fakes
+from tests.support.registration_bench import Bench
 from vxm_convert.artifacts.files import sha256_of, write_sidecar
 from vxm_convert.artifacts.sha256sums import read_manifest
 from vxm_convert.scans.nifti import write_nifti

@@ -15,17 +15,15 @@ import numpy as np
 import pytest
 
 from om_runner import __main__ as cli
-from tests.om_runner.registration.test_session import Bench
 from tests.support import fakes
+from tests.support.nifti import NETWORK, save
+from tests.support.registration_bench import Bench
 from vxm_convert.errors import ToolchainError, VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.scans.conform import oriented
-from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.transforms.affines import write_affine
 from vxm_convert.transforms.warps import read_warp
-
-NETWORK = Grid(fakes.SHAPE, network_affine(fakes.SHAPE))
 
 
 @pytest.fixture
@@ -34,14 +32,6 @@ def bench(tmp_path, monkeypatch):
     made = Bench(tmp_path, monkeypatch)
     made.inputs.mkdir()
     return made
-
-
-def save(path: Path, data: np.ndarray, affine: np.ndarray) -> Path:
-    image = nib.Nifti1Image(data, affine)
-    image.set_sform(affine, 1)
-    image.set_qform(affine, 1)
-    nib.save(image, str(path))
-    return path
 
 
 def write_turned(folder: Path, name: str, orientation: str, seed: int = 1, pad: int = 0) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from om_runner.__main__ import main
-from tests.om_runner.registration.test_session import Bench
 from tests.support import fakes, hostile
+from tests.support.registration_bench import Bench
 from train.data.checks import check_cohort
 from train.data.cohort import Cohort
 from train.data.scan_list import Subject

@@ -14,9 +14,9 @@ from om_runner.device.acl_runtime import AclRuntime
 from om_runner.registration import session
 from om_runner.registration.queues import WriteBehind
 from om_runner.registration.timeline import STAGES, Timeline
-from tests.om_runner.device.test_acl_runtime import feeds, runtime_of
-from tests.om_runner.registration.test_session import Bench
 from tests.support import fakes
+from tests.support.registration_bench import Bench
+from tests.support.sim_device import feeds, runtime_of
 from vxm_convert.errors import AclError
 from vxm_convert.sim.acl.base.state import SIM
 from vxm_convert.sim.faults import injected

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -15,35 +13,13 @@ import pytest
 
 from om_runner import __main__ as cli
 from om_runner.registration import progress as progress_module
-from om_runner.registration import session
 from om_runner.registration.queues import read_ahead
 from tests.support import fakes
+from tests.support.registration_bench import Bench
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import AclError, ArtifactError, VolumeError
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.transforms.itk_field import read_flow
-
-
-class Bench:
-    """A folder of scans, a fake model, and one call to run them."""
-
-    def __init__(self, folder: Path, monkeypatch, batch: int = 1, spoil=lambda outputs: None) -> None:
-        self.inputs, self.out = folder / "in", folder / "out"
-        self.atlas = fakes.write_scan(folder / "atlas.npz", 0)
-        self.model = fakes.offline_model(folder / "model", batch)
-        self.runtime = fakes.FakeRuntime(self.model.contract, spoil)
-        monkeypatch.setattr(session, "open_model", lambda *args: self.model)
-
-    def run(self, *extra: str) -> int:
-        argv = ["--input", str(self.inputs), "--atlas", str(self.atlas), "--out", str(self.out), "--compare", "none"]
-        # The arithmetic of the fakes is no warp: no limit would mean anything.
-        argv += ["--profile", "none", *extra]
-        settings = cli.settings_from(cli.build_parser().parse_args(argv), argv)
-        return session.run_session(settings, lambda model, device: self.runtime)
-
-    def table(self, name: str):
-        with open(str(self.out / name), encoding="utf-8", newline="") as handle:
-            return list(csv.DictReader(handle, delimiter="\t"))
 
 
 @pytest.fixture

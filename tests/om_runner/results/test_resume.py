@@ -18,8 +18,8 @@ from om_runner.registration import progress
 from om_runner.results.layout import Layout
 from om_runner.results.lock import output_folder
 from om_runner.results.resume import Records
-from tests.om_runner.registration.test_session import Bench
 from tests.support import fakes
+from tests.support.registration_bench import Bench
 from vxm_convert.errors import AclError, ArtifactError
 
 #: a run of the bench in a process of its own; what follows it is appended
@@ -29,7 +29,7 @@ logging.basicConfig()
 # A shell that puts the tests into the background has it ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from tests.om_runner.test_session import Bench
+from tests.support.registration_bench import Bench
 bench = Bench(Path(sys.argv[1]), pytest.MonkeyPatch())
 """
 

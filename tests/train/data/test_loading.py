@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.train.conftest import SHAPE
+from tests.support.training import SHAPE
 from train.data.checks import check_cohort, field_of_view_overlap
 from train.data.cohort import Cohort
 from train.data.loading import Loader

@@ -14,7 +14,7 @@ from typing import Dict, List
 import numpy as np
 import pytest
 
-from tests.train.conftest import SHAPE
+from tests.support.training import SHAPE
 from train.__main__ import main
 from train.evaluate.scores import SubjectScores, overall, spread, structures
 from vxm_convert.metrics.labels import LABEL_SETS, LabelSet

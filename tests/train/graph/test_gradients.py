@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
 
+from tests.support.losses import check_gradients  # noqa: E402
 from train.graph import losses  # noqa: E402
 from vxm_convert.network.tf1 import tf  # noqa: E402
 from vxm_convert.network.warp import warp_linear  # noqa: E402
@@ -17,8 +18,6 @@ from vxm_convert.network.warp import warp_linear  # noqa: E402
 pytestmark = pytest.mark.tf
 
 GRID = (2, 6, 5, 7)
-STEP = 1e-6
-PROBES = 12
 
 
 def images() -> Tuple[np.ndarray, np.ndarray]:
@@ -30,30 +29,6 @@ def field(seed: int, scale: float = 1.0) -> np.ndarray:
     """Displacements away from whole numbers, where the linear warp has a kink."""
     values = scale * np.random.RandomState(seed).standard_normal(GRID + (3,))
     return np.where(np.abs(values - np.rint(values)) < 1e-3, values + 0.01, values)
-
-
-def check_gradients(build: Callable[..., Any], *arrays: np.ndarray) -> None:
-    """d build / d array at the largest and at random entries of every array equals the central difference."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        inputs = [tf.placeholder(tf.float64, a.shape) for a in arrays]
-        loss = build(*inputs)
-        assert loss.shape.as_list() == [] and loss.dtype == tf.float64
-        gradients = session.run(tf.gradients(loss, inputs), dict(zip(inputs, arrays)))
-        for number, (array, gradient) in enumerate(zip(arrays, gradients)):
-            assert np.abs(gradient).max() > 0
-            picks = list(np.random.RandomState(number).choice(array.size, PROBES, replace=False)) + [
-                int(np.abs(gradient).argmax())
-            ]
-            for at in picks:
-                values = []
-                for sign in (1, -1):
-                    moved = array.copy()
-                    moved.reshape(-1)[at] += sign * STEP
-                    values.append(session.run(loss, {**dict(zip(inputs, arrays)), inputs[number]: moved}))
-                slope = (values[0] - values[1]) / (2 * STEP)
-                assert gradient.reshape(-1)[at] == pytest.approx(
-                    slope, rel=1e-5, abs=1e-6 * np.abs(gradient).max() + 1e-9
-                )
 
 
 CASES: Dict[str, Tuple[Callable[..., Any], Tuple[np.ndarray, ...]]] = {

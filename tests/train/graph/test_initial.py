@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
 pytest.importorskip("h5py")
 
-from tests.export.conftest import write_checkpoint, write_h5  # noqa: E402
+from tests.support.checkpoints import write_checkpoint, write_h5  # noqa: E402
 from tests.support.reference import random_weights  # noqa: E402
 from train.data.cohort import read_cohort  # noqa: E402
 from train.run.loop import train  # noqa: E402

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
 
+from tests.support.losses import neighbours, reference_kl  # noqa: E402
 from train.graph.losses import (
     NCC_EPSILON,
     flow_gradient,
@@ -93,33 +94,6 @@ def test_flow_gradient_of_a_ramp_is_known() -> None:
     ramp[..., 0] = 2.0 * np.arange(4).reshape(1, 4, 1, 1)
     # One of three channels changes by 2 along one of three axes: 4 / 3 / 3.
     assert evaluate(flow_gradient, ramp) == pytest.approx(4.0 / 9.0, rel=1e-6)
-
-
-def neighbours(sides: tuple) -> np.ndarray:
-    """Counted one by one."""
-    count = np.zeros(sides)
-    for at in np.ndindex(*sides):
-        for axis in range(3):
-            for step in (-1, 1):
-                count[at] += 0 <= at[axis] + step < sides[axis]
-    return count
-
-
-def reference_kl(mean: np.ndarray, log_sigma: np.ndarray, prior_lambda: float) -> float:
-    """From the sums over voxels and pairs of neighbours, not from whole arrays."""
-    sides = mean.shape[1:4]
-    degree, sigma, n = neighbours(sides), 0.0, 3
-    for at in np.ndindex(*mean.shape):
-        sigma += prior_lambda * degree[at[1:4]] * np.exp(log_sigma[at]) - log_sigma[at]
-    slopes = 0.0
-    for axis in (1, 2, 3):
-        total, pairs = 0.0, 0
-        for at in np.ndindex(*mean.shape):
-            if at[axis] + 1 < mean.shape[axis]:
-                beside = at[:axis] + (at[axis] + 1,) + at[axis + 1 :]
-                total, pairs = total + (mean[beside] - mean[at]) ** 2, pairs + 1
-        slopes += total / pairs
-    return 0.5 * n * (sigma / mean.size + prior_lambda * 0.5 * slopes / n)
 
 
 @pytest.mark.parametrize("prior_lambda", [10.0, 25.0])

@@ -13,8 +13,7 @@ import pytest
 pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
 
 from tests.support import reference  # noqa: E402
-from tests.train.graph.test_gradients import check_gradients  # noqa: E402
-from tests.train.graph.test_losses import reference_kl  # noqa: E402
+from tests.support.losses import check_gradients, reference_kl  # noqa: E402
 from train.data.dataset import placeholders  # noqa: E402
 from train.devices.base import Backend  # noqa: E402
 from train.graph.training_graph import build_training_graph  # noqa: E402

@@ -19,7 +19,7 @@ pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
 
 import train.devices.base as backends  # noqa: E402
 from tests.support import reference  # noqa: E402
-from tests.train.conftest import SHAPE  # noqa: E402
+from tests.support.training import SHAPE  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from train.data.cohort import Cohort, read_cohort  # noqa: E402
 from train.data.dataset import placeholders  # noqa: E402

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
+from tests.support.overlaps import mean_dice, pull
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import SpecError
 from vxm_convert.synthetic.heads import STRUCTURES, PhantomSettings, integrate, make_atlas, make_subject, write_cohort
@@ -46,17 +46,6 @@ PAPER_LABELS = {
     60,
     63,
 }
-
-
-def pull(volume: np.ndarray, flow: np.ndarray, order: int) -> np.ndarray:
-    grid = np.stack(np.meshgrid(*(np.arange(n) for n in volume.shape), indexing="ij")).astype(float)
-    return ndimage.map_coordinates(volume, grid + np.moveaxis(flow, -1, 0), order=order, mode="nearest")
-
-
-def mean_dice(a: np.ndarray, b: np.ndarray) -> float:
-    return float(
-        np.mean([2.0 * np.sum((a == n) & (b == n)) / (np.sum(a == n) + np.sum(b == n)) for n in np.unique(a) if n])
-    )
 
 
 def test_same_seed_same_files(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.vxm_convert.synthetic.test_heads import mean_dice, pull
+from tests.support.overlaps import mean_dice, pull
 from vxm_convert.__main__ import main
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.metrics.labels import label_set

@@ -13,7 +13,7 @@ from typing import Dict
 import pytest
 
 import vxm_convert.toolchain.doctor as doctor_module
-from tests.vxm_convert.toolchain.test_find import build_release, put_atc
+from tests.support.cann_releases import build_release, put_atc
 from vxm_convert.__main__ import main
 from vxm_convert.toolchain.devices import (
     Device,

@@ -16,10 +16,10 @@ from om_runner.precision.page.charts import distribution, structure_changes
 from om_runner.precision.page.figures import figure, share_of_limit, worst_first
 from om_runner.precision.page.limits import failure_words, judge
 from om_runner.precision.page.page import build_page
-from tests.om_runner.precision.test_report import off_by_little, scripted  # noqa: F401
-from tests.om_runner.registration.test_session import Bench
 from tests.support import browser, fakes
 from tests.support.cohort import cohort
+from tests.support.registration_bench import Bench
+from tests.support.scripted_reference import off_by_little
 from vxm_convert.artifacts.files import sha256_of
 
 SCHEMA = Path(om_runner.precision.page.page.__file__).with_name("report.schema.json")

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every command line of the project: modules, their sub-commands, targets of make."""
+
+from __future__ import annotations
+
+import re
+from typing import Set
+
+#: modules with a command line; sub-commands have a parser of their own
+COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture", "scripts.benchmark.training")
+#: those that `make bench` runs one after the other; the page of their figures names them
+PARTS = tuple(
+    f"scripts.benchmark.{name}" for name in ("inference", "cohort", "scaling", "comparer", "files", "exporting")
+)
+SUBCOMMANDS = ("doctor", "inspect", "verify", "phantom", "profiles", "sim")
+#: a word that may follow the module's name and has options of its own
+MORE_SUBCOMMANDS = {
+    "train": ("evaluate", "prepare"),
+    "export": ("preflight", "tune"),
+    "om_runner": ("layers", "audit", "apply", "convert-warp", "evaluate", "invert", "jacobian", "qc"),
+}
+
+
+def make_targets(text: str) -> Set[str]:
+    """Targets with a plain name; file targets are written with variables."""
+    return set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", text, flags=re.MULTILINE))

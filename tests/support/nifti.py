@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network's grid of the fakes, and scans on any grid as NIfTI files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from tests.support import fakes
+from vxm_convert.geometry.grids import Grid
+from vxm_convert.scans.network_grid import network_affine
+
+NETWORK = Grid(fakes.SHAPE, network_affine(fakes.SHAPE))
+
+
+def save(path: Path, data: np.ndarray, affine: np.ndarray) -> Path:
+    image = nib.Nifti1Image(data, affine)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    nib.save(image, str(path))
+    return path
