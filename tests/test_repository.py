@@ -23,6 +23,8 @@ TEXT_SUFFIXES = (".py", ".sh", ".md", ".toml", ".lock", ".json", ".cfg", ".yaml"
 _STARTS = ("home/(?!someone/)[a-z]", "root/", "work/", "tmp/w/", "Users/[A-Za-z]", "opt/pypi", "mnt/[a-z]")
 MACHINE_PATHS = re.compile(r"(?<![\w.])(?:" + "|".join("/" + start for start in _STARTS) + ")")
 
+#: names of test modules, but where a test is defined; most sources are done with this search
+MAY_IMPORT_TESTS = re.compile(r"(?<!def )\b(?:conftest|test_\w+)")
 #: an import of the tests' own modules in a program that is a string
 EMBEDDED_IMPORT = re.compile(r"^\s*(?:from|import)\s+(tests[\w.]*)", flags=re.MULTILINE)
 
@@ -104,6 +106,8 @@ def test_every_source_starts_as_agreed(project_root: Path) -> None:
 
 def imported_test_modules(source: str) -> List[str]:
     """Test modules and conftests that a source imports; programs in its strings count as well."""
+    if not MAY_IMPORT_TESTS.search(source):
+        return []
     # A literal is `Str` with `s` on Python 3.7, `Constant` with `value` later.
     literals = (getattr(node, "value", getattr(node, "s", None)) for node in ast.walk(ast.parse(source)))
     strings = [text for text in literals if isinstance(text, str)]
