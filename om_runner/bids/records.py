@@ -19,20 +19,20 @@ LOG = logging.getLogger(__name__)
 METRICS_RECORD, FAILURE_RECORD, RESULTS_RECORD = "metrics.json", "failed.json", "results.json"
 
 
-def read_records(out: Path, plain: str) -> List[Dict[str, Any]]:
-    """The records of that plain name of all scans, in the order of names; damaged ones are named and left out."""
-    found = []
+def read_records(out: Path, plain: str) -> Dict[Path, Dict[str, Any]]:
+    """File → record, of that plain name of all scans, in the order of names; damaged ones are named and left out."""
+    found = {}
     for path in _records(out, plain):
         try:
-            found.append(read_object(path))
+            found[path] = read_object(path)
         except VolumeError as exc:
-            LOG.warning("%s", exc)
+            LOG.warning("record left out: %s", exc)
     return found
 
 
 def results_in(out: Path) -> Dict[str, Dict[str, Path]]:
     """Subject → plain name (``moved.nii.gz``) → file, of every scan in a derivative."""
-    records = read_records(out, RESULTS_RECORD)
+    records = read_records(out, RESULTS_RECORD).values()
     return {str(record.get("subject")): files_in(out, record) for record in records}
 
 

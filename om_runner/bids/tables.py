@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List
 
 from om_runner.bids import labeltable
 from om_runner.bids.names import entities_of
@@ -29,7 +29,7 @@ def write_tables(out: Path, participants: Participants) -> List[str]:
     for row in metrics:
         done.setdefault(_participant(row), []).append(asdict(row))
     counts = Counter(_participant(row) for row in failures)
-    noted = [label for record in read_records(out, RESULTS_RECORD) for label in record.get("labels") or []]
+    noted = [label for record in read_records(out, RESULTS_RECORD).values() for label in record.get("labels") or []]
     labels = [label for label in noted if isinstance(label, int)]
     made = write_participants(out, participants, done, counts) + labeltable.write_label_table(out, labels)
     return made + [METRICS_NAME, FAILURES_NAME]
@@ -45,18 +45,25 @@ def failed(out: Path) -> List[FailureRow]:
     return _rows_from(read_records(out, FAILURE_RECORD), FailureRow)
 
 
-def _rows_from(records: Sequence[Dict[str, Any]], kind: Any) -> List[Any]:
+def _rows_from(records: Dict[Path, Dict[str, Any]], kind: Any) -> List[Any]:
     """Records as rows of a table (MetricsRow or FailureRow); those of another version, or damaged, are named and left
     out.
     """
     rows = []
-    for record in records:
+    for path, record in records.items():
         try:
             entities_of(record.get("subject") or "")
-            rows.append(kind(**record))
+            rows.append(_row_from(record, kind))
         except (TypeError, AttributeError, VolumeError) as exc:
-            LOG.warning("record of %r left out: %s", record.get("subject"), exc)
+            LOG.warning("record left out: %s: %s; register the scan again or remove the file", path, exc)
     return rows
+
+
+def _row_from(record: Dict[str, Any], kind: Any) -> Any:
+    columns = [f.name for f in fields(kind)]
+    if sorted(record) != sorted(columns):
+        raise VolumeError(f"holds the columns {', '.join(sorted(record))}, expected {', '.join(columns)}")
+    return kind(**record)
 
 
 def _participant(row: Any) -> str:

@@ -382,16 +382,28 @@ def test_a_damaged_record_is_named_and_made_anew(bids, caplog):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"subject": null}', '{"subject": "../x"}', '{"subject": "sub-01"}', "[]", '{"labels": ["x"]}']
+    "text, why",
+    [
+        ('{"subject": null}', "'' is no entity"),
+        ('{"subject": "../x"}', "'../x' is no entity"),
+        ('{"subject": "sub-01"}', "holds the columns subject, expected subject, "),
+        ("[]", "holds a list, expected a JSON object"),
+        ('{"labels": ["x"]}', "'' is no entity"),
+    ],
 )
-def test_the_group_names_damaged_records_and_goes_on(bids, caplog, text):
+def test_the_group_names_damaged_records_and_goes_on(bids, caplog, text, why):
     assert bids.run("--participant-label", "01") == 0
-    for kind in ("metrics", "failed", "results"):
-        (bids.out / "sub-01" / "provenance" / f"sub-01_acq-x_{kind}.json").write_text(text, encoding="utf-8")
+    damaged = [bids.out / "sub-01" / "provenance" / f"sub-01_acq-x_{kind}.json" for kind in ("metrics", "failed")]
+    for path in damaged + [damaged[0].with_name("sub-01_acq-x_results.json")]:
+        path.write_text(text, encoding="utf-8")
+    caplog.clear()
     assert bids.app(level="group") == 0
-    assert "left out" in caplog.text or "expected a JSON object" in caplog.text
+    for path in damaged:
+        said = [r.getMessage() for r in caplog.records if f"record left out: {path}" in r.getMessage()]
+        assert said and all(why in line and "remove" in line for line in said), caplog.text
     assert [row["subject"] for row in bids.table("metrics.tsv")] == ["sub-01"] and bids.table("failures.tsv") == []
     assert [row["n_scans"] for row in bids.table("participants.tsv")] == ["1"]
+    assert len(bids.table("dseg.tsv")) > 1, "the labels of the good record are there"
 
 
 def test_every_label_has_a_name_and_a_colour_of_its_own_kind():
