@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from om_runner.device.acl_runtime import AclRuntime
-from om_runner.registration import session
 from om_runner.registration.queues import WriteBehind
 from om_runner.registration.timeline import STAGES, Timeline
 from tests.support import fakes
@@ -88,25 +87,29 @@ class SimBench(Bench):
         sim.program.outputs = [t._replace(shape=(1,) + shape + t.shape[-1:]) for t in sim.program.outputs]
         for index in range(n):
             fakes.write_scan(self.inputs / f"s{index}.npz", index + 1)
-        made = self.model.contract
-        monkeypatch.setattr(fakes, "FakeRuntime", None)
-        self.factory = lambda model, device: AclRuntime(sim.acl, sim.om_path, made)
-        monkeypatch.setattr(session, "open_runtime", self.factory)
+        self.sim = sim
 
     def run(self, *extra):
-        self.runtime = self.factory(None, 0)
+        self.runtime = AclRuntime(self.sim.acl, self.sim.om_path, self.model.contract)
         return super().run(*extra)
 
 
 def test_through_the_simulated_device_results_are_those_of_one_at_a_time(tmp_path, monkeypatch, sim):
-    bench = SimBench(tmp_path, monkeypatch, sim, 4)
+    bench, sets, reserve = SimBench(tmp_path, monkeypatch, sim, 4), [], AclRuntime.reserve
+
+    def reserved(runtime, most):
+        sets.append(reserve(runtime, most))
+        return sets[-1]
+
+    monkeypatch.setattr(AclRuntime, "reserve", reserved)
     assert bench.run("--threads", "3") == 0
     overlapped = {p.name + p.parent.name: p.read_bytes() for p in bench.out.rglob("*.nii.gz")}
-    monkeypatch.setattr(AclRuntime, "reserve", lambda self, sets: 1)
+    monkeypatch.setattr(AclRuntime, "reserve", lambda runtime, most: reserved(runtime, 1))
     assert bench.run("--force", "--threads", "1") == 0
-    assert {p.name + p.parent.name: p.read_bytes() for p in bench.out.rglob("*.nii.gz")} == overlapped and len(
-        overlapped
-    ) == 12
+    assert {p.name + p.parent.name: p.read_bytes() for p in bench.out.rglob("*.nii.gz")} == overlapped
+    assert len(overlapped) == 12 and sets == [2, 2, 1, 1], (
+        "each run reserves before its first execution and for its loop"
+    )
     assert [row["subject"] for row in bench.table("metrics.tsv")] == ["s0", "s1", "s2", "s3"]
 
 
