@@ -231,6 +231,7 @@ def test_hostile_warps(tmp_path, name, suffix):
 
 def test_truncated_and_bombs(tmp_path):
     good = save(tmp_path / "good.nii.gz", value=1.0).read_bytes()
+    read_warp(tmp_path / "good.nii.gz")
     (tmp_path / "cut.nii.gz").write_bytes(good[:-20])
     (tmp_path / "cut_early.nii.gz").write_bytes(good[:30])
     bomb = bytearray(nib.Nifti1Image(np.zeros((2, 2, 2, 1, 3), np.float32), np.eye(4)).to_bytes()[:352])
