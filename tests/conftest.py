@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import List
 
@@ -25,6 +26,13 @@ def pytest_report_header(config: pytest.Config) -> List[str]:
 
     versions = ", ".join(f"{name} {installed_version(name) or '-'}" for name in _REPORTED)
     return [f"python {platform.python_version()}: {versions}", f"toolchain: {os.environ.get('VXM_TOOLCHAIN', 'auto')}"]
+
+
+def pytest_sessionfinish() -> None:
+    """The browser that tests share ends with them."""
+    shared = sys.modules.get("tests.support.browser")
+    if shared is not None:
+        shared.close()
 
 
 @pytest.fixture(scope="session")

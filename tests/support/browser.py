@@ -2,110 +2,83 @@
 """Pages in a headless Chromium: screenshot, PDF, console, requests that leave the machine, and a probe of the page's
 layout.
 
-Only the command line of the browser is used, no driver. Tests call `needs_browser()` first, which skips with the
-reason.
+One browser serves all tests of a process. Tests call `needs_browser()` first, which skips with the reason.
 """
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
-import shutil
 import socketserver
-import subprocess
 import tempfile
 import threading
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_TIMEOUT_SECONDS = 120
-_QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-sync",
-    "--disable-extensions",
-    "--metrics-recording-only",
-    "--disable-features=OptimizationHints,Translate,MediaRouter",
-    "--hide-scrollbars",
-    "--enable-logging=stderr",
-    "--lang=en",
-)
+from tests.support import devtools
+
 #: the browser's own traffic (updates, field trials); a page of ours naming one of these would still fail the static
 #: checks
 _OWN_HOSTS = re.compile(r"(^|\.)(google|googleapis|gvt1|gvt2|gstatic)\.com(:\d+)?$")
-
-
-def find_browser() -> Optional[str]:
-    """Path of a Chromium, or None."""
-    return next((path for path in map(shutil.which, NAMES) if path), None)
+_browser: Optional[devtools.Browser] = None
 
 
 def needs_browser() -> str:
     """Path of a Chromium; skips the test, with the reason, where there is none."""
-    path = find_browser()
+    path = devtools.find_browser()
     if path is None:
-        pytest.skip(f"no browser here: none of {', '.join(NAMES)} on PATH")
+        pytest.skip(f"no browser here: none of {', '.join(devtools.NAMES)} on PATH")
     return path
 
 
-@dataclass(frozen=True)
-class Visit:
-    """What a headless run gave: its standard output and the console messages of the page."""
+def _page(**ways: Any) -> devtools.Page:
+    """A new page in the browser of this process, which is started when it is needed first."""
+    global _browser
+    if _browser is None or not _browser.alive:
+        close()
+        _browser = devtools.Browser(needs_browser())
+    return devtools.Page(_browser, **ways)
 
-    output: str
-    console: List[str]
+
+def close() -> None:
+    """End the browser of this process, if there is one."""
+    global _browser
+    if _browser is not None:
+        _browser.close()
+        _browser = None
 
 
-def visit(page: Path, *flags: str) -> Visit:
-    """Open a file with extra browser flags in a profile of its own, which is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="browser-") as profile:
-        command = [needs_browser(), *_QUIET, f"--user-data-dir={profile}", *flags, Path(page).resolve().as_uri()]
-        ran = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False)
-    noise = ran.stderr.decode("utf-8", "replace")
-    assert ran.returncode == 0, f"{command[0]} ended with {ran.returncode}: {noise[-2000:]}"
-    return Visit(ran.stdout.decode("utf-8", "replace"), [line for line in noise.splitlines() if ":CONSOLE" in line])
+def _address(page: Path) -> str:
+    return Path(page).resolve().as_uri()
 
 
 def screenshot(page: Path, target: Path, width: int = 1280, height: int = 2000) -> Path:
-    """A PNG of the page. The browser's own window is at least 500 wide, so narrower pages stand in a frame of that
-    width.
-    """
-    if width >= 500:
-        visit(page, f"--screenshot={target}", f"--window-size={width},{height}")
-        return Path(target)
-    with tempfile.TemporaryDirectory(prefix="frame-") as folder:
-        holder = Path(folder) / "holder.html"
-        source = html.escape(Path(page).read_text(encoding="utf-8"), quote=True)
-        holder.write_text(
-            f'<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">'
-            f'<iframe width="{width}" height="{height}" style="border:0" srcdoc="{source}"></iframe>',
-            encoding="utf-8",
-        )
-        visit(holder, f"--screenshot={target}", f"--window-size=500,{height}")
+    """A PNG of the top of the page."""
+    with _page(width=width, height=height) as shown:
+        shown.open(_address(page))
+        Path(target).write_bytes(base64.b64decode(shown.call("Page.captureScreenshot", format="png")["data"]))
     return Path(target)
 
 
 def print_pdf(page: Path, target: Path) -> Path:
     """The page as it prints."""
-    visit(page, f"--print-to-pdf={target}", "--no-pdf-header-footer")
+    with _page() as shown:
+        shown.open(_address(page))
+        made = shown.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
+        Path(target).write_bytes(base64.b64decode(made["data"]))
     return Path(target)
 
 
 def console_messages(page: Path) -> List[str]:
     """Errors, warnings and refusals of the security policy that the page causes when it opens."""
-    return visit(page, "--dump-dom").console
+    with _page() as shown:
+        shown.open(_address(page))
+        return shown.console()
 
 
 _OVERFLOW = """
@@ -124,7 +97,7 @@ def probe(
     height: int = 1600,
     as_printed: bool = False,
     beside: bool = False,
-    flags: Iterable[str] = (),
+    reduced_motion: bool = False,
 ) -> Any:
     """Run `script` against the page in a frame of that width; returns what it returns.
 
@@ -134,7 +107,7 @@ def probe(
     as_printed : bool — the rules for print apply on screen. Style and script then differ from their hashes, so the
         policy is taken out.
     beside : bool — the frame's own file stands beside the page meanwhile, so that the page finds its pictures.
-    flags : further flags of the browser.
+    reduced_motion : bool — the user of the browser wants less motion.
     """
     text = Path(page).read_text(encoding="utf-8")
     if as_printed:
@@ -156,12 +129,13 @@ window.onload = function () {{
         holder = (Path(page).parent if beside else Path(folder)) / "probe.html"
         holder.write_text(harness, encoding="utf-8")
         try:
-            dom = visit(holder, "--dump-dom", "--virtual-time-budget=4000", *flags).output
+            with _page(reduced_motion=reduced_motion) as shown:
+                shown.open(_address(holder))
+                result = shown.evaluate('document.getElementById("result").textContent')
         finally:
             holder.unlink()
-    found = re.search(r'<pre id="result">(.*?)</pre>', dom, re.S)
-    assert found and found.group(1), f"the probe left no result: {dom[-500:]}"
-    answer = json.loads(html.unescape(found.group(1)))
+    assert result, "the probe left no result"
+    answer = json.loads(result)
     assert "error" not in answer, answer["error"]
     return answer.get("value")
 
@@ -207,12 +181,8 @@ def requests_of(page: Path) -> List[str]:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            visit(
-                page,
-                "--dump-dom",
-                f"--proxy-server=http://127.0.0.1:{server.server_port}",
-                "--proxy-bypass-list=<-loopback>",
-            )
+            with _page(proxy=f"http://127.0.0.1:{server.server_port}") as shown:
+                shown.open(_address(page))
         finally:
             server.shutdown()
             thread.join()

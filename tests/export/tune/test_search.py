@@ -9,7 +9,7 @@ import importlib.util
 import math
 from itertools import combinations
 from pathlib import Path
-from typing import Callable, FrozenSet, List
+from typing import Callable, Dict, FrozenSet, List
 
 import numpy as np
 import pytest
@@ -26,6 +26,19 @@ def quick_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("VXM_SIM_ENGINE", "onnxruntime")
 
 
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path], Planted]], Planted]:
+    """The case that a function of tests/support/planted.py plants; what it was asked once, it knows."""
+    made: Dict[Callable[[Path], Planted], Planted] = {}
+
+    def of(make: Callable[[Path], Planted]) -> Planted:
+        if make not in made:
+            made[make] = make(tmp_path_factory.mktemp("planted"))
+        return made[make]
+
+    return of
+
+
 def names_of(groups: object) -> List[str]:
     return [group.name for group in groups or ()]
 
@@ -38,35 +51,33 @@ def names_of(groups: object) -> List[str]:
     ],
 )
 def test_the_search_finds_what_brute_force_finds(
-    make: Callable[[Path], Planted], answer: FrozenSet[str], tmp_path: Path
+    make: Callable[[Path], Planted], answer: FrozenSet[str], planted: Callable[..., Planted]
 ) -> None:
-    planted = make(tmp_path)
-    best, verdicts = planted.brute_force()
+    case = planted(make)
+    best, verdicts = case.brute_force()
     assert best == answer, "the planted fault is not what it should be"
-    trials = Trials(planted.oracle, planted.cost, 200)
-    result = search(planted.groups, trials)
+    trials = Trials(case.oracle, case.cost, 200)
+    result = search(case.groups, trials)
     assert result.atoms == best and result.guarantee == Guarantee.EXACT
     assert len(trials.verdicts) < len(verdicts)
     assert {name for name, verdict in result.without if not verdict.accepted} == answer
     # Without enumeration, by improvement alone.
-    alone = search(planted.groups, Trials(planted.oracle, planted.cost, 200), exact_groups=0)
+    alone = search(case.groups, Trials(case.oracle, case.cost, 200), exact_groups=0)
     assert alone.atoms == best and alone.guarantee == Guarantee.MINIMAL
 
 
-def test_the_planted_case_is_not_monotone(tmp_path: Path) -> None:
-    planted = worse_with_more(tmp_path)
-    verdicts = planted.brute_force()[1]
+def test_the_planted_case_is_not_monotone(planted: Callable[..., Planted]) -> None:
+    verdicts = planted(worse_with_more).brute_force()[1]
     assert not verdicts[frozenset().union(*verdicts)].accepted
     good = [atoms for atoms in verdicts if verdicts[atoms].accepted]
     assert any(a < b and len(b) == len(a) + 1 and not verdicts[b].accepted for a in good for b in verdicts)
 
 
-def test_the_answer_is_no_prefix_of_the_graph(tmp_path: Path) -> None:
-    planted = two_islands(tmp_path)
-    order = [group.name for group in planted.groups]
-    kept = [
-        order.index(name) for name in names_of(search(planted.groups, Trials(planted.oracle, planted.cost, 200)).kept)
-    ]
+def test_the_answer_is_no_prefix_of_the_graph(planted: Callable[..., Planted]) -> None:
+    case = planted(two_islands)
+    order = [group.name for group in case.groups]
+    result = search(case.groups, Trials(case.oracle, case.cost, 200))
+    kept = [order.index(name) for name in names_of(result.kept)]
     assert kept == [1, 2, 4, 5]
 
 

@@ -255,7 +255,7 @@ def test_pictures_take_turns_by_button_and_key(folder):
 
 def test_who_wants_less_motion_changes_the_picture_by_hand(folder):
     browser.needs_browser()
-    found = browser.probe(folder / "good one" / "index.html", _STAGE, flags=["--force-prefers-reduced-motion"])
+    found = browser.probe(folder / "good one" / "index.html", _STAGE, reduced_motion=True)
     assert found["running"] == 0 and found["flick"] == ["before"] and found["then"] == ["before"]
 
 

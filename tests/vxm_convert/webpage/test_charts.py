@@ -13,28 +13,15 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 
-from vxm_convert.webpage.charts import chart, colour_bar, legend, log_ticks, mark, power, rows, scale, titles
+from tests.support.example_chart import drawn
+from vxm_convert.webpage.charts import chart, colour_bar, log_ticks, mark, power, rows
 
 NASTY = '$\\frac{a}{b}$ "><script>alert(1)</script>\n\x00&'
 SHOWN = '$\\frac{a}{b}$ "><script>alert(1)</script> \ufffd&'
 
 
-def drawn(name: str = "name", width: int = 460, alone: bool = False) -> str:
-    with chart(width, 200) as made:
-        axes = made.axes(60, 40, width - 20, 150)
-        scale(axes.xaxis, 0.0, 3.0)
-        scale(axes.yaxis, 1e-4, 10.0, logarithmic=True)
-        titles(axes, name, name)
-        axes.stairs([1e-3, 1.0], [0, 1, 3], baseline=None, label=name, color="#112233", linestyle=(0, (4, 2)))
-        mark(axes, "dot", 1.0, 0.1, "#c44a00", words=name)
-        mark(axes, "diamond", 2.0, 0.1, "#c44a00")
-        legend(axes)
-        made.words(10, 20, name, bold=True)
-        return made.file(name) if alone else str(made.svg(name))
-
-
 def test_equal_bytes_in_this_process_and_in_others(project_root: Path) -> None:
-    code = "from tests.vxm_convert.webpage.test_charts import drawn\nprint(drawn(), end='')"
+    code = "from tests.support.example_chart import drawn\nprint(drawn(), end='')"
     others = [
         subprocess.run(
             [sys.executable, "-c", code],
