@@ -5,9 +5,7 @@ code says.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +14,15 @@ from typing import Dict, Iterator, List, Set, Tuple
 import pytest
 
 from om_runner.results.tables import FailureRow, MetricsRow
-from tests.support.command_lines import COMMANDS, MORE_SUBCOMMANDS, PARTS, SUBCOMMANDS, make_targets
+from tests.support.command_lines import (
+    COMMANDS,
+    MORE_SUBCOMMANDS,
+    PARTS,
+    SUBCOMMANDS,
+    help_of,
+    make_targets,
+    options_in,
+)
 from vxm_convert.formats.ge_ir import DTYPE_NUMBERS
 from vxm_convert.formats.om import HEADER, PARTITION_NAMES
 from vxm_convert.model.precision import PLANS
@@ -52,20 +58,6 @@ def code_of(text: str) -> str:
     indented = re.findall(r"^    (\S.*)$", rest, flags=re.MULTILINE)
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", rest)]
     return "\n".join(fenced + indented + spans)
-
-
-def help_of(module: str, *words: str) -> str:
-    """The help text of a command, as a user sees it."""
-    name = module if module.startswith("scripts.") else module + ".__main__"
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text), pytest.raises(SystemExit) as ended:
-        importlib.import_module(name).main(list(words) + ["--help"])
-    assert ended.value.code == 0
-    return text.getvalue()
-
-
-def options_in(text: str) -> Set[str]:
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*(?![\w-])", text))
 
 
 def commands_in(code: str) -> Iterator[Tuple[str, str]]:

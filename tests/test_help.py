@@ -12,7 +12,7 @@ from typing import List, Set
 
 import pytest
 
-from tests.test_documents import MORE_SUBCOMMANDS, SUBCOMMANDS, help_of, options_in
+from tests.support.command_lines import MORE_SUBCOMMANDS, SUBCOMMANDS, help_of, options_in
 
 COMMANDS = [(module,) for module in ("om_runner", "train", "export", "vxm_convert")]
 COMMANDS += [(module, verb) for module, verbs in MORE_SUBCOMMANDS.items() for verb in verbs]

@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import re
 from typing import Set
+
+import pytest
 
 #: modules with a command line; sub-commands have a parser of their own
 COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture", "scripts.benchmark.training")
@@ -24,3 +29,17 @@ MORE_SUBCOMMANDS = {
 def make_targets(text: str) -> Set[str]:
     """Targets with a plain name; file targets are written with variables."""
     return set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", text, flags=re.MULTILINE))
+
+
+def help_of(module: str, *words: str) -> str:
+    """The help text of a command, as a user sees it."""
+    name = module if module.startswith("scripts.") else module + ".__main__"
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), pytest.raises(SystemExit) as ended:
+        importlib.import_module(name).main(list(words) + ["--help"])
+    assert ended.value.code == 0
+    return text.getvalue()
+
+
+def options_in(text: str) -> Set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*(?![\w-])", text))
