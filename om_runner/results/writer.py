@@ -20,7 +20,6 @@ from om_runner.results.products import LABEL_INTERPOLATIONS, OutputOptions, Regi
 from vxm_convert.artifacts.files import UMASK, write_sidecar
 from vxm_convert.errors import ArtifactError
 from vxm_convert.geometry.fields import Warp
-from vxm_convert.geometry.grids import same_place
 from vxm_convert.geometry.inversion import InverseReport, invert, measure
 from vxm_convert.geometry.jacobian import determinant
 from vxm_convert.geometry.maps import compose
@@ -29,7 +28,6 @@ from vxm_convert.metrics.labels import label_set
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.scans.conform import Placement
 from vxm_convert.scans.nifti import write_nifti
-from vxm_convert.transforms.itk_field import write_flow
 from vxm_convert.transforms.warps import write_warp
 
 LOG = logging.getLogger(__name__)
@@ -155,15 +153,9 @@ class Writer:
             "resampled_by": "the network" if done.by_network else "the host, from the original scan",
         }
 
-    def _write_warp(self, path: Path, warp: Warp, provenance: Provenance) -> None:
-        if self._options.warp_format == "itk" and same_place(warp.moving, warp.fixed):
-            write_flow(
-                path, warp.u, warp.fixed.affine, provenance.made_from, provenance.toolchain, **provenance.details
-            )
-        else:
-            write_warp(
-                path, warp, self._options.warp_format, provenance.made_from, provenance.toolchain, **provenance.details
-            )
+    def _write_warp(self, path: Path, warp: Warp, provenance: Provenance, **details: Any) -> None:
+        details = {**provenance.details, **details}
+        write_warp(path, warp, self._options.warp_format, provenance.made_from, provenance.toolchain, **details)
 
     @staticmethod
     def _write_jacobian(path: Path, warp: Warp, provenance: Provenance) -> None:
@@ -188,15 +180,7 @@ class Writer:
     ) -> None:
         """The inverse on the scan's own grid, with the atlas's labels carried there."""
         inverse = inverse.on_moving(atlas_grid(self._atlas))
-        details = {**provenance.details, "inverse_of": FLOW_NAME, "consistency": report.to_dict()}
-        write_warp(
-            folder / INVERSE_NAME,
-            inverse,
-            self._options.warp_format,
-            provenance.made_from,
-            provenance.toolchain,
-            **details,
-        )
+        self._write_warp(folder / INVERSE_NAME, inverse, provenance, inverse_of=FLOW_NAME, consistency=report.to_dict())
         subject = loaded.scan.subject
         off = report.fixed_mm
         LOG.info(

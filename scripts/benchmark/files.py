@@ -18,12 +18,14 @@ from scripts.benchmark.common import machine, spread
 from vxm_convert.artifacts.files import check_output_folder, write_json
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, SpecError
+from vxm_convert.geometry.fields import Warp
+from vxm_convert.geometry.grids import Grid
 from vxm_convert.model.spec import parse_shape
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.synthetic.heads import PhantomSettings, make_atlas, random_velocity
-from vxm_convert.transforms.itk_field import write_flow
+from vxm_convert.transforms.warps import write_warp
 
 RESULT_NAME = "files.json"
 _SEED = 5
@@ -74,6 +76,7 @@ def measure(work: Path, shape: Any, repeats: int) -> List[Dict[str, Any]]:
     """Every operation: name, who, seconds (spread), megabytes on disk."""
     settings = PhantomSettings(shape, 1, _SEED)
     affine = network_affine(shape)
+    grid = Grid(shape, affine)
     scan = make_atlas(settings).vol.astype(np.float32) / np.float32(255)
     flow = np.moveaxis(random_velocity(settings, np.random.RandomState(_SEED)), 0, -1).astype(np.float32)
     # A network's flow has structure down to the voxel; without it gzip would look better than it is.
@@ -96,7 +99,7 @@ def measure(work: Path, shape: Any, repeats: int) -> List[Dict[str, Any]]:
         ),
         ("read a scan, float32 .nii.gz", "vxm_convert", lambda: ScanFile(moved).image(), moved),
         ("read a scan, float32 .nii.gz", "nibabel", lambda: np.asanyarray(nib.load(str(plain)).dataobj), plain),
-        ("write a warp, float32 .nii.gz", "vxm_convert", lambda: write_flow(warp, flow, affine), warp),
+        ("write a warp, float32 .nii.gz", "vxm_convert", lambda: write_warp(warp, Warp(flow, grid, grid)), warp),
         ("write a warp, float32 .nii.gz", "nibabel", lambda: nib.save(vectors, str(plain_warp)), plain_warp),
     ]
     return [

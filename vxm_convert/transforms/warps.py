@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warps on disk: one reader and one writer for the formats of warpformats.py, each file with a side-car that says what
-maps what.
+"""Warps on disk: one reader and one writer for the formats of `formats`, each file with a side-car that says what maps
+what.
 
 ITK's and FreeSurfer's files hold a displacement in space, so any moving grid can be attached when they are read. FSL's,
 Learn2Reg's and VoxelMorph's hold coordinates of the moving image, whose grid must be known: given, or from the side-car
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Optional
 
@@ -46,7 +47,7 @@ def write_warp(
     """Write a warp and its side-car.
 
     Displacements are taken from the grid that the file's float32 header will give its readers, so that header rounding
-    cancels.
+    cancels; where both images lie on one grid it cancels by itself.
 
     Parameters
     ----------
@@ -68,8 +69,9 @@ def write_warp(
             f"{path}: the fixed grid is sheared (axes up to {warp.fixed.shear:.2g} off a right angle), "
             "ITK and FreeSurfer read only right-angled grids; resample onto such a grid, or write fsl or vxm"
         )
-    fixed = warp.fixed if suffix == ".npz" else warp.fixed.as_stored()
-    data = _stored_field(warp, fixed, form, dtype, path)
+    one_grid = same_place(warp.moving, warp.fixed)
+    fixed = warp.fixed if suffix == ".npz" or one_grid else warp.fixed.as_stored()
+    data = _stored_field(replace(warp, moving=fixed) if one_grid else warp, fixed, form, dtype, path)
     if suffix == ".npz":
         with atomic_path(path) as temporary, open(str(temporary), "wb") as handle:
             np.savez_compressed(handle, data)
@@ -81,6 +83,8 @@ def write_warp(
             warp.fixed.affine,
             np.float32,
             intent=form.intent,
+            # Readers pass it over; it keeps the bytes of a registration's flow what they always were.
+            intent_name="displacement" if form.name == "itk" and one_grid else "",
             time_unit="sec" if freesurfer_part else None,
             extensions=[(freesurfer.EXTENSION_CODE, freesurfer.encode(warp.moving, warp.fixed))]
             if freesurfer_part

@@ -19,7 +19,7 @@ from tests.support.registration_bench import Bench
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import AclError, ArtifactError, VolumeError
 from vxm_convert.scans.network_grid import network_affine
-from vxm_convert.transforms.itk_field import read_flow
+from vxm_convert.transforms.warps import read_warp
 
 
 @pytest.fixture
@@ -59,10 +59,10 @@ def test_written_volumes_are_the_models_outputs_with_the_atlas_geometry(bench):
     assert np.array_equal(moved.affine, network_affine(fakes.SHAPE))
     assert moved.get_data_dtype() == np.uint8, "a uint8 scan gives a uint8 result"
     assert np.array_equal(np.asarray(moved.dataobj), np.rint(outputs["moved"][0, ..., 0] * 255).astype(np.uint8))
-    flow, _ = read_flow(bench.out / "a" / "flow.nii.gz")
+    flow = read_warp(bench.out / "a" / "flow.nii.gz").u
     np.testing.assert_allclose(flow, outputs["flow"][0], atol=1e-6)
     side = json.loads((bench.out / "a" / "flow.nii.gz.json").read_text(encoding="utf-8"))
-    assert side["simulated"] is True and side["unit"] == "mm" and "fixed point + displacement" in side["direction"]
+    assert side["simulated"] is True and side["unit"] == "mm" and "pull" in side["direction"]
 
 
 def test_every_result_says_what_it_was_made_from(bench):

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from vxm_convert.errors import ArtifactError, VolumeError
+from vxm_convert.geometry.fields import Warp, from_frame, to_frame
+from vxm_convert.geometry.grids import LPS, Grid
 from vxm_convert.geometry.reference_warp import warp_nearest
 from vxm_convert.scans import nifti
 from vxm_convert.scans.network_grid import network_affine
-from vxm_convert.transforms.itk_field import lps_to_voxels, read_flow, voxels_to_lps, write_flow
+from vxm_convert.transforms.warps import read_warp, write_warp
 
 SHAPE = (18, 20, 23)
 
@@ -32,6 +34,16 @@ def smooth_flow(seed=0):
     return (1.7 * np.sin(grid + rng.uniform(0, 1, 3))).astype(np.float32)
 
 
+def in_lps(*affines):
+    """Voxel → LPS mm of both grids."""
+    fixed, moving = affines if len(affines) == 2 and affines[1] is not None else (affines[0], affines[0])
+    return LPS @ fixed, LPS @ moving
+
+
+def warp_on(flow, affine):
+    return Warp(flow, Grid(SHAPE, affine), Grid(SHAPE, affine))
+
+
 AFFINES = {"LIA": network_affine(SHAPE), "oblique": oblique(), "RAS": np.diag([2.0, 1.0, 3.0, 1.0])}
 
 
@@ -39,7 +51,7 @@ def test_lia_axes_map_as_documented():
     flow = np.zeros((2, 2, 2, 3), np.float32)
     flow[...] = (1, 2, 3)
     # RAS = (−u0, u2, −u1), so LPS = (u0, −u2, −u1).
-    assert np.array_equal(voxels_to_lps(flow, network_affine((2, 2, 2)))[0, 0, 0], [1, -3, -2])
+    assert np.array_equal(to_frame(flow, *in_lps(network_affine((2, 2, 2))))[0, 0, 0], [1, -3, -2])
 
 
 @pytest.mark.parametrize("fixed", sorted(AFFINES))
@@ -47,12 +59,12 @@ def test_lia_axes_map_as_documented():
 def test_round_trip(fixed, moving):
     flow = smooth_flow()
     pair = (AFFINES[fixed], None if moving is None else AFFINES[moving])
-    np.testing.assert_allclose(lps_to_voxels(voxels_to_lps(flow, *pair), *pair), flow, atol=1e-5)
+    np.testing.assert_allclose(from_frame(to_frame(flow, *in_lps(*pair), np.float32), *in_lps(*pair)), flow, atol=1e-5)
 
 
 def test_the_formula_point_by_point():
     fixed, moving, flow = AFFINES["oblique"], AFFINES["LIA"], smooth_flow()
-    lps = voxels_to_lps(flow, fixed, moving)
+    lps = to_frame(flow, *in_lps(fixed, moving))
     for x in ((0, 0, 0), (3, 7, 11), (17, 19, 22)):
         m = np.append(np.add(x, flow[x]), 1)
         expected = (moving @ m - fixed @ np.append(x, 1))[:3] * (-1, -1, 1)
@@ -63,20 +75,18 @@ def test_the_formula_point_by_point():
 def test_the_file(tmp_path, name):
     affine, flow = AFFINES[name], smooth_flow()
     path = tmp_path / "flow.nii.gz"
-    write_flow(path, flow, affine, toolchain={"kind": "simulator"})
+    write_warp(path, warp_on(flow, affine), toolchain={"kind": "simulator"})
     image = nib.load(str(path))
     header = image.header
     assert image.shape == SHAPE + (1, 3) and image.get_data_dtype() == np.float32
     assert int(header["intent_code"]) == 1007 and header.get_xyzt_units()[0] == "mm"
     assert int(header["qform_code"]) == int(header["sform_code"]) == 1
     np.testing.assert_allclose(image.get_qform(), affine, atol=1e-5)
-    back, found = read_flow(path)
-    np.testing.assert_allclose(back, flow, atol=1e-5)
-    np.testing.assert_allclose(found, affine, atol=1e-5)
+    back = read_warp(path, "itk")
+    np.testing.assert_allclose(back.u, flow, atol=1e-5)
+    np.testing.assert_allclose(back.fixed.affine, affine, atol=1e-5)
     side = json.loads((tmp_path / "flow.nii.gz.json").read_text(encoding="utf-8"))
-    assert (
-        side["unit"] == "mm" and side["toolchain"]["kind"] == "simulator" and "moving onto fixed" in side["direction"]
-    )
+    assert side["unit"] == "mm" and side["toolchain"]["kind"] == "simulator" and "pull" in side["direction"]
 
 
 @pytest.mark.parametrize("name", sorted(AFFINES))
@@ -85,7 +95,7 @@ def test_itk_moves_labels_with_it_as_we_do(tmp_path, name):
     affine, flow = AFFINES[name], smooth_flow()
     labels = np.random.RandomState(1).randint(0, 50, SHAPE).astype(np.int16)
     nifti.write_nifti(tmp_path / "moving.nii.gz", labels, affine)
-    write_flow(tmp_path / "flow.nii.gz", flow, affine)
+    write_warp(tmp_path / "flow.nii.gz", warp_on(flow, affine))
     moving = itk.ReadImage(str(tmp_path / "moving.nii.gz"))
     field = itk.Cast(itk.ReadImage(str(tmp_path / "flow.nii.gz")), itk.sitkVectorFloat64)
     moved = itk.Resample(moving, moving, itk.DisplacementFieldTransform(field), itk.sitkNearestNeighbor, -1)
@@ -102,7 +112,7 @@ def test_itk_moves_labels_with_it_as_we_do(tmp_path, name):
 def test_layouts_that_fool_other_tools_are_refused(tmp_path, make):
     nib.save(make(smooth_flow(), np.eye(4)), str(tmp_path / "f.nii.gz"))
     with pytest.raises(VolumeError, match="intent"):
-        read_flow(tmp_path / "f.nii.gz")
+        read_warp(tmp_path / "f.nii.gz", "itk")
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32", "float64"])
