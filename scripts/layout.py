@@ -73,7 +73,7 @@ FENCES = (
     Fence("vxm_convert.sim", ("vxm_convert/sim/", "vxm_convert/toolchain/", "vxm_convert/__main__.py")),
     Fence("openvino", ("vxm_convert/sim/engine/", "export/onnx_model.py")),
     Fence("onnxruntime", ("vxm_convert/sim/engine/", "export/onnx_model.py")),
-    Fence("SimpleITK", ("vxm_convert/scans/affine_search.py",)),
+    Fence("SimpleITK", ("vxm_convert/scans/affine_search.py", "vxm_convert/transforms/")),
     Fence("jinja2", ("vxm_convert/webpage/templates.py",)),
     Fence("matplotlib", ("vxm_convert/webpage/charts.py",)),
     # Scans are opened by ScanFile alone: these read headers and bytes, the writer and the arithmetic of axes beside.
@@ -91,6 +91,7 @@ FENCES = (
             "om_runner/precision/tf_reference.py",
             "om_runner/layers/golden.py",
             "export/onnx_model.py",
+            "vxm_convert/transforms/itk_composite.py",
         ),
     ),
     Fence("train", ("train/",)),

@@ -24,6 +24,7 @@ from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.scans.values import Volume
 from vxm_convert.transforms.affines import is_affine_file, read_affine
 from vxm_convert.transforms.formats import FORMATS
+from vxm_convert.transforms.itk_composite import is_composite, read_composite
 from vxm_convert.transforms.warps import read_warp
 
 LOG = logging.getLogger(__name__)
@@ -109,6 +110,8 @@ def read_transform(
     """One step of a chain: a warp or an affine file; ``inverse:`` before the name of an affine inverts it."""
     turned = word.startswith(INVERSE)
     path = Path(word[len(INVERSE) :] if turned else word)
+    if is_composite(path) and not turned:
+        return read_composite(path, moving=moving)
     if not is_affine_file(path):
         if turned:
             raise VolumeError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Affine files: ITK (.txt, .tfm, .mat), LTA (.lta), FSL (.mat) and a plain 4×4 in RAS (.txt); one reader, one writer.
+"""Affine files: ITK (.txt, .tfm, .mat, .h5), LTA (.lta), FSL (.mat) and a plain 4×4 in RAS (.txt); one reader, one writer.
 
 What a file is, is told from its content; a plain 4×4 matrix is FSL's in a .mat and RAS in any other file.
 """
@@ -19,6 +19,7 @@ from vxm_convert.scans.raw_header import require_file
 from vxm_convert.transforms import itk as itkaffine
 from vxm_convert.transforms import lta
 from vxm_convert.transforms.foreign import refuse_foreign
+from vxm_convert.transforms.itk_composite import is_composite, read_composite
 
 #: format → (what the stored matrix maps, frame, suffixes that it is written to)
 AFFINE_FORMATS: Dict[str, Any] = {
@@ -43,9 +44,8 @@ def read_affine(path: Path, fixed: Optional[Grid] = None, moving: Optional[Grid]
         For an unknown or damaged file, missing grids, or geometry of other images.
     """
     path = Path(path)
-    data = _read_bytes(path)
     try:
-        affine = _parse(data, path.suffix.lower() == ".mat", fixed, moving)
+        affine = _of_composite(path) if is_composite(path) else _parse(path, fixed, moving)
         affine.check_grids(fixed, moving, str(path))
     except FormatError as exc:
         raise VolumeError(f"{path}: {exc}") from exc
@@ -97,7 +97,15 @@ def is_affine_file(path: Path) -> bool:
     return Path(path).suffix.lower() in {suffix for _, _, suffixes in AFFINE_FORMATS.values() for suffix in suffixes}
 
 
-def _parse(data: bytes, plain_is_fsl: bool, fixed: Optional[Grid], moving: Optional[Grid]) -> Affine:
+def _of_composite(path: Path) -> Affine:
+    found = read_composite(path)
+    if not isinstance(found, Affine):
+        raise VolumeError("holds a displacement field, expected matrices only; 'om_runner apply' takes both")
+    return found
+
+
+def _parse(path: Path, fixed: Optional[Grid], moving: Optional[Grid]) -> Affine:
+    data = _read_bytes(path)
     if b"\0" in data:
         return from_lps(itkaffine.parse_binary(data))
     try:
@@ -109,7 +117,7 @@ def _parse(data: bytes, plain_is_fsl: bool, fixed: Optional[Grid], moving: Optio
     if "nxforms" in text:
         return lta.parse(text)
     matrix = _plain_matrix(text)
-    if not plain_is_fsl:
+    if path.suffix.lower() != ".mat":
         return Affine(matrix)
     if fixed is None or moving is None:
         raise FormatError("an FSL matrix means nothing without both images; name the fixed and the moving image")

@@ -15,12 +15,6 @@ _FOREIGN = (
         "a warp of FreeSurfer's own kind; make a NIfTI of it with 'mri_warp_convert --inm3z FILE --outras warp.nii.gz'",
     ),
     (
-        (".h5", ".hdf5"),
-        "an ITK transform in HDF5; take it apart with 'CompositeTransformUtil --disassemble FILE DIR PREFIX' and name "
-        "its affine and "
-        "its warp one after the other",
-    ),
-    (
         (".xfm",),
         "a MINC transform; make an LTA of it with 'lta_convert --inmni FILE --src MOVING --trg FIXED --outlta "
         "FILE.lta'",

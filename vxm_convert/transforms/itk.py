@@ -2,19 +2,21 @@
 """ITK transform files with matrices: Insight text (.txt, .tfm) and the MATLAB 4 binary (.mat) of ANTs. LPS, fixed →
 moving.
 
-Source of the parameter orders: ITK's transform classes. The binary is parsed here, not by a general MATLAB reader,
-because only two small real matrices may stand in it.
+What parameters mean is SimpleITK's knowledge. The files are taken apart here: its readers crash on parameters that are
+too few, allocate what a header claims, and of several transforms in a text take the first.
 """
 
 from __future__ import annotations
 
-import math
 import struct
-from typing import Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 
 from vxm_convert.errors import FormatError
+from vxm_convert.lazy import LazyModule
+
+itk = LazyModule("SimpleITK")
 
 TEXT_START = "#Insight Transform File V1.0"
 _MAX_TRANSFORMS = 16
@@ -85,78 +87,55 @@ def format_binary(matrix: np.ndarray) -> bytes:
     return out
 
 
-def matrix_of(name: str, parameters: Sequence[float], centre: Sequence[float]) -> np.ndarray:
-    """4×4 matrix of one ITK transform: y = M (x − c) + c + t."""
+def matrix_of(name: str, parameters: Sequence[float], fixed: Sequence[float]) -> np.ndarray:
+    """4×4 matrix of one ITK transform.
+
+    Parameters
+    ----------
+    name : str — as files have it, such as ``AffineTransform_double_3_3``.
+    parameters, fixed : sequences of float — its parameters; the fixed ones are the centre, and for Euler angles their
+        order. SimpleITK takes too few of them and reads what lies behind in memory, so they are counted here.
+
+    Raises
+    ------
+    FormatError
+        It is no matrix in three dimensions, or the parameters do not fit it.
+    """
     kind = name.split("_")[0]
     if kind == "IdentityTransform":
         return np.eye(4)
     if kind not in _KINDS:
         raise FormatError(f"transform {name!r}, expected a matrix: {', '.join(sorted(_KINDS))} in three dimensions")
-    count, linear = _KINDS[kind]
-    values = np.asarray(parameters, dtype=np.float64)
-    if len(values) != count or not np.isfinite(values).all():
+    transform = _KINDS[kind]()
+    count, most = len(transform.GetParameters()), len(transform.GetFixedParameters())
+    if len(parameters) != count or not np.isfinite(parameters).all():
         raise FormatError(f"{name}: parameters {list(parameters)}, expected {count} finite numbers")
-    c = np.asarray(list(centre)[:3] if kind != "TranslationTransform" and len(centre) >= 3 else [0.0, 0.0, 0.0])
-    if kind == "Euler3DTransform" and len(centre) == 4 and centre[3] != 0:
-        linear = _euler_zyx
-    if not np.isfinite(c).all():
-        raise FormatError(f"{name}: centre {list(centre)}, expected finite numbers")
+    if not np.isfinite(fixed).all():
+        raise FormatError(f"{name}: centre {list(fixed)}, expected finite numbers")
+    if "Versor" in kind and np.square(parameters[:3]).sum() > 1:
+        raise FormatError(f"{name}: versor {list(parameters[:3])} is longer than 1")
+    if len(fixed) >= 3 and most >= 3:
+        transform.SetFixedParameters([float(value) for value in fixed[:most]])
+    transform.SetParameters([float(value) for value in parameters])
+    return _matrix_from(transform)
+
+
+def _matrix_from(transform: Any) -> np.ndarray:
+    """The 4×4 matrix of a linear SimpleITK transform, from where it takes the origin and the unit vectors."""
+    origin, *ends = (np.array(transform.TransformPoint(point)) for point in np.eye(4, 3, k=-1).tolist())
     matrix = np.eye(4)
-    matrix[:3, :3] = linear(values)
-    matrix[:3, 3] = _translation(kind, values) + c - matrix[:3, :3] @ c
+    matrix[:3, :3], matrix[:3, 3] = np.stack(ends, axis=-1) - origin[:, np.newaxis], origin
     return matrix
 
 
-def _translation(kind: str, values: np.ndarray) -> np.ndarray:
-    return values[3:6] if kind == "Similarity3DTransform" else values[-3:]
-
-
-def _matrix(values: np.ndarray) -> np.ndarray:
-    return values[:9].reshape(3, 3)
-
-
-def _axis_turns(values: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    (cx, cy, cz), (sx, sy, sz) = np.cos(values[:3]), np.sin(values[:3])
-    return (
-        np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]]),
-        np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]),
-        np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]]),
-    )
-
-
-def _euler(values: np.ndarray) -> np.ndarray:
-    """ITK's default order: Z X Y."""
-    x, y, z = _axis_turns(values)
-    return z @ x @ y
-
-
-def _euler_zyx(values: np.ndarray) -> np.ndarray:
-    x, y, z = _axis_turns(values)
-    return z @ y @ x
-
-
-def _versor(values: np.ndarray) -> np.ndarray:
-    x, y, z = values[:3]
-    squared = float(x * x + y * y + z * z)
-    if squared > 1:
-        raise FormatError(f"versor ({x:g}, {y:g}, {z:g}) is longer than 1")
-    w = math.sqrt(1 - squared)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-_KINDS: Dict[str, Tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
-    "AffineTransform": (12, _matrix),
-    "MatrixOffsetTransformBase": (12, _matrix),
-    "Euler3DTransform": (6, _euler),
-    "VersorRigid3DTransform": (6, _versor),
-    "Similarity3DTransform": (7, lambda v: v[6] * _versor(v)),
-    "TranslationTransform": (3, lambda v: np.eye(3)),
+_KINDS: Dict[str, Callable[[], Any]] = {
+    "AffineTransform": lambda: itk.AffineTransform(3),
+    "MatrixOffsetTransformBase": lambda: itk.AffineTransform(3),
+    "Euler3DTransform": lambda: itk.Euler3DTransform(),
+    "VersorRigid3DTransform": lambda: itk.VersorRigid3DTransform(),
+    "Similarity3DTransform": lambda: itk.Similarity3DTransform(),
+    "ScaleVersor3DTransform": lambda: itk.ScaleVersor3DTransform(),
+    "TranslationTransform": lambda: itk.TranslationTransform(3),
 }
 
 

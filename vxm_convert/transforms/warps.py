@@ -27,6 +27,7 @@ from vxm_convert.scans.npz import NpzReader
 from vxm_convert.scans.raw_header import require_file
 from vxm_convert.transforms import freesurfer
 from vxm_convert.transforms.formats import FORMATS, WarpFormat, describe, recognise, warp_format
+from vxm_convert.transforms.itk_composite import is_composite, read_composite
 from vxm_convert.transforms.nifti_field import MAX_FIELD_VOXELS, Field, open_field, read_field
 
 LOG = logging.getLogger(__name__)
@@ -120,6 +121,8 @@ def read_warp(
         For hostile or damaged files, another format than `format_name`, NaN, and a grid that is needed and unknown.
     """
     path = Path(path)
+    if is_composite(path):
+        return _of_composite(path, format_name, fixed, moving)
     noted = _read_sidecar(path)
     if path.name.lower().endswith(".npz"):
         field, form = _read_npz(path, format_name, fixed or noted.get("fixed_grid")), FORMATS["l2r"]
@@ -172,6 +175,15 @@ def check_target(path: Path, form: WarpFormat, dtype: str = "float32") -> str:
     if dtype not in ("float32", "float16") or (dtype == "float16" and suffix != ".npz"):
         raise VolumeError(f"{path}: dtype {dtype}, expected float32 (NIfTI has no float16; l2r in .npz takes it)")
     return suffix
+
+
+def _of_composite(path: Path, format_name: Optional[str], fixed: Optional[Grid], moving: Optional[Grid]) -> Warp:
+    if format_name not in (None, "itk"):
+        raise VolumeError(f"{path}: an .h5 is an ITK transform, not {format_name}")
+    found = read_composite(path, fixed, moving)
+    if not isinstance(found, Warp):
+        raise VolumeError(f"{path}: holds matrices only, expected a displacement field too")
+    return found
 
 
 def _read_npz(path: Path, format_name: Optional[str], fixed: Optional[Grid]) -> Field:

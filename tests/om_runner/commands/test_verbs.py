@@ -330,7 +330,7 @@ def test_slicers_points_keep_their_own_frame(bench, capsys):
         ),
         (("invert", "--warp", "warp.nii.gz", "--inverse", "o.mgz"), "change the name"),
         (("apply", "--transform", "w.m3z", "--image", "moving.nii.gz", "--out", "o.nii"), "mri_warp_convert --inm3z"),
-        (("apply", "--transform", "w.h5", "--image", "moving.nii.gz", "--out", "o.nii"), "CompositeTransformUtil"),
+        (("apply", "--transform", "w.h5", "--image", "moving.nii.gz", "--out", "o.nii"), "ITK transform in HDF5"),
         (("convert-warp", "--warp", "w.xfm", "--warp-format", "itk", "--out", "o.nii"), "lta_convert"),
         (("evaluate",), "nothing to score"),
         (("evaluate", "--fixed-seg", "fixed_seg.nii.gz"), "goes together"),

@@ -242,7 +242,7 @@ def test_without_simpleitk_one_message_before_the_device_opens(bench, monkeypatc
     assert not bench.out.exists() and not bench.runtime.fed
 
 
-@pytest.mark.parametrize("name, words", [("pre.h5", "CompositeTransformUtil"), ("pre.xfm", "lta_convert --inmni")])
+@pytest.mark.parametrize("name, words", [("pre.x5", "nitransforms"), ("pre.xfm", "lta_convert --inmni")])
 def test_affines_that_are_not_read_are_named_with_their_converter(bench, capsys, name, words):
     (bench.inputs.parent / name).write_bytes(b"x")
     with pytest.raises(SystemExit) as ended:
