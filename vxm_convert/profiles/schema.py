@@ -14,12 +14,7 @@ from vxm_convert.profiles.profile import MAX_TEXT, PROFILE_SCHEMA
 
 def json_schema() -> Dict[str, Any]:
     """Draft-07, which editors and validators of every age understand."""
-    figures = {name: _limit(figure) for name, figure in FIGURES.items()}
-    section = {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {name: {"$ref": f"#/definitions/{name}"} for name in FIGURES},
-    }
+    section = {"$ref": "#/definitions/figures"}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Acceptance profile of a precision report",
@@ -33,18 +28,33 @@ def json_schema() -> Dict[str, Any]:
             "limits": {**section, "description": "limits that every compared scan must keep"},
             "cohort": {**section, "description": "limits for the mean of a figure over the compared scans"},
         },
-        "definitions": figures,
+        "definitions": {
+            "figures": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {
+                    # Validators pass over what is beside a reference, editors show it.
+                    name: {"$ref": f"#/definitions/{_kind(figure)}", "description": f"{figure.text} ({figure.unit})"}
+                    for name, figure in FIGURES.items()
+                },
+            },
+            **{_kind(figure): _limit(figure) for figure in FIGURES.values()},
+        },
     }
 
 
+def _kind(figure: Figure) -> str:
+    """Name of the definition that the figure's limit shares with others: its key and range."""
+    return f"{figure.key}_{figure.low:g}_{figure.high:g}"
+
+
 def _limit(figure: Figure) -> Dict[str, Any]:
-    number: Dict[str, Any] = {"type": "number", "description": f"unit: {figure.unit}"}
+    number: Dict[str, Any] = {"type": "number"}
     if math.isfinite(figure.low):
         number["minimum"] = figure.low
     if math.isfinite(figure.high):
         number["maximum"] = figure.high
     return {
-        "description": figure.text,
         "type": "object",
         "additionalProperties": False,
         "required": [figure.key],

@@ -8,6 +8,7 @@ a file claims. ``python -m vxm_convert.transforms.itk_composite FILE FOLDER`` is
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -39,6 +40,7 @@ _MAX_BYTES = 2 * MAX_FIELD_VOXELS * 3 * 8
 _MAX_MEMORY, _SECONDS = 12 << 30, 600
 _MAX_STEPS = 16
 _STEPS = "steps.json"
+_ADDRESS = re.compile(r"\w+\(0x[0-9a-f]+\): ")
 
 
 def is_composite(path: Path) -> bool:
@@ -94,7 +96,7 @@ def _read(path: Path, folder: Path) -> List[Dict[str, Any]]:
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.DEVNULL,
             timeout=_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
@@ -133,7 +135,7 @@ def _main(source: str, folder: str) -> int:
         ]
         write_json(Path(folder) / _STEPS, steps)
     except (RuntimeError, MemoryError, ValueError, FormatError) as exc:
-        sys.stdout.write("\n" + one_line(str(exc).split("ITK ERROR: ")[-1]) + "\n")
+        sys.stdout.write("\n" + one_line(_ADDRESS.sub("", str(exc).split("ITK ERROR: ")[-1])) + "\n")
         return 1
     return 0
 

@@ -302,7 +302,11 @@ def test_numbers_as_people_write_them():
 def test_schema_and_registry_are_in_step():
     written = json.loads((shipped_profiles()["research"].parent / "profile.schema.json").read_text(encoding="utf-8"))
     assert written == json_schema(), "write it anew: python -m vxm_convert profiles schema"
-    assert set(written["properties"]["limits"]["properties"]) == set(written["definitions"]) == set(FIGURES)
+    definitions = written["definitions"]
+    assert set(definitions["figures"]["properties"]) == set(FIGURES)
+    for figure in FIGURES.values():
+        known = definitions[definitions["figures"]["properties"][figure.name]["$ref"].rpartition("/")[2]]
+        assert known["required"] == [figure.key]
     assert set(written["properties"]) == set(profile_module.TOP_KEYS)
 
 
