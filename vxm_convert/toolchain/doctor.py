@@ -31,7 +31,8 @@ _NEEDED: Dict[str, Tuple[str, str]] = {
     "nibabel": ("nibabel", "NIfTI and MGH volumes"),
     "protobuf": ("google.protobuf", "graph files"),
     "tqdm": ("tqdm", "progress"),
-    "matplotlib": ("matplotlib", "pictures"),
+    "matplotlib": ("matplotlib", "charts on pages"),
+    "Jinja2": ("jinja2", "pages"),
 }
 _ENGINES: Dict[str, Tuple[str, str]] = {
     "openvino": ("openvino", "engine of the simulated device"),
