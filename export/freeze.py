@@ -8,7 +8,7 @@ computes the same is what `export.parity` shows.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Dict, List
 
 import numpy as np
 
@@ -50,7 +50,7 @@ FORBIDDEN_OPS = frozenset(
 )
 
 
-def freeze(contract: GraphContract, weights: Dict[str, np.ndarray]) -> Any:
+def freeze(contract: GraphContract, weights: Dict[str, np.ndarray]) -> tf.GraphDef:
     """The frozen GraphDef, nodes in topological order.
 
     Parameters
@@ -74,7 +74,7 @@ def freeze(contract: GraphContract, weights: Dict[str, np.ndarray]) -> Any:
     return frozen
 
 
-def write_pb(graph_def: Any, path: Path) -> None:
+def write_pb(graph_def: tf.GraphDef, path: Path) -> None:
     """Serialise deterministically (plain SerializeToString orders attributes anew in every process) and write
     atomically.
     """
@@ -84,7 +84,7 @@ def write_pb(graph_def: Any, path: Path) -> None:
     write_bytes(path, data)
 
 
-def import_pb(path: Path) -> Any:
+def import_pb(path: Path) -> tf.Graph:
     """A pb that this program has just written, as a tf.Graph."""
     graph_def = tf.GraphDef()
     graph_def.ParseFromString(Path(path).read_bytes())
@@ -94,7 +94,7 @@ def import_pb(path: Path) -> Any:
     return graph
 
 
-def _with_constants(graph_def: Any, weights: Dict[str, np.ndarray]) -> Any:
+def _with_constants(graph_def: tf.GraphDef, weights: Dict[str, np.ndarray]) -> tf.GraphDef:
     result = tf.GraphDef()
     for node in graph_def.node:
         if node.op in _VARIABLE_OPS:
@@ -107,7 +107,7 @@ def _with_constants(graph_def: Any, weights: Dict[str, np.ndarray]) -> Any:
     return result
 
 
-def _without_identities(graph_def: Any, outputs: List[str]) -> Any:
+def _without_identities(graph_def: tf.GraphDef, outputs: List[str]) -> tf.GraphDef:
     """Consumers read through Identities (the reads of variables) to their source; outputs stay."""
     source = {n.name: n.input[0] for n in graph_def.node if n.op == "Identity" and n.name not in outputs}
     result = tf.GraphDef()
@@ -123,7 +123,7 @@ def _without_identities(graph_def: Any, outputs: List[str]) -> Any:
     return result
 
 
-def _clean(graph_def: Any) -> None:
+def _clean(graph_def: tf.GraphDef) -> None:
     """Drop what belongs to the training framework: devices, colocation (`_class`), `_output_shapes`."""
     graph_def.ClearField("library")
     for node in graph_def.node:
@@ -132,7 +132,7 @@ def _clean(graph_def: Any) -> None:
             del node.attr[key]
 
 
-def check_frozen(graph_def: Any, contract: GraphContract) -> None:
+def check_frozen(graph_def: tf.GraphDef, contract: GraphContract) -> None:
     """Raise ContractError unless the graph keeps the rules: order, ops, static shapes, no dead nodes, the contract's
     tensors.
     """
@@ -154,7 +154,7 @@ def check_frozen(graph_def: Any, contract: GraphContract) -> None:
             )
 
 
-def _check_nodes(graph_def: Any, outputs: List[str]) -> None:
+def _check_nodes(graph_def: tf.GraphDef, outputs: List[str]) -> None:
     seen = set()
     for node in graph_def.node:
         if node.op in FORBIDDEN_OPS:

@@ -70,7 +70,7 @@ def run_pb(path: Path, contract: GraphContract, pair: Arrays) -> Arrays:
         return _run(session, contract, pair)
 
 
-def _run(session: Any, contract: GraphContract, pair: Arrays) -> Arrays:
+def _run(session: tf.Session, contract: GraphContract, pair: Arrays) -> Arrays:
     fetches = {t.meaning: t.tensor_name for t in contract.outputs}
     return session.run(fetches, {t.tensor_name: pair[t.meaning] for t in contract.inputs})
 

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
 
 from vxm_convert.errors import EXIT_USER, VxmError
@@ -139,7 +140,7 @@ class _Printable(logging.Formatter):
 def _stop_on_sigterm() -> Iterator[None]:
     """Let SIGTERM (a batch system's time limit) unwind like Ctrl-C, so that temporary folders are cleared away."""
 
-    def stop(number: int, frame: Any) -> None:
+    def stop(number: int, frame: Optional[FrameType]) -> None:
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():

@@ -5,16 +5,15 @@ place.
 
 from __future__ import annotations
 
-from typing import Any
-
 from export.passes.split_weights import split_weights
 from vxm_convert.model.contract import GraphContract
+from vxm_convert.network.tf1 import tf
 
 #: order matters only where the comment says so
 PASSES = (split_weights,)
 
 
-def apply_passes(graph_def: Any, contract: GraphContract) -> None:
+def apply_passes(graph_def: tf.GraphDef, contract: GraphContract) -> None:
     """Run all passes; raises ContractError where a plan names a layer that the graph does not have."""
     for run in PASSES:
         run(graph_def, contract)

@@ -11,7 +11,7 @@ only for the layers that the precision plan names, is measured in docs/precision
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Dict, List
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from vxm_convert.model.contract import GraphContract
 from vxm_convert.network.tf1 import tf
 
 
-def split_weights(graph_def: Any, contract: GraphContract) -> None:
+def split_weights(graph_def: tf.GraphDef, contract: GraphContract) -> None:
     """Apply the rewrite to every layer in ``contract.precision.split_weights``; raises ContractError for an unknown
     layer.
     """
@@ -38,7 +38,7 @@ def split_weights(graph_def: Any, contract: GraphContract) -> None:
         _split(graph_def, layer, {part: nodes[name] for part, name in names.items()})
 
 
-def _split(graph_def: Any, layer: str, parts: Dict[str, Any]) -> None:
+def _split(graph_def: tf.GraphDef, layer: str, parts: Dict[str, tf.NodeDef]) -> None:
     weights = tf.make_ndarray(parts["kernel"].attr["value"].tensor)
     held = np.clip(weights, -HALF_MAX, HALF_MAX).astype(np.float16).astype(np.float32)
     _set_value(parts["kernel"], held)
@@ -54,11 +54,11 @@ def _split(graph_def: Any, layer: str, parts: Dict[str, Any]) -> None:
     _insert_behind(graph_def, parts["BiasAdd"].name, [rest, conv, total])
 
 
-def _set_value(node: Any, value: np.ndarray) -> None:
+def _set_value(node: tf.NodeDef, value: np.ndarray) -> None:
     node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, tf.float32, value.shape))
 
 
-def _insert_behind(graph_def: Any, name: str, new: Any) -> None:
+def _insert_behind(graph_def: tf.GraphDef, name: str, new: List[tf.NodeDef]) -> None:
     """Put nodes after `name`, keeping the topological order; whoever read `name` reads the last of them."""
     old = [tf.NodeDef.FromString(node.SerializeToString()) for node in graph_def.node]
     del graph_def.node[:]

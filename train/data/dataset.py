@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Dict, List, Tuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ _MAX_READERS = 4
 _PREFETCH = 2
 
 
-def input_shapes(spec: ModelSpec, with_labels: bool) -> Dict[str, Tuple[Tuple[int, ...], Any]]:
+def input_shapes(spec: ModelSpec, with_labels: bool) -> Dict[str, Tuple[Tuple[int, ...], tf.DType]]:
     """Name → shape and dtype of what a training step reads."""
     half = spec.velocity_shape[:4]
     shapes = {"moving": (spec.image_shape, tf.float32), "fixed": (spec.image_shape, tf.float32)}
@@ -31,7 +31,7 @@ def input_shapes(spec: ModelSpec, with_labels: bool) -> Dict[str, Tuple[Tuple[in
     return shapes
 
 
-def placeholders(spec: ModelSpec, with_labels: bool) -> Dict[str, Any]:
+def placeholders(spec: ModelSpec, with_labels: bool) -> Dict[str, tf.Tensor]:
     """Inputs to be fed by hand."""
     return {
         name: tf.placeholder(dtype, shape, name=name)
@@ -43,12 +43,12 @@ def placeholders(spec: ModelSpec, with_labels: bool) -> Dict[str, Any]:
 class Pipeline:
     """`inputs`: tensors of the next batch. `start(session, step)` makes the next batch that of `step`."""
 
-    inputs: Dict[str, Any]
-    first_sample: Any
-    initializer: Any
+    inputs: Dict[str, tf.Tensor]
+    first_sample: tf.Tensor
+    initializer: tf.Operation
     batch: int
 
-    def start(self, session: Any, step: int) -> None:
+    def start(self, session: tf.Session, step: int) -> None:
         session.run(self.initializer, {self.first_sample: step * self.batch})
 
 
@@ -65,7 +65,7 @@ def build_pipeline(order: PairOrder, loader: Loader, last_step: int, rank: int =
         arrays = loader.arrays(order.pair(number), number)
         return [arrays[name] for name in shapes]
 
-    def read(sample: Any) -> Dict[str, Any]:
+    def read(sample: tf.Tensor) -> Dict[str, tf.Tensor]:
         values = tf.numpy_function(load, [sample], [dtype for _, dtype in shapes.values()])
         for value, (shape, _) in zip(values, shapes.values()):
             value.set_shape(shape[1:])

@@ -7,7 +7,7 @@ The graph and the names of its variables are the same everywhere, so that checkp
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Tuple
+from typing import Dict, Iterator, Optional, Tuple
 
 from train.devices.cpu_blocks import BlockConvolutions
 from train.devices.loss_scaling import scaled
@@ -53,7 +53,7 @@ class Backend:
         """Operation type → label of its kernel, for training nodes; GPUs have no such kernels."""
         return CPU_KERNELS if self._settings.device == "cpu" else {}
 
-    def session_config(self) -> Any:
+    def session_config(self) -> tf.ConfigProto:
         """CPU threads of one operation and of operations side by side, 0 takes all; a GPU's memory as it is needed."""
         threads = self._settings.threads
         config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
@@ -63,11 +63,11 @@ class Backend:
             config.gpu_options.allow_growth = True
         return config
 
-    def adam(self, learning_rate: float) -> Any:
+    def adam(self, learning_rate: float) -> tf.train.Optimizer:
         """The optimizer inside the scaling."""
         return tf.train.AdamOptimizer(learning_rate)
 
-    def scaled(self, optimizer: Any) -> Tuple[Any, Any]:
+    def scaled(self, optimizer: tf.train.Optimizer) -> Tuple[tf.train.Optimizer, Optional[tf.Tensor]]:
         """See `train.devices.loss_scaling.scaled`."""
         return scaled(optimizer, self._settings.scale)
 
@@ -76,7 +76,7 @@ class Backend:
         """Operations made inside keep their data type under mixed precision."""
         yield
 
-    def train_op(self, session: Any, update: Any) -> Any:
+    def train_op(self, session: tf.Session, update: tf.Operation) -> tf.Operation:
         """What one call runs to do `steps_per_call` steps; variables have their values by now."""
         return update
 
@@ -85,5 +85,5 @@ class Backend:
         """Around calls that may wait for other processes."""
         yield
 
-    def finish(self, session: Any) -> None:
+    def finish(self, session: tf.Session) -> None:
         """After the last step, when everything is written."""

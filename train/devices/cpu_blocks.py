@@ -15,7 +15,7 @@ rearranging them is a product with a constant matrix of zeros and ones inside th
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -30,7 +30,7 @@ _PAIRED_FILTERS = 16
 _BLOCK_SKIP_CHANNELS = 2
 
 
-def _selection(taps: int, inputs: int, outputs: int, tap_of: Any) -> np.ndarray:
+def _selection(taps: int, inputs: int, outputs: int, tap_of: Callable[[int, int, int], Tuple[int, ...]]) -> np.ndarray:
     """Along one axis: [t, q, s, k] is 1 where voxel s of an output block takes voxel q of input block t by the kernel's
     tap k.
     """
@@ -55,17 +55,17 @@ _DOUBLING = _selection(2, 1, 2, lambda t, q, s: tuple(2 * t + copy - s for copy 
 class _Upsampled(NamedTuple):
     """A volume on the half grid that is to be doubled, and one on the full grid that is concatenated behind it."""
 
-    half: Any
-    skip: Any
+    half: tf.Tensor
+    skip: tf.Tensor
 
 
 class BlockConvolutions(Convolutions):
     """To be handed to the network's builders where a graph is to be trained on CPUs; float32 or float64."""
 
-    def upsampled(self, net: Any, skip: Any) -> Any:
+    def upsampled(self, net: tf.Tensor, skip: tf.Tensor) -> _Upsampled:
         return _Upsampled(net, skip)
 
-    def convolve(self, net: Any, kernel: Any, stride: int) -> Any:
+    def convolve(self, net: Union[tf.Tensor, _Upsampled], kernel: tf.Tensor, stride: int) -> tf.Tensor:
         if isinstance(net, _Upsampled):
             return _convolve_upsampled(net.half, net.skip, kernel)
         if stride == 2:
@@ -80,7 +80,7 @@ class BlockConvolutions(Convolutions):
         return tf.reshape(done, (batch, x, y, z, filters))
 
 
-def _convolve_upsampled(half: Any, skip: Any, kernel: Any) -> Any:
+def _convolve_upsampled(half: tf.Tensor, skip: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Blocks of the result, shifted by one voxel, put back into place."""
     channels, skipped = half.shape.as_list()[4], skip.shape.as_list()[4]
     parts = tf.split(kernel, (channels, skipped), axis=3)
@@ -95,7 +95,7 @@ def _convolve_upsampled(half: Any, skip: Any, kernel: Any) -> Any:
     return net if joined else net + convolve(skip, parts[1], ((1, 1),) * 3)
 
 
-def _rearranged(kernel: Any, axes: Sequence[np.ndarray]) -> Any:
+def _rearranged(kernel: tf.Tensor, axes: Sequence[np.ndarray]) -> tf.Tensor:
     """The kernel between blocks: (3, 3, 3, C, D) → (taps…, voxels per input block · C, voxels per output block · D)."""
     channels, filters = kernel.shape.as_list()[3:]
     chosen = np.einsum("aqsk,brul,cvwm->abcqrvsuwklm", *axes)
@@ -106,7 +106,7 @@ def _rearranged(kernel: Any, axes: Sequence[np.ndarray]) -> Any:
     return tf.reshape(spread, taps + (inputs * channels, outputs * filters))
 
 
-def to_blocks(net: Any) -> Any:
+def to_blocks(net: tf.Tensor) -> tf.Tensor:
     """(B, 2X, 2Y, 2Z, C) → (B, X, Y, Z, 8·C), a block's voxels in the order of the array.
 
     Pairs along Z are neighbours in memory already; those along Y and X are parted by cutting whole lines and planes.
@@ -120,7 +120,7 @@ def to_blocks(net: Any) -> Any:
     return tf.concat([tf.reshape(part, half) for part in parts], axis=4)
 
 
-def from_blocks(net: Any) -> Any:
+def from_blocks(net: tf.Tensor) -> tf.Tensor:
     """The inverse of `to_blocks`: (B, X, Y, Z, 8·C) → (B, 2X, 2Y, 2Z, C)."""
     batch, x, y, z, channels = net.shape.as_list()
     channels //= 8

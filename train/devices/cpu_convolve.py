@@ -13,7 +13,7 @@ Both are the textbook gradients; only the order of summation differs from that o
 
 from __future__ import annotations
 
-from typing import Any, List, Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 from vxm_convert.network.tf1 import tf
 
@@ -22,7 +22,7 @@ Pads = Sequence[Tuple[int, int]]
 _STRIDES = (1, 1, 1, 1, 1)
 
 
-def convolve(volume: Any, kernel: Any, pads: Pads) -> Any:
+def convolve(volume: tf.Tensor, kernel: tf.Tensor, pads: Pads) -> tf.Tensor:
     """Σ over taps t of volume[p + t − before] · kernel[t], zeros outside.
 
     Parameters
@@ -38,8 +38,8 @@ def convolve(volume: Any, kernel: Any, pads: Pads) -> Any:
     sides = kernel.shape.as_list()[:3]
 
     @tf.custom_gradient
-    def apply(net: Any, weights: Any) -> Any:
-        def gradients(slope: Any) -> Tuple[Any, Any]:
+    def apply(net: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        def gradients(slope: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
             back = [(k - 1 - before, k - 1 - after) for k, (before, after) in zip(sides, pads)]
             reverse = tf.transpose(tf.reverse(weights, (0, 1, 2)), (0, 1, 2, 4, 3))
             return _forward(slope, reverse, back), _kernel_gradient(net, slope, sides, pads)
@@ -50,7 +50,7 @@ def convolve(volume: Any, kernel: Any, pads: Pads) -> Any:
         return apply(volume, kernel)
 
 
-def _forward(net: Any, weights: Any, pads: Pads) -> Any:
+def _forward(net: tf.Tensor, weights: tf.Tensor, pads: Pads) -> tf.Tensor:
     sides = weights.shape.as_list()[:3]
     # SAME pads inside the kernel and saves a copy of the volume.
     if all(k == 2 * before + 1 and before == after for k, (before, after) in zip(sides, pads)):
@@ -58,7 +58,7 @@ def _forward(net: Any, weights: Any, pads: Pads) -> Any:
     return tf.nn.conv3d(_padded(net, pads), weights, strides=_STRIDES, padding="VALID")
 
 
-def _kernel_gradient(net: Any, slope: Any, sides: List[int], pads: Pads) -> Any:
+def _kernel_gradient(net: tf.Tensor, slope: tf.Tensor, sides: List[int], pads: Pads) -> tf.Tensor:
     """Matrix products over rows of voxels.
 
     The output's gradient is laid into a volume of the padded input's shape, the rest of it zeros. Then a tap is one
@@ -83,10 +83,10 @@ def _kernel_gradient(net: Any, slope: Any, sides: List[int], pads: Pads) -> Any:
     return tf.transpose(stacked, (0, 1, 3, 2, 4))
 
 
-def _rows(table: Any, first: int, count: int) -> Any:
+def _rows(table: tf.Tensor, first: int, count: int) -> tf.Tensor:
     """A view where the first row lies on an aligned address, else a copy."""
     return tf.slice(table, (first, 0), (count, table.shape.as_list()[1]))
 
 
-def _padded(net: Any, pads: Pads) -> Any:
+def _padded(net: tf.Tensor, pads: Pads) -> tf.Tensor:
     return net if not any(map(any, pads)) else tf.pad(net, [(0, 0), *pads, (0, 0)])

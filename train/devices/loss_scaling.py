@@ -9,16 +9,21 @@ Because the update then stands inside a `tf.cond`, Adam's counters are saved as 
 
 from __future__ import annotations
 
-from typing import Any, Tuple
+from typing import Callable, Optional, Tuple, TypeVar
 
 from train.settings.run import ScaleSettings
+from vxm_convert.network.tf1 import tf
+
+Manager = TypeVar("Manager")
 
 GROWTH, SHRINKAGE = 2.0, 0.5
 #: at the places of npu_bridge's constructors
 SCALE_VARIABLES = ("loss_scale", "good_steps", "bad_steps")
 
 
-def make_manager(fixed: Any, exponential: Any, settings: ScaleSettings) -> Any:
+def make_manager(
+    fixed: Callable[[float], Manager], exponential: Callable[..., Manager], settings: ScaleSettings
+) -> Manager:
     """A manager out of the classes of TensorFlow or of npu_bridge, whose parameters are the same."""
     if settings.kind == "fixed":
         return fixed(settings.value)
@@ -31,7 +36,7 @@ def make_manager(fixed: Any, exponential: Any, settings: ScaleSettings) -> Any:
     )
 
 
-def scaled(optimizer: Any, settings: ScaleSettings) -> Tuple[Any, Any]:
+def scaled(optimizer: tf.train.Optimizer, settings: ScaleSettings) -> Tuple[tf.train.Optimizer, Optional[tf.Tensor]]:
     """(the optimizer around `optimizer`, the scale as a tensor); (optimizer, None) where nothing is scaled."""
     if settings.kind == "none":
         return optimizer, None

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Tuple
+from types import ModuleType
+from typing import Dict, Iterator, Optional, Tuple
 
 from train.devices.base import Backend
 from train.devices.loss_scaling import make_manager
@@ -27,7 +28,7 @@ LOG = logging.getLogger(__name__)
 OPTIMIZER_NAME = "NpuOptimizer"
 
 
-def _import_npu_init() -> Any:
+def _import_npu_init() -> ModuleType:
     try:
         from npu_bridge import npu_init
     except Exception as exc:  # its loader turns missing libraries into a NameError
@@ -65,7 +66,7 @@ class NpuBackend(Backend):
     def kernels(self) -> Dict[str, str]:
         return {}
 
-    def session_config(self) -> Any:
+    def session_config(self) -> tf.ConfigProto:
         """The adapter in, TensorFlow's remapping and memory optimization out: they make operations that it does not
         know.
         """
@@ -78,12 +79,12 @@ class NpuBackend(Backend):
         rewrite.memory_optimization = self._init.RewriterConfig.OFF
         return config
 
-    def adam(self, learning_rate: float) -> Any:
+    def adam(self, learning_rate: float) -> tf.train.Optimizer:
         """With several devices, on the mean of their gradients, by HCCL."""
         optimizer = super().adam(learning_rate)
         return self._init.NPUDistributedOptimizer(optimizer) if self.ranks > 1 else optimizer
 
-    def scaled(self, optimizer: Any) -> Tuple[Any, Any]:
+    def scaled(self, optimizer: tf.train.Optimizer) -> Tuple[tf.train.Optimizer, Optional[tf.Tensor]]:
         """As off the NPU; overflows are told by the device's status register, which a 910 sets where it saturates."""
         scale = self._settings.scale
         if scale.kind == "none":
@@ -101,7 +102,7 @@ class NpuBackend(Backend):
         with self._init.npu_scope.keep_dtype_scope():
             yield
 
-    def train_op(self, session: Any, update: Any) -> Any:
+    def train_op(self, session: tf.Session, update: tf.Operation) -> tf.Operation:
         """The update in a loop on the device, where that was asked for."""
         if self.steps_per_call == 1:
             return update

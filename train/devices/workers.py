@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 from tensorflow.python.ops import collective_ops
 
@@ -59,7 +59,7 @@ class WorkerBackend(Backend):
     def device_scope(self) -> str:
         return f"/job:{_JOB}/task:{self.rank}"
 
-    def session_config(self) -> Any:
+    def session_config(self) -> tf.ConfigProto:
         """As alone, but no operation goes to another process, and the first process leads."""
         config = super().session_config()
         config.experimental.collective_group_leader = f"/job:{_JOB}/replica:0/task:0"
@@ -70,7 +70,7 @@ class WorkerBackend(Backend):
         return config
 
     @property
-    def run_options(self) -> Any:
+    def run_options(self) -> tf.RunOptions:
         return tf.RunOptions(experimental=tf.RunOptions.Experimental(collective_graph_key=_GRAPH))
 
     @contextmanager
@@ -86,12 +86,12 @@ class WorkerBackend(Backend):
         finally:
             timer.cancel()
 
-    def adam(self, learning_rate: float) -> Any:
+    def adam(self, learning_rate: float) -> tf.train.Optimizer:
         """Adam on the mean of the gradients of all processes."""
         self._barrier = self._sum(tf.zeros([1]), _BARRIER)
         return _AveragingAdam(learning_rate, self._mean)
 
-    def finish(self, session: Any) -> None:
+    def finish(self, session: tf.Session) -> None:
         """Wait until every process has made its last step, so that none leaves while another still reads from it.
 
         Whoever gets through here knows that all have come this far; one that fails was left alone after the last step.
@@ -111,14 +111,14 @@ class WorkerBackend(Backend):
         sys.stderr.flush()
         os._exit(EXIT_USER)
 
-    def _mean(self, gradients: List[Any]) -> List[Any]:
+    def _mean(self, gradients: List[tf.Tensor]) -> List[tf.Tensor]:
         """One collective for all, as one vector: several could wait for each other in different orders."""
         sizes = [g.shape.num_elements() for g in gradients]
         total = self._sum(tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0), _GRADIENTS)
         parts = tf.split(total / self.ranks, sizes)
         return [tf.reshape(part, g.shape) for part, g in zip(parts, gradients)]
 
-    def _sum(self, vector: Any, key: int) -> Any:
+    def _sum(self, vector: tf.Tensor, key: int) -> tf.Tensor:
         with tf.device(f"{self.device_scope}/device:CPU:0"):
             return collective_ops.all_reduce(tf.identity(vector), self.ranks, _GROUP, key, "Add", "Id", (0,), "ring")
 
@@ -126,10 +126,10 @@ class WorkerBackend(Backend):
 class _AveragingAdam(tf.train.AdamOptimizer):
     """Under Adam's own name, so that its slots are called as ever."""
 
-    def __init__(self, learning_rate: float, mean: Any) -> None:
+    def __init__(self, learning_rate: float, mean: Callable[[List[tf.Tensor]], List[tf.Tensor]]) -> None:
         super().__init__(learning_rate)
         self._mean_of = mean
 
-    def compute_gradients(self, *args: Any, **kwargs: Any) -> List[Tuple[Any, Any]]:
+    def compute_gradients(self, *args: object, **kwargs: object) -> List[Tuple[tf.Tensor, tf.Variable]]:
         pairs = [(g, v) for g, v in super().compute_gradients(*args, **kwargs) if g is not None]
         return list(zip(self._mean_of([g for g, _ in pairs]), [v for _, v in pairs]))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.network.restore import load_weights
@@ -17,7 +16,7 @@ from vxm_convert.weights.files import find_checkpoint
 LOG = logging.getLogger(__name__)
 
 
-def load_initial(session: Any, source: Path, spec: ModelSpec, h5_indexing: str) -> None:
+def load_initial(session: tf.Session, source: Path, spec: ModelSpec, h5_indexing: str) -> None:
     """Put the network's weights into the session's graph; optimizer and step counter stay as they are.
 
     Raises

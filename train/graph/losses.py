@@ -22,7 +22,7 @@ NCC_EPSILON = 1e-5
 _TINY_OVERLAP = 1e-5
 
 
-def mean_squared_error(moved: Any, fixed: Any) -> Any:
+def mean_squared_error(moved: tf.Tensor, fixed: tf.Tensor) -> tf.Tensor:
     """Mean over all voxels of (moved − fixed)²; scalar float32.
 
     Parameters
@@ -32,7 +32,7 @@ def mean_squared_error(moved: Any, fixed: Any) -> Any:
     return tf.reduce_mean(tf.square(moved - fixed))
 
 
-def negative_local_correlation(moved: Any, fixed: Any, window: int = NCC_WINDOW) -> Any:
+def negative_local_correlation(moved: tf.Tensor, fixed: tf.Tensor, window: int = NCC_WINDOW) -> tf.Tensor:
     """Minus the mean of the squared local correlation coefficient over windows of `window`³ voxels; scalar in [−1, 0].
 
     Windows are zero-padded at the border and always divided by the full window (voxelmorph legacy, class NCC). Keep it
@@ -55,7 +55,7 @@ def negative_local_correlation(moved: Any, fixed: Any, window: int = NCC_WINDOW)
     return -tf.reduce_mean(cross * cross / (variance_f * variance_m + NCC_EPSILON))
 
 
-def flow_gradient(flow: Any, penalty: str = "l2") -> Any:
+def flow_gradient(flow: tf.Tensor, penalty: str = "l2") -> tf.Tensor:
     """Smoothness: mean over the three axes of the mean absolute (l1) or squared (l2) forward difference; scalar.
 
     Balakrishnan et al., IEEE TMI 2019, eq. 4; voxelmorph legacy, class Grad: no factor ½.
@@ -69,7 +69,7 @@ def flow_gradient(flow: Any, penalty: str = "l2") -> Any:
     return tf.add_n(means) / 3.0
 
 
-def velocity_divergence(mean: Any, log_sigma: Any, prior_lambda: float) -> Any:
+def velocity_divergence(mean: tf.Tensor, log_sigma: tf.Tensor, prior_lambda: float) -> tf.Tensor:
     """KL divergence of the velocity's posterior N(μ, Σ) from its smoothness prior, up to constants; scalar.
 
     Σ is diagonal, the prior's precision is λ(D − A): D counts a voxel's neighbours (6 inside, 5, 4, 3 on faces, edges,
@@ -92,7 +92,7 @@ def velocity_divergence(mean: Any, log_sigma: Any, prior_lambda: float) -> Any:
     return 0.5 * 3.0 * (sigma_term + precision_term)
 
 
-def label_overlap(moved: Any, fixed: Any) -> Any:
+def label_overlap(moved: tf.Tensor, fixed: tf.Tensor) -> tf.Tensor:
     """1 − mean soft Dice, 2Σab / (Σa + Σb), over the labels present in either and over the batch; 0 if there is none;
     scalar.
 
@@ -113,12 +113,12 @@ def label_overlap(moved: Any, fixed: Any) -> Any:
 IMAGE_LOSSES: Dict[str, Callable[[Any, Any], Any]] = {"mse": mean_squared_error, "ncc": negative_local_correlation}
 
 
-def _forward_difference(tensor: Any, axis: int) -> Any:
+def _forward_difference(tensor: tf.Tensor, axis: int) -> tf.Tensor:
     count = tensor.shape.as_list()[axis] - 1
     return _along(tensor, axis, 1, count) - _along(tensor, axis, 0, count)
 
 
-def _neighbours(sides: List[int], dtype: Any) -> Any:
+def _neighbours(sides: List[int], dtype: tf.DType) -> tf.Tensor:
     """How many of its six neighbours each voxel has inside the grid, shaped (1, X, Y, Z, 1)."""
     total = 0.0
     for axis, side in enumerate(sides):
@@ -131,7 +131,7 @@ def _neighbours(sides: List[int], dtype: Any) -> Any:
     return total
 
 
-def _box_sum(volumes: Any, window: int) -> Any:
+def _box_sum(volumes: tf.Tensor, window: int) -> tf.Tensor:
     """Sum over a cube around every voxel, zeros outside, along one axis after the other.
 
     Along an axis, sums over 1, 2, 4, … voxels are each the sum of two of the sums before, and those whose lengths add
@@ -143,7 +143,7 @@ def _box_sum(volumes: Any, window: int) -> Any:
     return volumes
 
 
-def _running_sum(volumes: Any, axis: int, window: int) -> Any:
+def _running_sum(volumes: tf.Tensor, axis: int, window: int) -> tf.Tensor:
     side, total, start = volumes.shape.as_list()[axis], None, 0
     pads = [(0, 0)] * 5
     pads[axis] = ((window - 1) // 2, window // 2)
@@ -159,7 +159,7 @@ def _running_sum(volumes: Any, axis: int, window: int) -> Any:
         sums, length = _along(sums, axis, 0, rest) + _along(sums, axis, length, rest), 2 * length
 
 
-def _along(tensor: Any, axis: int, start: int, count: int) -> Any:
+def _along(tensor: tf.Tensor, axis: int, start: int, count: int) -> tf.Tensor:
     begin, size = [0] * 5, tensor.shape.as_list()
     begin[axis], size[axis] = start, count
     return tf.slice(tensor, begin, size)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 from train.devices.base import Backend
 from train.graph import losses
@@ -27,16 +27,16 @@ class TrainingGraph:
     `images`: moved, flow.
     """
 
-    graph: Any
-    inputs: Dict[str, Any]
-    scalars: Dict[str, Any]
-    images: Dict[str, Any]
-    train_op: Any
-    step: Any
-    scale: Any
+    graph: tf.Graph
+    inputs: Dict[str, tf.Tensor]
+    scalars: Dict[str, tf.Tensor]
+    images: Dict[str, tf.Tensor]
+    train_op: tf.Operation
+    step: tf.Variable
+    scale: Optional[tf.Tensor]
 
 
-def build_training_graph(settings: TrainSettings, inputs: Dict[str, Any], backend: Backend) -> TrainingGraph:
+def build_training_graph(settings: TrainSettings, inputs: Dict[str, tf.Tensor], backend: Backend) -> TrainingGraph:
     """Network, losses and Adam's update around `inputs` (see `train.data.dataset`), in the default graph."""
     moving, fixed = inputs["moving"], inputs["fixed"]
     make_variables(settings.spec)
@@ -59,7 +59,9 @@ def build_training_graph(settings: TrainSettings, inputs: Dict[str, Any], backen
     return TrainingGraph(tf.get_default_graph(), inputs, scalars, images, update, step, scale)
 
 
-def _displacement(settings: TrainSettings, inputs: Dict[str, Any], flow: Any) -> Tuple[Any, Dict[str, Any]]:
+def _displacement(
+    settings: TrainSettings, inputs: Dict[str, tf.Tensor], flow: tf.Tensor
+) -> Tuple[tf.Tensor, Dict[str, tf.Tensor]]:
     """Loss and its parts, of a flow that the network gives directly."""
     image = losses.IMAGE_LOSSES[settings.loss.image](warp_linear(inputs["moving"], flow), inputs["fixed"])
     smoothness = losses.flow_gradient(flow, settings.loss.penalty)
@@ -67,8 +69,8 @@ def _displacement(settings: TrainSettings, inputs: Dict[str, Any], flow: Any) ->
 
 
 def _diffeomorphic(
-    settings: TrainSettings, inputs: Dict[str, Any], mean: Any, log_sigma: Any
-) -> Tuple[Any, Any, Dict[str, Any]]:
+    settings: TrainSettings, inputs: Dict[str, tf.Tensor], mean: tf.Tensor, log_sigma: tf.Tensor
+) -> Tuple[tf.Tensor, tf.Tensor, Dict[str, tf.Tensor]]:
     """Flow, loss and its parts: a velocity drawn from the posterior, integrated; both ways with `bidirectional`.
 
     Dalca et al., MICCAI 2018; the noise is an input, so that a run can be repeated and resumed.
@@ -85,7 +87,7 @@ def _diffeomorphic(
     return flow, loss, {"image": image, "flow": divergence}
 
 
-def _overlap(moving_seg: Any, fixed_seg: Any, flow: Any, settings: TrainSettings) -> Any:
+def _overlap(moving_seg: tf.Tensor, fixed_seg: tf.Tensor, flow: tf.Tensor, settings: TrainSettings) -> tf.Tensor:
     """1 − soft Dice on every second voxel: full resolution would take a volume per label and corner."""
     labels = tf.constant([n for n in label_set(settings.loss.labels) if n != _BACKGROUND], tf.int32)
     moving, fixed = (tf.cast(tf.equal(seg[..., tf.newaxis], labels), tf.float32) for seg in (moving_seg, fixed_seg))
@@ -93,7 +95,9 @@ def _overlap(moving_seg: Any, fixed_seg: Any, flow: Any, settings: TrainSettings
     return losses.label_overlap(warp_linear(moving, 0.5 * flow[:, ::2, ::2, ::2]), fixed)
 
 
-def _build_update(loss: Any, step: Any, backend: Backend, learning_rate: float) -> Tuple[Any, Any]:
+def _build_update(
+    loss: tf.Tensor, step: tf.Variable, backend: Backend, learning_rate: float
+) -> Tuple[tf.Operation, Optional[tf.Tensor]]:
     """Adam's update operation and the scale of the loss, None where it is not scaled."""
     optimizer, scale = backend.scaled(backend.adam(learning_rate))
     with tf.get_default_graph()._kernel_label_map(backend.kernels):  # no public name in TensorFlow 1.15

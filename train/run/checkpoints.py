@@ -76,7 +76,7 @@ class CheckpointFolder:
         """The name that `python -m export --checkpoint` takes."""
         return self.folder / f"{PREFIX}-{step}"
 
-    def save(self, session: Any, step: int, state: Dict[str, Any]) -> Path:
+    def save(self, session: tf.Session, step: int, state: Dict[str, Any]) -> Path:
         """Save all variables as ``model-<step>`` (the Saver writes under other names first and renames), then the
         state.
 
@@ -121,7 +121,7 @@ class CheckpointFolder:
             f"{self.folder}: no whole checkpoint to resume from; start without --resume, in an empty folder"
         )
 
-    def restore(self, session: Any, step: int) -> None:
+    def restore(self, session: tf.Session, step: int) -> None:
         """All variables of a checkpoint, optimizer slots and step counter included."""
         try:
             self._saver.restore(session, str(self.prefix(step)))

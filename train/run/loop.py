@@ -10,7 +10,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 from tqdm import tqdm
@@ -113,7 +113,7 @@ class _Run:
         self._watch = Watch({})
         self._last: Optional[Path] = None
 
-    def execute(self, session: Any) -> Trained:
+    def execute(self, session: tf.Session) -> Trained:
         first = self._begin(session)
         # A resumed run lists everything anew at its end: the logs grow meanwhile.
         begin_manifest(self._out)
@@ -145,7 +145,7 @@ class _Run:
         self._backend.finish(session)
         return Trained(self._last, self._folder.prefix(self._best["step"]) if self._best else None)
 
-    def _begin(self, session: Any) -> int:
+    def _begin(self, session: tf.Session) -> int:
         """Initial or restored variables; the first step to run."""
         if not self._settings.resume:
             session.run(tf.global_variables_initializer())
@@ -164,7 +164,9 @@ class _Run:
         LOG.info("resuming %s: %d of %d steps are done", self._last, step, self._last_step)
         return step
 
-    def _step(self, session: Any, train_op: Any, records: Records, step: int, with_images: bool) -> Any:
+    def _step(
+        self, session: tf.Session, train_op: tf.Operation, records: Records, step: int, with_images: bool
+    ) -> Tuple[Dict[str, Any], Dict[str, np.ndarray]]:
         """Record of one step, the last one of the call, and what the last step of an epoch shows."""
         fetches = {"scalars": self._built.scalars, "update": train_op}
         if with_images:
@@ -201,7 +203,7 @@ class _Run:
         return record, values.get("images")
 
     def _close_epoch(
-        self, session: Any, records: Records, done: List[Dict[str, Any]], images: Dict[str, np.ndarray]
+        self, session: tf.Session, records: Records, done: List[Dict[str, Any]], images: Dict[str, np.ndarray]
     ) -> None:
         """Means, validation, warnings."""
         last, count = done[-1]["step"], len(done)
@@ -242,7 +244,7 @@ class _Run:
             LOG.warning("step %d: %s", last, warning)
             records.write({"event": "warning", "step": last, "text": warning})
 
-    def _scaling(self, session: Any, records: Records, last: int) -> Dict[str, Any]:
+    def _scaling(self, session: tf.Session, records: Records, last: int) -> Dict[str, Any]:
         """The scale of the loss, and how many of the epoch's steps overflowed and changed nothing; empty where it is
         not scaled.
         """

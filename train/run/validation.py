@@ -17,9 +17,12 @@ from vxm_convert.geometry.reference_warp import warp_nearest
 from vxm_convert.metrics.jacobian import folding
 from vxm_convert.metrics.labels import label_set
 from vxm_convert.metrics.overlap import dice
+from vxm_convert.network.tf1 import tf
 
 
-def validate(session: Any, built: TrainingGraph, pairs: List[Pair], loader: Loader, labels: str) -> Dict[str, Any]:
+def validate(
+    session: tf.Session, built: TrainingGraph, pairs: List[Pair], loader: Loader, labels: str
+) -> Dict[str, Any]:
     """Means over the pairs: ``image`` (the similarity loss), ``dice``, ``dice_before`` (None without labels),
     ``folding``, ``pairs``.
     """
@@ -37,7 +40,7 @@ def score_of(result: Dict[str, Any]) -> Tuple[str, float]:
 
 
 def _validate_pair(
-    session: Any, built: TrainingGraph, pair: Pair, loader: Loader, labels: str
+    session: tf.Session, built: TrainingGraph, pair: Pair, loader: Loader, labels: str
 ) -> Dict[str, Optional[float]]:
     sample = loader.plain(pair)
     feeds = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 from vxm_convert.errors import SpecError
 
@@ -49,7 +49,7 @@ class Parameter:
     high: Optional[int] = None
     pattern: str = ""
 
-    def problem(self, value: Any) -> Optional[str]:
+    def problem(self, value: Value) -> Optional[str]:
         """What is expected, where `value` is not legal."""
         kind = {"b": bool, "i": int, "s": str}[self.field]
         # Python takes True for 1; the adapter would read another field of the AttrValue.
@@ -233,7 +233,7 @@ def parse_parameter(text: str) -> Tuple[str, Value]:
     return name, value
 
 
-def fill(parameter_map: Any, values: Mapping[str, Value]) -> None:
+def fill(parameter_map: Mapping[str, object], values: Mapping[str, Value]) -> None:
     """Checked values into the `parameter_map` of TensorFlow's RewriterConfig.CustomGraphOptimizer."""
     check_parameters(values)
     for name, value in values.items():

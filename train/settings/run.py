@@ -238,13 +238,13 @@ class TrainSettings:
             )
 
 
-def check_choice(option: str, value: Any, choices: Tuple[str, ...]) -> None:
+def check_choice(option: str, value: object, choices: Tuple[str, ...]) -> None:
     """Raise SpecError unless `value` is one of `choices`."""
     if value not in choices:
         raise SpecError(f"{option}: got {value!r}, expected one of {', '.join(choices)}; pass --{option} {choices[0]}")
 
 
-def check_range(option: str, value: Any, holds: bool, expected: str, example: str) -> None:
+def check_range(option: str, value: object, holds: bool, expected: str, example: str) -> None:
     """Raise SpecError unless `holds`."""
     if not holds:
         raise SpecError(f"{option}: got {value}, expected {expected}; pass --{option} {example}")

@@ -101,7 +101,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: object) -> None:
     """Write `data` as sorted, indented JSON (equal data, equal bytes); NaN is refused."""
     write_text(path, json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -111,7 +111,7 @@ def sidecar_path(path: Path) -> Path:
     return Path(str(path) + ".json")
 
 
-def write_sidecar(path: Path, made_from: Dict[str, str], toolchain: Dict[str, Any], **details: Any) -> Path:
+def write_sidecar(path: Path, made_from: Dict[str, str], toolchain: Dict[str, Any], **details: object) -> Path:
     """Record what `path` is and what it was made from.
 
     Parameters

@@ -35,7 +35,7 @@ def report_head(kind: str, toolchain: Mapping[str, Any], simulated: bool, n_samp
     }
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> Any:
     """A copy of nested data in which NaN and infinite floats are None, as JSON knows neither; NumPy scalars become
     plain.
     """

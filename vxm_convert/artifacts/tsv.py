@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Iterable, Sequence
+from typing import Iterable, Sequence
 
 from vxm_convert.artifacts.files import write_text
 from vxm_convert.text import printable
@@ -13,7 +13,7 @@ from vxm_convert.text import printable
 MISSING = "n/a"
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     """Write the heading and all rows in order; the heading stands even without rows, so a stale table never
     survives.
     """
@@ -21,7 +21,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]
     write_text(path, "\n".join(lines) + "\n")
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """One value as text without tabs or line breaks; 6 significant decimals for floats."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING

@@ -16,9 +16,10 @@ import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Tuple, Union
+from typing import Dict, List, NamedTuple, Tuple, Union
 
 import numpy as np
+from google.protobuf.message import Message
 
 from vxm_convert.artifacts.files import atomic_path
 from vxm_convert.errors import ArtifactError, FormatError
@@ -147,7 +148,7 @@ def _parts(dump: Dump) -> List[Union[bytes, memoryview]]:
     return [struct.pack("<Q", len(header)), header] + payload
 
 
-def _put_tensor(entry: Any, tensor: DumpTensor) -> Union[bytes, memoryview]:
+def _put_tensor(entry: Message, tensor: DumpTensor) -> Union[bytes, memoryview]:
     # A view of no elements cannot be cast.
     raw = memoryview(np.ascontiguousarray(tensor.data)).cast("B") if tensor.data.size else b""
     entry.data_type, entry.format, entry.size, entry.sub_format = (
@@ -239,7 +240,7 @@ class _Chunks:
         return self._data[start : self._position]
 
 
-def _get_tensor(entry: Any, raw: memoryview, where: str) -> DumpTensor:
+def _get_tensor(entry: Message, raw: memoryview, where: str) -> DumpTensor:
     if entry.data_type not in _DTYPE_NAMES:
         raise FormatError(f"{where}: data type {entry.data_type}, expected one of {sorted(_DTYPE_NAMES)}")
     dtype = np.dtype(_DTYPE_NAMES[entry.data_type])

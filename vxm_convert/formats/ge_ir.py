@@ -8,9 +8,10 @@ offset and size; nothing is allocated from such a number before it was checked a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
+from google.protobuf.message import Message
 
 from vxm_convert.errors import FormatError
 from vxm_convert.formats.protobuf import build_messages, parse
@@ -190,7 +191,7 @@ def padded_size(nbytes: int) -> int:
 def encode_model(model: Model, weight_offsets: Dict[str, int]) -> bytes:
     """Serialise; `weight_offsets` maps each Const to its place in WEIGHTS_DATA."""
     message = _MESSAGES["ModelDef"](name=model.name, version=2, custom_version=model.custom_version)
-    _put_attrs(message.attr, model.attrs)
+    _put_attrs(message, model.attrs)
     for name, ops in [(model.name + "_0", model.ops)] + list(model.branches.items()):
         graph = message.graph.add(name=name)
         consumers = _consumers(ops)
@@ -208,7 +209,7 @@ def _consumers(ops: List[Op]) -> Dict[str, List[Tuple[str, int]]]:
 
 
 def _encode_op(
-    message: Any, op: Op, number: int, offsets: Dict[str, int], consumers: Dict[str, List[Tuple[str, int]]]
+    message: Message, op: Op, number: int, offsets: Dict[str, int], consumers: Dict[str, List[Tuple[str, int]]]
 ) -> None:
     message.name, message.type, message.id, message.stream_id, message.has_out_attr = op.name, op.type, number, 0, True
     message.input.extend(op.inputs)
@@ -221,7 +222,7 @@ def _encode_op(
     for name, position in consumers[op.name]:
         message.dst_name.append(name)
         message.dst_index.append(position)
-    _put_attrs(message.attr, op.attrs)
+    _put_attrs(message, op.attrs)
     for source, desc in zip(op.inputs, op.input_descs):
         _encode_desc(message.input_desc.add(), desc, offsets.get(source.rpartition(":")[0]))
     for desc in op.output_descs:
@@ -233,7 +234,7 @@ def _encode_op(
             value.data = np.ascontiguousarray(op.data).tobytes()
 
 
-def _encode_desc(message: Any, desc: Desc, data_offset: Optional[int]) -> None:
+def _encode_desc(message: Message, desc: Desc, data_offset: Optional[int]) -> None:
     message.dtype, message.layout, message.has_out_attr, message.device_type = (
         DTYPE_NUMBERS[desc.dtype],
         desc.layout,
@@ -256,15 +257,15 @@ def _encode_desc(message: Any, desc: Desc, data_offset: Optional[int]) -> None:
             _datadump_origin_output_index=int(index),
             _datadump_origin_format=desc.logical_layout,
         )
-    _put_attrs(message.attr, attrs)
+    _put_attrs(message, attrs)
 
 
-def _put_attrs(entries: Any, attrs: Dict[str, Any]) -> None:
+def _put_attrs(message: Message, attrs: Dict[str, Any]) -> None:
     for key in sorted(attrs):
-        _put_value(entries.add(key=key).value, attrs[key])
+        _put_value(message.attr.add(key=key).value, attrs[key])
 
 
-def _put_value(message: Any, value: Any) -> None:
+def _put_value(message: Message, value: object) -> None:
     if isinstance(value, bool):
         message.b = value
     elif isinstance(value, int):
@@ -281,7 +282,7 @@ def _put_value(message: Any, value: Any) -> None:
         raise TypeError(f"an attribute cannot be a {type(value).__name__}")
 
 
-def _put_list(message: Any, values: List[Any]) -> None:
+def _put_list(message: Message, values: List[Any]) -> None:
     kind = type(values[0]) if values else int
     message.val_type = _LIST_TYPES[kind]
     if kind is str:
@@ -314,17 +315,17 @@ def decode_model(data: bytes, weights: bytes, where: str) -> Model:
     return Model(message.name, graphs[0], _get_attrs(message.attr, where), message.custom_version, branches)
 
 
-def parse_message(data: bytes, where: str) -> Any:
+def parse_message(data: bytes, where: str) -> Message:
     """The ModelDef message itself, unchecked beyond its encoding."""
     return parse(_MESSAGES["ModelDef"], data, where)
 
 
-def message_attrs(message: Any, where: str) -> Dict[str, Any]:
+def message_attrs(message: Message, where: str) -> Dict[str, Any]:
     """Attributes of a ModelDef or OpDef message."""
     return _get_attrs(message.attr, where)
 
 
-def _decode_op(message: Any, weights: bytes, where: str) -> Op:
+def _decode_op(message: Message, weights: bytes, where: str) -> Op:
     inputs = [_decode_desc(desc, where) for desc in message.input_desc]
     outputs = [_decode_desc(desc, where) for desc in message.output_desc]
     sources = [source for source in message.input if source and not source.endswith(":-1")]
@@ -351,7 +352,7 @@ def _decode_op(message: Any, weights: bytes, where: str) -> Op:
     return op
 
 
-def _decode_const(tensor: Any, weights: bytes, where: str) -> np.ndarray:
+def _decode_const(tensor: Message, weights: bytes, where: str) -> np.ndarray:
     desc = _decode_desc(tensor.desc, where)
     offset, size = tensor.desc.data_offset, tensor.desc.weight_size
     source = weights
@@ -367,7 +368,7 @@ def _decode_const(tensor: Any, weights: bytes, where: str) -> np.ndarray:
     return np.frombuffer(source, desc.dtype, desc.count, offset).reshape(desc.shape)
 
 
-def _decode_desc(message: Any, where: str) -> Desc:
+def _decode_desc(message: Message, where: str) -> Desc:
     if message.dtype not in _DTYPE_NAMES:
         raise FormatError(f"{where}: a tensor has data type {message.dtype}, expected one of {sorted(_DTYPE_NAMES)}")
     shape = tuple(message.shape.dim)
@@ -386,7 +387,7 @@ def _decode_desc(message: Any, where: str) -> Desc:
     return Desc(_DTYPE_NAMES[message.dtype], shape, message.layout, origin_shape, origin_layout, name)
 
 
-def _get_attrs(entries: Any, where: str) -> Dict[str, Any]:
+def _get_attrs(entries: Iterable[Message], where: str) -> Dict[str, Any]:
     attrs: Dict[str, Any] = {}
     for entry in entries:
         value = entry.value
@@ -403,7 +404,7 @@ def _get_attrs(entries: Any, where: str) -> Dict[str, Any]:
     return attrs
 
 
-def _get_list(values: Any) -> List[Any]:
+def _get_list(values: Message) -> List[Any]:
     if values.s:
         return [s.decode("utf-8") for s in values.s]
     return list(values.i) or list(values.f) or list(values.b) or list(values.bt)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, FrozenSet, Mapping, Tuple
 
+from google.protobuf.message import Message
+
 Enums = Mapping[Tuple[str, str], Mapping[int, str]]
 
 _GE_TYPES = (
@@ -51,7 +53,7 @@ GE_WEIGHTS = frozenset({"data"})
 TF_WEIGHTS = frozenset({"tensor_content", "float_val", "double_val", "int_val", "int64_val", "bool_val", "half_val"})
 
 
-def to_plain(message: Any, enums: Enums, left_out: FrozenSet[str]) -> Dict[str, Any]:
+def to_plain(message: Message, enums: Enums, left_out: FrozenSet[str]) -> Dict[str, Any]:
     """Set fields of `message`; bytes become text, undecodable ones with the replacement character."""
     kind = message.DESCRIPTOR.name
     result: Dict[str, Any] = {}

@@ -9,9 +9,10 @@ keeps the order of the entries, so equal content gives equal bytes.
 from __future__ import annotations
 
 import warnings
-from typing import Any, Dict, List, Tuple
+from typing import Dict, List, Tuple, Type
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
 
 from vxm_convert.errors import FormatError
 
@@ -32,12 +33,12 @@ _SCALARS = {
 _UNPACKABLE = (_FIELD.TYPE_STRING, _FIELD.TYPE_BYTES)
 #: Per message: its twin with bytes for text, so that text which is not UTF-8 is found before protobuf complains on
 #: stderr ...
-_RAW: Dict[str, Any] = {}
+_RAW: Dict[str, Type[Message]] = {}
 #: ... and its fields with text, or messages in them: (name, is a message, is repeated).
 _TEXTS: Dict[str, List[Tuple[str, bool, bool]]] = {}
 
 
-def build_messages(package: str, schema: Schema) -> Dict[str, Any]:
+def build_messages(package: str, schema: Schema) -> Dict[str, Type[Message]]:
     """Message classes by name. Fields have presence (proto2), so an absent zero differs from a written one."""
     raw = _build(
         package,
@@ -57,7 +58,7 @@ def build_messages(package: str, schema: Schema) -> Dict[str, Any]:
     return built
 
 
-def _build(package: str, schema: Schema) -> Dict[str, Any]:
+def _build(package: str, schema: Schema) -> Dict[str, Type[Message]]:
     file = descriptor_pb2.FileDescriptorProto(
         name=package.replace(".", "/") + ".proto", package=package, syntax="proto2"
     )
@@ -75,7 +76,7 @@ def _is_number(kind: str) -> bool:
     return kind.rstrip("*") in _SCALARS and kind.rstrip("*") != "string"
 
 
-def _add_field(entry: Any, package: str, number: int, name: str, kind: str) -> None:
+def _add_field(entry: Message, package: str, number: int, name: str, kind: str) -> None:
     repeated = kind.endswith("*")
     kind = kind.rstrip("*")
     field = entry.field.add(name=name, number=number)
@@ -89,7 +90,7 @@ def _add_field(entry: Any, package: str, number: int, name: str, kind: str) -> N
         field.type_name = f".{package}.{kind}"
 
 
-def _message_class(pool: Any, full_name: str) -> Any:
+def _message_class(pool: descriptor_pool.DescriptorPool, full_name: str) -> Type[Message]:
     descriptor = pool.FindMessageTypeByName(full_name)
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)
@@ -97,14 +98,14 @@ def _message_class(pool: Any, full_name: str) -> Any:
     return message_factory.MessageFactory(pool).GetPrototype(descriptor)
 
 
-def parse(kind: Any, data: bytes, what: str) -> Any:
+def parse(kind: Type[Message], data: bytes, what: str) -> Message:
     """Parse `data` as message class `kind`; raises FormatError naming `what`."""
     raw = decode(_RAW[kind.DESCRIPTOR.full_name], data, what)
     _check_texts(raw, what)
     return decode(kind, data, what)
 
 
-def decode(kind: Any, data: bytes, what: str) -> Any:
+def decode(kind: Type[Message], data: bytes, what: str) -> Message:
     """Parse `data` as message class `kind` without looking at its texts; raises FormatError naming `what`."""
     parsed = kind()
     try:
@@ -113,8 +114,8 @@ def decode(kind: Any, data: bytes, what: str) -> Any:
             parsed.ParseFromString(data)
         # protobuf 3.20 only warns when it stops before the end of the data.
         if caught:
-            raise message.DecodeError(str(caught[0].message))
-    except (message.DecodeError, UnicodeDecodeError, RuntimeError) as exc:
+            raise DecodeError(str(caught[0].message))
+    except (DecodeError, UnicodeDecodeError, RuntimeError) as exc:
         reason = f"{len(data)} bytes: {exc}"
         raise FormatError(
             f"{what}: not a {kind.DESCRIPTOR.name} message ({reason}); the file is damaged or of another kind"
@@ -122,7 +123,7 @@ def decode(kind: Any, data: bytes, what: str) -> Any:
     return parsed
 
 
-def _check_texts(raw: Any, what: str) -> None:
+def _check_texts(raw: Message, what: str) -> None:
     """Text must be UTF-8; `raw` is a twin, whose text fields are bytes."""
     for name, is_message, repeated in _TEXTS[raw.DESCRIPTOR.full_name]:
         if not repeated and not raw.HasField(name):

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
+from google.protobuf.message import Message
 
 from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.errors import FormatError
@@ -148,7 +149,7 @@ def read_graph(path: Path) -> List[TfNode]:
     return nodes
 
 
-def read_message(path: Path) -> Any:
+def read_message(path: Path) -> Message:
     """The GraphDef message itself, unchecked beyond its encoding; raises as `read_graph` does."""
     data = read_bounded(Path(path), MAX_PB_BYTES, "the frozen graph", "export the model first")
     return parse(_MESSAGES["GraphDef"], data, str(path))
@@ -180,7 +181,7 @@ _MAX_NESTING = 32
 class _Library:
     """Functions by name, decoded when an attribute asks for them."""
 
-    def __init__(self, functions: Any, where: str) -> None:
+    def __init__(self, functions: Iterable[Message], where: str) -> None:
         self.messages = {function.signature.name: function for function in functions}
         self.where = where
         self.made: Dict[str, TfFunction] = {}
@@ -198,7 +199,7 @@ class _Library:
         self.open.pop()
         return self.made[name]
 
-    def _decode(self, message: Any) -> TfFunction:
+    def _decode(self, message: Message) -> TfFunction:
         where = f"{self.where}, function {message.signature.name!r}"
         nodes = [_decode_node(node, where, self) for node in message.node_def]
         nodes = [TfNode(n.name, n.op, tuple(_plain_tensor(text) for text in n.inputs), n.attrs) for n in nodes]
@@ -222,7 +223,7 @@ def _plain_tensor(text: str) -> str:
     return f"{parts[0]}:{_OUTPUT_BASE.get(parts[1], 0) + int(parts[2])}"
 
 
-def _decode_node(node: Any, where: str, library: Optional[_Library] = None) -> TfNode:
+def _decode_node(node: Message, where: str, library: Optional[_Library] = None) -> TfNode:
     attrs = {}
     for entry in node.attr:
         try:
@@ -232,7 +233,7 @@ def _decode_node(node: Any, where: str, library: Optional[_Library] = None) -> T
     return TfNode(node.name, node.op, tuple(node.input), attrs)
 
 
-def _decode_value(value: Any, library: _Library) -> Any:
+def _decode_value(value: Message, library: _Library) -> Any:
     if value.HasField("tensor"):
         return decode_tensor(value.tensor)
     if value.HasField("shape"):
@@ -251,7 +252,7 @@ def _decode_value(value: Any, library: _Library) -> Any:
     return None
 
 
-def _decode_list(values: Any, library: _Library) -> Tuple[Any, ...]:
+def _decode_list(values: Message, library: _Library) -> Tuple[Any, ...]:
     if values.s:
         return tuple(s.decode("utf-8", "replace") for s in values.s)
     if values.type:
@@ -261,11 +262,11 @@ def _decode_list(values: Any, library: _Library) -> Tuple[Any, ...]:
     return tuple(values.i) or tuple(values.f) or tuple(values.b)
 
 
-def _decode_shape(shape: Any) -> Optional[Tuple[int, ...]]:
+def _decode_shape(shape: Message) -> Optional[Tuple[int, ...]]:
     return None if shape.unknown_rank else tuple(dim.size for dim in shape.dim)
 
 
-def decode_tensor(tensor: Any) -> np.ndarray:
+def decode_tensor(tensor: Message) -> np.ndarray:
     """A TensorProto as an array; raises ValueError where content and shape disagree (checked before allocating)."""
     if tensor.dtype not in DTYPES:
         raise ValueError(f"dtype {tensor.dtype} of a constant has no NumPy counterpart")

@@ -36,7 +36,7 @@ class Description:
     facts: Tuple[Tuple[str, str], ...] = ()
     ops: Tuple[OpLine, ...] = ()
     noun: str = "operators"
-    content: Any = field(default=None)
+    content: object = field(default=None)
 
     def to_dict(self) -> Dict[str, Any]:
         counts = Counter(op.type for op in self.ops)

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any, List, Optional, Tuple
+
+from google.protobuf.message import Message
 
 from vxm_convert.errors import FormatError, ToolchainError
 from vxm_convert.inspection.description import Description, OpLine
@@ -76,11 +79,11 @@ def describe_om(path: Path) -> Description:
     return Description(kind, tuple(facts), ops)
 
 
-def _listed(value: Any) -> Tuple[Any, ...]:
+def _listed(value: object) -> Tuple[Any, ...]:
     return tuple(value) if isinstance(value, (list, tuple)) else ()
 
 
-def _desc_text(desc: Any, shape: Optional[Tuple[int, ...]] = None) -> str:
+def _desc_text(desc: Message, shape: Optional[Tuple[int, ...]] = None) -> str:
     """`shape` is that of an input with -1 for what a gear sets."""
     return f"{desc.dtype} {list(desc.logical_shape if shape is None else shape)} {desc.logical_layout}"
 
@@ -141,7 +144,7 @@ def describe_onnx(path: Path) -> Description:
     return Description("ONNX model", tuple(facts), tuple(OpLine(node.name, node.op_type) for node in model.graph.node))
 
 
-def _value_text(onnx: Any, value: Any) -> str:
+def _value_text(onnx: ModuleType, value: Message) -> str:
     tensor = value.type.tensor_type
     dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
     return f"{value.name} {[d.dim_value or d.dim_param for d in tensor.shape.dim]} {dtype}"

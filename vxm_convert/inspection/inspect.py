@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from vxm_convert.artifacts.files import read_json, sidecar_path
 from vxm_convert.artifacts.names import CONTRACT_NAME
@@ -139,7 +139,7 @@ def _sidecar_facts(path: Path) -> List[Tuple[str, str]]:
         return [("side-car", f"cannot be read: {exc}")]
 
 
-def _provenance(folder: Path, data: Any) -> List[Tuple[str, str]]:
+def _provenance(folder: Path, data: object) -> List[Tuple[str, str]]:
     """Origin as a side-car records it, with the file of the same folder that has this hash in its own side-car."""
     if not isinstance(data, dict):
         return [("side-car", "is no JSON object")]

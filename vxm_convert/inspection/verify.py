@@ -203,13 +203,13 @@ def _load(path: Path) -> Any:
         return {"file": path.name[: -len(".json")], "sha256": "", "made_from": {}, "damaged": str(exc)}
 
 
-def _is_sidecar(data: Any) -> bool:
+def _is_sidecar(data: object) -> bool:
     return (
         isinstance(data, dict) and {"file", "sha256", "made_from"} <= set(data) and isinstance(data["made_from"], dict)
     )
 
 
-def _describes_a_file(path: Path, data: Any) -> bool:
+def _describes_a_file(path: Path, data: object) -> bool:
     return isinstance(data, dict) and "file" in data and (path.parent / path.name[: -len(".json")]).is_file()
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, List
+from typing import List
 
 from vxm_convert.errors import FormatError, ToolchainError
 from vxm_convert.inspection.description import Description, OpLine
@@ -46,7 +46,7 @@ def describe_h5(path: Path) -> Description:
         ) from exc
     ops: List[OpLine] = []
 
-    def visit(name: str, item: Any) -> None:
+    def visit(name: str, item: object) -> None:
         if isinstance(item, h5py.Dataset):
             ops.append(OpLine(name, _group(name).partition(":")[0], (), (str(item.dtype),), (tuple(item.shape),)))
 

@@ -7,8 +7,6 @@ variant registers by its mean velocity: nothing is sampled, and the log_sigma la
 
 from __future__ import annotations
 
-from typing import Any
-
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.model.variables import FIXED_NODE, FLOW_NODE, MOVED_NODE, MOVING_NODE, VELOCITY_NODE
 from vxm_convert.network.integrate import velocity_to_displacement
@@ -17,7 +15,7 @@ from vxm_convert.network.unet import build_unet
 from vxm_convert.network.warp import warp_linear
 
 
-def build_displacement(moving: Any, fixed: Any, spec: ModelSpec) -> Any:
+def build_displacement(moving: tf.Tensor, fixed: tf.Tensor, spec: ModelSpec) -> tf.Tensor:
     """The displacement by which `moving` is sampled: (B, X, Y, Z, 3), float32, voxels of the fixed grid; see
     `build_unet`.
     """
@@ -25,7 +23,7 @@ def build_displacement(moving: Any, fixed: Any, spec: ModelSpec) -> Any:
     return velocity_to_displacement(flow, spec.integration_steps) if spec.diffeomorphic else flow
 
 
-def build_inference_graph(spec: ModelSpec) -> Any:
+def build_inference_graph(spec: ModelSpec) -> tf.Graph:
     """A new tf.Graph that registers `spec.batch` pairs.
 
     Placeholders ``moving`` and ``fixed``: (B, X, Y, Z, 1), float32, intensities 0..1.

@@ -6,20 +6,18 @@ All fields: (B, X, Y, Z, 3), displacement or velocity in voxels of their own gri
 
 from __future__ import annotations
 
-from typing import Any
-
 from vxm_convert.network.tf1 import tf
 from vxm_convert.network.warp import warp_linear
 
 
-def velocity_to_displacement(velocity: Any, steps: int) -> Any:
+def velocity_to_displacement(velocity: tf.Tensor, steps: int) -> tf.Tensor:
     """Integrate at half resolution, then double the grid, as the published network does (voxelmorph legacy,
     `miccai2018_net`).
     """
     return double_flow(integrate_velocity(velocity, steps))
 
 
-def integrate_velocity(velocity: Any, steps: int) -> Any:
+def integrate_velocity(velocity: tf.Tensor, steps: int) -> tf.Tensor:
     """exp(v) by scaling and squaring: u ← v / 2^steps, then `steps` times u ← u + u∘(id + u), edges replicated.
 
     Arsigny et al., MICCAI 2006; voxelmorph legacy, `ext/neuron`, class VecInt with method 'ss'.
@@ -31,7 +29,7 @@ def integrate_velocity(velocity: Any, steps: int) -> Any:
         return flow
 
 
-def double_flow(flow: Any) -> Any:
+def double_flow(flow: tf.Tensor) -> tf.Tensor:
     """Twice the voxels along every axis and twice the length: (B, X, Y, Z, 3) → (B, 2X, 2Y, 2Z, 3), linearly.
 
     Voxel i of the result lies at i/2 of the source (the first voxels of both grids coincide, not their edges), beyond
@@ -46,7 +44,7 @@ def double_flow(flow: Any) -> Any:
         return net
 
 
-def _double_axis(net: Any, axis: int) -> Any:
+def _double_axis(net: tf.Tensor, axis: int) -> tf.Tensor:
     shape = net.shape.as_list()
     side = shape[axis]
     ahead = tf.concat([_part(net, axis, 1, side), _part(net, axis, side - 1, side)], axis=axis)
@@ -60,7 +58,7 @@ def _double_axis(net: Any, axis: int) -> Any:
     return tf.reshape(paired, shape[:axis] + [2 * side] + shape[axis + 1 :])
 
 
-def _part(net: Any, axis: int, start: int, stop: int) -> Any:
+def _part(net: tf.Tensor, axis: int, start: int, stop: int) -> tf.Tensor:
     begin, size = [0] * 5, net.shape.as_list()
     begin[axis] = start
     size[axis] = stop - start

@@ -10,14 +10,17 @@ import logging
 import os
 import sys
 import warnings
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from vxm_convert.errors import ToolchainError
+
+__all__ = ["REQUIRED_VERSION", "tf"]
 
 REQUIRED_VERSION = "1.15"
 
 
-def _import_tensorflow() -> Any:
+def _import_tensorflow() -> ModuleType:
     # 3 = the C++ side reports fatal errors only; a user who wants more sets the variable before.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -45,4 +48,8 @@ def _import_tensorflow() -> Any:
     return tf
 
 
-tf = _import_tensorflow()
+if TYPE_CHECKING:
+    # For annotations: tf.Tensor, tf.Session. TensorFlow 1.15 has no types of its own, so mypy takes each for Any.
+    import tensorflow.compat.v1 as tf
+else:
+    tf = _import_tensorflow()

@@ -7,7 +7,7 @@ Architecture: Balakrishnan et al., "An Unsupervised Learning Model for Deformabl
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from vxm_convert.model.spec import LEAKY_SLOPE, ModelSpec
 from vxm_convert.model.variables import FLOW_LAYER, HEADS, LOG_SIGMA_LAYER, ConvLayer, conv_layers
@@ -23,16 +23,18 @@ class Convolutions:
     (`train.devices.cpu_blocks`).
     """
 
-    def upsampled(self, net: Any, skip: Any) -> Any:
+    def upsampled(self, net: tf.Tensor, skip: tf.Tensor) -> tf.Tensor:
         """`net` doubled along X, Y and Z, `skip` behind its channels; what `convolve` takes."""
         return tf.concat([upsample_nearest(net), skip], axis=-1)
 
-    def convolve(self, net: Any, kernel: Any, stride: int) -> Any:
+    def convolve(self, net: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
         """SAME: on even sides, stride 2 pads one voxel at the far end only."""
         return tf.nn.conv3d(net, kernel, strides=(1, stride, stride, stride, 1), padding="SAME", name="Conv3D")
 
 
-def build_unet(moving: Any, fixed: Any, spec: ModelSpec, convolutions: Optional[Convolutions] = None) -> Any:
+def build_unet(
+    moving: tf.Tensor, fixed: tf.Tensor, spec: ModelSpec, convolutions: Optional[Convolutions] = None
+) -> tf.Tensor:
     """Build the U-Net; variables are made, or reused, under the checkpoint's names.
 
     Parameters
@@ -53,8 +55,8 @@ def build_unet(moving: Any, fixed: Any, spec: ModelSpec, convolutions: Optional[
 
 
 def build_velocity_posterior(
-    moving: Any, fixed: Any, spec: ModelSpec, convolutions: Optional[Convolutions] = None
-) -> Tuple[Any, Any]:
+    moving: tf.Tensor, fixed: tf.Tensor, spec: ModelSpec, convolutions: Optional[Convolutions] = None
+) -> Tuple[tf.Tensor, tf.Tensor]:
     """Mean and log-variance of a diffeomorphic variant's velocity, each (B, X/2, Y/2, Z/2, 3); for training."""
     form = convolutions or Convolutions()
     net, heads = _features(moving, fixed, spec, form)
@@ -70,7 +72,9 @@ def make_variables(spec: ModelSpec) -> None:
         _variables(layer)
 
 
-def _features(moving: Any, fixed: Any, spec: ModelSpec, form: Convolutions) -> Tuple[Any, List[ConvLayer]]:
+def _features(
+    moving: tf.Tensor, fixed: tf.Tensor, spec: ModelSpec, form: Convolutions
+) -> Tuple[tf.Tensor, List[ConvLayer]]:
     """What the heads read, and the heads."""
     all_layers = conv_layers(spec)
     heads = [layer for layer in all_layers if layer.name in HEADS]
@@ -89,7 +93,7 @@ def _features(moving: Any, fixed: Any, spec: ModelSpec, form: Convolutions) -> T
     return net, heads
 
 
-def _encode(images: Any, layers: Iterator[ConvLayer], form: Convolutions) -> Any:
+def _encode(images: tf.Tensor, layers: Iterator[ConvLayer], form: Convolutions) -> List[tf.Tensor]:
     levels = []
     net = images
     for _ in range(4):
@@ -98,7 +102,7 @@ def _encode(images: Any, layers: Iterator[ConvLayer], form: Convolutions) -> Any
     return levels
 
 
-def upsample_nearest(volume: Any) -> Any:
+def upsample_nearest(volume: tf.Tensor) -> tf.Tensor:
     """Repeat every voxel twice along X, Y and Z: (B, X, Y, Z, C) → (B, 2X, 2Y, 2Z, C).
 
     A voxel's neighbours in memory are repeated as one block: concatenating a tensor with itself along its last axis and
@@ -112,26 +116,26 @@ def upsample_nearest(volume: Any) -> Any:
     return tf.reshape(tf.concat([net, net], axis=-1), (batch, 2 * x, 2 * y, 2 * z, channels))
 
 
-def _conv_block(net: Any, layer: ConvLayer, form: Convolutions) -> Any:
+def _conv_block(net: tf.Tensor, layer: ConvLayer, form: Convolutions) -> tf.Tensor:
     net = _conv(net, layer, form)
     with tf.name_scope(layer.name + "/"):
         return tf.nn.leaky_relu(net, alpha=LEAKY_SLOPE)
 
 
-def _conv(net: Any, layer: ConvLayer, form: Convolutions) -> Any:
+def _conv(net: tf.Tensor, layer: ConvLayer, form: Convolutions) -> tf.Tensor:
     kernel, bias = _variables(layer)
     with tf.name_scope(layer.name + "/"):
         return tf.nn.bias_add(form.convolve(net, kernel, layer.stride), bias, name="BiasAdd")
 
 
-def _variables(layer: ConvLayer) -> Tuple[Any, Any]:
+def _variables(layer: ConvLayer) -> Tuple[tf.Tensor, tf.Tensor]:
     kernel_init, bias_init = _initializers(layer)["kernel"], _initializers(layer)["bias"]
     with tf.variable_scope(layer.name, reuse=tf.AUTO_REUSE):
         kernel = tf.get_variable("kernel", layer.kernel_shape, tf.float32, kernel_init, use_resource=False)
         return kernel, tf.get_variable("bias", (layer.channels_out,), tf.float32, bias_init, use_resource=False)
 
 
-def _initializers(layer: ConvLayer) -> Dict[str, Any]:
+def _initializers(layer: ConvLayer) -> Dict[str, tf.Initializer]:
     """He-normal kernels; almost zero heads."""
     if layer.name in HEADS:
         kernel = tf.random_normal_initializer(stddev=_HEAD_STDDEV[layer.name])

@@ -16,7 +16,7 @@ corners blend to themselves whatever f is. The derivative agrees too: equal corn
 
 from __future__ import annotations
 
-from typing import Any, List, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from vxm_convert.network.tf1 import tf
 _MAX_INDEX = 2**31 - 1
 
 
-def warp_linear(volume: Any, flow: Any) -> Any:
+def warp_linear(volume: tf.Tensor, flow: tf.Tensor) -> tf.Tensor:
     """Sample `volume` at p + flow(p), trilinearly, edges replicated.
 
     Parameters
@@ -56,7 +56,7 @@ def warp_linear(volume: Any, flow: Any) -> Any:
         return tf.reshape(corners[0], shape)
 
 
-def warp_nearest(volume: Any, flow: Any) -> Any:
+def warp_nearest(volume: tf.Tensor, flow: tf.Tensor) -> tf.Tensor:
     """Sample `volume` at the voxel nearest to p + flow(p), halves to even, edges replicated; for label maps.
 
     Parameters
@@ -74,7 +74,7 @@ def warp_nearest(volume: Any, flow: Any) -> Any:
         return tf.reshape(tf.gather(_as_table(volume, shape), index, axis=0), shape)
 
 
-def _corners(flow: Any, sides: Sequence[int]) -> Tuple[List[Any], List[Any], List[Any]]:
+def _corners(flow: tf.Tensor, sides: Sequence[int]) -> Tuple[List[tf.Tensor], List[tf.Tensor], List[tf.Tensor]]:
     """Per axis: clamped low corner, clamped high corner (int32) and fraction, each (B, X, Y, Z)."""
     low, high, fractions = [], [], []
     for grid, displacement, side in zip(_voxel_grids(sides), tf.unstack(flow, axis=-1), sides):
@@ -89,7 +89,7 @@ def _corners(flow: Any, sides: Sequence[int]) -> Tuple[List[Any], List[Any], Lis
     return low, high, fractions
 
 
-def _corner_indices(low: List[Any], high: Any, shape: Tuple[int, ...]) -> List[Any]:
+def _corner_indices(low: List[tf.Tensor], high: Optional[List[tf.Tensor]], shape: Tuple[int, ...]) -> List[tf.Tensor]:
     """Rows of the flattened volume for the corners, Z fastest; for `low` alone if `high` is None."""
     batch, _, y, z, _ = shape
     options = [[axis] for axis in low] if high is None else [list(pair) for pair in zip(low, high)]
@@ -103,11 +103,11 @@ def _corner_indices(low: List[Any], high: Any, shape: Tuple[int, ...]) -> List[A
     return [plane + last for plane in planes for last in options[2]]
 
 
-def _blend(low: Any, high: Any, fraction: Any) -> Any:
+def _blend(low: tf.Tensor, high: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
     return low + fraction * (high - low)
 
 
-def _clamp(tensor: Any, lower: Any, upper: Any) -> Any:
+def _clamp(tensor: tf.Tensor, lower: float, upper: float) -> tf.Tensor:
     return tf.minimum(tf.maximum(tensor, lower), upper)
 
 
@@ -121,12 +121,12 @@ def _voxel_grids(sides: Sequence[int]) -> List[np.ndarray]:
     return grids
 
 
-def _as_table(volume: Any, shape: Tuple[int, ...]) -> Any:
+def _as_table(volume: tf.Tensor, shape: Tuple[int, ...]) -> tf.Tensor:
     rows = int(np.prod(shape[:4], dtype=np.int64))
     return tf.reshape(volume, (rows,) if shape[4] == 1 else (rows, shape[4]))
 
 
-def _check_shapes(volume: Any, flow: Any) -> Tuple[int, ...]:
+def _check_shapes(volume: tf.Tensor, flow: tf.Tensor) -> Tuple[int, ...]:
     shape = tuple(volume.shape.as_list())
     flow_shape = tuple(flow.shape.as_list())
     if len(shape) != 5 or None in shape or flow_shape != shape[:4] + (3,):

@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from vxm_convert.errors import ToolchainError
 from vxm_convert.toolchain import devices
 from vxm_convert.toolchain.cann_versions import too_old_for
+from vxm_convert.toolchain.find import Toolchain
 
 FOUND = "found"
 MISSING = "missing"
@@ -206,14 +207,14 @@ def _toolchains(environ: Mapping[str, str]) -> List[Finding]:
     return rows
 
 
-def _cann_detail(toolchain: Any) -> str:
+def _cann_detail(toolchain: Toolchain) -> str:
     needs = too_old_for(toolchain.version, sys.version_info[:2])
     old = "".join(f"; {need.what} needs {need.minimum} or newer ({need.why})" for need in needs)
     unsure = "; no version file tells which release" if toolchain.version == "unknown" else ""
     return f"{toolchain.version} at {toolchain.root}{unsure}{old}"
 
 
-def _atc(toolchain: Any) -> Finding:
+def _atc(toolchain: Toolchain) -> Finding:
     if not toolchain.atc_command:
         return Finding(
             "atc",
@@ -226,7 +227,7 @@ def _atc(toolchain: Any) -> Finding:
 _ACL_ADVICE = "part of CANN (pyACL); source its set_env.sh, or let the simulated one stand in"
 
 
-def _acl(toolchain: Any) -> Finding:
+def _acl(toolchain: Toolchain) -> Finding:
     paths = list(toolchain.python_paths) + toolchain.environment.get("PYTHONPATH", "").split(":") + sys.path
     folders = [Path(path) for path in paths if path]
     found = next(

@@ -14,6 +14,7 @@ import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import vxm_convert
@@ -107,7 +108,7 @@ class Toolchain:
             "root": str(self.root) if self.root else None,
         }
 
-    def load_acl(self) -> Any:
+    def load_acl(self) -> ModuleType:
         """The `acl` module, real or simulated.
 
         Raises

@@ -10,13 +10,16 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Tuple
 
 import numpy as np
 
 from vxm_convert.errors import CheckpointError
 from vxm_convert.model.variables import HEADS, conv_name
 from vxm_convert.weights.foreign import TAKEN, describe_keras_model
+
+if TYPE_CHECKING:
+    import h5py
 
 _WEIGHTS_GROUP = "model_weights"
 _CONV = re.compile(r"conv3d(?:_(\d+))?$")
@@ -29,7 +32,7 @@ INDEXINGS = ("ij", "xy")
 
 
 @contextmanager
-def open_h5(path: Path) -> Iterator[Dict[str, Any]]:
+def open_h5(path: Path) -> Iterator[Dict[str, h5py.Dataset]]:
     """Variable name (``conv3d/kernel`` …) → h5py dataset, unread; datasets are valid inside the context only.
 
     Raises
@@ -65,15 +68,15 @@ def swap_xy(weights: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
     return swapped
 
 
-def _layers(handle: Any, path: Path) -> Dict[str, Dict[str, Any]]:
+def _layers(handle: h5py.File, path: Path) -> Dict[str, Dict[str, h5py.Dataset]]:
 
     root = handle.get(_WEIGHTS_GROUP, default=handle) if _is_hard_link(handle, _WEIGHTS_GROUP) else handle
-    layers: Dict[str, Dict[str, Any]] = {}
+    layers: Dict[str, Dict[str, h5py.Dataset]] = {}
     _collect(root, path, 0, layers)
     return layers
 
 
-def _collect(group: Any, path: Path, depth: int, layers: Dict[str, Dict[str, Any]]) -> None:
+def _collect(group: h5py.Group, path: Path, depth: int, layers: Dict[str, Dict[str, h5py.Dataset]]) -> None:
     """Enter the layers below a group; a model that is a layer of another model has a group of its own."""
     import h5py
 
@@ -95,7 +98,7 @@ def _collect(group: Any, path: Path, depth: int, layers: Dict[str, Dict[str, Any
             layers[name] = variables
 
 
-def _variables(group: Any, path: Path, depth: int) -> Dict[str, Any]:
+def _variables(group: h5py.Group, path: Path, depth: int) -> Dict[str, h5py.Dataset]:
     """kernel and bias below a layer's group, however Keras nested it."""
     import h5py
 
@@ -118,14 +121,14 @@ def _variables(group: Any, path: Path, depth: int) -> Dict[str, Any]:
     return found
 
 
-def _is_hard_link(group: Any, name: str) -> bool:
+def _is_hard_link(group: h5py.Group, name: str) -> bool:
     """Soft and external links could point to any file of this machine."""
     import h5py
 
     return isinstance(group.get(name, getlink=True), h5py.HardLink)
 
 
-def _checked(dataset: Any, path: Path) -> Any:
+def _checked(dataset: h5py.Dataset, path: Path) -> h5py.Dataset:
     elements = int(np.prod(dataset.shape, dtype=np.float64)) if dataset.shape else 1
     if dataset.dtype.kind != "f" or elements > _MAX_ELEMENTS:
         raise CheckpointError(
@@ -139,7 +142,7 @@ def _checked(dataset: Any, path: Path) -> Any:
     return dataset
 
 
-def _rename(layers: Dict[str, Dict[str, Any]], path: Path) -> Dict[str, Any]:
+def _rename(layers: Dict[str, Dict[str, h5py.Dataset]], path: Path) -> Dict[str, h5py.Dataset]:
     convolutions: List[Tuple[int, str]] = sorted(
         (int(_CONV.match(name).group(1) or 0), name) for name in layers if _CONV.match(name)
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import List, Optional, Tuple
 
 from vxm_convert.sim.acl.base.args import CONTEXT, INIT, NOTHING, call, query
-from vxm_convert.sim.acl.base.state import SIM, AclFailure, Device, log
+from vxm_convert.sim.acl.base.state import SIM, AclFailure, Device, DeviceContext, log
 from vxm_convert.sim.acl.dumps.config import Configuration, read_configuration
 from vxm_convert.sim.acl.memory.blocks import MEMORY
 from vxm_convert.sim.acl.memory.leaks import note_context, report_leaks
@@ -20,7 +20,7 @@ _VERSION = (1, 1, 0)
 _RUN_MODE_HOST = 1
 
 
-class Context:
+class Context(DeviceContext):
     """A device as one thread (or several) uses it: its default stream and the streams created in it."""
 
     def __init__(self, device: Device) -> None:

@@ -124,7 +124,7 @@ def read_mixlist(path: str) -> Dict[str, Optional[bool]]:
     return moved
 
 
-def _strings(values: Any, path: str) -> List[str]:
+def _strings(values: object, path: str) -> List[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise AtcRefusal("E10001", f"--modify_mixlist is {path!r}; to-add and to-remove are lists of operator types")
     return values

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Union
 
 from vxm_convert.errors import ToolchainError
 from vxm_convert.formats.om import OmModel
 from vxm_convert.sim.engine.geared import GearedProgram
 from vxm_convert.sim.engine.program import load_static
 
+if TYPE_CHECKING:
+    from vxm_convert.sim.engine.program import Program
 
-def load_program(model: OmModel) -> Any:
+
+def load_program(model: OmModel) -> Union[Program, GearedProgram]:
     """Prepare a simulated model for execution: a `Program`, or a `geared.GearedProgram` for one with gears.
 
     Raises

@@ -28,7 +28,7 @@ _INT_COERCION = sys.version_info < (3, 10)
 NOTHING, INIT, CONTEXT = range(3)
 
 
-def _address(value: Any) -> int:
+def _address(value: object) -> int:
     """``K``: Python ints (bool too), wrapped to 64 bits; NumPy integers and floats are refused."""
     if not isinstance(value, int):
         raise TypeError("int expected")
@@ -43,12 +43,12 @@ def _integer(value: Any) -> int:
     return operator.index(value)
 
 
-def _unsigned32(value: Any) -> int:
+def _unsigned32(value: object) -> int:
     """``I``: anything integral, wrapped to 32 bits without complaint."""
     return _integer(value) & _MASK32
 
 
-def _signed32(value: Any) -> int:
+def _signed32(value: object) -> int:
     """``i``: anything integral that fits 32 bits; OverflowError beyond."""
     number = _integer(value)
     if not -(1 << 31) <= number < 1 << 31:
@@ -56,8 +56,8 @@ def _signed32(value: Any) -> int:
     return number
 
 
-def _instance_of(kinds: Tuple[type, ...]) -> Callable[[Any], Any]:
-    def convert(value: Any) -> Any:
+def _instance_of(kinds: Tuple[type, ...]) -> Callable[[object], object]:
+    def convert(value: object) -> object:
         if not isinstance(value, kinds):
             raise TypeError(f"expected {kinds[0].__name__}, got {type(value).__name__}")
         return value
@@ -65,7 +65,7 @@ def _instance_of(kinds: Tuple[type, ...]) -> Callable[[Any], Any]:
     return convert
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """``s``: a str without NUL."""
     if not isinstance(value, str):
         raise TypeError(f"expected str, got {type(value).__name__}")
@@ -105,7 +105,7 @@ class Call(NamedTuple):
     letters: str
     needs: int
     bare: bool
-    otherwise: Tuple[Any, ...]
+    otherwise: Tuple[object, ...]
     function: Function
 
 
@@ -115,7 +115,7 @@ INTERCEPT: List[Callable[[str, Tuple[Any, ...]], int]] = []
 
 
 def call(
-    name: str, letters: str = "", gives: Tuple[Any, ...] = (), needs: int = INIT
+    name: str, letters: str = "", gives: Tuple[object, ...] = (), needs: int = INIT
 ) -> Callable[[Function], Function]:
     """Register a call that ends in a return code; `gives` are its other values on failure.
 
@@ -129,7 +129,7 @@ def call(
     return register
 
 
-def query(name: str, letters: str = "", otherwise: Any = 0, needs: int = NOTHING) -> Callable[[Function], Function]:
+def query(name: str, letters: str = "", otherwise: object = 0, needs: int = NOTHING) -> Callable[[Function], Function]:
     """Register a call that returns a bare value, `otherwise` when it fails."""
 
     def register(function: Function) -> Function:
@@ -139,7 +139,7 @@ def query(name: str, letters: str = "", otherwise: Any = 0, needs: int = NOTHING
     return register
 
 
-def parse(row: Call, args: Tuple[Any, ...]) -> Tuple[Any, ...]:
+def parse(row: Call, args: Tuple[object, ...]) -> Tuple[object, ...]:
     """Arguments as the C function would see them; TypeError for a wrong count or type. No letters: extra ones are
     ignored.
     """
@@ -168,7 +168,7 @@ def _check_needs(row: Call) -> None:
         SIM.context()
 
 
-def _ask_interceptors(row: Call, values: Tuple[Any, ...]) -> None:
+def _ask_interceptors(row: Call, values: Tuple[object, ...]) -> None:
     for ask in list(INTERCEPT):
         code = ask(row.name, values)
         if code:
@@ -183,7 +183,7 @@ def bind(row: Call) -> Function:
     """The function a client calls: positional arguments in, values and return code out, never an `AclFailure`."""
     short_name = row.name.rpartition(".")[2]
 
-    def entry(*args: Any, **kwargs: Any) -> Any:
+    def entry(*args: object, **kwargs: object) -> object:
         if kwargs:
             raise TypeError(f"{short_name}() takes no keyword arguments")
         values = parse(row, args)
@@ -210,7 +210,7 @@ def _as_values(row: Call, result: Any) -> Tuple[Any, ...]:
     return (result,) if len(row.otherwise) == 1 else tuple(result)
 
 
-def _shape(row: Call, values: Tuple[Any, ...], code: int) -> Any:
+def _shape(row: Call, values: Tuple[object, ...], code: int) -> object:
     if row.bare:
         return values[0]
     # A fresh copy of mutable defaults, so that no client can write into the table.

@@ -35,14 +35,14 @@ _NPY_TYPES: Dict[int, Any] = {
 _threads: Dict[int, threading.Thread] = {}
 
 
-def _array(name: str, value: Any) -> np.ndarray:
+def _array(name: str, value: object) -> np.ndarray:
     if not isinstance(value, np.ndarray):
         raise TypeError(f"acl.util.{name} args parse failed: expected numpy.ndarray, got {type(value).__name__}")
     return value
 
 
 @query("util.numpy_to_ptr", "O")
-def numpy_to_ptr(array: Any) -> int:
+def numpy_to_ptr(array: object) -> int:
     """Address of the array's data; for a non-contiguous array a warning, since its bytes are not in its order."""
     checked = _array("numpy_to_ptr", array)
     if not checked.flags["C_CONTIGUOUS"]:
@@ -53,7 +53,7 @@ def numpy_to_ptr(array: Any) -> int:
 
 
 @query("util.numpy_contiguous_to_ptr", "O")
-def numpy_contiguous_to_ptr(array: Any) -> Tuple[int, np.ndarray]:
+def numpy_contiguous_to_ptr(array: object) -> Tuple[int, np.ndarray]:
     contiguous = np.ascontiguousarray(_array("numpy_contiguous_to_ptr", array))
     return int(contiguous.ctypes.data), contiguous
 
@@ -82,7 +82,7 @@ def ptr_to_numpy(address: int, shape: Tuple[int, ...], type_number: int) -> np.n
 
 
 @query("util.bytes_to_ptr", "O")
-def bytes_to_ptr(data: Any) -> int:
+def bytes_to_ptr(data: object) -> int:
     """Address of the bytes inside the object; it keeps nothing alive."""
     if not isinstance(data, bytes):
         raise ValueError(f"acl.util.bytes_to_ptr: expected bytes, got {type(data).__name__}")
@@ -96,7 +96,7 @@ def ptr_to_bytes(address: int, count: int) -> bytes:
 
 
 @call("util.start_thread", "O|O", gives=(0,), needs=NOTHING)
-def start_thread(function: Callable[..., Any], argument: Any = None) -> int:
+def start_thread(function: Callable[..., object], argument: object = None) -> int:
     """Runs ``function(argument)``, or ``function()`` when the argument is None; the id is the thread's own."""
     if not callable(function):
         raise TypeError("acl.util.start_thread args parse failed: the first argument must be callable")

@@ -44,6 +44,15 @@ class AclFailure(Exception):
         self.message = message
 
 
+class DeviceContext:
+    """A device as one thread, or several, use it; `vxm_convert.sim.acl.runtime` makes them. Streams are not known here."""
+
+    device_id: int
+    alive: bool
+    default_stream: Any
+    streams: List[Any]
+
+
 class Device:
     """One simulated Ascend device: its memory account and its reference count.
 
@@ -60,7 +69,7 @@ class Device:
         self.memory_bytes = memory_bytes
         self.used_bytes = 0
         self.references = 0
-        self.default_context: Any = None
+        self.default_context: Optional[DeviceContext] = None
         self.was_used = False
 
     def reserve(self, count: int, code: int) -> None:
@@ -129,7 +138,7 @@ class Simulator:
         self.strict = os.environ.get("VXM_SIM_STRICT", "0") == "1"
 
     # handles ------------------------------------------------------------------------------------------------
-    def new_handle(self, thing: Any) -> int:
+    def new_handle(self, thing: object) -> int:
         with self.lock:
             handle = self._newest_handle = self._newest_handle + _HANDLE_STEP
             self.handles[handle] = thing
@@ -142,7 +151,7 @@ class Simulator:
             raise AclFailure(code, f"handle {handle:#x} is no live {kind.__name__}{self._fate_of(handle, found)}")
         return found
 
-    def _fate_of(self, handle: int, found: Any) -> str:
+    def _fate_of(self, handle: int, found: object) -> str:
         """Why a handle is not usable, where that is known."""
         if found is not None:
             return f", it is one of a {type(found).__name__}"
@@ -156,7 +165,7 @@ class Simulator:
         with self.lock:
             self.handles.pop(handle, None)
 
-    def handle_of(self, thing: Any) -> int:
+    def handle_of(self, thing: object) -> int:
         return next((h for h, known in list(self.handles.items()) if known is thing), 0)
 
     def new_model_id(self) -> int:
@@ -174,16 +183,16 @@ class Simulator:
         return self.devices[device_id]
 
     @property
-    def current(self) -> Optional[Any]:
+    def current(self) -> Optional[DeviceContext]:
         """The calling thread's context, or None."""
         context = getattr(self.thread, "context", None)
         return context if context is not None and context.alive else None
 
     @current.setter
-    def current(self, context: Optional[Any]) -> None:
+    def current(self, context: Optional[DeviceContext]) -> None:
         self.thread.context = context
 
-    def context(self) -> Any:
+    def context(self) -> DeviceContext:
         """The calling thread's context; raises AclFailure(107002) where it has none."""
         context = self.current
         if context is None:

@@ -84,7 +84,7 @@ def _read_object(path: str) -> Dict[str, Any]:
     return config
 
 
-def _depth(value: Any, kind: type) -> int:
+def _depth(value: object, kind: type) -> int:
     """How many containers of one kind lie inside each other."""
     if not isinstance(value, (dict, list)):
         return 0

@@ -12,7 +12,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from vxm_convert.formats.dump import Dump, DumpTensor, dump_name, plain_name, wr
 from vxm_convert.formats.fractal import BLOCK, ndc1hwc0_shape
 from vxm_convert.formats.ge_ir import Desc, Op
 from vxm_convert.formats.gears import POSTFIX
+
+if TYPE_CHECKING:
+    from vxm_convert.sim.engine.program import Program
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +50,16 @@ class DumpPlan:
     mode: str
     models: Tuple[ModelEntry, ...]
 
-    def dumper_for(self, loaded: Any, device_id: int, model_id: int) -> Optional[Dumper]:
-        """A dumper for a model.LoadedModel, None when the plan does not name it."""
+    def dumper_for(self, model_name: str, device_id: int, model_id: int) -> Optional[Dumper]:
+        """A dumper for a loaded model, None when the plan does not name it."""
         for entry in self.models:
-            if entry.model_name in ("", loaded.name):
-                folder = self.folder / str(device_id) / (plain_name(loaded.name) or "model") / str(model_id)
+            if entry.model_name in ("", model_name):
+                folder = self.folder / str(device_id) / (plain_name(model_name) or "model") / str(model_id)
                 return Dumper(folder, self.mode, entry.layers)
         return None
 
 
-def plan_from_section(section: Any) -> DumpPlan:
+def plan_from_section(section: object) -> DumpPlan:
     """Check the section ``dump`` of a configuration file; raises ValueError that says what is wrong."""
     if not isinstance(section, dict):
         raise ValueError(f"is a {type(section).__name__}, expected an object")
@@ -77,7 +80,7 @@ def plan_from_section(section: Any) -> DumpPlan:
     return DumpPlan(Path(path) / time.strftime("%Y%m%d%H%M%S"), mode, _entries(section.get("dump_list", [{}])))
 
 
-def _entries(listed: Any) -> Tuple[ModelEntry, ...]:
+def _entries(listed: object) -> Tuple[ModelEntry, ...]:
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise ValueError("dump_list is not a list of objects")
     entries = []
@@ -102,7 +105,7 @@ class Dumper:
         self._layers = layers
         self._executions = 0
 
-    def execution(self, program: Any, arrays: List[np.ndarray]) -> None:
+    def execution(self, program: Program, arrays: List[np.ndarray]) -> None:
         """Dump one execution of an engine.Program on these inputs. A full disk stops the dump, not the model."""
         folder = self._folder / str(self._executions)
         self._executions += 1

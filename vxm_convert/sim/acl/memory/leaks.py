@@ -6,9 +6,9 @@ warning per kind.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, List
+from typing import List, Sequence
 
-from vxm_convert.sim.acl.base.state import SIM, log
+from vxm_convert.sim.acl.base.state import SIM, DeviceContext, log
 from vxm_convert.sim.acl.memory.blocks import DEVICE, HOST, MEMORY
 
 #: class of a handle's object → what a client calls it; those that other objects own are not listed.
@@ -23,7 +23,7 @@ _KINDS = {
 }
 
 
-def note_context(context: Any, is_default: bool = False) -> None:
+def note_context(context: DeviceContext, is_default: bool = False) -> None:
     """Remember what is lost with a context that is being closed; one that nobody destroyed is lost itself."""
     if context.streams:
         SIM.leaks.append(f"{len(context.streams)} streams of a context on device {context.device_id}")
@@ -31,7 +31,7 @@ def note_context(context: Any, is_default: bool = False) -> None:
         SIM.leaks.append(f"a context on device {context.device_id}")
 
 
-def find_leaks(contexts: List[Any]) -> List[str]:
+def find_leaks(contexts: Sequence[DeviceContext]) -> List[str]:
     """Everything left over, as texts; `contexts` are those that the client made and did not destroy."""
     leaks = SIM.leaks + [f"a context on device {context.device_id}" for context in contexts]
     for place in (DEVICE, HOST):
@@ -43,7 +43,7 @@ def find_leaks(contexts: List[Any]) -> List[str]:
     return leaks + [f"{count} {kind}" for kind, count in sorted((k, n) for k, n in counted.items() if k is not None)]
 
 
-def report_leaks(contexts: List[Any]) -> None:
+def report_leaks(contexts: Sequence[DeviceContext]) -> None:
     """Say it and forget it. A device gives everything back when the process ends, so finalize succeeds all the same."""
     leaks = find_leaks(contexts)
     SIM.leaks = []

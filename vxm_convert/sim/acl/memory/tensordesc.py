@@ -5,7 +5,7 @@ execution.
 
 from __future__ import annotations
 
-from typing import Any, List, Tuple
+from typing import Any, List, Sequence, Tuple
 
 from vxm_convert.ascend.acl_codes import FORMAT_UNDEFINED, FORMATS, acl_dtype
 from vxm_convert.sim.acl.base.args import call, query
@@ -30,7 +30,7 @@ def _desc(handle: int) -> TensorDesc:
 
 
 @query("create_tensor_desc", "iti")
-def create_tensor_desc(data_type: int, dims: Any, layout: int) -> int:
+def create_tensor_desc(data_type: int, dims: Sequence[int], layout: int) -> int:
     if not all(isinstance(side, int) for side in dims):
         raise TypeError("acl.create_tensor_desc args parse failed: dims must be whole numbers")
     if len(dims) > _MAX_DIMS:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from vxm_convert.ascend.acl_codes import DTYPE_UNDEFINED, FORMAT_UNDEFINED, FORMATS, acl_dtype
 from vxm_convert.sim.acl.base.args import CONTEXT, INIT, call, query
 from vxm_convert.sim.acl.base.state import SIM, AclFailure
-from vxm_convert.sim.acl.models.loading import Model, gears_of, loaded_from_file, model_of, tensors_of
+from vxm_convert.sim.acl.models.loading import LoadedModel, Model, gears_of, loaded_from_file, model_of, tensors_of
+
+if TYPE_CHECKING:
+    from vxm_convert.sim.engine.program import TensorDesc
 
 
 class Tensor(NamedTuple):
@@ -36,7 +39,7 @@ class Description:
         #: the loaded model; a description of a file has none
         self.model: Optional[Model] = None
 
-    def fill(self, model: Any) -> None:
+    def fill(self, model: Union[Model, LoadedModel]) -> None:
         """From anything with a `program`: a model that is loaded, or one that was only read."""
         inputs, outputs = tensors_of(model)
         self.gears = gears_of(model)
@@ -46,7 +49,7 @@ class Description:
         self.outputs = [_tensor(t) for t in outputs]
 
 
-def tensor_bytes(tensor: Any) -> int:
+def tensor_bytes(tensor: TensorDesc) -> int:
     """Size in bytes of an engine.TensorDesc."""
     size = int(tensor.dtype.itemsize)
     for side in tensor.shape:
@@ -54,7 +57,7 @@ def tensor_bytes(tensor: Any) -> int:
     return size
 
 
-def _tensor(tensor: Any) -> Tensor:
+def _tensor(tensor: TensorDesc) -> Tensor:
     dims = tuple(int(n) for n in tensor.shape)
     return Tensor(
         tensor.name, dims, acl_dtype(tensor.dtype), FORMATS.get(tensor.format, FORMAT_UNDEFINED), tensor_bytes(tensor)

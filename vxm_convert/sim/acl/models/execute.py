@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from typing import Any, Callable, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Callable, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from vxm_convert.sim.acl.models.gears import Setting, gear_of
 from vxm_convert.sim.acl.models.loading import Model, gears_of, model_of, tensors_of
 from vxm_convert.sim.acl.streams.stream import stream_of
 from vxm_convert.sim.faults import FAULTS
+
+if TYPE_CHECKING:
+    from vxm_convert.sim.engine.program import TensorDesc
 
 #: A buffer may be this much smaller than the model's tensor before execution is refused.
 SIZE_SLACK = 64
@@ -39,7 +42,7 @@ def _view(address: int, count: int) -> np.ndarray:
     return np.frombuffer((ctypes.c_char * count).from_address(address), np.uint8)
 
 
-def _check_size(end: str, index: int, tensor: Any, buffer: DataBuffer) -> Span:
+def _check_size(end: str, index: int, tensor: TensorDesc, buffer: DataBuffer) -> Span:
     """The part of a data buffer that the model will use; raises AclFailure(145000) when it is too small."""
     need = tensor_bytes(tensor)
     if buffer.size + SIZE_SLACK < need:
@@ -57,7 +60,7 @@ def _check_size(end: str, index: int, tensor: Any, buffer: DataBuffer) -> Span:
     return Span(buffer.address, count, block)
 
 
-def _check_count(end: str, tensors: List[Any], buffers: List[DataBuffer]) -> None:
+def _check_count(end: str, tensors: Sequence[TensorDesc], buffers: List[DataBuffer]) -> None:
     if len(tensors) != len(buffers):
         raise AclFailure(145000, f"the model has {len(tensors)} {end}s, the dataset {len(buffers)} buffers")
 
@@ -67,8 +70,8 @@ class Bound(NamedTuple):
 
     sources: List[Span]
     targets: List[Span]
-    in_tensors: List[Any]
-    out_tensors: List[Any]
+    in_tensors: List[TensorDesc]
+    out_tensors: List[TensorDesc]
     setting: Optional[Setting]
 
 
@@ -94,7 +97,7 @@ def _bind(model: Model, inputs: int, outputs: int, may_allocate: bool) -> Bound:
     return Bound(sources, targets, in_tensors, out_tensors, setting)
 
 
-def _array(span: Span, tensor: Any) -> np.ndarray:
+def _array(span: Span, tensor: TensorDesc) -> np.ndarray:
     """An input as the engine wants it: read-only, shape and dtype of the tensor, zero-copy unless bytes are missing."""
     need = tensor_bytes(tensor)
     raw = _view(span.address, span.count)

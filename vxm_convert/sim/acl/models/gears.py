@@ -9,7 +9,7 @@ device gives for a wrong gear, or without one, was not checked on a device.
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from vxm_convert.sim.acl.memory.blocks import Block, check_span
 from vxm_convert.sim.acl.memory.dataset import DataBuffer, Dataset, dataset_of
 from vxm_convert.sim.acl.models.describe import desc_of
 from vxm_convert.sim.acl.models.loading import Model, gears_of, model_of
+
+if TYPE_CHECKING:
+    from vxm_convert.sim.engine.program import Program
 
 _EMPTY_BATCH = {"batchCount": 0, "batch": []}  # type: Dict[str, Any]
 _EMPTY_HW = {"hwCount": 0, "hw": []}  # type: Dict[str, Any]
@@ -117,7 +120,7 @@ def _set(model: Model, dataset: int, index: int, kind: int, profile: Tuple[int, 
     model.gear = gears.profiles.index(profile)
 
 
-def _picking(buffer: DataBuffer, count: int) -> Tuple[np.ndarray, Any]:
+def _picking(buffer: DataBuffer, count: int) -> Tuple[np.ndarray, Optional[Block]]:
     """The numbers in the buffer that picks the gear, int32, not a copy, and what keeps that memory alive."""
     if buffer.address == 0:
         raise AclFailure(145011, "the data buffer of the input that picks the gear has no address")
@@ -141,7 +144,7 @@ class Setting(NamedTuple):
     numbers: np.ndarray
     block: Block
 
-    def program(self) -> Any:
+    def program(self) -> Program:
         """The engine.Program, when the execution starts; a gear that was set meanwhile is a mistake of the client."""
         expected: Sequence[int] = gears_of(self.model).profiles[self.gear]
         found = [int(number) for number in self.numbers]

@@ -9,14 +9,18 @@ import ctypes
 import hashlib
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from vxm_convert.ascend.chips import is_first_910
 from vxm_convert.errors import FormatError, VxmError
+from vxm_convert.formats.gears import Gears
 from vxm_convert.sim.acl.base.args import CONTEXT, INIT, call, query
-from vxm_convert.sim.acl.base.state import SIM, AclFailure, Device, log
+from vxm_convert.sim.acl.base.state import SIM, AclFailure, Device, DeviceContext, log
 from vxm_convert.sim.acl.memory.blocks import check_span
 from vxm_convert.sim.faults import FAULTS
+
+if TYPE_CHECKING:
+    from vxm_convert.sim.engine.program import TensorDesc
 
 MAX_MODEL_BYTES = 4 << 30
 
@@ -57,7 +61,7 @@ PROGRAM_LOADER: Callable[[bytes, str], LoadedModel] = load_from_bytes
 class Model:
     """A model on a device: its program, the memory booked for it, and one execution at a time."""
 
-    def __init__(self, loaded: LoadedModel, device: Device, booked: int, context: Any) -> None:
+    def __init__(self, loaded: LoadedModel, device: Device, booked: int, context: DeviceContext) -> None:
         self.program = loaded.program
         self.name = loaded.name
         self.device_id = device.device_id
@@ -155,7 +159,7 @@ def _load(data: bytes, where: str, work: Tuple[int, int] = (0, 0), weight: Tuple
         model_id = SIM.new_model_id()
         model = SIM.models[model_id] = Model(loaded, device, booked, SIM.context())
         if SIM.dump is not None:
-            model.dumper = SIM.dump.dumper_for(loaded, device.device_id, model_id)
+            model.dumper = SIM.dump.dumper_for(loaded.name, device.device_id, model_id)
     return model_id
 
 
@@ -242,7 +246,7 @@ def destroy_config_handle(handle: int) -> None:
 
 
 @call("mdl.set_config_opt", "KIO", needs=0)
-def set_config_opt(handle: int, attribute: int, value: Any) -> None:
+def set_config_opt(handle: int, attribute: int, value: object) -> None:
     config = SIM.thing(handle, LoadConfig, 100000)
     if attribute > _LAST_OPTION or isinstance(value, str) != (attribute == _PATH):
         raise AclFailure(100000, f"option {attribute} cannot be {value!r}")
@@ -276,11 +280,11 @@ def load_with_config(handle: int) -> int:
     )
 
 
-def tensors_of(model: Model) -> Tuple[List[Any], List[Any]]:
+def tensors_of(model: Model) -> Tuple[List[TensorDesc], List[TensorDesc]]:
     """The model's inputs and outputs (engine.TensorDesc), in model order."""
     return list(model.program.inputs), list(model.program.outputs)
 
 
-def gears_of(model: Any) -> Any:
+def gears_of(model: Union[Model, LoadedModel]) -> Optional[Gears]:
     """The `formats.gears.Gears` of anything with a `program`, None for a model with one shape."""
     return getattr(model.program, "gears", None)

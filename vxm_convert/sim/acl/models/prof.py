@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from vxm_convert.artifacts.files import write_json
 from vxm_convert.errors import ArtifactError
@@ -71,7 +71,7 @@ def init(path: str) -> None:
 
 
 @query("prof.create_config", "tIKK")
-def create_config(devices: Any, metrics: int, events: int, mask: int) -> int:
+def create_config(devices: Sequence[int], metrics: int, events: int, mask: int) -> int:
     """`events` is a pointer to events of the vendor's choice, reserved."""
     for device_id in devices:
         SIM.device(int(device_id))

@@ -23,7 +23,7 @@ class Reports:
         self.condition = threading.Condition()
         self.waiting: Deque[Tuple[Callable[[Any], Any], Any, threading.Event]] = deque()
 
-    def put(self, function: Callable[[Any], Any], argument: Any, done: threading.Event) -> None:
+    def put(self, function: Callable[[object], object], argument: object, done: threading.Event) -> None:
         with self.condition:
             self.waiting.append((function, argument, done))
             self.condition.notify_all()
@@ -33,7 +33,7 @@ class Reports:
             self.streams += difference
             self.condition.notify_all()
 
-    def take(self, timeout_s: Optional[float]) -> Tuple[Callable[[Any], Any], Any, threading.Event]:
+    def take(self, timeout_s: Optional[float]) -> Tuple[Callable[[object], object], object, threading.Event]:
         with self.condition:
             if not self.condition.wait_for(lambda: bool(self.waiting), timeout_s):
                 if not self.streams:
@@ -73,7 +73,7 @@ def unsubscribe_report(thread_id: int, stream: int) -> None:
 
 
 @call("rt.launch_callback", "OOIK", needs=CONTEXT)
-def launch_callback(function: Callable[[Any], Any], argument: Any, block_type: int, stream: int) -> None:
+def launch_callback(function: Callable[[object], object], argument: object, block_type: int, stream: int) -> None:
     """Block type 1 holds the stream until the host thread has run the callback, 0 does not."""
     if not callable(function):
         raise TypeError("acl.rt.launch_callback args parse failed: the first argument must be callable")

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Optional
 
 from vxm_convert.sim.acl.base.args import CONTEXT, call
-from vxm_convert.sim.acl.base.state import SIM, AclFailure, log
+from vxm_convert.sim.acl.base.state import SIM, AclFailure, DeviceContext, log
 
 COMPLETE, NOT_READY = 0, 1
 #: Seconds that the end of the process waits for the task that a stream is at.
@@ -26,7 +26,7 @@ class Stream:
     context : Context — the context it was created in.
     """
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: DeviceContext) -> None:
         self.context = context
         self.subscriber: Any = None
         self.closing = False
@@ -38,7 +38,7 @@ class Stream:
         self._worker: Optional[threading.Thread] = None
         _streams.add(self)
 
-    def submit(self, task: Callable[[], Any]) -> None:
+    def submit(self, task: Callable[[], object]) -> None:
         """Queue a task; what it raises is reported by the next `synchronize`."""
         with self._condition:
             if self.closing:
@@ -110,7 +110,7 @@ def _abandon_all() -> None:
         stream.abandon()
 
 
-def _failure_of(task: Callable[[], Any]) -> Optional[AclFailure]:
+def _failure_of(task: Callable[[], object]) -> Optional[AclFailure]:
     try:
         task()
     except AclFailure as failure:

@@ -7,12 +7,15 @@ shape inference and folding take turns until nothing new comes.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Tuple
 
 import numpy as np
 
 from vxm_convert.sim.frontends.onnx.ops import OnnxNode
 from vxm_convert.sim.refusal import AtcRefusal
+
+if TYPE_CHECKING:
+    import onnx
 
 Shapes = Dict[str, Tuple[int, ...]]
 #: Operators that only folding executes.
@@ -24,7 +27,11 @@ _MAX_SIZES = 64
 
 
 def fold_known(
-    model: Any, nodes: List[OnnxNode], consts: Dict[str, np.ndarray], opset: int, infer: Callable[[Any], Shapes]
+    model: onnx.ModelProto,
+    nodes: List[OnnxNode],
+    consts: Dict[str, np.ndarray],
+    opset: int,
+    infer: Callable[[onnx.ModelProto], Shapes],
 ) -> Shapes:
     """Add what is known to `consts`, in place; returns the static shapes of all tensors. `model` loses the folded
     nodes.

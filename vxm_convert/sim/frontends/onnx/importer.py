@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from vxm_convert.sim.frontends.onnx import tensors as onnx_tensors
 from vxm_convert.sim.frontends.onnx.folding import KNOWN, fold_known
 from vxm_convert.sim.frontends.onnx.ops import DTYPES, OnnxNode, Translator, Value
 from vxm_convert.sim.refusal import AtcRefusal
+
+if TYPE_CHECKING:
+    import onnx
 
 HANDLERS = {**onnx_ops.HANDLERS, **onnx_images.HANDLERS, **onnx_tensors.HANDLERS}
 
@@ -69,7 +72,7 @@ def read_onnx(path: Path, input_shapes: Shapes, out_nodes: List[Tuple[str, int]]
         raise FormatError(f"{path}: not a valid ONNX model ({type(exc).__name__}: {exc}); export it again") from exc
 
 
-def _graph_of(model: Any, path: Path, input_shapes: Shapes, out_nodes: List[Tuple[str, int]]) -> OnnxGraph:
+def _graph_of(model: onnx.ModelProto, path: Path, input_shapes: Shapes, out_nodes: List[Tuple[str, int]]) -> OnnxGraph:
     nodes = _nodes(model)
     _check_support(nodes)
     _check_schemas(model)
@@ -104,7 +107,7 @@ def onnx_json(path: Path) -> Dict[str, Any]:
     return to_plain(_load(path), {}, _WEIGHTS)
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> onnx.ModelProto:
     import onnx
 
     model = decode(onnx.ModelProto, read_bounded(path, MAX_ONNX_BYTES, "the ONNX model", "export it first"), str(path))
@@ -113,7 +116,7 @@ def _load(path: Path) -> Any:
     return model
 
 
-def _nodes(model: Any) -> List[OnnxNode]:
+def _nodes(model: onnx.ModelProto) -> List[OnnxNode]:
     from onnx.helper import get_attribute_value
 
     found: List[OnnxNode] = []
@@ -138,7 +141,7 @@ def _check_support(nodes: List[OnnxNode]) -> None:
         )
 
 
-def _check_schemas(model: Any) -> None:
+def _check_schemas(model: onnx.ModelProto) -> None:
     """Operands and attributes of every node as its operator set wants them; the shape inference relies on it without
     looking.
     """
@@ -159,7 +162,7 @@ def _check_schemas(model: Any) -> None:
             ) from exc
 
 
-def _constants(model: Any, nodes: List[OnnxNode], path: Path) -> Dict[str, np.ndarray]:
+def _constants(model: onnx.ModelProto, nodes: List[OnnxNode], path: Path) -> Dict[str, np.ndarray]:
     from onnx import TensorProto, numpy_helper
 
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -195,7 +198,7 @@ def _short_constant(node: OnnxNode) -> Any:
     raise AtcRefusal("E20001", f"{node.name} (Constant): expected a tensor or numbers as its value")
 
 
-def _set_shapes(inputs: List[Any], shapes: Shapes) -> None:
+def _set_shapes(inputs: List[onnx.ValueInfoProto], shapes: Shapes) -> None:
     by_name = {value.name: value for value in inputs}
     for name, shape in shapes.items():
         value = by_name.get(name, by_name.get(f"{name}:0"))
@@ -211,7 +214,7 @@ def _set_shapes(inputs: List[Any], shapes: Shapes) -> None:
             dims.add(dim_value=side)
 
 
-def _infer(model: Any) -> Shapes:
+def _infer(model: onnx.ModelProto) -> Shapes:
     """Static shapes of all tensors that have one. Shapes in the file may be for another --input_shape, so they are
     dropped first.
     """
@@ -234,7 +237,7 @@ def _infer(model: Any) -> Shapes:
     return shapes
 
 
-def _placeholder(made: Translator, value: Any) -> str:
+def _placeholder(made: Translator, value: onnx.ValueInfoProto) -> str:
     kind = DTYPES.get(value.type.tensor_type.elem_type, f"{value.type.tensor_type.elem_type}")
     shape = made.shapes.get(value.name)
     if shape is None:
@@ -249,7 +252,7 @@ def _placeholder(made: Translator, value: Any) -> str:
     return name
 
 
-def _wanted(model: Any, nodes: List[OnnxNode], out_nodes: List[Tuple[str, int]]) -> List[Tuple[str, str]]:
+def _wanted(model: onnx.ModelProto, nodes: List[OnnxNode], out_nodes: List[Tuple[str, int]]) -> List[Tuple[str, str]]:
     """(name at the edge, ONNX tensor) of every output."""
     made_by = {f"{node.name}:{index}": name for node in nodes for index, name in enumerate(node.outputs)}
     tensors = set(made_by.values())

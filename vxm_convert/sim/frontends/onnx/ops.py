@@ -65,7 +65,7 @@ class Translator:
         self.nodes.append(TfNode(name, op, tuple(inputs), attrs))
         return name
 
-    def constant(self, hint: str, value: Any) -> str:
+    def constant(self, hint: str, value: np.ndarray) -> str:
         array = np.asarray(value)
         return self.emit("Const", hint, [], value=array, dtype=array.dtype.name)
 
