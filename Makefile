@@ -67,8 +67,10 @@ test-all: $(STAMP) ## the slow tests too
 test-current: $(STAMP_CURRENT) ## the tests that need no TensorFlow, on Python 3.11 or newer
 	$(PY_CURRENT) -m pytest $(TESTS)
 
-lint: $(STAMP) ## ruff
+lint: $(STAMP) ## ruff's rules and format, mypy's types
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 train: $(STAMP) $(if $(filter intel,$(TF)),$(STAMP_INTEL)) $(if $(DATA),,build/cohort/atlas.npz) ## DATA= ATLAS= VARIANT= BATCH= EPOCHS= TF=intel OUT=build/train; without DATA on a synthetic cohort
 	$(if $(DATA),$(call need,ATLAS,/my/atlas.npz))$(if $(filter intel,$(TF)),$(VENV_INTEL)/bin/python,$(PY)) -m train --data $(or $(DATA),build/cohort/scans) --atlas $(or $(ATLAS),build/cohort/atlas.npz) --variant $(VARIANT) --batch $(BATCH) --epochs $(EPOCHS) --out $(or $(OUT),build/train)
@@ -101,5 +103,5 @@ doctor: $(STAMP) ## what is installed, what is missing, what to do
 	@$(PY) -m vxm_convert doctor
 
 clean: ## remove results and caches; the environments stay
-	rm -rf build dist .pytest_cache .ruff_cache *.egg-info kernel_meta fusion_result.json
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache *.egg-info kernel_meta fusion_result.json
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

@@ -15,7 +15,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import IO, Any, Dict, Iterator, List, Tuple, cast
 
 from export.atc_errors import diagnose, name_operators, tail
 from vxm_convert.artifacts.files import sha256_of, write_json, write_text
@@ -155,11 +155,12 @@ def _run(command: List[str], work: Path, environment: Dict[str, str], log_path: 
         )
     except OSError as exc:
         raise ToolchainError(f"ATC: cannot start {command[0]} ({exc.strerror}); check the CANN installation") from exc
+    output = cast(IO[bytes], process.stdout)
     lines: List[str] = []
     size = 0
     try:
         with open(str(log_path), "w", encoding="utf-8") as log, _heartbeat():
-            for raw in process.stdout:
+            for raw in output:
                 line = raw.decode("utf-8", "replace").rstrip()
                 log.write(line + "\n")
                 log.flush()
@@ -173,7 +174,7 @@ def _run(command: List[str], work: Path, environment: Dict[str, str], log_path: 
         if process.poll() is None:
             process.kill()
             process.wait()
-        process.stdout.close()
+        output.close()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 
@@ -166,7 +166,7 @@ def _run_openvino(onnx_path: Path, contract: GraphContract, feeds: Dict[str, np.
     return {**{t.meaning: by_name[t.tensor_name] for t in contract.outputs}, "engine": f"openvino {get_version()}"}
 
 
-def main(argv: List[str] = None) -> int:
+def main(argv: Optional[List[str]] = None) -> int:
     """The worker process; not a command for users."""
     parser = argparse.ArgumentParser(
         prog="export.onnx_model", description="Worker of python -m export: converts, checks and runs."

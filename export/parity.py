@@ -72,7 +72,8 @@ def run_pb(path: Path, contract: GraphContract, pair: Arrays) -> Arrays:
 
 def _run(session: tf.Session, contract: GraphContract, pair: Arrays) -> Arrays:
     fetches = {t.meaning: t.tensor_name for t in contract.outputs}
-    return session.run(fetches, {t.tensor_name: pair[t.meaning] for t in contract.inputs})
+    results: Arrays = session.run(fetches, {t.tensor_name: pair[t.meaning] for t in contract.inputs})
+    return results
 
 
 def compare(kind: str, reference: Arrays, test: Arrays, names: Sequence[str]) -> Dict[str, Any]:
@@ -124,6 +125,7 @@ def compare(kind: str, reference: Arrays, test: Arrays, names: Sequence[str]) ->
 def load_limits() -> Dict[str, Dict[str, float]]:
     """The limits, from the file beside this module."""
     try:
-        return json.loads(_LIMITS_FILE.read_text(encoding="utf-8"))
+        limits: Dict[str, Dict[str, float]] = json.loads(_LIMITS_FILE.read_text(encoding="utf-8"))
+        return limits
     except (OSError, ValueError) as exc:
         raise ArtifactError(f"{_LIMITS_FILE}: cannot read the parity limits ({exc}); reinstall the package") from exc

@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from scripts.stages import StageFailed, fresh_folder, run_stage
 from vxm_convert.artifacts.files import write_json, write_text
@@ -31,7 +31,7 @@ class Column(NamedTuple):
 
     heading: str
     figure: str
-    worst: Any
+    worst: Union[str, Callable[[Sequence[float]], float]]
     form: str
 
 
@@ -165,7 +165,8 @@ def _measure(checkpoint: Path, plan: str, args: argparse.Namespace, folder: Path
             raise
     path = folder / "registered" / PRECISION_FOLDER / REPORT_JSON
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        report: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return report
     except (OSError, ValueError) as exc:
         raise ArtifactError(f"{path}: cannot read the runner's report ({exc}); see its messages above") from exc
 
@@ -177,13 +178,13 @@ def _worst(rows: Sequence[Mapping[str, Any]], column: Column) -> Optional[float]
     values = [value for value in (_dig(row, column.figure) for row in rows) if value is not None]
     if not values:
         return None
-    return max(values, key=abs) if column.worst == "largest" else column.worst(values)
+    return max(values, key=abs) if isinstance(column.worst, str) else column.worst(values)
 
 
-def _dig(row: Any, figure: str) -> Optional[float]:
+def _dig(row: object, figure: str) -> Optional[float]:
     for key in figure.split("."):
         row = row.get(key) if isinstance(row, Mapping) else None
-    return row
+    return row if isinstance(row, (int, float)) else None
 
 
 def _markdown(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -114,7 +114,8 @@ def improved(baseline: Mapping[str, Any], measured: Mapping[str, Mapping[str, fl
 
 def bound(old: float, rule: Mapping[str, Any]) -> float:
     """The worst value that still passes."""
-    return old - 20 * math.log10(1 + rule["slack"]) if rule["unit"] == _DB else old * (1 + rule["slack"])
+    factor = 1 + float(rule["slack"])
+    return old - 20 * math.log10(factor) if rule["unit"] == _DB else old * factor
 
 
 def tightened(

@@ -234,11 +234,10 @@ def _epoch_losses(trained: Path) -> List[float]:
 
 
 def _run_record(folder: Path) -> Dict[str, Any]:
-    return json.loads(
-        read_bounded(folder / "registered" / RUN_NAME, _MAX_LOG_BYTES, "the run's record", "run it again").decode(
-            "utf-8"
-        )
-    )
+    path = folder / "registered" / RUN_NAME
+    data = read_bounded(path, _MAX_LOG_BYTES, "the run's record", "run it again")
+    record: Dict[str, Any] = json.loads(data.decode("utf-8"))
+    return record
 
 
 def _column_means(columns: Mapping[str, Mapping[str, Mapping[str, float]]]) -> List[float]:

@@ -30,7 +30,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Exit code of `python -m train`."""
     words = sys.argv[1:] if argv is None else argv
     if words and words[0] in VERBS:
-        return importlib.import_module(VERBS[words[0]][0]).main(list(words[1:]))
+        return int(importlib.import_module(VERBS[words[0]][0]).main(list(words[1:])))
     parser = build_parser({verb: text for verb, (_, text) in VERBS.items()})
     args = parser.parse_args(words)
     set_up_logging(args)

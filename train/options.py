@@ -122,9 +122,10 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
     ), cohort
 
 
-def _shares(text: str) -> Tuple[float, ...]:
+def _shares(text: str) -> Tuple[float, float, float]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        train, validation, test = (float(part) for part in text.split(","))
+        return train, validation, test
     except ValueError as exc:
         raise SpecError(f"split: got {text!r}, expected three shares such as 0.8,0.1,0.1") from exc
 

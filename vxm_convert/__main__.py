@@ -237,7 +237,8 @@ def _phantom(args: argparse.Namespace) -> int:
     settings = PhantomSettings(parse_shape(args.shape), args.subjects, args.seed)
 
     def progress(numbers: Iterable[int]) -> Iterable[int]:
-        return tqdm(numbers, unit="scan", disable=True if args.quiet else None)
+        bar: Iterable[int] = tqdm(numbers, unit="scan", disable=True if args.quiet else None)
+        return bar
 
     if args.kind == "shapes":
         print(f"pairs: {write_pairs(args.out, settings, progress)} ({settings.subjects})")

@@ -20,6 +20,8 @@ Bugs of ours stay plain Python exceptions and keep their traceback.
 
 from __future__ import annotations
 
+from typing import Optional
+
 EXIT_OK = 0
 EXIT_USER = 1
 EXIT_USAGE = 2
@@ -71,7 +73,7 @@ class ToolchainError(VxmError):
 class AtcError(ToolchainError):
     """ATC failed; ``code`` is its E-code (or None) and ``log`` what it printed."""
 
-    def __init__(self, message: str, code: str = None, log: str = "") -> None:
+    def __init__(self, message: str, code: Optional[str] = None, log: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.log = log

@@ -16,7 +16,7 @@ import numpy as np
 
 from om_runner.precision.acceptance import VERDICT_FAILED, Judgement, judge_row
 from om_runner.precision.page.gallery import Views
-from om_runner.precision.reference import ReferenceProcess
+from om_runner.precision.reference import Reference
 from om_runner.precision.store import FLOW, MOVED, MOVING, REFERENCE_FLOW, REFERENCE_MOVED, SEG, CompareStore
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.reference_warp import warp_linear, warp_nearest
@@ -142,7 +142,7 @@ def _with_ascend(stats: ErrorStats, ascend: AscendMetrics) -> Dict[str, Any]:
 
 def compare_all(
     store: CompareStore,
-    reference: ReferenceProcess,
+    reference: Reference,
     batch: int,
     fixed_seg: Optional[np.ndarray],
     label_set: str,

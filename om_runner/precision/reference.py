@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import abc
 import json
 import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import IO, Any, Dict, List, Optional, TypeVar, cast
 
 from om_runner.precision.store import FIXED, MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from vxm_convert.errors import ArtifactError, ChecksumError, FormatError, ToolchainError, VxmError
 
 LOG = logging.getLogger(__name__)
+R = TypeVar("R", bound="Reference")
 
 PYTHON_VARIABLE = "VXM_REFERENCE_PYTHON"
 _SCRIPT = Path(__file__).with_name("tf_reference.py")
@@ -51,7 +53,32 @@ def check_reference_python(python: str) -> None:
         )
 
 
-class ReferenceProcess:
+class Reference(abc.ABC):
+    """What computes references; a context manager."""
+
+    def __enter__(self: R) -> R:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    @abc.abstractmethod
+    def tensorflow_version(self) -> str:
+        """Of the TensorFlow that computes, or computed, them."""
+
+    @abc.abstractmethod
+    def run(self, subjects: List[str]) -> float:
+        """Compute the reference of at most one batch of stored subjects; the arrays appear in the store. Returns
+        seconds.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class ReferenceProcess(Reference):
     """One TensorFlow session for all compared subjects; a context manager.
 
     Parameters
@@ -87,21 +114,21 @@ class ReferenceProcess:
         except OSError as exc:
             self._log.close()
             raise ToolchainError(f"reference: cannot run {python} ({exc.strerror}); {_REMEDY}") from exc
+        self._requests = cast(IO[str], self._process.stdin)
+        self._answers = cast(IO[str], self._process.stdout)
         try:
-            self.tensorflow_version = str(self._answer()["tensorflow"])
+            self._version = str(self._answer()["tensorflow"])
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> ReferenceProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    @property
+    def tensorflow_version(self) -> str:
+        return self._version
 
     def close(self) -> None:
         """End the process: by closing its input, by force if it does not follow."""
-        for stream in (self._process.stdin, self._process.stdout):
+        for stream in (self._requests, self._answers):
             try:
                 stream.close()
             except OSError:
@@ -133,20 +160,20 @@ class ReferenceProcess:
 
     def _ask(self, request: Dict[str, Any]) -> float:
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+            self._requests.write(json.dumps(request) + "\n")
+            self._requests.flush()
         except OSError:
             LOG.debug("reference: the process is gone, its last answer says why")
         return float(self._answer()["seconds"])
 
     def _answer(self) -> Dict[str, Any]:
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if not line:
             raise ToolchainError(
                 f"reference: the TensorFlow process ended (exit {self._process.wait()}) without an answer; its last "
                 f"words: {self._tail()}"
             )
-        message = json.loads(line)
+        message: Dict[str, Any] = json.loads(line)
         if "error" in message:
             raise self._error(message)
         return message

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from om_runner.device.offline_model import OfflineModel
-from om_runner.precision.reference import ReferenceProcess
+from om_runner.precision.reference import Reference
 from om_runner.precision.store import FIXED, MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, write_json
 from vxm_convert.errors import ArtifactError
@@ -33,7 +33,7 @@ _BLOCK = 1 << 18
 _FILES = {REFERENCE_MOVED: "moved.npy", REFERENCE_FLOW: "flow.npy"}
 
 
-class CachedReference:
+class CachedReference(Reference):
     """A `ReferenceProcess` that starts only when something is not in the cache; used in its place.
 
     Parameters
@@ -50,22 +50,16 @@ class CachedReference:
     """
 
     def __init__(
-        self, folder: Path, start: Callable[[], ReferenceProcess], pb_sha256: str, batch: int, store: CompareStore
+        self, folder: Path, start: Callable[[], Reference], pb_sha256: str, batch: int, store: CompareStore
     ) -> None:
         self._folder = check_output_folder(folder)
         self._start = start
         self._pb_sha256 = pb_sha256
         self._batch = batch
         self._store = store
-        self._process: Optional[ReferenceProcess] = None
+        self._process: Optional[Reference] = None
         self._version = ""
         self._fixed_sha256 = ""
-
-    def __enter__(self) -> CachedReference:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         if self._process is not None:
@@ -92,7 +86,7 @@ class CachedReference:
             self._save(keys[subject], subject, seconds / len(missing))
         return known + seconds
 
-    def _running(self) -> ReferenceProcess:
+    def _running(self) -> Reference:
         if self._process is None:
             self._process = self._start()
         return self._process
@@ -152,7 +146,7 @@ def _copy(source: Path, target: Path) -> str:
 
 
 def open_reference(
-    cache: Optional[Path], start: Callable[[], ReferenceProcess], model: OfflineModel, store: CompareStore
+    cache: Optional[Path], start: Callable[[], Reference], model: OfflineModel, store: CompareStore
 ) -> Any:
     """The reference as a context manager: the process that `start` makes, or with a cache folder one that is started
     where needed.

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence
 
 from scripts.benchmark import cohort, comparer, exporting, files, inference, scaling, training
@@ -35,12 +36,13 @@ class Part(NamedTuple):
 
     name: str
     title: str
-    module: Any
+    module: ModuleType
     arguments: Callable[[argparse.Namespace, Path], List[str]]
 
     @property
     def table(self) -> Callable[[Mapping[str, Any]], str]:
-        return self.module.table
+        table: Callable[[Mapping[str, Any]], str] = self.module.table
+        return table
 
     def command(self, args: argparse.Namespace, model: Path) -> List[str]:
         return [f"scripts.benchmark.{self.name}", *self.arguments(args, model)]

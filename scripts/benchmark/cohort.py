@@ -119,7 +119,7 @@ def _bench(args: argparse.Namespace) -> int:
     with _environment(SLEEP_VARIABLE, f"{args.sleep:g}"):
         sleeping = _small_run(out, small, args.many, "sleeping")
     growth = many["peak_gib"] / few["peak_gib"] - 1
-    result = {
+    result: Dict[str, Any] = {
         "schema": 1,
         "kind": "cohort benchmark",
         "machine": machine(),

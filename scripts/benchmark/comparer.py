@@ -23,6 +23,7 @@ import numpy as np
 
 from export.contracts import build_contract
 from om_runner.device.offline_model import OfflineModel
+from om_runner.precision.reference import Reference
 from om_runner.precision.reference_cache import CachedReference
 from om_runner.precision.report import write_precision_report
 from om_runner.precision.store import MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
@@ -190,10 +191,12 @@ def time_pair(subject: Subject, repeats: int) -> Dict[str, Any]:
     }
 
 
-class _Prepared:
+class _Prepared(Reference):
     """Takes TensorFlow's place while the cache is filled; what it is asked for has been computed before."""
 
-    tensorflow_version = "none: benchmark"
+    @property
+    def tensorflow_version(self) -> str:
+        return "none: benchmark"
 
     def __init__(self, store: CompareStore, subject: Subject) -> None:
         self._store, self._subject = store, subject

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from scripts.benchmark.common import GIB, machine, make_checkpoint
 from scripts.stages import fresh_folder, run_stage
@@ -49,7 +49,8 @@ def _bench(args: argparse.Namespace) -> int:
     out = fresh_folder(args.out)
     checkpoint = make_checkpoint(out, args.variant)
     rows = []
-    for name, options in (("with vxm.onnx", []), ("--skip-onnx", ["--skip-onnx"])):
+    ways: Tuple[Tuple[str, List[str]], ...] = (("with vxm.onnx", []), ("--skip-onnx", ["--skip-onnx"]))
+    for name, options in ways:
         ran = run_stage(
             [
                 "export",

@@ -153,7 +153,8 @@ def _one_run(name: str, model: Path, work: Path) -> Dict[str, Any]:
         said = ended.stderr.decode("utf-8", "replace").strip()
         advice = "leave it out with --only, or see what it said"
         raise ToolchainError(f"{name}: ended with exit code {ended.returncode}; {advice}:\n{said[-2000:]}")
-    return json.loads(lines[-1][len(RESULT_MARK) :])
+    result: Dict[str, Any] = json.loads(lines[-1][len(RESULT_MARK) :])
+    return result
 
 
 def summary(names: List[str], runs: Dict[str, List[Dict[str, Any]]], work: Path) -> List[Dict[str, Any]]:

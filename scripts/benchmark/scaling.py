@@ -78,7 +78,8 @@ def _bench(args: argparse.Namespace) -> int:
     out = fresh_folder(args.out)
     checkpoint = make_checkpoint(out, args.variant)
     largest = max(args.counts)
-    by_shape, by_count = [], []
+    by_shape: List[Dict[str, Any]] = []
+    by_count: List[Dict[str, Any]] = []
     for index, shape in enumerate(args.shapes):
         work = out / "x".join(shape.split(","))
         _prepare(work, checkpoint, args.variant, shape, largest if index == 0 else 1)

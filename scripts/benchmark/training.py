@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import IO, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, cast
 
 import nibabel
 import numpy as np
@@ -142,7 +142,8 @@ class _Process:
     """One contender at work; after a failure it only says why."""
 
     def __init__(self, contender: Contender, data: Path, args: argparse.Namespace) -> None:
-        self.contender, self.answers, self.failure = contender, [], ""
+        self.contender, self.failure = contender, ""
+        self.answers: List[Dict[str, Any]] = []
         self._errors = open(str(data / f"errors-{contender.way}-{Path(contender.python).parent.parent.name}.txt"), "w+")
         command = [
             contender.python,
@@ -163,12 +164,14 @@ class _Process:
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, universal_newlines=True
         )
+        self._asked, self._answered = cast(IO[str], self._child.stdin), cast(IO[str], self._child.stdout)
 
     def answer(self) -> Optional[Dict[str, Any]]:
         """The next line of figures; None, and `failure`, when the process has ended instead."""
-        for line in self._child.stdout:
+        for line in self._answered:
             if line.startswith(MARK):
-                return json.loads(line[len(MARK) :])
+                figures: Dict[str, Any] = json.loads(line[len(MARK) :])
+                return figures
         code = self._child.wait()
         self._errors.seek(0)
         said = [line.strip() for line in self._errors if line.strip()]
@@ -179,8 +182,8 @@ class _Process:
         if self.failure:
             return
         try:
-            self._child.stdin.write("step\n")
-            self._child.stdin.flush()
+            self._asked.write("step\n")
+            self._asked.flush()
         except OSError:
             pass  # it is gone; its end is read next
         found = self.answer()

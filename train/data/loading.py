@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Dict, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Loader:
         self._augment, self._seed, self._cache_all = augment, seed, cache
         self._rule = IntensityRule()
         self._atlas, self._atlas_seg = atlas, atlas_seg
-        self._kept: Dict[Tuple[str, Path], np.ndarray] = {}
+        self._kept: Dict[Tuple[str, Optional[Path]], np.ndarray] = {}
         self._lock = threading.Lock()
 
     def arrays(self, pair: Pair, sample: int) -> Sample:
@@ -84,7 +84,10 @@ class Loader:
 
     def plain(self, pair: Pair) -> Sample:
         """As `arrays`, without augmentation and noise."""
-        found = {"moving": self.image(pair.moving), "fixed": self.image(pair.fixed or self._atlas)}
+        fixed = pair.fixed or self._atlas
+        if fixed is None:
+            raise VolumeError(f"{pair.moving}: has no fixed image, and there is no atlas; pass --atlas")
+        found = {"moving": self.image(pair.moving), "fixed": self.image(fixed)}
         if self.with_labels:
             for name, path in (
                 ("moving_seg", pair.seg),
@@ -123,7 +126,7 @@ class Loader:
             )
         return volume.data
 
-    def _remember(self, kind: str, path: Path, read) -> np.ndarray:
+    def _remember(self, kind: str, path: Optional[Path], read: Callable[[], np.ndarray]) -> np.ndarray:
         """The atlas is always kept, scans if the cache is on."""
         key = (kind, path)
         with self._lock:

@@ -12,7 +12,7 @@ import csv
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 from train.settings.run import SPLIT_NAMES
 from vxm_convert.errors import TrainingError
@@ -21,6 +21,8 @@ from vxm_convert.scans.header import volume_suffix
 SUFFIXES = (".csv", ".txt")
 COLUMNS = ("moving", "fixed", "seg", "fixed_seg", "split")
 _PLAIN = COLUMNS[:3]
+#: number of a line and its cells
+Row = Tuple[int, List[str]]
 _MAX_BYTES = 64 << 20
 _MAX_SHOWN = 10
 
@@ -70,7 +72,7 @@ def read_manifest(path: Path) -> List[Subject]:
     return subjects
 
 
-def _rows(path: Path) -> List:
+def _rows(path: Path) -> List[Row]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise TrainingError(f"{path}: {path.stat().st_size} bytes, expected a manifest of at most {_MAX_BYTES}")
@@ -85,7 +87,7 @@ def _rows(path: Path) -> List:
     return [(number, [cell.strip() for cell in next(csv.reader([line]))]) for number, line in kept]
 
 
-def _header(path: Path, rows: List) -> tuple:
+def _header(path: Path, rows: List[Row]) -> Tuple[Tuple[str, ...], int]:
     """Column names, and the index of the first row behind them."""
     first = [cell.lower() for cell in rows[0][1]] if rows else []
     if "moving" not in first:
@@ -106,9 +108,10 @@ def _subject(folder: Path, cells: Dict[str, str], extra: int) -> Subject:
     part = cells.get("split", "").lower() or None
     if part not in SPLIT_NAMES + (None,):
         raise ValueError(f"split is {part!r}, expected one of {', '.join(SPLIT_NAMES)}")
-    if not cells.get("moving"):
+    moving, fixed, seg, fixed_seg = (_file(folder, cells.get(name, "")) for name in COLUMNS[:4])
+    if moving is None:
         raise ValueError("no moving scan")
-    return Subject(part=part, **{name: _file(folder, cells.get(name, "")) for name in COLUMNS[:4]})
+    return Subject(moving, fixed, seg, fixed_seg, part)
 
 
 def _file(folder: Path, cell: str) -> Optional[Path]:

@@ -33,8 +33,6 @@ class Backend:
     steps_per_call = 1
     #: this process's number among those that train together
     rank, ranks = 0, 1
-    #: of the session; where operations are put; options of the calls that train
-    target, device_scope, run_options = "", None, None
 
     def __init__(self, settings: TrainSettings) -> None:
         self._settings = settings
@@ -52,6 +50,21 @@ class Backend:
     def kernels(self) -> Dict[str, str]:
         """Operation type → label of its kernel, for training nodes; GPUs have no such kernels."""
         return CPU_KERNELS if self._settings.device == "cpu" else {}
+
+    @property
+    def target(self) -> str:
+        """Where the session connects to; empty for this process."""
+        return ""
+
+    @property
+    def device_scope(self) -> Optional[str]:
+        """Where operations are put; None leaves it to TensorFlow."""
+        return None
+
+    @property
+    def run_options(self) -> Optional[tf.RunOptions]:
+        """Options of the calls that train."""
+        return None
 
     def session_config(self) -> tf.ConfigProto:
         """CPU threads of one operation and of operations side by side, 0 takes all; a GPU's memory as it is needed."""

@@ -37,7 +37,7 @@ def convolve(volume: tf.Tensor, kernel: tf.Tensor, pads: Pads) -> tf.Tensor:
     """
     sides = kernel.shape.as_list()[:3]
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[misc] # TensorFlow 1.15 has no types
     def apply(net: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         def gradients(slope: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
             back = [(k - 1 - before, k - 1 - after) for k, (before, after) in zip(sides, pads)]

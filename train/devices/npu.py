@@ -34,7 +34,8 @@ def _import_npu_init() -> ModuleType:
     except Exception as exc:  # its loader turns missing libraries into a NameError
         advice = "source CANN's set_env.sh and the tfplugin's, or pass --device cpu"
         raise TrainingError(f"npu_bridge: cannot be imported ({exc}); {advice}") from exc
-    return npu_init
+    module: ModuleType = npu_init
+    return module
 
 
 class NpuBackend(Backend):

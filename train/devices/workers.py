@@ -53,7 +53,7 @@ class WorkerBackend(Backend):
 
     @property
     def target(self) -> str:
-        return self._server.target
+        return str(self._server.target)
 
     @property
     def device_scope(self) -> str:

@@ -111,7 +111,7 @@ class _Run:
         self._best: Optional[Dict[str, Any]] = None
         self._skipped = 0
         self._watch = Watch({})
-        self._last: Optional[Path] = None
+        self._last = self._folder.prefix(0)
 
     def execute(self, session: tf.Session) -> Trained:
         first = self._begin(session)
@@ -154,7 +154,7 @@ class _Run:
             self._last = self._folder.save(session, 0, self._state())
             return 0
         state = self._folder.newest()
-        step = state["step"]
+        step = int(state["step"])
         self._last = self._folder.prefix(step)
         check_same_run(state["fingerprint"], self._fingerprint, self._last)
         self._folder.restore(session, step)

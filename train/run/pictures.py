@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Dict
+from typing import Dict, Sequence
 
 import numpy as np
 
@@ -49,6 +49,6 @@ def _bytes(plane: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.clip(np.nan_to_num(plane), 0, 1)).astype(np.uint8)
 
 
-def _beside(parts) -> np.ndarray:
+def _beside(parts: Sequence[np.ndarray]) -> np.ndarray:
     height = max(p.shape[0] for p in parts)
     return np.concatenate([np.pad(p, ((0, height - p.shape[0]), (0, 0)), mode="constant") for p in parts], axis=1)

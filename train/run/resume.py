@@ -43,7 +43,8 @@ def fingerprint(settings: TrainSettings, steps: int, ranks: int, made_from: Dict
         "files": dict(made_from),
     }
     # As it will be read back: tuples become lists.
-    return json.loads(json.dumps(values))
+    as_read: Dict[str, Any] = json.loads(json.dumps(values))
+    return as_read
 
 
 def scaling_of(folder: Path) -> Optional[str]:
@@ -55,7 +56,8 @@ def scaling_of(folder: Path) -> Optional[str]:
                     "utf-8"
                 )
             )
-            return (state["fingerprint"].get("loss_scale") or {"kind": "none"})["kind"]
+            scale = state["fingerprint"].get("loss_scale") or {"kind": "none"}
+            return str(scale["kind"])
         except (ArtifactError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return None
@@ -108,4 +110,6 @@ def cut_metrics(path: Path, step: int, epoch: int) -> List[Dict[str, Any]]:
 
 
 def _before(record: Dict[str, Any], step: int, epoch: int) -> bool:
-    return record["epoch"] < epoch if "epoch" in record and "event" in record else record.get("step", step) < step
+    if "epoch" in record and "event" in record:
+        return int(record["epoch"]) < epoch
+    return int(record.get("step", step)) < step

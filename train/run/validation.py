@@ -27,7 +27,7 @@ def validate(
     ``folding``, ``pairs``.
     """
     rows = [_validate_pair(session, built, pair, loader, labels) for pair in pairs]
-    columns = {name: [row[name] for row in rows if row[name] is not None] for name in rows[0]}
+    columns = {name: [value for value in (row[name] for row in rows) if value is not None] for name in rows[0]}
     means = {name: float(math.fsum(values) / len(values)) if values else None for name, values in columns.items()}
     return {**means, "pairs": len(rows)}
 

@@ -57,13 +57,10 @@ class Parameter:
             return {"b": "true or false", "i": "an integer", "s": "text"}[self.field]
         if self.choices and value not in self.choices:
             return "one of " + ", ".join(str(c) for c in self.choices)
-        if self.field == "i" and not (-(2**63) if self.low is None else self.low) <= value <= (
-            2**63 - 1 if self.high is None else self.high
-        ):
-            return (
-                f"{'any number' if self.low is None else self.low} to {2**63 - 1 if self.high is None else self.high}"
-            )
-        if self.pattern and not re.fullmatch(self.pattern, value):
+        high = 2**63 - 1 if self.high is None else self.high
+        if isinstance(value, int) and kind is int and not (-(2**63) if self.low is None else self.low) <= value <= high:
+            return f"{'any number' if self.low is None else self.low} to {high}"
+        if self.pattern and isinstance(value, str) and not re.fullmatch(self.pattern, value):
             return f"text of the form {self.pattern}"
         return None
 
@@ -76,7 +73,7 @@ def _texts(*names: str) -> Dict[str, Parameter]:
     return {name: Parameter("s") for name in names}
 
 
-_SWITCH = {"low": 0, "high": 1}
+_SWITCH = Parameter("i", low=0, high=1)
 PARAMETERS: Dict[str, Parameter] = {
     **_flags(
         "use_off_line",
@@ -129,13 +126,13 @@ PARAMETERS: Dict[str, Parameter] = {
         "s", ("high_precision", "high_performance", "high_precision_for_all", "high_performance_for_all")
     ),
     "buffer_optimize": Parameter("s", ("l2_optimize", "off_optimize")),
-    "deterministic": Parameter("i", **_SWITCH),
-    "graph_run_mode": Parameter("i", **_SWITCH),
+    "deterministic": _SWITCH,
+    "graph_run_mode": _SWITCH,
     "session_device_id": Parameter("i", low=0),
     "graph_memory_max_size": Parameter("s", pattern=r"\d+"),
     "variable_memory_max_size": Parameter("s", pattern=r"\d+"),
     "static_memory_policy": Parameter("i", low=0),
-    "atomic_clean_policy": Parameter("i", **_SWITCH),
+    "atomic_clean_policy": _SWITCH,
     "dump_step": Parameter("s", pattern=_DUMP_STEPS.pattern),
     "dump_mode": Parameter("s", ("input", "output", "all")),
     "dump_debug_mode": Parameter("s", ("aicore_overflow", "atomic_overflow", "all")),
@@ -147,11 +144,11 @@ PARAMETERS: Dict[str, Parameter] = {
     "graph_slice": Parameter("s", ("auto", "manual")),
     "variable_placement": Parameter("s", ("Host", "Device")),
     "jit_compile": Parameter("s", ("true", "false", "auto")),
-    "dynamic_node_type": Parameter("i", **_SWITCH),
+    "dynamic_node_type": _SWITCH,
     "local_rank_id": Parameter("i", low=-1, high=7),
     "task_index": Parameter("i", low=0),
     "topo_sorting_mode": Parameter("i", low=0),
-    "enable_small_channel": Parameter("i", **_SWITCH),
+    "enable_small_channel": _SWITCH,
     "hccl_timeout": Parameter("i", low=0),
     "op_wait_timeout": Parameter("i", low=0),
     "op_execute_timeout": Parameter("i", low=0),
@@ -238,4 +235,4 @@ def fill(parameter_map: Mapping[str, object], values: Mapping[str, Value]) -> No
     check_parameters(values)
     for name, value in values.items():
         field = PARAMETERS[name].field
-        setattr(parameter_map[name], field, value.encode("utf-8") if field == "s" else value)
+        setattr(parameter_map[name], field, str(value).encode("utf-8") if field == "s" else value)

@@ -56,9 +56,9 @@ class LossSettings:
         check_choice("loss", self.image, tuple(DEFAULT_SMOOTHNESS))
         check_choice("penalty", self.penalty, PENALTIES)
         check_choice("labels", self.labels, tuple(sorted(LABEL_SETS)))
-        if self.smoothness is None:
-            object.__setattr__(self, "smoothness", DEFAULT_SMOOTHNESS[self.image])
-        check_range("lambda", self.smoothness, 0 <= self.smoothness < float("inf"), "a number of at least 0", "0.01")
+        smoothness = DEFAULT_SMOOTHNESS[self.image] if self.smoothness is None else self.smoothness
+        object.__setattr__(self, "smoothness", smoothness)
+        check_range("lambda", smoothness, 0 <= smoothness < float("inf"), "a number of at least 0", "0.01")
         check_range("prior-lambda", self.prior_lambda, 0 < self.prior_lambda < float("inf"), "a number above 0", "10")
         check_range("image-sigma", self.image_sigma, 0 < self.image_sigma < float("inf"), "a number above 0", "0.02")
         check_range(

@@ -14,7 +14,7 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import Dict, Iterable, List, Mapping
+from typing import Dict, Iterable, List, Mapping, Tuple
 
 from vxm_convert.artifacts.files import read_bounded, sha256_of, sidecar_path, write_text
 from vxm_convert.artifacts.names import SUMS_NAME
@@ -112,12 +112,12 @@ def read_manifest(path: Path) -> Dict[str, str]:
     return dict(_entry(path, line) for line in lines if not line.startswith("#"))
 
 
-def _entry(path: Path, line: str) -> List[str]:
+def _entry(path: Path, line: str) -> Tuple[str, str]:
     match = _LINE.fullmatch(line)
     parts = match.group(2).split("/") if match else [".."]
-    if ".." in parts or not parts[0]:
+    if match is None or ".." in parts or not parts[0]:
         raise FormatError(f"{path}: line {line[:80]!r} is not a sha256 and a file below the folder; {_ADVICE}")
-    return [match.group(2), match.group(1)]
+    return match.group(2), match.group(1)
 
 
 def recorded_digest(path: Path) -> str:

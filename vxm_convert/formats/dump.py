@@ -187,7 +187,8 @@ def read_dump(path: Path) -> Dump:
             # Mapped, not read: the tensors of a large layer stay on disk until they are looked at. Nothing can be
             # mapped of an empty file.
             empty = not os.fstat(handle.fileno()).st_size
-            data = memoryview(b"" if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
+            content: Union[bytes, mmap.mmap] = b"" if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+            data = memoryview(content)
     except (OSError, ValueError) as exc:
         raise ArtifactError(f"{path}: cannot read the dump file ({getattr(exc, 'strerror', None) or exc})") from exc
     return decode_dump(data, str(path))

@@ -138,7 +138,7 @@ class Desc:
 
     @property
     def nbytes(self) -> int:
-        return self.count * np.dtype(self.dtype).itemsize
+        return self.count * int(np.dtype(self.dtype).itemsize)
 
     @property
     def logical_shape(self) -> Tuple[int, ...]:
@@ -163,6 +163,13 @@ class Op:
     data: Optional[np.ndarray] = None
     #: names of the graphs that a node of control flow chooses from
     subgraphs: List[str] = field(default_factory=list)
+
+    @property
+    def value(self) -> np.ndarray:
+        """The value of a Const; raises TypeError for a node that holds none."""
+        if self.data is None:
+            raise TypeError(f"{self.name}: a {self.type} holds no value")
+        return self.data
 
 
 @dataclass
@@ -197,7 +204,7 @@ def encode_model(model: Model, weight_offsets: Dict[str, int]) -> bytes:
         consumers = _consumers(ops)
         for number, op in enumerate(ops):
             _encode_op(graph.op.add(), op, number, weight_offsets, consumers)
-    return message.SerializeToString(deterministic=True)
+    return bytes(message.SerializeToString(deterministic=True))
 
 
 def _consumers(ops: List[Op]) -> Dict[str, List[Tuple[str, int]]]:

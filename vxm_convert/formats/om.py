@@ -13,7 +13,7 @@ import logging
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -107,7 +107,7 @@ class OmModel:
         return self.model.ops
 
     @property
-    def attrs(self) -> Dict[str, object]:
+    def attrs(self) -> Dict[str, Any]:
         return self.model.attrs
 
     @property
@@ -206,7 +206,7 @@ def _encode_header(name: str, length: int, platform_version: str) -> bytes:
     }
     for key, value in values.items():
         header[key] = value
-    return header.tobytes()
+    return bytes(header.tobytes())
 
 
 def _sealed(header: bytes, payload: bytes) -> bytes:

@@ -93,9 +93,10 @@ def _add_field(entry: Message, package: str, number: int, name: str, kind: str) 
 def _message_class(pool: descriptor_pool.DescriptorPool, full_name: str) -> Type[Message]:
     descriptor = pool.FindMessageTypeByName(full_name)
     if hasattr(message_factory, "GetMessageClass"):
-        return message_factory.GetMessageClass(descriptor)
-    # protobuf 3.20, the last for Python 3.7
-    return message_factory.MessageFactory(pool).GetPrototype(descriptor)
+        kind: Type[Message] = message_factory.GetMessageClass(descriptor)
+    else:  # protobuf 3.20, the last for Python 3.7
+        kind = message_factory.MessageFactory(pool).GetPrototype(descriptor)
+    return kind
 
 
 def parse(kind: Type[Message], data: bytes, what: str) -> Message:

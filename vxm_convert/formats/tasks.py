@@ -41,7 +41,7 @@ def encode_tasks(model: Model, weight_size: int) -> bytes:
     )
     for number in range(sum(op.type not in _NO_TASK for op in model.all_ops())):
         message.task.add(id=number, type=_KERNEL, stream_id=0)
-    return message.SerializeToString(deterministic=True)
+    return bytes(message.SerializeToString(deterministic=True))
 
 
 def check_tasks(data: bytes, where: str) -> int:

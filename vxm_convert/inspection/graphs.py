@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, List, Optional, Tuple
 
+import numpy as np
 from google.protobuf.message import Message
 
 from vxm_convert.errors import FormatError, ToolchainError
@@ -110,7 +111,11 @@ def describe_pb(path: Path) -> Description:
         dtype = next((node.attrs[key] for key in _DTYPE_KEYS if isinstance(node.attrs.get(key), str)), None)
         value = node.attrs.get("value") if node.op == "Const" else None
         shape = (
-            value.shape if hasattr(value, "shape") else node.attrs.get("shape") if node.op == "Placeholder" else None
+            value.shape
+            if isinstance(value, np.ndarray)
+            else node.attrs.get("shape")
+            if node.op == "Placeholder"
+            else None
         )
         ops.append(
             OpLine(node.name, node.op, (), (dtype,) if dtype else (), (tuple(shape),) if shape is not None else ())

@@ -8,6 +8,7 @@ description that they fill, how it is shown, and the JSON files of the chain.
 from __future__ import annotations
 
 import json
+import typing
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -167,7 +168,7 @@ def _file_with_hash(folder: Path, digest: str) -> Optional[str]:
 
 def _per_type(ops: Sequence[OpLine]) -> List[str]:
     """``Conv3D 11 (float16)``, ``Add 40 (float32 30, int32 10)``."""
-    kinds: Dict[str, Counter] = {}
+    kinds: Dict[str, typing.Counter[str]] = {}
     for op in ops:
         kinds.setdefault(op.type, Counter())[", ".join(dict.fromkeys(op.outputs))] += 1
     texts = []

@@ -107,13 +107,14 @@ class GraphContract:
                 f"contract: schema is {got!r}, expected {SCHEMA_VERSION}; export the model again with this version"
             )
         try:
+            x, y, z = data["grid"]["spacing_mm"]
             return cls(
                 model=ModelSpec.from_dict(data["model"]),
                 inputs=tuple(_tensor_from_dict(t) for t in data["inputs"]),
                 outputs=tuple(_tensor_from_dict(t) for t in data["outputs"]),
                 precision=PrecisionPlan.from_dict(data["precision"]),
                 soc_version=str(data["soc_version"]),
-                grid=NetworkAxes(str(data["grid"]["orientation"]), tuple(float(s) for s in data["grid"]["spacing_mm"])),
+                grid=NetworkAxes(str(data["grid"]["orientation"]), (float(x), float(y), float(z))),
                 intensity=IntensityRule(**data["intensity"]),
                 hashes=dict(data["hashes"]),
                 tools=dict(data["tools"]),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Sequence, Tuple
 
 from vxm_convert.errors import SpecError
 
@@ -53,7 +53,7 @@ class ModelSpec:
     variant: str
     volume_shape: Shape3
     batch: int = 1
-    integration_steps: Optional[int] = None
+    integration_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -140,9 +140,10 @@ def parse_shape(text: str) -> Shape3:
     parts = text.split(",")
     if len(parts) != 3 or not all(p.strip().isdigit() for p in parts):
         raise SpecError(f"shape: got {text!r}, expected three whole numbers such as 160,192,224")
-    return tuple(int(p) for p in parts)
+    x, y, z = (int(p) for p in parts)
+    return x, y, z
 
 
-def _nearest_legal(shape: Tuple[Any, ...]) -> str:
+def _nearest_legal(shape: Sequence[object]) -> str:
     sides = [n if isinstance(n, int) else SIDE_MULTIPLE for n in shape][:3]
     return ",".join(str(max(SIDE_MULTIPLE, SIDE_MULTIPLE * round(n / SIDE_MULTIPLE))) for n in sides)

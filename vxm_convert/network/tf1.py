@@ -45,7 +45,8 @@ def _import_tensorflow() -> ModuleType:
     deprecation._PRINT_DEPRECATION_WARNINGS = False
     tf.logging.set_verbosity(tf.logging.ERROR)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    return tf
+    module: ModuleType = tf
+    return module
 
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import CheckpointError
@@ -107,7 +107,7 @@ def _newest_in(folder: Path) -> Path:
     return newest
 
 
-def _named_by_state(folder: Path):
+def _named_by_state(folder: Path) -> Optional[Path]:
     """The state file may hold a path of the machine that trained: only its last component counts, looked up in
     `folder`.
     """
@@ -132,10 +132,9 @@ def _suggestion(folder: Path) -> str:
 
 
 def _shards(prefix: Path) -> Tuple[Path, ...]:
-    found = sorted(
-        p for p in prefix.parent.iterdir() if p.name.startswith(prefix.name + ".data-") and _SHARD.search(p.name)
-    )
-    count = int(_SHARD.search(found[0].name).group(2)) if found else 1
+    names = sorted(p.name for p in prefix.parent.iterdir() if p.name.startswith(prefix.name + ".data-"))
+    found = [match for match in map(_SHARD.search, names) if match]
+    count = int(found[0].group(2)) if found else 1
     if count > _MAX_SHARDS:
         raise CheckpointError(
             f"{prefix}: announces {count} data files, expected at most {_MAX_SHARDS}; this is no checkpoint of ours"

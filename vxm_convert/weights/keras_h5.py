@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator
 
 import numpy as np
 
@@ -143,15 +143,15 @@ def _checked(dataset: h5py.Dataset, path: Path) -> h5py.Dataset:
 
 
 def _rename(layers: Dict[str, Dict[str, h5py.Dataset]], path: Path) -> Dict[str, h5py.Dataset]:
-    convolutions: List[Tuple[int, str]] = sorted(
-        (int(_CONV.match(name).group(1) or 0), name) for name in layers if _CONV.match(name)
-    )
+    matches = [(_CONV.match(name), name) for name in layers]
+    convolutions = sorted((int(match.group(1) or 0), name) for match, name in matches if match)
     if not convolutions:
         raise CheckpointError(f"{path}: holds no conv3d layers; expected a VoxelMorph weights file as Keras writes it")
     names = {name: conv_name(position) for position, (_, name) in enumerate(convolutions)}
     for name in layers:
-        if _HEAD.match(name):
-            head = _HEAD.match(name).group(1)
+        match = _HEAD.match(name)
+        if match:
+            head = match.group(1)
             if head in names.values():
                 raise CheckpointError(f"{path}: has more than one {head} layer; expected one")
             names[name] = head

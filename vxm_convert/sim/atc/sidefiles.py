@@ -81,17 +81,16 @@ def read_custom_dtypes(path: str) -> Tuple[CustomDtypes, ...]:
                 "node::InputDtype:type,…,OutputDtype:type,… or OpType::Type:InputDtype:…,OutputDtype:…",
             )
         # The comma before OutputDtype ends the list of inputs.
-        lists = [
-            [word.strip().lower() for word in _less_comma(found.group(part)).split(",")] for part in ("into", "out")
-        ]
-        unknown = [word for words in lists for word in words if word and word not in CUSTOM_TYPES]
+        into, out = (
+            tuple(word.strip().lower() for word in _less_comma(found.group(part)).split(","))
+            for part in ("into", "out")
+        )
+        unknown = [word for words in (into, out) for word in words if word and word not in CUSTOM_TYPES]
         if unknown:
             raise AtcRefusal(
                 "E10001", f"--customize_dtypes asks for {unknown[0]!r}, expected one of {', '.join(CUSTOM_TYPES)}"
             )
-        entries.append(
-            CustomDtypes(found.group("type") or found.group("node"), bool(found.group("type")), *map(tuple, lists))
-        )
+        entries.append(CustomDtypes(found.group("type") or found.group("node"), bool(found.group("type")), into, out))
     return tuple(entries)
 
 

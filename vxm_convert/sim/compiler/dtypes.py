@@ -173,5 +173,5 @@ class _CastMaker:
 
 
 def _retyped_const(op: Op, dtype: str) -> Op:
-    data = to_half(op.data) if dtype == "float16" else op.data.astype(np.dtype(dtype))
+    data = to_half(op.value) if dtype == "float16" else op.value.astype(np.dtype(dtype))
     return Op(f"{op.name}_{dtype}", "Const", [], dict(op.attrs), [], [replace(op.output_descs[0], dtype=dtype)], data)

@@ -45,11 +45,11 @@ def fuse_bias(ops: List[Op], outputs: List[str]) -> List[Op]:
             kept.append(op)
             continue
         product, vector = found[0]
-        source = by_name[op.inputs[product].rpartition(":")[0]]
-        source.inputs.append(op.inputs[vector])
-        source.input_descs.append(op.input_descs[vector])
-        source.attrs["_datadump_original_op_names"] = [source.name, op.name]
-        renamed[f"{op.name}:0"] = f"{source.name}:0"
+        fused = by_name[op.inputs[product].rpartition(":")[0]]
+        fused.inputs.append(op.inputs[vector])
+        fused.input_descs.append(op.input_descs[vector])
+        fused.attrs["_datadump_original_op_names"] = [fused.name, op.name]
+        renamed[f"{op.name}:0"] = f"{fused.name}:0"
     outputs[:] = [renamed.get(name, name) for name in outputs]
     return _constants_first(kept)
 

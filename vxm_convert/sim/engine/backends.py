@@ -152,7 +152,7 @@ def _transposed_kernel() -> str:
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = node.get_rt_info()
         if "layerType" in info and info["layerType"].astype(str) in ("Deconvolution", "ConvolutionBackpropData"):
-            return info["primitiveType"].astype(str)
+            return str(info["primitiveType"].astype(str))
     return ""
 
 
@@ -175,7 +175,8 @@ def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str]) -> Ru
         # What the device holds in fp16 is fp32 in the lowered graph; this engine, unlike the other, does not convert by
         # itself.
         wide = [array.astype(np.float32) if array.dtype == np.float16 else array for array in arrays]
-        return session.run(outputs, {name: _finite(array) for name, array in zip(inputs, wide)})
+        results: List[np.ndarray] = session.run(outputs, {name: _finite(array) for name, array in zip(inputs, wide)})
+        return results
 
     return run
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import copy
 import operator
 import sys
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple, TypeVar
 
 from vxm_convert.sim.acl.base.state import SIM, AclFailure, log
 from vxm_convert.sim.faults import FAULTS
 
 Function = Callable[..., Any]
+F = TypeVar("F", bound=Function)
 
 _MASK32 = (1 << 32) - 1
 _MASK64 = (1 << 64) - 1
@@ -114,25 +115,23 @@ TABLE: Dict[str, Call] = {}
 INTERCEPT: List[Callable[[str, Tuple[Any, ...]], int]] = []
 
 
-def call(
-    name: str, letters: str = "", gives: Tuple[object, ...] = (), needs: int = INIT
-) -> Callable[[Function], Function]:
+def call(name: str, letters: str = "", gives: Tuple[object, ...] = (), needs: int = INIT) -> Callable[[F], F]:
     """Register a call that ends in a return code; `gives` are its other values on failure.
 
     The function returns None (no other values), one value, or a tuple of as many values as `gives`.
     """
 
-    def register(function: Function) -> Function:
+    def register(function: F) -> F:
         TABLE[name] = Call(name, letters, needs, False, gives, function)
         return function
 
     return register
 
 
-def query(name: str, letters: str = "", otherwise: object = 0, needs: int = NOTHING) -> Callable[[Function], Function]:
+def query(name: str, letters: str = "", otherwise: object = 0, needs: int = NOTHING) -> Callable[[F], F]:
     """Register a call that returns a bare value, `otherwise` when it fails."""
 
-    def register(function: Function) -> Function:
+    def register(function: F) -> F:
         TABLE[name] = Call(name, letters, needs, True, (otherwise,), function)
         return function
 

@@ -52,6 +52,10 @@ class DeviceContext:
     default_stream: Any
     streams: List[Any]
 
+    def close(self) -> None:
+        """End its streams and invalidate their handles."""
+        raise NotImplementedError
+
 
 class Device:
     """One simulated Ascend device: its memory account and its reference count.

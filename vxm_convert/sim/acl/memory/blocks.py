@@ -254,7 +254,11 @@ def memset(address: int, max_count: int, value: int, count: int) -> None:
 @call("rt.memset_async", "KKiKK", needs=CONTEXT)
 def memset_async(address: int, max_count: int, value: int, count: int, stream: int) -> None:
     block = _check_set(address, max_count, count)
-    stream_of(stream).submit(lambda held=block: ctypes.memset(address, value & 0xFF, count))
+
+    def work(held: Optional[Block] = block) -> None:
+        ctypes.memset(address, value & 0xFF, count)
+
+    stream_of(stream).submit(work)
 
 
 _KIND_ENDS = {
@@ -293,7 +297,11 @@ def memcpy_async(target: int, limit: int, source: int, count: int, kind: int, st
         raise AclFailure(207000, "memcpy_async does not copy from host to host")
     ends = _check_copy(target, limit, source, count, kind)
     queue = stream_of(stream)
+
     # The default argument keeps both allocations readable until the copy is done, whatever the client frees meanwhile.
-    queue.submit(lambda held=ends: ctypes.memmove(target, source, count))
+    def work(held: Tuple[Optional[Block], ...] = ends) -> None:
+        ctypes.memmove(target, source, count)
+
+    queue.submit(work)
     if None in ends:
         queue.wait()

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from vxm_convert.ascend.acl_codes import DTYPE_UNDEFINED, FORMAT_UNDEFINED, FORMATS, acl_dtype
+from vxm_convert.formats.gears import Gears
 from vxm_convert.sim.acl.base.args import CONTEXT, INIT, call, query
 from vxm_convert.sim.acl.base.state import SIM, AclFailure
 from vxm_convert.sim.acl.models.loading import LoadedModel, Model, gears_of, loaded_from_file, model_of, tensors_of
@@ -35,7 +36,7 @@ class Description:
     def __init__(self) -> None:
         self.inputs: List[Tensor] = []
         self.outputs: List[Tensor] = []
-        self.gears: Any = None
+        self.gears: Optional[Gears] = None
         #: the loaded model; a description of a file has none
         self.model: Optional[Model] = None
 

@@ -30,10 +30,10 @@ OBSERVERS: List[Callable[[str, float], None]] = []
 
 
 class Span(NamedTuple):
-    """``count`` bytes at ``address``; ``block`` keeps the allocation readable until a queued execution has used it."""
+    """``size`` bytes at ``address``; ``block`` keeps the allocation readable until a queued execution has used it."""
 
     address: int
-    count: int
+    size: int
     block: Optional[Block]
 
 
@@ -100,7 +100,7 @@ def _bind(model: Model, inputs: int, outputs: int, may_allocate: bool) -> Bound:
 def _array(span: Span, tensor: TensorDesc) -> np.ndarray:
     """An input as the engine wants it: read-only, shape and dtype of the tensor, zero-copy unless bytes are missing."""
     need = tensor_bytes(tensor)
-    raw = _view(span.address, span.count)
+    raw = _view(span.address, span.size)
     if raw.size < need:
         raw = np.concatenate([raw, np.zeros(need - raw.size, np.uint8)])
     array = raw.view(tensor.dtype).reshape(tuple(tensor.shape))
@@ -150,13 +150,13 @@ def _give(results: List[np.ndarray], bound: Bound) -> None:
         if tuple(result.shape) != tuple(tensor.shape) or result.dtype != tensor.dtype:
             got, expected = f"{result.dtype}{result.shape}", f"{tensor.dtype}{tensor.shape}"
             raise AclFailure(507011, f"{tensor.name}: the engine gave {got}, expected {expected}")
-        count = FAULTS.written(index, span.count)
+        count = FAULTS.written(index, span.size)
         _view(span.address, count)[:] = np.ascontiguousarray(result).reshape(-1).view(np.uint8)[:count]
     FAULTS.spoil([_writable(span) for span in bound.targets])
 
 
 def _writable(span: Span) -> np.ndarray:
-    return np.frombuffer((ctypes.c_ubyte * span.count).from_address(span.address), np.uint8)
+    return np.frombuffer((ctypes.c_ubyte * span.size).from_address(span.address), np.uint8)
 
 
 def _model_in_context(model_id: int) -> Model:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequenc
 
 import numpy as np
 
-from vxm_convert.formats.gears import BATCH, DIMS, FLAGS, IMAGE
+from vxm_convert.formats.gears import BATCH, DIMS, FLAGS, IMAGE, Gears
 from vxm_convert.sim.acl.base.args import CONTEXT, call
 from vxm_convert.sim.acl.base.state import SIM, AclFailure
 from vxm_convert.sim.acl.memory.blocks import Block, check_span
@@ -31,7 +31,7 @@ _EMPTY_HW = {"hwCount": 0, "hw": []}  # type: Dict[str, Any]
 def _profiles(handle: int, kind: int) -> Tuple[Tuple[int, ...], ...]:
     """The gears of a described model if they are of that kind."""
     gears = desc_of(handle).gears
-    return gears.profiles if gears is not None and gears.kind == kind else ()
+    return tuple(gears.profiles) if gears is not None and gears.kind == kind else ()
 
 
 @call("mdl.get_dynamic_batch", "K", gives=(_EMPTY_BATCH,), needs=0)
@@ -62,25 +62,25 @@ def get_input_dynamic_dims(handle: int, index: int, count: int) -> List[Dict[str
     if count != known:
         raise AclFailure(100000, f"{count} gears were asked, the model has {known} of --dynamic_dims")
     gears = desc_of(handle).gears
-    rows = [gears.flat_dims(gear) for gear in range(count)]
+    rows = [gears.flat_dims(gear) for gear in range(count)] if gears is not None else []
     return [{"name": "", "dimCount": len(row), "dims": row} for row in rows]
 
 
 @call("mdl.set_dynamic_batch_size", "IKKK", needs=CONTEXT)
 def set_dynamic_batch_size(model_id: int, dataset: int, index: int, batch: int) -> None:
-    _set(_model(model_id), dataset, index, BATCH, (batch,))
+    _set(model_of(model_id), dataset, index, BATCH, (batch,))
 
 
 @call("mdl.set_dynamic_hw_size", "IKKKK", needs=CONTEXT)
 def set_dynamic_hw_size(model_id: int, dataset: int, index: int, height: int, width: int) -> None:
-    _set(_model(model_id), dataset, index, IMAGE, (height, width))
+    _set(model_of(model_id), dataset, index, IMAGE, (height, width))
 
 
 @call("mdl.set_input_dynamic_dims", "IKKd", needs=CONTEXT)
 def set_input_dynamic_dims(model_id: int, dataset: int, index: int, dims: Dict[str, Any]) -> None:
     """`dims` is one of those that `get_input_dynamic_dims` gives."""
-    model = _model(model_id)
-    gears = gears_of(model)
+    model = model_of(model_id)
+    gears = _gears(model)
     row = dims.get("dims")
     if not isinstance(row, (list, tuple)) or dims.get("dimCount") != len(row):
         raise AclFailure(100000, f"dims are {dims}, expected dimCount and as many dims")
@@ -94,17 +94,17 @@ def set_input_dynamic_dims(model_id: int, dataset: int, index: int, dims: Dict[s
     _set(model, dataset, index, DIMS, gears.profiles[rows.index(list(row))])
 
 
-def _model(model_id: int) -> Model:
-    """A loaded model with gears."""
-    model = model_of(model_id)
-    if gears_of(model) is None:
+def _gears(model: Model) -> Gears:
+    """The gears of a model; raises AclFailure(100019) for one without."""
+    gears = gears_of(model)
+    if gears is None:
         raise AclFailure(100019, "the model was compiled with static shapes")
-    return model
+    return gears
 
 
 def _set(model: Model, dataset: int, index: int, kind: int, profile: Tuple[int, ...]) -> None:
     """Write the gear where the device reads it, and remember it for the next execution with this dataset."""
-    target, gears = dataset_of(dataset), gears_of(model)
+    gears, target = _gears(model), dataset_of(dataset)
     if 0 in profile:
         raise AclFailure(100000, f"gear {profile}: every number must be above 0")
     place = len(model.program.inputs) - 1
@@ -142,22 +142,23 @@ class Setting(NamedTuple):
     model: Model
     gear: int
     numbers: np.ndarray
-    block: Block
+    block: Optional[Block]
 
     def program(self) -> Program:
         """The engine.Program, when the execution starts; a gear that was set meanwhile is a mistake of the client."""
-        expected: Sequence[int] = gears_of(self.model).profiles[self.gear]
+        expected: Sequence[int] = _gears(self.model).profiles[self.gear]
         found = [int(number) for number in self.numbers]
         if found != list(expected):
             SIM.find(
                 f"the gear {list(expected)} of a queued execution was overwritten with {found} before it ran", 507011
             )
-        return self.model.program.program(self.gear)
+        program: Program = self.model.program.program(self.gear)
+        return program
 
 
 def gear_of(model: Model, dataset: Dataset) -> Setting:
     """The gear that a dataset is set to; raises AclFailure where it has none, or one of another model."""
-    gears = gears_of(model)
+    gears = _gears(model)
     if not dataset.profile:
         raise AclFailure(
             145000, f"the model has gears ({gears.text}) and none is set; call acl.mdl.set_{_CALLS[gears.kind]} before"

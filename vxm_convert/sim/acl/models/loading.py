@@ -165,7 +165,7 @@ def _load(data: bytes, where: str, work: Tuple[int, int] = (0, 0), weight: Tuple
 
 def model_of(model_id: int, code: int = 145003) -> Model:
     """The loaded model with that id; raises AclFailure(`code`)."""
-    model = SIM.models.get(model_id)
+    model: Optional[Model] = SIM.models.get(model_id)
     if model is None:
         raise AclFailure(code, f"no model with id {model_id} is loaded")
     return model
@@ -280,11 +280,12 @@ def load_with_config(handle: int) -> int:
     )
 
 
-def tensors_of(model: Model) -> Tuple[List[TensorDesc], List[TensorDesc]]:
+def tensors_of(model: Union[Model, LoadedModel]) -> Tuple[List[TensorDesc], List[TensorDesc]]:
     """The model's inputs and outputs (engine.TensorDesc), in model order."""
     return list(model.program.inputs), list(model.program.outputs)
 
 
 def gears_of(model: Union[Model, LoadedModel]) -> Optional[Gears]:
     """The `formats.gears.Gears` of anything with a `program`, None for a model with one shape."""
-    return getattr(model.program, "gears", None)
+    gears: Optional[Gears] = getattr(model.program, "gears", None)
+    return gears

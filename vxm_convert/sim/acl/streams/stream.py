@@ -125,7 +125,8 @@ def stream_of(handle: int) -> Stream:
     """The stream behind a handle, 0 being the default stream; it must belong to the current context."""
     context = SIM.context()
     if handle == 0:
-        return context.default_stream
+        default: Stream = context.default_stream
+        return default
     stream = SIM.thing(handle, Stream, 107017)
     if stream.context is not context:
         raise AclFailure(107003, "the stream belongs to another context than the thread's current one")

@@ -91,7 +91,7 @@ def _sides(shape: Tuple[int, ...], op: Op) -> Tuple[int, ...]:
 
 def _phase_transpose(state: Lowering, op: Op) -> List[Value]:
     """Made by `phase`: kernel 4, stride 2, padding 1 along every axis."""
-    filters = state.builder.constant(state.consts[op.inputs[1]].data.transpose(3, 4, 0, 1, 2))
+    filters = state.builder.constant(state.consts[op.inputs[1]].value.transpose(3, 4, 0, 1, 2))
     name = state.builder.one(
         "ConvTranspose", state.get(op.inputs[0], True), filters, kernel_shape=[4] * 3, strides=[2] * 3, pads=[1] * 6
     )
@@ -105,7 +105,7 @@ def _bias_add(state: Lowering, op: Op) -> List[Value]:
     shape = (-1,) if channel == rank - 1 else (1, -1) + (1,) * (rank - 2)
     bias = state.consts.get(op.inputs[1])
     if bias is not None:
-        operand = state.builder.constant(bias.data.reshape(shape))
+        operand = state.builder.constant(bias.value.reshape(shape))
     else:
         operand = state.builder.one("Reshape", state.get(op.inputs[1]), state.integers(shape))
     return [Value(state.builder.one("Add", state.get(op.inputs[0], first), operand), first)]
@@ -118,7 +118,7 @@ def _batch_norm(state: Lowering, op: Op) -> List[Value]:
     shape = (1, -1) + (1,) * (rank - 2) if channel == 1 else (-1,)
     if op.attrs.get("is_training"):
         return [Value(_normalise(state, op, first, [axis for axis in range(rank) if axis != channel], shape), first)]
-    scale, offset = (state.builder.constant(state.consts[source].data.reshape(shape)) for source in op.inputs[1:3])
+    scale, offset = (state.builder.constant(state.consts[source].value.reshape(shape)) for source in op.inputs[1:3])
     scaled = state.builder.one("Mul", state.get(op.inputs[0], first), scale)
     return [Value(state.builder.one("Add", scaled, offset), first)]
 

@@ -47,10 +47,10 @@ def _bound(kind: str) -> Callable[[Lowering, Op], List[Value]]:
 
     def build(state: Lowering, op: Op) -> List[Value]:
         width = op.output_descs[0].logical_shape[-1:]
-        scalars = [source for source in op.inputs if source in state.consts and state.consts[source].data.size == 1]
+        scalars = [source for source in op.inputs if source in state.consts and state.consts[source].value.size == 1]
         if op.output_descs[0].dtype not in INTEGERS or len(scalars) != 1 or not width:
             return plain(state, op)
-        vector = state.builder.constant(np.full(width, state.consts[scalars[0]].data.reshape(-1)[0]))
+        vector = state.builder.constant(np.full(width, state.consts[scalars[0]].value.reshape(-1)[0]))
         other = next(source for source in op.inputs if source not in scalars)
         return [Value(state.builder.one(kind, state.get(other), vector), False)]
 

@@ -103,7 +103,7 @@ class OnnxBuilder:
             graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="vxm_convert simulated device"
         )
         model.ir_version = IR_VERSION
-        return model.SerializeToString()
+        return bytes(model.SerializeToString())
 
     def _fresh(self, stem: str) -> str:
         self._count += 1

@@ -36,7 +36,7 @@ def split_phases(ops: List[Op]) -> List[Op]:
 
 
 def _rewrite(op: Op, constants: Dict[str, Op]) -> List[Op]:
-    kernel = constants[op.inputs[1]].data
+    kernel = constants[op.inputs[1]].value
     batch, *sides = op.input_descs[0].logical_shape[:4]
     filters = kernel.shape[-1]
     part = Desc("float32", (batch, *sides, filters), "NDHWC")

@@ -23,7 +23,7 @@ def _refuse(node: OnnxNode, why: str) -> AtcRefusal:
 
 def _text(node: OnnxNode, key: str, default: str) -> str:
     value = node.attrs.get(key, default)
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _last(made: Translator, node: OnnxNode) -> Tuple[Order, int]:

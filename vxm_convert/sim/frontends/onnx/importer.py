@@ -110,7 +110,8 @@ def onnx_json(path: Path) -> Dict[str, Any]:
 def _load(path: Path) -> onnx.ModelProto:
     import onnx
 
-    model = decode(onnx.ModelProto, read_bounded(path, MAX_ONNX_BYTES, "the ONNX model", "export it first"), str(path))
+    data = read_bounded(path, MAX_ONNX_BYTES, "the ONNX model", "export it first")
+    model: onnx.ModelProto = decode(onnx.ModelProto, data, str(path))
     if not model.graph.node:
         raise FormatError(f"{path}: holds no ONNX graph; export it again")
     return model

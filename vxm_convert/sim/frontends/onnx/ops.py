@@ -71,7 +71,7 @@ class Translator:
 
     def shape(self, name: str, node: OnnxNode) -> Tuple[int, ...]:
         if name in self.consts:
-            return self.consts[name].shape
+            return tuple(self.consts[name].shape)
         if name not in self.shapes:
             raise AtcRefusal(
                 "E20001",

@@ -313,7 +313,7 @@ def _scatter_nd(made: Translator, node: OnnxNode) -> None:
     """Rows are replaced: what is there is masked out, the new ones are scattered into zeros and added."""
     indices, shape = made.const(node, 1), made.shape(node.inputs[0], node)
     reduction = node.attrs.get("reduction", b"none")
-    rows = None if indices is None else indices.reshape(-1, indices.shape[-1])
+    rows = np.empty((0, 1)) if indices is None else indices.reshape(-1, indices.shape[-1])
     if indices is None or reduction not in (b"none", "none") or len(np.unique(rows, axis=0)) != len(rows):
         raise _refuse(node, "expected constant indices, each place once, and no reduction")
     places = np.where(indices < 0, indices + np.array(shape[: indices.shape[-1]]), indices)

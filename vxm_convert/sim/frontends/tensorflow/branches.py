@@ -77,7 +77,7 @@ def note_conditions(importer: Importer, node: TfNode) -> None:
 
 def _of_tensor(importer: Importer, name: str) -> Conditions:
     node, _, index = name.partition(":")
-    return importer.conditions.get(f"{node}:{index or 0}") or importer.conditions.get(node, frozenset())
+    return importer.conditions.get(f"{node}:{index or 0}") or importer.conditions.get(node) or frozenset()
 
 
 def pin_constants(nodes: Dict[str, TfNode]) -> Dict[str, TfNode]:

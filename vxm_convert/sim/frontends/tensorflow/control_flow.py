@@ -123,8 +123,8 @@ class _Walker:
             self.run(body, inside, inner)
             values = [importer.tensor(_rename(node.inputs[0], inside, inner)) for node in following]
         for node in loop.exits:
-            merge = sources_of(nodes[sources_of(node)[0]])[0]
-            position = [m.name for m in loop.merges].index(merge)
+            source = sources_of(nodes[sources_of(node)[0]])[0]
+            position = [m.name for m in loop.merges].index(source)
             importer.aliases[f"{_rename(node.name, suffix, local)}:0"] = values[position]
 
     def _goes_on(self, loop: Loop, inside: str) -> bool:

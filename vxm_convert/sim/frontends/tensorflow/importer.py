@@ -129,7 +129,7 @@ def axis_of(node: TfNode, value: int, rank: int) -> int:
 def broadcast(node: TfNode, *shapes: Shape) -> Shape:
     """Shape of an element-wise result; nothing of that size is allocated."""
     try:
-        return np.broadcast(*(np.broadcast_to(np.empty(()), shape) for shape in shapes)).shape
+        return tuple(np.broadcast(*(np.broadcast_to(np.empty(()), shape) for shape in shapes)).shape)
     except ValueError as exc:
         raise AtcRefusal(
             "E20001", f"{node.name} ({node.op}): shapes {' and '.join(map(str, shapes))} do not broadcast"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict
+from typing import Any, Callable, Dict
 
 from vxm_convert.formats.tf_graph import TfNode
 from vxm_convert.sim.frontends.tensorflow.importer import Importer
@@ -49,7 +49,9 @@ def _random(importer: Importer, node: TfNode) -> None:
         raise AtcRefusal(
             "E20001", f"{node.name}: the AI CPU draws float32, and integers for RandomUniformInt, not {dtype}"
         )
-    limits = {"minval": int(importer.const(node, 1)), "maxval": int(importer.const(node, 2))} if whole else {}
+    limits: Dict[str, Any] = (
+        {"minval": int(importer.const(node, 1)), "maxval": int(importer.const(node, 2))} if whole else {}
+    )
     if whole and limits["minval"] >= limits["maxval"]:
         raise AtcRefusal("E20001", f"{node.name}: nothing between {limits['minval']} and {limits['maxval']} to draw")
     importer.add(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict
+from typing import Any, Callable, Dict
 
 from vxm_convert.ascend.operators import OPS
 from vxm_convert.formats.tf_graph import TfNode
@@ -42,7 +42,8 @@ def _matmul(importer: Importer, node: TfNode) -> None:
         raise AtcRefusal("E20001", f"{node.name} ({node.op}): {left.shape} times {right.shape}, transposed {turned}")
     shape = broadcast(node, shapes[0][:-2], shapes[1][:-2]) + (shapes[0][-2], shapes[1][-1])
     names = ("transpose_x1", "transpose_x2") if node.op == "MatMul" else ("adj_x1", "adj_x2")
-    importer.add(node, OPS[node.op].ge_type, node.inputs[:2], [(left.dtype, shape)], **dict(zip(names, turned)))
+    attrs: Dict[str, Any] = dict(zip(names, turned))
+    importer.add(node, OPS[node.op].ge_type, node.inputs[:2], [(left.dtype, shape)], **attrs)
 
 
 HANDLERS: Dict[str, Callable[[Importer, TfNode], None]] = {

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -71,6 +71,7 @@ def _one_axis(
 def _strided_slice(importer: Importer, node: TfNode) -> None:
     source = importer.desc(node.inputs[0])
     plan = plan_slice(node, source.shape, *(importer.ints(node, k) for k in (1, 2, 3)))
+    strides: Dict[str, Any] = {"strides": plan.steps} if set(plan.steps) - {1} else {}
     importer.add(
         node,
         "StridedSliceD",
@@ -78,7 +79,7 @@ def _strided_slice(importer: Importer, node: TfNode) -> None:
         [(source.dtype, plan.shape)],
         offsets=plan.offsets,
         size=plan.sizes,
-        **({"strides": plan.steps} if set(plan.steps) - {1} else {}),
+        **strides,
     )
 
 
