@@ -15,7 +15,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Tuple, cast
+from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, cast
 
 from export.atc_errors import diagnose, name_operators, tail
 from vxm_convert.artifacts.files import sha256_of, write_json, write_text
@@ -124,7 +124,7 @@ def check_pb(path: Path, contract: GraphContract) -> None:
         )
 
 
-def _shape_text(shape: Any) -> str:
+def _shape_text(shape: Optional[Sequence[int]]) -> str:
     return "of unknown rank" if shape is None else "(" + ",".join("?" if n < 0 else str(n) for n in shape) + ")"
 
 

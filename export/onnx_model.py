@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from vxm_convert.artifacts.files import write_bytes
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, ArtifactError, ToolchainError
 from vxm_convert.model.contract import GraphContract
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 15
 _TAIL_LINES = 8
@@ -117,7 +120,7 @@ def convert(pb: Path, contract: GraphContract, onnx_path: Path) -> None:
     write_bytes(onnx_path, model.SerializeToString(deterministic=True))
 
 
-def _name_constants(graph: Any) -> None:
+def _name_constants(graph: onnx.GraphProto) -> None:
     """Name every constant after the first node and input that reads it, and store them in that order.
 
     tf2onnx merges equal constants by walking sets of objects, whose order follows memory addresses: which name survives

@@ -181,7 +181,7 @@ def _preflight(request: ExportRequest, stage: Path) -> None:
         raise ToolchainError(f"{exc}\n(the whole table: {kept}; --preflight report lets ATC decide)") from exc
 
 
-def _describe(path: Path, made_from: Dict[str, str], toolchain: Dict[str, Any], **details: Any) -> str:
+def _describe(path: Path, made_from: Dict[str, str], toolchain: Dict[str, Any], **details: object) -> str:
     """Side-car for `path`; returns the file's sha256."""
     write_sidecar(path, made_from, toolchain, **details)
     return sha256_of(path)

@@ -28,6 +28,7 @@ from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, PrecisionError, ToolchainError
 from vxm_convert.metrics.registration import end_point_error
 from vxm_convert.metrics.tensors import error_stats
+from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.precision import PLANS, PrecisionPlan
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.model.variables import expected_variables
@@ -259,7 +260,9 @@ def _write_checkpoint(prefix: Path, weights: Arrays) -> Path:
     return prefix
 
 
-def _export(prefix: Path, spec: ModelSpec, plan: PrecisionPlan, soc: str, toolchain: Toolchain, out: Path) -> Any:
+def _export(
+    prefix: Path, spec: ModelSpec, plan: PrecisionPlan, soc: str, toolchain: Toolchain, out: Path
+) -> GraphContract:
     from export.contracts import build_contract
     from export.pipeline import ExportRequest, export_model
     from vxm_convert.weights.files import find_checkpoint
@@ -269,13 +272,13 @@ def _export(prefix: Path, spec: ModelSpec, plan: PrecisionPlan, soc: str, toolch
     )
 
 
-def _tensorflow(contract: Any, weights: Arrays, pairs: List[Arrays]) -> List[Arrays]:
+def _tensorflow(contract: GraphContract, weights: Arrays, pairs: List[Arrays]) -> List[Arrays]:
     from export.parity import run_checkpoint_graph
 
     return [run_checkpoint_graph(contract, weights, pair) for pair in pairs]
 
 
-def _device(contract: Any, toolchain: Toolchain, folder: Path, pairs: List[Arrays]) -> List[Arrays]:
+def _device(contract: GraphContract, toolchain: Toolchain, folder: Path, pairs: List[Arrays]) -> List[Arrays]:
     from om_runner.device.acl_runtime import AclRuntime
 
     with AclRuntime(toolchain.load_acl(), folder / OM_NAME, contract) as runtime:

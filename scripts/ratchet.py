@@ -199,5 +199,5 @@ def _rounded(value: float) -> Any:
     return value if isinstance(value, int) else float(f"{value:.{_DIGITS}g}")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

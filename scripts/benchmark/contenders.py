@@ -16,7 +16,7 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from vxm_convert.artifacts.names import CONTRACT_NAME, FROZEN_PB_NAME, ONNX_NAME
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, ToolchainError
 from vxm_convert.model.contract import GraphContract
+
+if TYPE_CHECKING:
+    from vxm_convert.network.tf1 import tf
 
 Arrays = Dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
@@ -50,7 +53,7 @@ def _tensors(contract: GraphContract) -> Dict[str, str]:
     }
 
 
-def _in_tensorflow(graph_def: Any, names: Dict[str, str]) -> Run:
+def _in_tensorflow(graph_def: tf.GraphDef, names: Dict[str, str]) -> Run:
     from vxm_convert.network.tf1 import tf
 
     graph = tf.Graph()

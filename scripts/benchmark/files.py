@@ -20,7 +20,7 @@ from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, SpecError
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.model.spec import parse_shape
+from vxm_convert.model.spec import Shape3, parse_shape
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.scans.scan_file import ScanFile
@@ -72,7 +72,7 @@ def _bench(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def measure(work: Path, shape: Any, repeats: int) -> List[Dict[str, Any]]:
+def measure(work: Path, shape: Shape3, repeats: int) -> List[Dict[str, Any]]:
     """Every operation: name, who, seconds (spread), megabytes on disk."""
     settings = PhantomSettings(shape, 1, _SEED)
     affine = network_affine(shape)

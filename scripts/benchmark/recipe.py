@@ -27,12 +27,14 @@ _FLOW_STDDEV = 1e-5
 class RecipeTraining(NamedTuple):
     """Placeholders by name, the loss, Adam's update."""
 
-    inputs: Dict[str, Any]
-    loss: Any
-    update: Any
+    inputs: Dict[str, tf.Tensor]
+    loss: tf.Tensor
+    update: tf.Operation
 
 
-def inference_graph(spec: ModelSpec, weights: Mapping[str, np.ndarray]) -> Tuple[Any, Dict[str, str], Dict[str, str]]:
+def inference_graph(
+    spec: ModelSpec, weights: Mapping[str, np.ndarray]
+) -> Tuple[tf.GraphDef, Dict[str, str], Dict[str, str]]:
     """The graph with its weights as constants.
 
     Returns
@@ -63,7 +65,7 @@ def build_training(spec: ModelSpec, learning_rate: float, smoothness: float) -> 
     )
 
 
-def build_flow(moving: Any, fixed: Any, spec: ModelSpec) -> Any:
+def build_flow(moving: tf.Tensor, fixed: tf.Tensor, spec: ModelSpec) -> tf.Tensor:
     """The displacement, (B, X, Y, Z, 3), in voxels."""
     if spec.diffeomorphic:
         raise SpecError(f"variant: the recipe has no {spec.variant}; choose vm1, vm2 or vm2double")
@@ -84,11 +86,11 @@ def build_flow(moving: Any, fixed: Any, spec: ModelSpec) -> Any:
     return net
 
 
-def _block(net: Any, layer: ConvLayer) -> Any:
+def _block(net: tf.Tensor, layer: ConvLayer) -> tf.Tensor:
     return tf.nn.leaky_relu(_convolution(net, layer), LEAKY_SLOPE)
 
 
-def _convolution(net: Any, layer: ConvLayer) -> Any:
+def _convolution(net: tf.Tensor, layer: ConvLayer) -> tf.Tensor:
     flow = layer.name == FLOW_LAYER
     start = (
         tf.random_normal_initializer(stddev=_FLOW_STDDEV) if flow else tf.variance_scaling_initializer(2.0, "fan_in")
@@ -100,7 +102,7 @@ def _convolution(net: Any, layer: ConvLayer) -> Any:
         return tf.nn.bias_add(net, bias)
 
 
-def _upsample(net: Any) -> Any:
+def _upsample(net: tf.Tensor) -> tf.Tensor:
     """Every slice of every axis twice, as Keras' UpSampling3D."""
     for axis in (1, 2, 3):
         slices = tf.split(net, net.shape.as_list()[axis], axis)
@@ -108,12 +110,12 @@ def _upsample(net: Any) -> Any:
     return net
 
 
-def warp(volume: Any, flow: Any) -> Any:
+def warp(volume: tf.Tensor, flow: tf.Tensor) -> tf.Tensor:
     """The volume at p + flow(p), linearly, positions clipped to the grid; sample by sample in a loop."""
     return tf.map_fn(lambda pair: _warp_one(*pair), [volume, flow], dtype=tf.float32)
 
 
-def _warp_one(volume: Any, shift: Any) -> Any:
+def _warp_one(volume: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     sides = volume.shape.as_list()[:3]
     mesh = tf.meshgrid(*[tf.range(side) for side in sides], indexing="ij")
     near, far, near_weight = [], [], []
@@ -136,7 +138,7 @@ def _warp_one(volume: Any, shift: Any) -> Any:
     return total
 
 
-def _roughness(flow: Any) -> Any:
+def _roughness(flow: tf.Tensor) -> tf.Tensor:
     """Mean over the axes of the mean squared forward difference, the axis in question brought to the front."""
     total = 0.0
     for axis in (1, 2, 3):

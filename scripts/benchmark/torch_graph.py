@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List
+from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
 import numpy as np
 import torch
 from onnx import helper, numpy_helper
 
 from vxm_convert.errors import FormatError
+
+if TYPE_CHECKING:
+    import onnx
 
 Attributes = Dict[str, Any]
 _INT32 = 6
@@ -81,7 +84,7 @@ class TorchGraph:
         The model has an operator that this small interpreter does not know.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: onnx.ModelProto) -> None:
         unknown = sorted({node.op_type for node in model.graph.node} - set(OPERATORS))
         if unknown:
             raise FormatError(

@@ -14,7 +14,7 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from vxm_convert.cliargs import add_model_group, run_main
 from vxm_convert.errors import EXIT_OK
 from vxm_convert.model.spec import ModelSpec, parse_shape
 from vxm_convert.model.variables import expected_variables
+
+if TYPE_CHECKING:
+    from vxm_convert.network.tf1 import tf
 
 #: way → what the table calls it
 WAYS: Dict[str, str] = {
@@ -90,10 +93,10 @@ def _serve(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-Step = Callable[[Any], Any]
+Step = Callable[["tf.Session"], float]
 
 
-def _recipe(spec: ModelSpec, args: argparse.Namespace) -> Tuple[Step, Any, Callable[[Any], None]]:
+def _recipe(spec: ModelSpec, args: argparse.Namespace) -> Tuple[Step, tf.ConfigProto, Callable[[tf.Session], None]]:
     """Scans one after the other, each read in its step, by hand into the graph."""
     import nibabel
 
@@ -109,18 +112,18 @@ def _recipe(spec: ModelSpec, args: argparse.Namespace) -> Tuple[Step, Any, Calla
 
     fixed = read(args.data / ATLAS)
 
-    def step(session: Any) -> Any:
+    def step(session: tf.Session) -> float:
         moving = read(paths[count[0] % len(paths)])
         count[0] += 1
-        return session.run([built.loss, built.update], {built.inputs["moving"]: moving, built.inputs["fixed"]: fixed})[
-            0
-        ]
+        feeds = {built.inputs["moving"]: moving, built.inputs["fixed"]: fixed}
+        loss: float = session.run([built.loss, built.update], feeds)[0]
+        return loss
 
     config = tf.ConfigProto(intra_op_parallelism_threads=args.threads, inter_op_parallelism_threads=args.threads)
     return step, config, lambda session: None
 
 
-def _ours(spec: ModelSpec, args: argparse.Namespace) -> Tuple[Step, Any, Callable[[Any], None]]:
+def _ours(spec: ModelSpec, args: argparse.Namespace) -> Tuple[Step, tf.ConfigProto, Callable[[tf.Session], None]]:
     """Graph, pipeline and session configuration of `python -m train`."""
     from train.data.cohort import read_cohort
     from train.data.dataset import build_pipeline
@@ -142,7 +145,7 @@ def _ours(spec: ModelSpec, args: argparse.Namespace) -> Tuple[Step, Any, Callabl
     return lambda session: session.run(fetches)[0], backend.session_config(), lambda session: pipeline.start(session, 0)
 
 
-def _same_weights(session: Any, spec: ModelSpec) -> None:
+def _same_weights(session: tf.Session, spec: ModelSpec) -> None:
     """Every way starts from these: He-normal kernels, an almost zero flow."""
     from vxm_convert.network.tf1 import tf
 

@@ -61,17 +61,17 @@ def to_plain(message: Message, enums: Enums, left_out: FrozenSet[str]) -> Dict[s
         if field.name in left_out:
             continue
         names = enums.get((kind, field.name), {})
-        single = isinstance(value, (str, bytes, int, float)) or hasattr(value, "ListFields")
+        single = isinstance(value, (str, bytes, int, float, Message))
         entries = [_plain(entry, names, enums, left_out) for entry in ([value] if single else value)]
         result[field.name] = entries[0] if single else entries
     return result
 
 
-def _plain(value: Any, names: Mapping[int, str], enums: Enums, left_out: FrozenSet[str]) -> Any:
-    if hasattr(value, "ListFields"):
+def _plain(value: object, names: Mapping[int, str], enums: Enums, left_out: FrozenSet[str]) -> Any:
+    if isinstance(value, Message):
         return to_plain(value, enums, left_out)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, float):
         return value if abs(value) <= 3.5e38 else str(value)
-    return names.get(value, value) if names else value
+    return names.get(value, value) if names and isinstance(value, int) else value

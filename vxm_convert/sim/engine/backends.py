@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import Any, Callable, FrozenSet, List, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, FrozenSet, List, NamedTuple
 
 import numpy as np
 
 from vxm_convert.errors import ToolchainError
 from vxm_convert.sim.engine.lowering.onnx_graph import OnnxBuilder
+
+if TYPE_CHECKING:
+    import openvino
 
 VARIABLE = "VXM_SIM_ENGINE"
 #: Arrays in, arrays out; what comes out may be the engine's own memory and holds until the next call: a second copy of
@@ -62,7 +65,7 @@ def find_engine() -> Engine:
         raise ToolchainError("the simulated device needs a CPU engine: pip install openvino (or onnxruntime)") from None
 
 
-def _core() -> Any:
+def _core() -> openvino.Core:
     try:
         from openvino import Core
     except ImportError:
@@ -88,7 +91,7 @@ def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runne
     return run
 
 
-def _interleave_in_blocks(model: Any) -> None:
+def _interleave_in_blocks(model: openvino.Model) -> None:
     """``Reshape → Transpose → Reshape`` that spreads channels over all three axes of a volume becomes OpenVINO's
     DepthToSpace.
 
@@ -121,7 +124,7 @@ def _interleave_in_blocks(model: Any) -> None:
             after[0].output(0).replace(opset8.depth_to_space(source, "blocks_first", 2).output(0))
 
 
-def _order(turn: Any) -> List[int]:
+def _order(turn: openvino.Node) -> List[int]:
     constant = turn.input_value(1).get_node()
     return [int(axis) for axis in constant.data] if constant.get_type_name() == "Constant" else []
 

@@ -60,7 +60,7 @@ class Translator:
         count = self._names[name] = self._names.get(name, -1) + 1
         return self.unique(f"{name}__{count}") if count else name
 
-    def emit(self, op: str, hint: str, inputs: Sequence[str], **attrs: Any) -> str:
+    def emit(self, op: str, hint: str, inputs: Sequence[str], **attrs: object) -> str:
         name = self.unique(hint)
         self.nodes.append(TfNode(name, op, tuple(inputs), attrs))
         return name

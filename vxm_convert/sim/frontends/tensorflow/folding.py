@@ -8,7 +8,7 @@ known.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def _check_count(node: TfNode, count: int) -> None:
         )
 
 
-def _count(shape: Any) -> int:
+def _count(shape: Sequence[int]) -> int:
     total = 1
     for side in shape:
         total *= int(side)
@@ -142,7 +142,7 @@ def _slice(node: TfNode, array: np.ndarray, begin: np.ndarray, size: np.ndarray)
     return array[tuple(slice(int(b), None if n == -1 else int(b) + int(n)) for b, n in zip(begin, size))]
 
 
-def _gather(node: TfNode, array: np.ndarray, indices: np.ndarray, axis: Any = 0) -> np.ndarray:
+def _gather(node: TfNode, array: np.ndarray, indices: np.ndarray, axis: int = 0) -> np.ndarray:
     _check_count(node, indices.size * max(array.size, 1))
     return np.take(array, indices, int(axis))
 
