@@ -154,7 +154,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Run the command; returns the exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
     if given and given[0] in VERBS:
-        return importlib.import_module(VERBS[given[0]][0]).main(given[1:])
+        return int(importlib.import_module(VERBS[given[0]][0]).main(given[1:]))
     app = bool(given) and not given[0].startswith("-")
     parser = build_parser(app)
     if app and not Path(given[0]).is_dir() and not {*given} & {*LEVELS, "-h", "--help"}:

@@ -13,7 +13,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from om_runner.bids import names
 from om_runner.inputs.scans import Scan
@@ -209,7 +209,7 @@ def generated_by_us(folder: Path) -> bool:
     return isinstance(made, list) and any(isinstance(one, dict) and one.get("Name") == GENERATOR for one in made)
 
 
-def _chosen(there: Dict[str, Path], wanted: Optional[Any], prefix: str, where: Path) -> List[str]:
+def _chosen(there: Dict[str, Path], wanted: Optional[Sequence[str]], prefix: str, where: Path) -> List[str]:
     if wanted is None:
         return sorted(there)
     missing = [label for label in wanted if label not in there]

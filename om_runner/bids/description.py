@@ -70,7 +70,8 @@ def write_description(out: Path, links: Links, source: Dict[str, Any], toolchain
     source : dict — the description of the source dataset.
     toolchain : str — of the registration, in one line.
     """
-    name = source.get("Name") if isinstance(source.get("Name"), str) else links.raw.name
+    given = source.get("Name")
+    name = given if isinstance(given, str) else links.raw.name
     device = (
         f"SIMULATED Ascend toolchain ({toolchain}), no Ascend device took part"
         if simulated

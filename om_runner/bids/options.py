@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from om_runner.bids.dataset import FILTER_KEYS, Choice
 from om_runner.bids.names import SUFFIXES, is_label
@@ -100,11 +100,11 @@ def bids_from(args: argparse.Namespace) -> BidsRequest:
     )
 
 
-def _tuple(labels: Optional[list]) -> Optional[Tuple[str, ...]]:
+def _tuple(labels: Optional[List[str]]) -> Optional[Tuple[str, ...]]:
     return None if labels is None else tuple(labels)
 
 
-def _label(prefix: str):
+def _label(prefix: str) -> Callable[[str], str]:
     def label(text: str) -> str:
         bare = text[len(prefix) :] if prefix and text.startswith(prefix) else text
         if not is_label(bare):

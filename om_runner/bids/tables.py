@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Type, TypeVar, Union
 
 from om_runner.bids import labeltable
 from om_runner.bids.names import entities_of
@@ -18,6 +18,7 @@ from om_runner.results.tables import FailureRow, MetricsRow, write_failures, wri
 from vxm_convert.errors import VolumeError
 
 LOG = logging.getLogger(__name__)
+Row = TypeVar("Row", MetricsRow, FailureRow)
 
 
 def write_tables(out: Path, participants: Participants) -> List[str]:
@@ -45,7 +46,7 @@ def failed(out: Path) -> List[FailureRow]:
     return _rows_from(read_records(out, FAILURE_RECORD), FailureRow)
 
 
-def _rows_from(records: Dict[Path, Dict[str, Any]], kind: Any) -> List[Any]:
+def _rows_from(records: Dict[Path, Dict[str, Any]], kind: Type[Row]) -> List[Row]:
     """Records as rows of a table (MetricsRow or FailureRow); those of another version, or damaged, are named and left
     out.
     """
@@ -59,12 +60,12 @@ def _rows_from(records: Dict[Path, Dict[str, Any]], kind: Any) -> List[Any]:
     return rows
 
 
-def _row_from(record: Dict[str, Any], kind: Any) -> Any:
+def _row_from(record: Dict[str, Any], kind: Type[Row]) -> Row:
     columns = [f.name for f in fields(kind)]
     if sorted(record) != sorted(columns):
         raise VolumeError(f"holds the columns {', '.join(sorted(record))}, expected {', '.join(columns)}")
     return kind(**record)
 
 
-def _participant(row: Any) -> str:
+def _participant(row: Union[MetricsRow, FailureRow]) -> str:
     return row.subject.partition("_")[0]

@@ -13,6 +13,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
@@ -55,14 +56,15 @@ class _Caller:
     where : str — the model's path, for messages.
     """
 
-    def __init__(self, acl: Any, where: str) -> None:
+    def __init__(self, acl: ModuleType, where: str) -> None:
         self._acl = acl
         self._where = where
 
     def _function(self, name: str) -> Callable[..., Any]:
-        target = self._acl
+        target: Optional[Callable[..., Any]] = None
+        place: object = self._acl
         for part in name.split("."):
-            target = getattr(target, part, None)
+            place = target = getattr(place, part, None)
         if target is None:
             raise AclError(
                 f"{self._where}: this pyACL has no acl.{name}; install a complete CANN (5.0 or newer)", f"acl.{name}"
@@ -79,33 +81,33 @@ class _Caller:
             code,
         )
 
-    def do(self, name: str, *args: Any) -> None:
+    def do(self, name: str, *args: object) -> None:
         """A call that returns only its return code."""
         code = self._function(name)(*args)
         if code != SUCCESS:
             raise self._error(name, code)
 
-    def get(self, name: str, *args: Any) -> Any:
+    def get(self, name: str, *args: object) -> Any:
         """A call that returns one value and its return code."""
         value, code = self._function(name)(*args)
         if code != SUCCESS:
             raise self._error(name, code)
         return value
 
-    def ask(self, name: str, *args: Any) -> Any:
+    def ask(self, name: str, *args: object) -> Any:
         """A call that returns a bare value."""
         return self._function(name)(*args)
 
-    def make(self, name: str, *args: Any) -> int:
+    def make(self, name: str, *args: object) -> int:
         """A call that returns a bare handle, 0 being failure."""
-        handle = self._function(name)(*args)
+        handle: int = self._function(name)(*args)
         if not handle:
             raise AclError(
                 f"{self._where}: acl.{name} returned no handle; {describe_code(200000).do_this}", f"acl.{name}", 200000
             )
         return handle
 
-    def release(self, name: str, *args: Any) -> None:
+    def release(self, name: str, *args: object) -> None:
         """A call that gives something back: a failure is logged, so that the releases after it still happen."""
         try:
             self.do(name, *args)
@@ -114,7 +116,7 @@ class _Caller:
 
     def initialise(self) -> bool:
         """Start ACL; False when the process has done so before, in which case it is not ours to end."""
-        code = self._function("init")()
+        code: int = self._function("init")()
         if code not in (SUCCESS, _REPEATED_INIT):
             advice = (
                 "older CANN cannot start ACL again in a process that has finalised it: use a new process"
@@ -126,7 +128,7 @@ class _Caller:
 
 
 @contextmanager
-def acl_started(acl_module: Any, where: str) -> Iterator[None]:
+def acl_started(acl_module: ModuleType, where: str) -> Iterator[None]:
     """ACL started once around several runtimes: older CANN cannot start it again in a process that has ended it."""
     caller = _Caller(acl_module, where)
     ours = caller.initialise()
@@ -168,7 +170,7 @@ class AclRuntime(Runtime):
 
     def __init__(
         self,
-        acl_module: Any,
+        acl_module: ModuleType,
         om_path: Path,
         contract: GraphContract,
         device_id: int = 0,
@@ -222,7 +224,7 @@ class AclRuntime(Runtime):
         self._sets.append(made)
         self._free.append(made)
 
-    def _later(self, name: str, *args: Any) -> None:
+    def _later(self, name: str, *args: object) -> None:
         """Remember a release; `_close` does them in reverse order."""
         self._releases.callback(self._call.release, name, *args)
 
@@ -291,7 +293,7 @@ class AclRuntime(Runtime):
         back.
         """
 
-        def later(name: str, *args: Any) -> None:
+        def later(name: str, *args: object) -> None:
             undo.callback(self._call.release, name, *args)
 
         dataset = self._call.make("mdl.create_dataset")
@@ -363,11 +365,11 @@ class AclRuntime(Runtime):
     def _send(self, buffers: Buffers, port: Port, array: np.ndarray) -> None:
         is_fixed = port.spec.meaning == FIXED
         # Comparing bytes costs a few ms for a full-size volume and, unlike identity, notices changes made in place.
-        if is_fixed and buffers.fixed_is_there and same_bytes(port.host, array):
+        if is_fixed and buffers.fixed_is_there and same_bytes(port.array, array):
             return
         if is_fixed:
             buffers.fixed_is_there = False
-        np.copyto(port.host, array)
+        np.copyto(port.array, array)
         self._call.do("rt.memcpy", port.device_address, port.size, port.host_address, array.nbytes, HOST_TO_DEVICE)
         if is_fixed:
             buffers.fixed_is_there = True
@@ -381,14 +383,14 @@ class AclRuntime(Runtime):
 
     def _taken(self, port: Port) -> np.ndarray:
         self._check_written(port)
-        return np.array(port.host, copy=True)
+        return np.array(port.array, copy=True)
 
     def _check_written(self, port: Port) -> None:
-        if port.host.dtype.kind != "f":
+        if port.array.dtype.kind != "f":
             # All bits set is a NaN that no operator makes, but among integers it is -1, an index like any other.
             return
-        bits = np.dtype(f"u{port.host.dtype.itemsize}")
-        left = port.host.view(bits) == np.iinfo(bits).max
+        bits = np.dtype(f"u{port.array.dtype.itemsize}")
+        left = port.array.view(bits) == np.iinfo(bits).max
         if not left.any():
             return
         first = tuple(int(i) for i in np.unravel_index(int(left.argmax()), left.shape))
@@ -416,8 +418,6 @@ class AclRuntime(Runtime):
             self._context = self._stream = self._model_id = 0
 
 
-def open_runtime(model: OfflineModel, device: int) -> Any:
+def open_runtime(model: OfflineModel, device: int) -> Runtime:
     """The pyACL runtime of the model's toolchain, as an unopened context manager."""
-    from om_runner.device.acl_runtime import AclRuntime
-
     return AclRuntime(model.toolchain.load_acl(), model.om_path, model.contract, device)

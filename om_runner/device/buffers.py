@@ -38,6 +38,13 @@ class Port:
     host_address: int = 0
     device_address: int = 0
 
+    @property
+    def array(self) -> np.ndarray:
+        """`host`, once there is memory."""
+        if self.host is None:
+            raise RuntimeError(f"{self.spec.tensor_name}: has no memory yet")
+        return self.host
+
 
 @dataclass
 class Buffers:
@@ -78,7 +85,7 @@ def index_of(end: str, spec: TensorSpec, names: List[str], om_path: Path) -> int
 
 
 def tensor_bytes(spec: TensorSpec) -> int:
-    count = np.dtype(spec.dtype).itemsize
+    count = int(np.dtype(spec.dtype).itemsize)
     for side in spec.shape:
         count *= side
     return count

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Dict, Optional, Type, TypeVar
+from typing import Any, Dict, Iterable, Optional, Type, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from vxm_convert.errors import ContractError
 from vxm_convert.model.contract import GraphContract, TensorSpec
 
 R = TypeVar("R", bound="Runtime")
+#: A run on its way, between `stage` and `fetch`: what it is, only its runtime knows.
+InFlight = Any
 FIXED = "fixed"
 
 
@@ -109,23 +111,24 @@ class Runtime(abc.ABC):
         """How many sets of buffers, at most `sets`, there are from now on; fewer where memory does not reach."""
         return sets
 
-    def stage(self, feeds: Dict[str, np.ndarray]) -> Any:
+    def stage(self, feeds: Dict[str, np.ndarray]) -> InFlight:
         """Bring the inputs of a run to the device, into a free set of buffers; as `run`. Gives what `execute` takes."""
         return self._complete(feeds)
 
-    def execute(self, staged: Any) -> Any:
+    def execute(self, staged: InFlight) -> InFlight:
         """Execute what was staged, one at a time, in any thread. Gives what `collect` takes."""
         return self._run(staged)
 
-    def collect(self, executed: Any) -> Any:
+    def collect(self, executed: InFlight) -> InFlight:
         """Bring the outputs back from the device, before it is given the next run: a device that is lost there takes no
         result
         along that was finished here. Gives what `fetch` takes."""
         return executed
 
-    def fetch(self, collected: Any) -> RunResult:
+    def fetch(self, collected: InFlight) -> RunResult:
         """Check the outputs and copy them out; the set of buffers is free afterwards."""
-        return collected
+        result: RunResult = collected
+        return result
 
     def _complete(self, feeds: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """Checked feeds, with the fixed image that was set."""
@@ -144,7 +147,7 @@ class Runtime(abc.ABC):
         return complete
 
     @staticmethod
-    def _check_array(spec: TensorSpec, array: Any) -> None:
+    def _check_array(spec: TensorSpec, array: object) -> None:
         if not isinstance(array, np.ndarray):
             raise ContractError(
                 f"input {spec.meaning!r}: got {type(array).__name__}, expected a numpy array of {spec.dtype}"
@@ -176,5 +179,5 @@ class Runtime(abc.ABC):
         """Release everything; called once per successful `_open`."""
 
 
-def _names(keys: Any) -> str:
+def _names(keys: Iterable[str]) -> str:
     return ", ".join(sorted(str(key) for key in keys)) or "none"

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from om_runner.device.offline_model import DEFAULT_MODEL
 from om_runner.precision.reference import PYTHON_VARIABLE
 
 
-def add_model_options(group: Any, note: str = "") -> None:
+def add_model_options(group: argparse._ActionsContainer, note: str = "") -> None:
     """``--model`` and ``--contract``; `note` goes into the help of the first."""
     group.add_argument(
         "--model",
@@ -29,7 +28,7 @@ def add_model_options(group: Any, note: str = "") -> None:
     )
 
 
-def add_reference_python(group: Any) -> None:
+def add_reference_python(group: argparse._ActionsContainer) -> None:
     """``--reference-python``."""
     group.add_argument(
         "--reference-python",

@@ -84,7 +84,8 @@ class Grid:
     @property
     def spacing_mm(self) -> Tuple[float, float, float]:
         """Voxel sizes along the array axes."""
-        return tuple(float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0))
+        x, y, z = (float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return x, y, z
 
     @property
     def directions(self) -> np.ndarray:
@@ -205,7 +206,8 @@ def grid_of_geometry(
     affine = np.eye(4)
     affine[:3, :3] = np.asarray(directions, dtype=np.float64) * np.asarray(spacing, dtype=np.float64)
     affine[:3, 3] = np.asarray(centre, dtype=np.float64) - affine[:3, :3] @ (np.asarray(shape, dtype=np.float64) / 2.0)
-    return Grid(tuple(shape), affine)
+    x, y, z = shape
+    return Grid((x, y, z), affine)
 
 
 def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ preimage, or none, in a fold.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -133,12 +133,9 @@ def invert(
         u[part] = at.reshape(index.shape) - index
         errors.append(residual[inside].astype(np.float32))
     inverse = Warp(u, target, warp.fixed)
-    counts = [int(np.count_nonzero(mask & flag)) for flag in (INSIDE_FOLD, NOT_CONVERGED, OUTSIDE)]
-    return (
-        inverse,
-        mask,
-        InverseReport(_summary(errors), _back_and_forth(mapping, inverse, warp.fixed), *counts, tolerance),
-    )
+    in_fold, unsolved, outside = (int(np.count_nonzero(mask & flag)) for flag in (INSIDE_FOLD, NOT_CONVERGED, OUTSIDE))
+    both_ways = _back_and_forth(mapping, inverse, warp.fixed)
+    return inverse, mask, InverseReport(_summary(errors), both_ways, in_fold, unsolved, outside, tolerance)
 
 
 def measure(warp: Warp, inverse: Warp, method: str) -> InverseReport:
@@ -200,7 +197,7 @@ def _back_and_forth(mapping: SpaceMap, inverse: Warp, fixed: Grid) -> Consistenc
     return _summary(errors)
 
 
-def _summary(parts: list) -> Consistency:
+def _summary(parts: Sequence[np.ndarray]) -> Consistency:
     values = np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
     if not values.size:
         return Consistency(0, 0.0, 0.0, 0.0)

@@ -9,7 +9,7 @@ other axes or voxel sizes do not count as folds. For equal grids it is the deter
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -140,7 +140,7 @@ def _sd_log(values: np.ndarray) -> float:
     return float(np.log(np.maximum(values.astype(np.float64), _FLOOR)).std())
 
 
-def _one_sided(u: np.ndarray) -> list:
+def _one_sided(u: np.ndarray) -> List[Tuple[np.ndarray, np.ndarray]]:
     """Per axis (forward, backward) differences of x + u, the existing one repeated at the faces; each (…, 3)."""
     sides = []
     for axis in range(3):
@@ -151,6 +151,6 @@ def _one_sided(u: np.ndarray) -> list:
     return sides
 
 
-def _determinant(columns: list) -> np.ndarray:
+def _determinant(columns: Sequence[np.ndarray]) -> np.ndarray:
     a, b, c = columns
     return np.einsum("...i,...i->...", a, np.cross(b, c))

@@ -93,7 +93,10 @@ def _clamped(index: np.ndarray, side: int) -> np.ndarray:
 def _indices(part: np.ndarray, start: int) -> List[np.ndarray]:
     """Index of every voxel of a slab along each axis, for broadcasting."""
     x = np.arange(start, start + part.shape[0])
-    return np.meshgrid(x, np.arange(part.shape[1]), np.arange(part.shape[2]), indexing="ij", sparse=True)
+    grids: List[np.ndarray] = np.meshgrid(
+        x, np.arange(part.shape[1]), np.arange(part.shape[2]), indexing="ij", sparse=True
+    )
+    return grids
 
 
 def _all_finite(part: np.ndarray) -> bool:
@@ -152,7 +155,10 @@ def _blend(flat: np.ndarray, part: np.ndarray, start: int, shape: Tuple[int, ...
     lines = []
     for x in offsets[0]:
         planes = [x + y for y in offsets[1]]
-        rows = [_between(*(flat[p + z].astype(np.float64) for z in offsets[2]), weights[2]) for p in planes]
+        near, far = offsets[2]
+        rows = [
+            _between(flat[p + near].astype(np.float64), flat[p + far].astype(np.float64), weights[2]) for p in planes
+        ]
         lines.append(_between(rows[0], rows[1], weights[1]))
     out = _between(lines[0], lines[1], weights[0])
     if good is not None:
