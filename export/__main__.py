@@ -124,7 +124,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Parse, export, print where things are; returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     if words and words[0] in VERBS:
-        return importlib.import_module(VERBS[words[0]][0]).main(words[1:], DEFAULT_SOC)
+        return int(importlib.import_module(VERBS[words[0]][0]).main(words[1:], DEFAULT_SOC))
     parser = build_parser()
     args = parser.parse_args(words)
     if args.plan is not None and any(word.partition("=")[0] == "--precision" for word in words):

@@ -243,7 +243,7 @@ def colour_bar(title: str, colours: Sequence[str], ticks: Sequence[Tuple[float, 
             overlap = 0.4 if at + 1 < len(colours) else 0.0
             axes.bar(left + at * step, thick, step + overlap, top, align="edge", color=colour, linewidth=0)
         for place, words in ticks:
-            at = left + place * (right - left)
-            axes.plot([at, at], [top + thick, top + thick + 4], color=INK, linewidth=1.0)
-            drawn.words(at, top + thick + 17, words, "center", SMALL)
+            tick = left + place * (right - left)
+            axes.plot([tick, tick], [top + thick, top + thick + 4], color=INK, linewidth=1.0)
+            drawn.words(tick, top + thick + 17, words, "center", SMALL)
         return drawn.svg(description)

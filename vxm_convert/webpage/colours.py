@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 INK = "#1a1f2b"
 QUIET = "#4b5468"
 RULE = "#cfd5df"
@@ -34,6 +36,6 @@ def css_properties() -> str:
     return ":root { " + " ".join(f"--{name}: {colour};" for name, colour in _PROPERTIES.items()) + " }\n"
 
 
-def css_colour(colour: object) -> str:
+def css_colour(colour: Sequence[int]) -> str:
     """Red, green and blue of 0..255 as style sheets write them."""
     return "#" + "".join(f"{int(part):02x}" for part in colour)

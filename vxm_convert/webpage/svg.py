@@ -42,8 +42,8 @@ def cleaned(source: str, description: str, classes: str = "") -> str:
         file of its own: with namespace, size and fonts.
     """
     root = ElementTree.fromstring(source)
-    marks = {node.get("id"): node for node in root.iter() if _tag(node) == "path" and node.get("id")}
-    box = root.get("viewBox")
+    marks = {node.get("id", ""): node for node in root.iter() if _tag(node) == "path" and node.get("id")}
+    box = root.get("viewBox", "")
     made = ElementTree.Element("svg", {"viewBox": box, "role": "img", "aria-label": description})
     made.attrib.update(_DEFAULTS)
     if classes:
@@ -119,6 +119,8 @@ def _presentation(name: str, value: str) -> Dict[str, str]:
     """Attributes for one declaration of a style; fonts are the page's, their size and weight are not."""
     if name == "font":
         found = _FONT.search(value)
+        if found is None:
+            raise ValueError(f"chart: font {value!r}, expected a size in px")
         kept = {"font-size": found.group("size")}
         return {**kept, "font-weight": _weight(found.group("weight"))} if found.group("weight") else kept
     if name == "font-size":

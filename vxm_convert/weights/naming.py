@@ -121,4 +121,4 @@ def _base_and_number(name: str) -> Tuple[str, int]:
     """``conv3d_7`` → (conv3d, 7); the first layer of a kind has no number, which counts as 0."""
     # The dimension in conv3d is no number of a layer.
     match = re.match(r"(conv3d)(?:_(\d+))?$", name, re.IGNORECASE) or _NUMBERED.match(name)
-    return match.group(1), int(match.group(2) or 0)
+    return (match.group(1), int(match.group(2) or 0)) if match else (name, 0)
