@@ -13,7 +13,7 @@ from om_runner.bids.options import GROUP, LEVELS, add_app_arguments, add_bids_gr
 from om_runner.options.common import add_device_group, add_model_options, add_reference_python
 from om_runner.options.geometry import add_geometry_group, outputs_from, placing_from
 from om_runner.options.run import add_batch_group, batch_from
-from om_runner.registration.settings import Settings
+from om_runner.registration.job import Settings
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
 from vxm_convert.lazy import LazyModule
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS

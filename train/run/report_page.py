@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from vxm_convert.artifacts.files import write_text
 from vxm_convert.artifacts.names import TRAIN_METRICS_NAME, TRAIN_REPORT_NAME
@@ -50,7 +50,7 @@ def build_page(records: Sequence[Record], facts: Mapping[str, Any], made_from: M
     steps = [r for r in records if "event" not in r]
     epochs = [r for r in records if r.get("event") == "epoch"]
     warnings = [r for r in records if r.get("event") in ("warning", "loss not finite")]
-    context = {
+    context: Dict[str, Any] = {
         "facts": list(facts.items()),
         "warnings": [f"step {r['step']}: {r.get('text', 'the loss was no finite number')}" for r in warnings],
         "curves": _curves(steps, epochs),
@@ -124,7 +124,7 @@ def _chart(title: str, series: Sequence[Tuple[str, List[Point], str, bool]]) -> 
                     mark(axes, "dot", x, y, colour, 2.2, f"{name}, epoch {x:g}: {y:.6g}")
         if len(series) > 1:
             legend(axes)
-        return parts().figure(drawn.svg(words), words)
+        return Html(parts().figure(drawn.svg(words), words))
 
 
 def _vertical(values: Sequence[float]) -> Tuple[float, float, bool]:

@@ -43,4 +43,5 @@ def reordering(affine: np.ndarray, shape: Tuple[int, int, int], codes: str) -> n
 
 def spacing_mm(affine: np.ndarray) -> Tuple[float, float, float]:
     """Voxel sizes in mm along the array axes."""
-    return tuple(float(s) for s in np.sqrt((np.asarray(affine, dtype=float)[:3, :3] ** 2).sum(axis=0)))
+    x, y, z = (float(s) for s in np.sqrt((np.asarray(affine, dtype=float)[:3, :3] ** 2).sum(axis=0)))
+    return x, y, z

@@ -117,7 +117,7 @@ class Chart:
         """The chart for a page; one wider than a phone scrolls in a box of its own there."""
         wide = self.width > _PHONE
         drawn = Html(cleaned(self._source(), readable(description), "drawing wide" if wide else "drawing"))
-        return parts().scrolling(drawn, "chart, scrolls sideways") if wide else drawn
+        return Html(parts().scrolling(drawn, "chart, scrolls sideways")) if wide else drawn
 
     def file(self, description: str) -> str:
         """The chart as an SVG file of its own."""

@@ -80,7 +80,8 @@ def table(
     """
     known = tuple(column if isinstance(column, Column) else Column(column) for column in columns)
     body = tuple(_row(row, known) for row in rows)
-    return parts().table(Table(caption, known, body, sortable and len(body) > 1, empty))
+    shown: Html = parts().table(Table(caption, known, body, sortable and len(body) > 1, empty))
+    return shown
 
 
 def _row(row: Sequence[Any], columns: Sequence[Column]) -> Tuple[Cell, ...]:
