@@ -20,8 +20,8 @@ from om_runner.audit.differences import Difference, digest, measure, same_bits
 from om_runner.audit.plan import FILLER, Check, check_of_other, checks_of, in_batches
 from om_runner.device.acl_runtime import acl_started, open_runtime
 from om_runner.device.offline_model import OfflineModel, open_model
-from om_runner.inputs.placement import load_atlas
-from om_runner.inputs.scans import LoadedScan, discover, load
+from om_runner.inputs.placement import BY_HEADERS, load_anywhere, load_atlas
+from om_runner.inputs.scans import LoadedScan, discover
 from om_runner.names import AUDIT_NAME
 from om_runner.precision.comparison import compare_subject
 from om_runner.precision.store import FLOW, MOVED, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
@@ -111,7 +111,7 @@ def run_audit(
         check_same_network(model, other)
     atlas = load_atlas(settings.atlas, model)
     found = discover(settings.input, settings.atlas, settings.limit or max(2, model.contract.model.batch + 1))
-    scans = [load(scan, model.contract) for scan in found]
+    scans = [load_anywhere(scan, model.contract, atlas, BY_HEADERS) for scan in found]
     check_output_folder(settings.out)
     earlier = begin_manifest(settings.out)
     with CompareStore(settings.out, None) as store, ExitStack() as stack:

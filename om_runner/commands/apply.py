@@ -6,18 +6,19 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import List, Optional, Union
+from typing import List, Optional, Tuple, Union
 
 import numpy as np
 
 from om_runner.commands.common import (
     add_grid_options,
-    grid_from,
+    check_meeting,
     hashes,
+    image_grid,
     make_parser,
     read_transform,
     run_verb,
-    volume_grid,
+    says_its_place,
 )
 from vxm_convert.artifacts.files import write_sidecar
 from vxm_convert.errors import VolumeError
@@ -129,10 +130,12 @@ def apply_to_image(args: argparse.Namespace) -> int:
     volume = image.image() if args.interpolation == "linear" else image.labels()
     if volume is None:
         raise VolumeError(f"{args.image}: an .npz without 'seg', expected a segmentation for {args.interpolation}")
-    moving = volume_grid(volume)
-    steps = _steps(args, grid_from(args.fixed), grid_from(args.moving) or moving)
-    fixed = grid_from(args.fixed) or _grid_of_first_warp(steps)
-    moved = resample(volume.data, compose(steps, fixed, moving, args.beyond), args.interpolation, args.edge)
+    fixed, named, moving = _grids(args, image)
+    steps = _steps(args, fixed, named or moving)
+    fixed = fixed or _grid_of_first_warp(steps)
+    chain = compose(steps, fixed, moving, args.beyond)
+    check_meeting(chain, args.image)
+    moved = resample(volume.data, chain, args.interpolation, args.edge)
     write_nifti(
         args.out, to_dtype(moved, volume.stored_dtype) if args.interpolation == "linear" else moved, fixed.affine
     )
@@ -155,7 +158,7 @@ def apply_to_points(args: argparse.Namespace) -> int:
     points = read_points(args.points)
     check_points_target(args.out, points)
     frame = points.frame_or(args.frame, args.points)
-    fixed, moving = grid_from(args.fixed), grid_from(args.moving)
+    fixed, moving, _ = _grids(args)
     steps = _steps(args, fixed, moving)
     mapping = SpaceMap(steps, "edge")
     if frame == "voxel" and (fixed is None or moving is None):
@@ -182,6 +185,25 @@ def apply_to_points(args: argparse.Namespace) -> int:
         args.out, made_from, {"kind": "none"}, maps=f"{args.points_are} points to {other} points", frame=frame
     )
     return 0
+
+
+def _grids(args: argparse.Namespace, image: Optional[ScanFile] = None) -> Tuple[Optional[Grid], ...]:
+    """Grids of ``--fixed``, ``--moving`` and an image to carry; the transforms help where a header says nothing."""
+    files = [ScanFile(path) if path is not None else None for path in (args.fixed, args.moving)] + [image]
+    homes: Tuple[Optional[Grid], Optional[Grid]] = (None, None)
+    if any(file is not None and not says_its_place(file) for file in files):
+        homes = _ends(args)
+    sides = zip(files, (homes[0], homes[1], homes[1]))
+    return tuple(None if file is None else image_grid(file, home) for file, home in sides)
+
+
+def _ends(args: argparse.Namespace) -> Tuple[Optional[Grid], Optional[Grid]]:
+    """The fixed grid of the first transform and the moving grid of the last, by themselves."""
+    try:
+        steps = _steps(args, None, None)
+    except VolumeError:
+        return None, None
+    return steps[0].fixed, steps[-1].moving
 
 
 def _steps(args: argparse.Namespace, fixed: Optional[Grid], moving: Optional[Grid]) -> List[Union[Warp, Affine]]:

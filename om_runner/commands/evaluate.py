@@ -12,12 +12,14 @@ import numpy as np
 from om_runner.commands.common import (
     add_table_options,
     add_warp_options,
+    check_meeting,
     emit,
     grid_from,
+    image_grid,
     make_parser,
     render,
     run_verb,
-    volume_grid,
+    warp_from,
 )
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.fields import Warp
@@ -31,7 +33,6 @@ from vxm_convert.metrics.surfaces import surface_distances
 from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.scans.values import Volume
 from vxm_convert.transforms.points import POINT_FRAMES, read_points, to_ras
-from vxm_convert.transforms.warps import read_warp
 
 _SURFACE_RULE = "HD95 = larger of the two 95th percentiles of surface distances; ASSD = mean over both surfaces"
 
@@ -114,8 +115,7 @@ def run(args: argparse.Namespace) -> int:
     _check_pairs(args)
     warp = None
     if args.warp is not None:
-        moving = grid_from(args.moving or args.moving_seg)
-        warp = read_warp(args.warp, args.source_format, moving, grid_from(args.fixed))
+        warp = warp_from(args, args.moving_seg)
     document: Dict[str, Any] = {}
     rows: List[Dict[str, Any]] = []
     if args.fixed_seg is not None:
@@ -145,7 +145,8 @@ def _check_pairs(args: argparse.Namespace) -> None:
 def _structures(args: argparse.Namespace, warp: Optional[Warp]) -> Tuple[Dict[str, Any], List[Dict[str, Any]]]:
     chosen = load_label_set(args.labels)
     fixed = _labels(args.fixed_seg)
-    grid = volume_grid(fixed)
+    beside = ScanFile(args.moved_seg).grid if warp is None else warp.fixed
+    grid = image_grid(ScanFile(args.fixed_seg), beside)
     moved = _moved_labels(args, warp, grid)
     if moved.shape != fixed.data.shape:
         raise VolumeError(
@@ -195,7 +196,7 @@ def _summary(rows: List[Dict[str, Any]], chosen: LabelSet, unit: str, args: argp
 def _moved_labels(args: argparse.Namespace, warp: Optional[Warp], grid: Grid) -> np.ndarray:
     if args.moved_seg is not None:
         moved = _labels(args.moved_seg)
-        where = volume_grid(moved)
+        where = image_grid(ScanFile(args.moved_seg), grid)
         if moved.affine is not None and where.shape == grid.shape and corner_distance_mm(where, grid) > 0.1:
             raise VolumeError(
                 f"{args.moved_seg}: lies {corner_distance_mm(where, grid):.1f} mm from the fixed segmentation by its "
@@ -209,7 +210,9 @@ def _moved_labels(args: argparse.Namespace, warp: Optional[Warp], grid: Grid) ->
             f"{args.warp}: on {warp.fixed.describe()}, the fixed segmentation on {grid.describe()}; they must be one "
             "grid"
         )
-    return resample(moving.data, warp.on_moving(volume_grid(moving)), args.interpolation)
+    warp = warp.on_moving(image_grid(ScanFile(args.moving_seg), warp.moving))
+    check_meeting(warp, args.moving_seg)
+    return resample(moving.data, warp, args.interpolation)
 
 
 def _labels(path: Path) -> Volume:
@@ -219,18 +222,19 @@ def _labels(path: Path) -> Volume:
     return volume
 
 
-def _points(path: Path, frame: Optional[str], image: Optional[Path]) -> np.ndarray:
+def _points(path: Path, frame: Optional[str], image: Optional[Path], home: Optional[Grid]) -> np.ndarray:
     points = read_points(path)
     frame = points.frame_or(frame, path)
-    return to_ras(points.xyz, frame, grid_from(image) if frame == "voxel" else None)
+    return to_ras(points.xyz, frame, grid_from(image, home) if frame == "voxel" else None)
 
 
 def _landmarks(args: argparse.Namespace, warp: Optional[Warp]) -> Dict[str, Any]:
     """Target registration error: distance in mm from the carried fixed landmarks to the moving ones, and without the
     warp.
     """
-    sides = ((args.fixed_points, args.fixed), (args.moving_points, args.moving))
-    fixed, moving = (_points(path, args.frame, image) for path, image in sides)
+    homes = (None, None) if warp is None else (warp.fixed, warp.moving)
+    sides = ((args.fixed_points, args.fixed, homes[0]), (args.moving_points, args.moving, homes[1]))
+    fixed, moving = (_points(path, args.frame, image, home) for path, image, home in sides)
     if len(fixed) != len(moving):
         raise VolumeError(
             f"evaluate: {len(fixed)} fixed and {len(moving)} moving landmarks, expected pairs in one order"

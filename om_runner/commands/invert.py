@@ -14,17 +14,17 @@ from om_runner.commands.common import (
     add_table_options,
     add_warp_options,
     emit,
-    grid_from,
     hashes,
     make_parser,
     render,
     run_verb,
+    warp_from,
 )
 from vxm_convert.artifacts.files import write_sidecar
 from vxm_convert.geometry.inversion import INSIDE_FOLD, NOT_CONVERGED, OUTSIDE, invert
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.transforms.formats import FORMATS, warp_format
-from vxm_convert.transforms.warps import check_target, read_warp, write_warp
+from vxm_convert.transforms.warps import check_target, write_warp
 
 LOG = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Read, invert, write, report; a name that cannot be written is refused before the work."""
     check_target(args.inverse, warp_format(args.warp_format))
-    warp = read_warp(args.warp, args.source_format, grid_from(args.moving), grid_from(args.fixed))
+    warp = warp_from(args)
     inverse, mask, report = invert(warp, tolerance=args.tolerance)
     made_from = hashes(warp=args.warp)
     write_warp(

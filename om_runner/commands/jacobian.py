@@ -13,17 +13,16 @@ from om_runner.commands.common import (
     add_table_options,
     add_warp_options,
     emit,
-    grid_from,
     hashes,
     make_parser,
     render,
     run_verb,
+    warp_from,
 )
 from vxm_convert.artifacts.files import write_sidecar
 from vxm_convert.geometry.jacobian import determinant, jacobian_figures
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.scans.scan_file import ScanFile
-from vxm_convert.transforms.warps import read_warp
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,7 +71,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Read, compute, write."""
-    warp = read_warp(args.warp, args.source_format, grid_from(args.moving), grid_from(args.fixed))
+    warp = warp_from(args)
     mask = None if args.mask is None else ScanFile(args.mask).image(warp.fixed.shape).data != 0
     figures = jacobian_figures(warp, mask, args.l2r_compat)
     for path, logarithm in ((args.map, False), (args.log_map, True)):

@@ -2,8 +2,7 @@
 """Loading scans and atlas from any grid: which header is believed, where the scan lies to the network, and what is
 doubtful about it.
 
-A scan that lies on the network grid already goes the way of `om_runner.inputs.scans.load`, untouched. Any other is
-resampled once.
+A scan that lies on the network grid already is taken untouched. Any other is resampled once.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 import numpy as np
 
 from om_runner.device.offline_model import OfflineModel
-from om_runner.inputs.scans import LoadedScan, Scan, Source, load
+from om_runner.inputs.scans import LoadedScan, Scan, Source
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
@@ -27,8 +26,10 @@ from vxm_convert.scans import checks as doubts
 from vxm_convert.scans.affine_search import search_affine
 from vxm_convert.scans.conform import Placement, conform, network_grid_of, outside_network, place
 from vxm_convert.scans.discovery import find_segmentation
-from vxm_convert.scans.grid import grid_of_scan, labels_of_scan, nothing_said
+from vxm_convert.scans.grid import Laid, Laying, lay, nothing_said
 from vxm_convert.scans.intensity import detect_intensity, percentile_intensity
+from vxm_convert.scans.labels import labels_of_scan
+from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.values import Volume, check_values
 from vxm_convert.transforms.affines import read_affine
 
@@ -71,23 +72,24 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
     VolumeError
         For a damaged header or image, and one whose header does not say where it lies although that is needed.
     """
-    shape = contract.model.volume_shape
-    grid, trusted = grid_of_scan(scan.file, shape, contract.grid, options.orientation)
-    if grid is None or (not trusted and grid.shape == shape):
-        loaded = load(scan, contract)
-        grid = Grid(shape, loaded.affine) if grid is None or options.orientation is None else grid
-        return _as_it_is(replace(loaded, affine=np.array(grid.affine)), grid, trusted)
-    if not trusted:
-        raise VolumeError(nothing_said(scan.path, grid))
-    volume = scan.file.image()
+    laid = lay(scan.file, network_home(contract), contract.grid, options.orientation, fixed=True)
+    volume = scan.file.image(laid.grid.shape)
     check_values(volume)
-    network = network_grid_of(volume.data, grid, shape, contract.grid)
-    if network == grid:
-        return _as_it_is(replace(load(scan, contract), affine=np.array(grid.affine)), grid, trusted)
-    placement = replace(place(network, grid, contract.grid), how={"affine": "none"})
-    loaded = _load_placed(scan, contract, placement, volume)
-    LOG.info("%s: atlas on %s, network grid laid into it", scan.path.name, grid.describe())
-    _report_outside(scan.path, loaded.source.image, placement)
+    network = laid.grid
+    if laid.assumed:
+        # Results lie where the atlas's own file says, so that the two overlay.
+        network = scan.file.grid
+    elif laid.source is not Laying.KIND:
+        network = network_grid_of(volume.data, laid.grid, contract.model.volume_shape, contract.grid)
+    how: Dict[str, Any] = {"affine": "none", **({"header_doubtful": True} if laid.assumed else {})}
+    if laid.assumed or network == laid.grid:
+        placement = Placement(network, network, Affine(np.eye(4)), True, how)
+    else:
+        placement = replace(place(network, laid.grid, contract.grid), how=how)
+    loaded = _loaded(scan, contract, placement, volume, laid)
+    if loaded.source is not None:
+        LOG.info("%s: atlas on %s, network grid laid into it", scan.path.name, laid.grid.describe())
+        _report_outside(scan.path, loaded.source.image, placement)
     return replace(loaded, affine=np.array(network.affine))
 
 
@@ -96,53 +98,48 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
 
     Raises
     ------
-    VolumeError
-        As `om_runner.inputs.scans.load`; for a header that leaves the orientation open where it is needed; for a scan
-        most of whose brain is outside the network's field of view; for a segmentation elsewhere than the scan.
+    VolumeError, ArtifactError
+        For a file that cannot be read; a header that leaves the orientation open where it is needed; a scan most of
+        whose brain is outside the network's field of view; a segmentation elsewhere than the scan.
     """
-    network = atlas.placement.network
-    grid, trusted = grid_of_scan(scan.file, network.shape, contract.grid, options.orientation, network)
-    grid = network if grid is None else grid
-    if not trusted and grid.shape == network.shape and options.orientation is None:
-        grid = network
-    placement = place(network, grid, contract.grid)
+    network, axes = atlas.placement.network, contract.grid
+    laid = lay(scan.file, network, axes, options.orientation)
+    placement = place(network, laid.grid, axes)
     as_it_is = placement.untouched and options.affine == "none"
-    if as_it_is and options.intensity == "convention":
-        loaded = load(scan, contract)
-        _say(scan.path, doubts.image_doubts(loaded.image, network, loaded.seg))
-        return replace(
-            loaded, placement=placement, affine=loaded.affine if options.orientation is None else np.array(grid.affine)
-        )
-    if not trusted and options.orientation is None and not as_it_is:
-        raise VolumeError(nothing_said(scan.path, grid))
+    if laid.assumed and not as_it_is:
+        raise VolumeError(nothing_said(scan.file))
     if atlas.placement.how.get("header_doubtful") and not as_it_is:
         raise VolumeError(
-            f"{atlas.scan.path}: its header does not say how the atlas lies, and {scan.path.name} ({grid.describe()}) "
-            "must be resampled "
-            "to it; name the axes with --orientation, e.g. LIA"
+            f"{atlas.scan.path}: its header does not say how the atlas lies, and {scan.path.name} "
+            f"({laid.grid.describe()}) must be resampled to it; name the axes with --orientation, e.g. LIA"
         )
-    volume = scan.file.image()
+    volume = scan.file.image(laid.grid.shape)
     check_values(volume)
-    affine, how = _affine_for(scan, volume.data, grid, atlas, options)
-    placement = place(network, grid, contract.grid, affine, how)
-    loaded = _load_placed(scan, contract, placement, volume, options.intensity)
-    found = doubts.image_doubts(loaded.source.image, grid, loaded.source.seg)
+    affine, how = _affine_for(scan, volume.data, laid.grid, atlas, options)
+    placement = place(network, laid.grid, axes, affine, how)
+    loaded = _loaded(scan, contract, placement, volume, laid, options.intensity)
+    if loaded.source is None:
+        # Where nothing says how atlas and scan lie, labels are judged by the network's axes.
+        seen_on = network_home(contract) if atlas.placement.how.get("header_doubtful") else network
+        _say(scan.path, doubts.image_doubts(loaded.image, seen_on, loaded.seg))
+        return loaded
+    found = doubts.image_doubts(loaded.source.image, laid.grid, loaded.source.seg)
     apart = doubts.distance_doubt(atlas.image, network, loaded.image, network)
     _say(scan.path, found + ([apart] if apart else []))
     _report_outside(scan.path, loaded.source.image, placement)
     return loaded
 
 
-def _as_it_is(loaded: LoadedScan, grid: Grid, trusted: bool) -> LoadedScan:
-    how: Dict[str, Any] = {"affine": "none"} if trusted else {"affine": "none", "header_doubtful": True}
-    return replace(loaded, placement=Placement(grid, grid, Affine(np.eye(4)), True, how))
+def network_home(contract: GraphContract) -> Grid:
+    """The network grid where it lies if no atlas says otherwise."""
+    shape = contract.model.volume_shape
+    return Grid(shape, network_affine(shape, contract.grid))
 
 
-def _load_placed(
-    scan: Scan, contract: GraphContract, placement: Placement, volume: Volume, rule: str = "convention"
+def _loaded(
+    scan: Scan, contract: GraphContract, placement: Placement, volume: Volume, laid: Laid, rule: str = "convention"
 ) -> LoadedScan:
-    """The scan on the network grid, with the original beside it."""
-    check_values(volume)
+    """The scan on the network grid; with the original beside it, unless it is the network's array already."""
     intensity = detect_intensity(volume, contract.intensity) if rule == "convention" else percentile_intensity(volume)
     normal = volume.data if intensity.factor == 1.0 else volume.data / np.float32(intensity.factor)
     if rule == "percentile":
@@ -150,20 +147,24 @@ def _load_placed(
         placement.how["intensity"] = (
             f"{intensity.name}, clipped to {contract.intensity.low:g}..{contract.intensity.high:g}"
         )
-    LOG.info("%s: %s, intensities %s", scan.path.name, placement.moving.describe(), intensity.name)
-    seg, digest = labels_of_scan(scan.file, scan.seg_file, placement.moving)
+    LOG.info("%s: %s, intensities %s", scan.path.name, laid.grid.describe(), intensity.name)
+    seg, digest = labels_of_scan(scan.file, scan.seg_file, laid, contract.grid)
+    plain = placement.untouched and rule == "convention"
+    own = scan.file.grid if laid.source in (Laying.HEADER, Laying.NOTHING) else laid.grid
+    if plain and laid.source is Laying.KIND:
+        own = network_home(contract)
     return LoadedScan(
         scan=scan,
         image=conform(normal, placement),
         seg=None if seg is None else conform(seg, placement, "nearest"),
-        affine=np.array(placement.moving.affine),
+        affine=np.array(own.affine),
         intensity=intensity.name,
         factor=intensity.factor,
         stored_dtype=volume.stored_dtype,
         sha256=scan.file.sha256,
         seg_sha256=digest,
         placement=placement,
-        source=Source(volume.data, seg, placement.moving),
+        source=None if plain else Source(volume.data, seg, placement.moving),
     )
 
 

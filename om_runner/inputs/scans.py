@@ -15,12 +15,8 @@ import numpy as np
 from om_runner.names import RESERVED_SUBJECTS
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.geometry.orientations import axis_codes
-from vxm_convert.model.contract import GraphContract
 from vxm_convert.scans.conform import Placement
 from vxm_convert.scans.discovery import find_segmentations, safe_name, scan_files, unique_names, volume_stem
-from vxm_convert.scans.intensity import load_scan
-from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.scan_file import ScanFile
 
 LOG = logging.getLogger(__name__)
@@ -118,57 +114,3 @@ def discover(folder: Path, atlas: Path, limit: Optional[int] = None) -> List[Sca
 def subject_names(paths: List[Path]) -> List[str]:
     """Folder-safe, unique names, one per file; see `vxm_convert.scans.discovery.unique_names`."""
     return unique_names(paths, RESERVED_SUBJECTS)
-
-
-def load(scan: Scan, contract: GraphContract) -> LoadedScan:
-    """Read and check a scan and its segmentation; raises VolumeError or ArtifactError with the reason."""
-    shape = contract.model.volume_shape
-    digest = scan.file.sha256
-    volume, intensity = load_scan(scan.file, shape, contract.intensity)
-    LOG.info(
-        "%s: intensities %s%s",
-        scan.path.name,
-        intensity.name,
-        f", divided by {intensity.factor:g}" if intensity.factor != 1 else "",
-    )
-    seg_source = scan.seg_file or (None if scan.file.has_header else scan.file)
-    seg = seg_source.labels(shape) if seg_source is not None else None
-    return LoadedScan(
-        scan=scan,
-        image=volume.data,
-        seg=None if seg is None else seg.data,
-        affine=volume.affine if volume.affine is not None else network_affine(shape, contract.grid),
-        intensity=intensity.name,
-        factor=intensity.factor,
-        stored_dtype=volume.stored_dtype,
-        sha256=digest,
-        seg_sha256=None if scan.seg_file is None else scan.seg_file.sha256,
-    )
-
-
-class OrientationWarner:
-    """Warns once per run about headers that disagree with the network's axes; registration takes array axes as they
-    are.
-    """
-
-    def __init__(self, contract: GraphContract) -> None:
-        self._wanted = contract.grid.orientation
-        self._warned = False
-
-    def look(self, loaded: LoadedScan) -> None:
-        found = axis_codes(loaded.affine)
-        if found == self._wanted or self._warned:
-            return
-        self._warned = True
-        identity = np.array_equal(loaded.affine, np.eye(4))
-        LOG.warning(
-            "%s: the header says axes %s, the network grid is %s; array axes are used as they are and the header is "
-            "ignored "
-            "%s(said once, other scans may be alike)",
-            loaded.scan.path,
-            found,
-            self._wanted,
-            f"(an identity affine is no scanner's; --orientation {self._wanted} says how the array runs) "
-            if identity
-            else "",
-        )

@@ -16,8 +16,8 @@ import numpy as np
 
 from om_runner.device.acl_runtime import acl_started
 from om_runner.device.offline_model import OfflineModel, open_model
-from om_runner.inputs.placement import load_atlas
-from om_runner.inputs.scans import Scan, discover, load
+from om_runner.inputs.placement import BY_HEADERS, load_anywhere, load_atlas
+from om_runner.inputs.scans import Scan, discover
 from om_runner.layers.analysis import Analysis
 from om_runner.layers.device import Device
 from om_runner.layers.golden import GoldenStore
@@ -130,7 +130,7 @@ def _feeds(settings: LayerSettings, model: OfflineModel) -> Any:
     else:
         scans = discover(settings.input, settings.atlas, batch)
     atlas = load_atlas(settings.atlas, model)
-    images = [load(scan, model.contract).image for scan in scans]
+    images = [load_anywhere(scan, model.contract, atlas, BY_HEADERS).image for scan in scans]
     moving = np.stack([images[min(position, len(images) - 1)] for position in range(batch)])[..., np.newaxis]
     fixed = np.repeat(atlas.image[np.newaxis, ..., np.newaxis], batch, axis=0)
     feeds = {"moving": np.ascontiguousarray(moving, np.float32), "fixed": np.ascontiguousarray(fixed, np.float32)}

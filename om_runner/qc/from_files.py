@@ -27,8 +27,9 @@ from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid, same_place
 from vxm_convert.scans.discovery import find_segmentation
-from vxm_convert.scans.grid import labels_of_scan
-from vxm_convert.scans.header import Trust
+from vxm_convert.scans.grid import lay
+from vxm_convert.scans.labels import labels_of_scan
+from vxm_convert.scans.network_grid import NETWORK_AXES, network_affine
 from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.scans.values import check_values
 from vxm_convert.transforms.warps import read_warp
@@ -132,8 +133,9 @@ def open_fixed(path: Path) -> Fixed:
         raise VolumeError(f"{path}: no such fixed image; name the atlas of the run with --atlas")
     file, beside = ScanFile(path), find_segmentation(path)
     volume = file.image()
-    seg, _ = labels_of_scan(file, None if beside is None else ScanFile(beside), file.grid)
-    return Fixed(file, volume.data, file.grid, seg, file.trust in (Trust.HEADER, Trust.NO_HEADER))
+    laid = lay(file, Grid(file.grid.shape, network_affine(file.grid.shape)), NETWORK_AXES, quiet=True)
+    seg, _ = labels_of_scan(file, None if beside is None else ScanFile(beside), laid)
+    return Fixed(file, volume.data, file.grid, seg, file.trust.axes_known or not file.has_header)
 
 
 def case_of(results: Results, subject: str, fixed: Fixed) -> Case:
@@ -186,7 +188,7 @@ def case_of(results: Results, subject: str, fixed: Fixed) -> Case:
 
 
 def _said(fixed: Fixed) -> bool:
-    return fixed.file.trust is Trust.HEADER
+    return fixed.file.trust.axes_known
 
 
 def _before(results: Results, side: Dict[str, Any], grid: Grid, notes: List[str]) -> Optional[np.ndarray]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Seque
 import numpy as np
 
 from om_runner.inputs.placement import load_anywhere
-from om_runner.inputs.scans import OrientationWarner, Scan
+from om_runner.inputs.scans import Scan
 from om_runner.precision.store import CompareStore
 from om_runner.registration.finish import Finisher, Ready, describe
 from om_runner.registration.job import Job
@@ -69,7 +69,6 @@ class Cohort:
         self.timeline = timeline
         self._store = store
         self._progress = progress
-        self._orientation = OrientationWarner(job.contract)
         self._finisher = Finisher(job, timeline, pictures)
         batch = job.contract.model.batch
         # One array object for the whole run, so that the runtime leaves it on the device.
@@ -149,9 +148,6 @@ class Cohort:
         except VxmError as exc:
             self._fail(scan, "read", exc)
             return None
-        if ready.loaded.source is None:
-            with notes_to(ready.notes):
-                self._orientation.look(ready.loaded)
         self.result.inputs[os.path.abspath(str(scan.path))] = ready.loaded.sha256
         if ready.loaded.seg_sha256 is not None:
             self.result.inputs[os.path.abspath(str(scan.seg_path))] = ready.loaded.seg_sha256

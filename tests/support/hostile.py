@@ -217,7 +217,7 @@ CORPUS: Dict[str, Hostile] = {
     "complex": Hostile("a.nii", lambda p: nifti(p, image(np.complex64)), ("complex64", "plain integers or floats")),
     "colour": Hostile("a.nii", lambda p: nifti(p, structured(RGB)), ("colour",)),
     "slope without intercept": Hostile(
-        "a.nii", plain(nifti_bytes(b112=floats(2, np.nan))), ("not a readable", "intercept")
+        "a.nii", plain(nifti_bytes(b112=floats(2, np.nan))), ("scl_slope 2 with scl_inter nan", "expected numbers")
     ),
     "slope beyond float32": Hostile("a.nii", plain(nifti_bytes(b112=floats(3e38, 0))), ("infinite",)),
     "wrong magic": Hostile("a.nii", plain(nifti_bytes(b344=b"nope")), ("magic",)),

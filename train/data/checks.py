@@ -5,6 +5,7 @@ nothing.
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -14,12 +15,20 @@ import numpy as np
 
 from train.data.cohort import Cohort
 from vxm_convert.errors import VolumeError
-from vxm_convert.geometry.orientations import axis_codes
-from vxm_convert.model.contract import IntensityRule
+from vxm_convert.geometry.grids import Grid
+from vxm_convert.model.contract import IntensityRule, NetworkAxes
 from vxm_convert.model.spec import Shape3
+from vxm_convert.scans.grid import Laid, Laying, lay
 from vxm_convert.scans.intensity import load_scan
+from vxm_convert.scans.labels import labels_of_scan
+from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.scan_file import ScanFile
 
+LOG = logging.getLogger(__name__)
+
+AXES = NetworkAxes()
+#: relative difference of voxel sizes beyond which a scan is not on the atlas's grid
+_SAME_VOXEL = 0.01
 #: share of the atlas's field of view that a scan on the same grid must cover
 MIN_OVERLAP = 0.5
 _THREADS = 4
@@ -43,22 +52,21 @@ def check_cohort(
         A table with one row per file that cannot be used.
     """
     scans: Dict[Path, None] = {}
-    labels: Dict[Path, None] = {}
+    labels: Dict[Tuple[Path, Path], None] = {}
     unlabelled: List[Path] = []
     for subject in cohort.subjects:
         scans.update(dict.fromkeys(p for p in (subject.moving, subject.fixed) if p is not None))
         pairs = ((subject.moving, subject.seg),) + (((subject.fixed, subject.fixed_seg),) if subject.fixed else ())
-        labels.update(dict.fromkeys(seg for _, seg in pairs if seg is not None))
+        labels.update(dict.fromkeys((scan, seg) for scan, seg in pairs if seg is not None))
         unlabelled += [scan for scan, seg in pairs if seg is None]
-    frame = _affine(atlas, shape) if atlas is not None else None
+    frame = _frame(atlas, shape) if atlas is not None else None
     if atlas is not None and any(s.fixed is None for s in cohort.subjects):
-        labels.update(dict.fromkeys([atlas_seg] if atlas_seg is not None else []))
+        labels.update(dict.fromkeys([(atlas, atlas_seg)] if atlas_seg is not None else []))
         unlabelled += [atlas] if atlas_seg is None else []
     with ThreadPoolExecutor(_THREADS) as pool:
         problems = [p for p in pool.map(lambda path: _scan_problem(path, shape, frame), scans) if p is not None]
-        problems += [
-            p for p in pool.map(lambda path: _label_problem(path, shape, need_labels), labels) if p is not None
-        ]
+        found = pool.map(lambda pair: _label_problem(*pair, shape, need_labels), labels)
+        problems += [p for p in found if p is not None]
     if need_labels:
         wanted = "no segmentation, which --dice-weight needs: expected NAME_seg beside it"
         problems += [(path, wanted) for path in dict.fromkeys(unlabelled)]
@@ -81,21 +89,63 @@ def field_of_view_overlap(scan: np.ndarray, atlas: np.ndarray, shape: Shape3) ->
     return float(np.mean(np.all((inside >= -0.5) & (inside <= limits), axis=1)))
 
 
-def _affine(atlas: Path, shape: Shape3) -> Optional[np.ndarray]:
-    return load_scan(ScanFile(atlas), shape, IntensityRule())[0].affine
+def _lie(scan: ScanFile, shape: Shape3, quiet: bool = False) -> Laid:
+    """Where a scan is taken to lie."""
+    return lay(scan, Grid(shape, network_affine(shape, AXES)), AXES, quiet=quiet)
 
 
-def _scan_problem(path: Path, shape: Shape3, frame: Optional[np.ndarray]) -> Optional[Tuple[Path, str]]:
+def labels_for(scan: Path, seg: Path, shape: Shape3) -> Optional[np.ndarray]:
+    """Labels of a segmentation on the grid of its scan, or None for an .npz that holds none.
+
+    Raises
+    ------
+    VolumeError
+        As `vxm_convert.scans.labels.labels_of_scan`, and for a scan that has not `shape` voxels.
+    """
+    file = ScanFile(scan)
+    laid = _lie(file, shape, quiet=True)
+    if laid.grid.shape != tuple(shape):
+        file.image(shape)
+    return labels_of_scan(file, None if scan == seg else ScanFile(seg), laid, AXES)[0]
+
+
+def _frame(atlas: Path, shape: Shape3) -> Laid:
+    scan = ScanFile(atlas)
+    load_scan(scan, shape, IntensityRule())
+    laid = _lie(scan, shape)
+    if laid.grid.orientation != AXES.orientation:
+        LOG.warning(
+            "%s: axes run %s, registration with the exported model turns every scan to %s; prepare the scans, or train "
+            "on an atlas with these axes",
+            atlas,
+            laid.grid.orientation,
+            AXES.orientation,
+        )
+    return laid
+
+
+def _scan_problem(path: Path, shape: Shape3, frame: Optional[Laid]) -> Optional[Tuple[Path, str]]:
+    scan = ScanFile(path)
     try:
-        affine = load_scan(ScanFile(path), shape, IntensityRule())[0].affine
+        load_scan(scan, shape, IntensityRule())
+        laid = _lie(scan, shape)
     except VolumeError as exc:
         return path, _without_path(str(exc), path)
-    if affine is None or frame is None:
-        return None
-    codes, expected = axis_codes(affine), axis_codes(frame)
+    return None if frame is None else _differs(path, laid, frame)
+
+
+def _differs(path: Path, laid: Laid, frame: Laid) -> Optional[Tuple[Path, str]]:
+    """What keeps a scan's array from lying on the atlas's, voxel by voxel."""
+    codes, expected = laid.grid.orientation, frame.grid.orientation
     if codes != expected:
         return path, f"axes run {codes}, the atlas's {expected}; reorient the scan"
-    overlap = field_of_view_overlap(affine, frame, shape)
+    sizes, wanted = laid.grid.spacing_mm, frame.grid.spacing_mm
+    if not np.allclose(sizes, wanted, rtol=_SAME_VOXEL):
+        got, want = (" x ".join(f"{size:.4g}" for size in triple) for triple in (sizes, wanted))
+        return path, f"voxels of {got} mm, the atlas's {want}; bring the scan onto its grid with `train prepare`"
+    if Laying.HEADER is not laid.source or Laying.HEADER is not frame.source:
+        return None
+    overlap = field_of_view_overlap(laid.grid.affine, frame.grid.affine, laid.grid.shape)
     if overlap < MIN_OVERLAP:
         return (
             path,
@@ -105,12 +155,12 @@ def _scan_problem(path: Path, shape: Shape3, frame: Optional[np.ndarray]) -> Opt
     return None
 
 
-def _label_problem(path: Path, shape: Shape3, needed: bool) -> Optional[Tuple[Path, str]]:
+def _label_problem(scan: Path, seg: Path, shape: Shape3, needed: bool) -> Optional[Tuple[Path, str]]:
     try:
-        if ScanFile(path).labels(shape) is None and needed:
-            return path, "holds no array 'seg', which --dice-weight needs"
+        if labels_for(scan, seg, shape) is None and needed:
+            return seg, "holds no array 'seg', which --dice-weight needs"
     except VolumeError as exc:
-        return path, _without_path(str(exc), path)
+        return seg, _without_path(str(exc), seg)
     return None
 
 

@@ -14,6 +14,7 @@ from typing import Callable, Dict, Optional, Tuple
 
 import numpy as np
 
+from train.data.checks import labels_for
 from train.data.pairs import Pair
 from vxm_convert.errors import VolumeError
 from vxm_convert.model.contract import IntensityRule
@@ -89,11 +90,8 @@ class Loader:
             raise VolumeError(f"{pair.moving}: has no fixed image, and there is no atlas; pass --atlas")
         found = {"moving": self.image(pair.moving), "fixed": self.image(fixed)}
         if self.with_labels:
-            for name, path in (
-                ("moving_seg", pair.seg),
-                ("fixed_seg", pair.fixed_seg if pair.fixed else self._atlas_seg),
-            ):
-                found[name] = np.ascontiguousarray(self.labels(path)[::2, ::2, ::2], dtype=np.int32)
+            for name, (scan, seg) in zip(("moving_seg", "fixed_seg"), self._sources_of_labels(pair)):
+                found[name] = np.ascontiguousarray(self.labels(scan, seg)[::2, ::2, ::2], dtype=np.int32)
         return found
 
     def image(self, path: Path) -> np.ndarray:
@@ -104,27 +102,32 @@ class Loader:
             lambda: load_scan(ScanFile(path), self.spec.volume_shape, self._rule)[0].data[..., np.newaxis],
         )
 
-    def labels(self, path: Optional[Path]) -> np.ndarray:
-        """A segmentation, (X, Y, Z); raises VolumeError where there is none."""
-        return self._remember("labels", path, lambda: self._read_labels(path))
+    def labels(self, scan: Path, seg: Optional[Path]) -> np.ndarray:
+        """A segmentation on the grid of its scan, (X, Y, Z); raises VolumeError where there is none."""
+        return self._remember("labels", seg, lambda: self._read_labels(scan, seg))
 
     def labels_of(self, pair: Pair) -> Tuple[Optional[np.ndarray], Optional[np.ndarray]]:
         """Labels of moving and fixed; None where a file has none."""
         found = []
-        for path in (pair.seg, pair.fixed_seg if pair.fixed else self._atlas_seg):
+        for scan, seg in self._sources_of_labels(pair):
             try:
-                found.append(self.labels(path))
+                found.append(self.labels(scan, seg))
             except VolumeError:
                 found.append(None)
         return found[0], found[1]
 
-    def _read_labels(self, path: Optional[Path]) -> np.ndarray:
-        volume = ScanFile(path).labels(self.spec.volume_shape) if path is not None else None
-        if volume is None:
+    def _sources_of_labels(self, pair: Pair) -> Tuple[Tuple[Path, Optional[Path]], ...]:
+        """Scan and segmentation of moving and fixed."""
+        fixed = (pair.fixed, pair.fixed_seg) if pair.fixed else (self._atlas, self._atlas_seg)
+        return (pair.moving, pair.seg), fixed
+
+    def _read_labels(self, scan: Path, seg: Optional[Path]) -> np.ndarray:
+        found = labels_for(scan, seg, self.spec.volume_shape) if seg is not None else None
+        if found is None:
             raise VolumeError(
-                f"{path or 'a scan'}: no segmentation, expected one beside it or in its .npz; leave --dice-weight out"
+                f"{seg or 'a scan'}: no segmentation, expected one beside it or in its .npz; leave --dice-weight out"
             )
-        return volume.data
+        return found
 
     def _remember(self, kind: str, path: Optional[Path], read: Callable[[], np.ndarray]) -> np.ndarray:
         """The atlas is always kept, scans if the cache is on."""

@@ -16,10 +16,10 @@ from train.prepare.settings import AXES, RULE, PrepareSettings
 from train.prepare.subjects import Source
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.scans.grid import grid_of_scan, labels_of_scan, nothing_said
+from vxm_convert.scans.grid import Laying, lay
 from vxm_convert.scans.intensity import Intensity, detect_intensity, percentile_intensity
+from vxm_convert.scans.labels import labels_of_scan
 from vxm_convert.scans.network_grid import network_affine
-from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.scans.values import Volume, check_values
 
 LOG = logging.getLogger(__name__)
@@ -60,12 +60,14 @@ def load_source(source: Source, settings: PrepareSettings, network: Optional[Gri
         As the readers do, and for a header that leaves open how the array lies where that matters.
     """
     digest = source.file.sha256
-    grid, as_filed = _grid(source.file, settings, network)
-    volume = source.file.image(grid.shape)
+    home = network or Grid(settings.shape, network_affine(settings.shape, AXES))
+    laid = lay(source.file, home, AXES, settings.orientation, fixed=network is None)
+    volume = source.file.image(laid.grid.shape)
     check_values(volume)
     image, rule = to_unit(volume, settings.intensity)
-    seg, seg_digest = labels_of_scan(source.file, source.seg_file, grid)
-    return Loaded(source, image, grid, seg, rule, as_filed, digest, seg_digest)
+    seg, seg_digest = labels_of_scan(source.file, source.seg_file, laid, AXES)
+    as_filed = laid.source is Laying.HEADER and settings.orientation is None and not source.file.notes
+    return Loaded(source, image, laid.grid, seg, rule, as_filed, digest, seg_digest)
 
 
 def to_unit(volume: Volume, how: str) -> Tuple[np.ndarray, str]:
@@ -91,21 +93,6 @@ def _by_convention(volume: Volume, fall_back: bool) -> Intensity:
         intensity = percentile_intensity(volume)
         LOG.warning("%s; scaled by its own percentile instead", exc)
         return intensity
-
-
-def _grid(scan: ScanFile, settings: PrepareSettings, network: Optional[Grid]) -> Tuple[Grid, bool]:
-    home = network or Grid(settings.shape, network_affine(settings.shape, AXES))
-    grid, trusted = grid_of_scan(scan, settings.shape, AXES, settings.orientation, network)
-    if grid is None:
-        return home, False
-    if trusted:
-        return grid, settings.orientation is None
-    if grid.shape != settings.shape:
-        raise VolumeError(nothing_said(scan.path, grid))
-    LOG.warning(
-        "%s: its header says nothing about axes; taken to lie on the network grid (%s)", scan.path, AXES.orientation
-    )
-    return home, False
 
 
 class _Collector(logging.Handler):

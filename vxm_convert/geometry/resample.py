@@ -67,6 +67,11 @@ def resample(
     return out
 
 
+def voxels_that_meet(warp: Warp) -> int:
+    """Voxels of the fixed grid that a warp sends into the moving grid."""
+    return sum(int(np.count_nonzero(warp.moving.contains(warp.positions(part)))) for part in slabs(warp.fixed.shape[0]))
+
+
 def sample_linear(image: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Linear interpolation at voxel positions (…, 3), border values continued; float32, float64 for a float64 image."""
     wide = np.float64 if image.dtype == np.float64 else np.float32

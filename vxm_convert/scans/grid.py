@@ -1,95 +1,117 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which grid a scan is taken to lie on: that of its header, the network's where it has none, or what the user says; and
-its labels there.
+"""Where a scan is taken to lie: by its header, by the user's word, or on the network grid; the same for every command.
 
-Headers are read, and segmentations; nothing is resampled.
+Headers are read; no voxel is.
 """
 
 from __future__ import annotations
 
+import enum
 import logging
-from pathlib import Path
-from typing import Optional, Tuple
+from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
 from vxm_convert.errors import VolumeError
-from vxm_convert.geometry.grids import Grid, corner_distance_mm
+from vxm_convert.geometry.grids import Grid
 from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.scans.conform import oriented
-from vxm_convert.scans.header import Trust
-from vxm_convert.scans.network_grid import network_affine
+from vxm_convert.scans.header_space import Trust
 from vxm_convert.scans.raw_header import require_file
 from vxm_convert.scans.scan_file import ScanFile
 
 LOG = logging.getLogger(__name__)
 
-#: a segmentation's header further than this from its scan's is another place, not rounding
-_SAME_SEG_MM = 0.1
+
+class Laying(enum.Enum):
+    """What says where a scan lies."""
+
+    HEADER = "its header"
+    OPTION = "--orientation"
+    #: an .npz has no header: it lies on the network grid
+    KIND = "the kind of file"
+    #: a header that says nothing, over as many voxels as the network's: taken to lie on the network grid
+    NOTHING = "nothing"
 
 
-def grid_of_scan(
+@dataclass(frozen=True)
+class Laid:
+    """A scan's grid, and what says so."""
+
+    grid: Grid
+    source: Laying
+
+    @property
+    def assumed(self) -> bool:
+        return self.source is Laying.NOTHING
+
+
+def lay(
     scan: ScanFile,
-    shape: Tuple[int, int, int],
+    home: Grid,
     axes: NetworkAxes,
     orientation: Optional[str] = None,
-    network: Optional[Grid] = None,
-) -> Tuple[Optional[Grid], bool]:
-    """Grid of a file (None: an .npz that lies on the network grid, or fails as such), and whether its header can be
-    believed.
+    fixed: bool = False,
+    quiet: bool = False,
+) -> Laid:
+    """Where a scan lies; what is doubtful about its header is logged.
 
     Parameters
     ----------
-    shape, axes : the network grid's shape, axis directions and voxel size.
-    orientation : str or None — letters that override the header of a scan, and that of the atlas where it cannot be
+    home : Grid — the network grid, where it is known to lie.
+    axes : NetworkAxes — its directions and voxel size.
+    orientation : str or None — letters that override the header of a scan, and that of a fixed image where it cannot be
         believed.
-    network : Grid — where the network grid lies; None for the atlas itself.
-    """
-    require_file(scan.path, "a scan, atlas or segmentation")
-    if not scan.has_header and orientation is None:
-        return None, True
-    grid, trusted = scan.grid, scan.trust is Trust.HEADER
-    if trusted:
-        for note in scan.notes:
-            LOG.warning("%s: %s", scan.path, note)
-    if orientation is None or (trusted and (network is None or grid.orientation == orientation)):
-        return grid, trusted
-    home = (network or Grid(shape, network_affine(shape, axes))).centre_ras
-    spacing = grid.spacing_mm if scan.has_header else axes.spacing_mm
-    turned = oriented(grid.shape, orientation, spacing, grid.centre_ras if trusted else home)
-    return (network if network is not None and np.allclose(turned.affine, network.affine, atol=1e-3) else turned), True
-
-
-def nothing_said(path: Path, grid: Grid) -> str:
-    """The message for a header that leaves open how the array lies."""
-    return (
-        f"{path}: its header does not say how the array lies (identity affine, or neither qform nor sform), "
-        f"and {'x'.join(str(n) for n in grid.shape)} voxels must be resampled; name the axes with --orientation, e.g. "
-        "LIA"
-    )
-
-
-def labels_of_scan(scan: ScanFile, seg: Optional[ScanFile], grid: Grid) -> Tuple[Optional[np.ndarray], Optional[str]]:
-    """A scan's segmentation, from a file of its own or from the scan's .npz, and the sha256 of that file of its own.
+    fixed : bool — the scan is the fixed image.
+    quiet : bool — log nothing: it was said before.
 
     Raises
     ------
     VolumeError
-        For a segmentation of another shape than its scan.
+        For a header that does not say how the array lies, over another number of voxels than the network's; and as
+        `ScanFile.grid`.
     """
-    own = None if scan.has_header else scan
-    source = seg or own
-    volume = source.labels() if source is not None else None
-    if volume is None:
-        return None, None
-    if volume.data.shape != grid.shape:
-        raise VolumeError(
-            f"{source.path}: shape {volume.data.shape}, its scan has {grid.shape}; a segmentation lies on its scan's "
-            "grid"
-        )
-    apart = 0.0 if volume.affine is None or source is own else corner_distance_mm(Grid(grid.shape, volume.affine), grid)
-    if apart > _SAME_SEG_MM:
+    require_file(scan.path, "a scan, atlas or segmentation")
+    if not scan.has_header and orientation is None:
+        return Laid(home, Laying.KIND)
+    grid, known = scan.grid, scan.trust.axes_known
+    if known and not quiet:
+        say_notes(scan)
+    if known and (orientation is None or fixed or grid.orientation == orientation):
+        return Laid(grid, Laying.HEADER)
+    if orientation is not None:
+        spacing = grid.spacing_mm if scan.has_header else axes.spacing_mm
+        turned = oriented(grid.shape, orientation, spacing, grid.centre_ras if known else home.centre_ras)
+        same = turned.shape == home.shape and np.allclose(turned.affine, home.affine, atol=1e-3)
+        return Laid(home if same else turned, Laying.OPTION)
+    if grid.shape != home.shape:
+        raise VolumeError(nothing_said(scan))
+    if not quiet:
         LOG.warning(
-            "%s: its header lies up to %.1f mm off that of %s; the scan's is used", source.path, apart, scan.path.name
+            "%s: its header has %s and so does not say how the array lies; taken to lie on the network grid (%s); correct "
+            "the header if its axes run otherwise",
+            scan.path,
+            scan.trust.value,
+            axes.orientation,
         )
-    return volume.data, None if seg is None else seg.sha256
+    return Laid(home, Laying.NOTHING)
+
+
+def say_notes(scan: ScanFile) -> None:
+    """Log what is doubtful about a header."""
+    for note in scan.notes:
+        LOG.warning("%s: %s", scan.path, note)
+
+
+def nothing_said(scan: ScanFile, advice: str = "name the axes with --orientation, e.g. LIA") -> str:
+    """The message for a header that leaves open how the array lies."""
+    return (
+        f"{scan.path}: its header does not say how the array lies (it has {scan.trust.value}), and "
+        f"{'x'.join(str(n) for n in scan.grid.shape)} voxels must be resampled; {advice}"
+    )
+
+
+def trusted_place(scan: ScanFile) -> bool:
+    """Whether a file's own header says where its array lies, axes and place."""
+    return scan.trust is Trust.HEADER

@@ -92,10 +92,10 @@ def _refusal(scan: ScanFile, seg: ScanFile, shape: Tuple[int, ...], laid: Laid) 
         why = f"the axes of {scan.path.name} were named with --orientation"
     else:
         why = f"the header of {scan.path.name} has {scan.trust.value}"
-    known = seg.grid.describe() if seg.trust.axes_known else "x".join(str(n) for n in shape)
+    known = f" ({seg.grid.describe()})" if seg.trust.axes_known else ""
     return (
-        f"{seg.path}: {known}, its scan {laid.grid.describe()}; nothing says how the one lies to the other, because "
-        f"{why}. Give both files the same header, or save the segmentation on the grid of its scan"
+        f"{seg.path}: shape {'x'.join(str(n) for n in shape)}{known}, its scan {laid.grid.describe()}; nothing says how "
+        f"the one lies to the other, because {why}. Give both files the same header, or save the segmentation on the grid of its scan"
     )
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.scans.header import MAX_VOLUME_BYTES, Header, Trust, check_shape, read_header, volume_suffix
+from vxm_convert.scans.header import MAX_VOLUME_BYTES, Header, check_shape, read_header, volume_suffix
+from vxm_convert.scans.header_space import Trust
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.npz import NPZ_IMAGE_NAMES, NPZ_LABEL_NAMES, NpzReader
 from vxm_convert.scans.raw_header import require_file
@@ -62,19 +63,19 @@ class ScanFile:
         VolumeError
             When the file is missing, unreadable, not 3-D, or its affine is no grid.
         """
-        return self._header().grid if self.has_header else self._once("grid", self._grid_without_header)
+        return self._header().space.grid if self.has_header else self._once("grid", self._grid_without_header)
 
     @property
     def trust(self) -> Trust:
         """Whether the file says where its array lies; raises as `grid`."""
-        return self._header().trust if self.has_header else Trust.NO_HEADER
+        return self._header().space.trust if self.has_header else Trust.NO_HEADER
 
     @property
     def notes(self) -> Sequence[str]:
         """What is doubtful about the header, one line each: no orientation stored, qform and sform apart, sheared axes,
         an identity affine; raises as `grid`.
         """
-        return self._header().notes if self.has_header else (_NO_HEADER_NOTE,)
+        return self._header().space.notes if self.has_header else (_NO_HEADER_NOTE,)
 
     def image(self, expected: Optional[Shape] = None) -> Volume:
         """The voxels as float32 in the file's own intensities.
@@ -128,7 +129,7 @@ class ScanFile:
 
     def _voxels(self, expected: Optional[Shape]) -> np.ndarray:
         header = self._header()
-        self._check_expected(header.grid.shape, expected)
+        self._check_expected(header.space.grid.shape, expected)
         return header.voxels()
 
     def _member(self, archive: NpzReader, name: str, expected: Optional[Shape]) -> np.ndarray:

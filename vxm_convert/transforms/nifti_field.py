@@ -71,7 +71,6 @@ def open_field(path: Path) -> FieldHeader:
         header = parsed(raw)
         shape = tuple(int(n) for n in header.get_data_shape())
         intent, dtype = int(header["intent_code"]), np.dtype(header.get_data_dtype())
-        scale_of(header)
     except read_errors() as exc:
         raise VolumeError(f"{path}: not a readable NIfTI warp ({exc}); copy or export it again") from exc
     _check_shape(path, shape)
@@ -89,7 +88,7 @@ def read_field(header: FieldHeader) -> Field:
     """The whole field of an opened file; raises VolumeError for damaged data."""
     path, said = header.path, header.said
     flat = read_voxels(header.raw).view(said.get_data_dtype())
-    data = scaled(flat.reshape(header.shape[:3] + (3,), order="F"), scale_of(said))
+    data = scaled(flat.reshape(header.shape[:3] + (3,), order="F"), scale_of(said, path))
     try:
         extensions = [(int(e.get_code()), _content(e)) for e in said.extensions]
     except read_errors() as exc:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from om_runner.inputs import scans
+from om_runner.inputs.placement import BY_HEADERS, load_anywhere, load_atlas_anywhere
 from tests.support.fakes import SHAPE, brain, contract, write_scan
 from vxm_convert.errors import VolumeError
+from vxm_convert.scans import scan_file
 from vxm_convert.scans.discovery import find_segmentation
 from vxm_convert.scans.network_grid import network_affine
 
@@ -101,16 +103,43 @@ def test_nifti_with_segmentation_beside_it(tmp_path):
     affine = network_affine(SHAPE)
     nib.save(nib.Nifti1Image(image, affine), str(tmp_path / "s.nii.gz"))
     nib.save(nib.Nifti1Image(seg, affine), str(tmp_path / "s_seg.nii.gz"))
-    loaded = scans.load(scans.Scan("s", tmp_path / "s.nii.gz", find_segmentation(tmp_path / "s.nii.gz")), contract())
+    scan = scans.Scan("s", tmp_path / "s.nii.gz", find_segmentation(tmp_path / "s.nii.gz"))
+    loaded = load_anywhere(scan, contract(), atlas_in(tmp_path), BY_HEADERS)
     assert loaded.intensity == "0..255" and loaded.factor == 255 and loaded.stored_dtype == "uint8"
     assert loaded.image.dtype == np.float32 and np.array_equal(np.rint(loaded.image * 255), image)
     assert np.array_equal(loaded.seg, seg)
 
 
-def test_other_axes_are_warned_about_once(tmp_path, caplog):
-    warner = scans.OrientationWarner(contract())
+def test_a_header_that_says_nothing_is_warned_about_for_each_scan(tmp_path, caplog):
     image, _ = brain(1)
+    atlas = atlas_in(tmp_path)
     for name in ("a", "b"):
         nib.save(nib.Nifti1Image(image, np.eye(4)), str(tmp_path / f"{name}.nii"))
-        warner.look(scans.load(scans.Scan(name, tmp_path / f"{name}.nii"), contract()))
-    assert caplog.text.count("the header says axes RAS, the network grid is LIA") == 1
+        loaded = load_anywhere(scans.Scan(name, tmp_path / f"{name}.nii"), contract(), atlas, BY_HEADERS)
+        assert loaded.placement.untouched and loaded.placement.moving == atlas.placement.network
+        assert f"{name}.nii: its header has an identity affine" in caplog.text
+    assert caplog.text.count("taken to lie on the network grid (LIA)") == 2
+
+
+def test_a_file_is_opened_once(tmp_path, monkeypatch):
+    """Its header is read once and its bytes are hashed once, for all that ask, as long as it stays as it is."""
+    calls = []
+    monkeypatch.setattr(scan_file, "sha256_of", lambda path: calls.append("hash") or "0" * 64)
+    read = scan_file.read_header
+    monkeypatch.setattr(scan_file, "read_header", lambda path: calls.append("header") or read(path))
+    image, seg = brain(1)
+    for name, data in (("s.nii", image), ("s_seg.nii", seg)):
+        nib.save(nib.Nifti1Image(data, network_affine(SHAPE) @ np.diag([0.9, 0.9, 0.9, 1])), str(tmp_path / name))
+    atlas = atlas_in(tmp_path)
+    scan = scans.Scan("s", tmp_path / "s.nii", tmp_path / "s_seg.nii")
+    assert scan.file.sha256 and scan.seg_file.sha256
+    calls.clear()
+    load_anywhere(scan, contract(), atlas, BY_HEADERS)
+    assert calls == ["header", "header"], "one each of scan and segmentation; the hashes are known"
+    nib.save(nib.Nifti1Image(image[:-1], network_affine(SHAPE)), str(tmp_path / "s.nii"))
+    assert scan.file.grid.shape[0] == SHAPE[0] - 1 and calls.count("header") == 3, "another file, read again"
+
+
+def atlas_in(folder: Path) -> scans.LoadedScan:
+    path = write_scan(folder / "atlas" / "atlas.npz", 0)
+    return load_atlas_anywhere(scans.Scan("atlas", path), contract(), BY_HEADERS)

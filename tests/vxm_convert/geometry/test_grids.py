@@ -53,7 +53,7 @@ def test_impossible_grids(shape, affine):
 
 def test_header_notes(tmp_path):
     def notes(affine, qform=None, codes=(1, 1)):
-        image = nib.Nifti1Image(np.zeros((4, 5, 6), np.float32), affine)
+        image = nib.Nifti1Image(np.zeros((32, 35, 36), np.float32), affine)
         image.header.set_sform(affine, codes[1])
         image.header.set_qform(affine if qform is None else qform, codes[0], strip_shears=True)
         nib.save(image, str(tmp_path / "i.nii"))

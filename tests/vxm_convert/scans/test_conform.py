@@ -20,7 +20,7 @@ from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.scans import checks as doubts
 from vxm_convert.scans.affine_search import search_affine
 from vxm_convert.scans.conform import Placement, brain_mask, conform, network_grid_of, oriented, outside_network, place
-from vxm_convert.scans.header import Trust
+from vxm_convert.scans.header_space import Trust
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.scan_file import ScanFile
 
