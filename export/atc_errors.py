@@ -250,11 +250,6 @@ def explain(code: Optional[str]) -> Explanation:
     return next((text for prefix, text in _BY_PREFIX if code.startswith(prefix)), _UNKNOWN)
 
 
-def knows(code: str) -> bool:
-    """Whether the tables have more for a code than that ATC says nothing."""
-    return explain(code) is not _UNKNOWN
-
-
 def find_code(log: str) -> Tuple[Optional[str], str]:
     """The code that tells most and its message, else (None, "").
 

@@ -15,11 +15,11 @@ import numpy as np
 from om_runner.device.offline_model import OfflineModel
 from om_runner.layers.device import Device, operators_of, remove
 from om_runner.layers.dumpfiles import dumped_tensor, index_dumps
-from om_runner.layers.figures import figures, flips, overflow
 from om_runner.layers.golden import GoldenStore, last_uses
 from om_runner.layers.isolated import CutModel, compile_cut, fresh_folder
 from om_runner.layers.judge import EUCLID, LayerResult
 from om_runner.layers.matching import NET_OUTPUT, GoldenGraph, Layer, in_groups
+from om_runner.layers.tensor_errors import figures, flips, overflow
 from vxm_convert.formats.dump import read_dump
 from vxm_convert.formats.ge_ir import Desc
 

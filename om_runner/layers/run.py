@@ -22,8 +22,8 @@ from om_runner.layers.analysis import Analysis
 from om_runner.layers.device import Device
 from om_runner.layers.golden import GoldenStore
 from om_runner.layers.judge import LayerResult, Limits, mark_sources
+from om_runner.layers.layer_table import LAYERS_SCHEMA, csv_text, json_rows, terminal_table
 from om_runner.layers.matching import GoldenGraph, held_tensors, layers_of
-from om_runner.layers.tables import LAYERS_SCHEMA, csv_text, json_rows, terminal_table
 from om_runner.names import LAYERS_CSV, LAYERS_JSON, LAYERS_NAMES, PRECISION_FOLDER
 from om_runner.precision.reference import ReferenceProcess, check_reference_python, reference_python
 from om_runner.precision.store import CompareStore

@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from vxm_convert.profiles.figures import AT_MOST
+from vxm_convert.profiles.limitable_figures import AT_MOST
 from vxm_convert.profiles.profile import Limit, Profile
 
 VERDICT_OK = "ok"

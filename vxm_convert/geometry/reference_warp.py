@@ -10,7 +10,7 @@ from typing import Callable, List, Tuple
 import numpy as np
 
 from vxm_convert.errors import VolumeError
-from vxm_convert.metrics.streams import in_order
+from vxm_convert.metrics.chunked import in_order
 
 _SLAB = 4
 #: float32 from 2**23 to 2**24 are whole numbers; the middle of them takes sums of both signs

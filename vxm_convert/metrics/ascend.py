@@ -43,20 +43,6 @@ class AscendMetrics:
         """Name → figure; StandardDeviation is a text, as in the comparer."""
         return dict(self.figures)
 
-    def to_text(self) -> Dict[str, str]:
-        """Name → text with enough digits: twelve decimals of the cosine, nine digits of the others, NaN for undefined
-        ones.
-        """
-        out = {}
-        for name, value in self.figures.items():
-            if isinstance(value, str):
-                out[name] = value
-            elif math.isnan(value):
-                out[name] = "NaN"
-            else:
-                out[name] = f"{value:.12f}" if name == "CosineSimilarity" else f"{value:.9g}"
-        return out
-
 
 def undefined(reason: str) -> AscendMetrics:
     """What is left of the figures where a tensor has no finite value to compare, or one that is not finite."""

@@ -10,8 +10,8 @@ from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from vxm_convert.metrics import streams
-from vxm_convert.metrics.streams import Spread, chunks, cut, in_order, kept, percentiles, tasks
+from vxm_convert.metrics import chunked
+from vxm_convert.metrics.chunked import Spread, chunks, cut, in_order, kept, percentiles, tasks
 
 Summary = Tuple[Spread, List[float]]
 _EPE_PERCENTS = (99.0, 99.9)
@@ -110,7 +110,7 @@ def _length(difference: np.ndarray) -> np.ndarray:
 
 def _repeated(triple: Sequence[float]) -> np.ndarray:
     """Three numbers again and again, for flat vectors of a chunk: broadcasting over an axis of three is slow."""
-    return np.tile(np.asarray(triple, dtype=np.float64), streams.CHUNK // 3 + 1)
+    return np.tile(np.asarray(triple, dtype=np.float64), chunked.CHUNK // 3 + 1)
 
 
 class Grid:
@@ -120,7 +120,7 @@ class Grid:
         self._last = _repeated([side - 1.0 for side in shape])
         self._plane = shape[1] * shape[2]
         # One plane of (0, y, z), longer by a chunk, so that every chunk finds its own as one slice.
-        rows = np.arange(self._plane + streams.CHUNK) % self._plane
+        rows = np.arange(self._plane + chunked.CHUNK) % self._plane
         self._table = (
             np.stack([np.zeros(rows.size), rows // shape[2], rows % shape[2]], axis=-1).astype(np.float64).reshape(-1)
         )

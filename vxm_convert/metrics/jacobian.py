@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import numpy as np
 
-from vxm_convert.metrics.streams import in_order, percentiles
+from vxm_convert.metrics.chunked import in_order, percentiles
 
 #: planes of the first axis that are worked on at once
 SLAB = 4

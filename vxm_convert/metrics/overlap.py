@@ -9,7 +9,7 @@ from typing import Callable, Dict, Sequence
 
 import numpy as np
 
-from vxm_convert.metrics.streams import chunks, cut, in_order, tasks
+from vxm_convert.metrics.chunked import chunks, cut, in_order, tasks
 from vxm_convert.metrics.tensors import check_same_shape
 
 #: label ids below it are looked up in a table, others are searched for; FreeSurfer's end near 15000

@@ -11,7 +11,7 @@ from typing import Optional, Tuple
 import numpy as np
 
 from vxm_convert.metrics.ascend import EPSILON, Moments
-from vxm_convert.metrics.streams import Spread, chunks, cut, inner, kept
+from vxm_convert.metrics.chunked import Spread, chunks, cut, inner, kept
 
 #: Σ(x − mean)² from Σx² and the mean has twelve digits where it is at least this share of Σx²
 _DIGITS_LEFT = 1e-4

@@ -27,7 +27,7 @@ class EndPointError:
     mean: float
     p99: float
     p999: float
-    #: by octaves, see `streams.Spread.octaves`; not part of `to_dict`
+    #: by octaves, see `chunked.Spread.octaves`; not part of `to_dict`
     histogram: Dict[str, List[float]] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> Dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.metrics.ascend import KL_FLOOR, AscendMetrics, Moments, boolean_only, from_sums, undefined
+from vxm_convert.metrics.chunked import chunks, in_order, inner, percentiles, tasks
 from vxm_convert.metrics.pairs import Pair, PairSums
-from vxm_convert.metrics.streams import chunks, in_order, inner, percentiles, tasks
 
 PERCENTS = (50.0, 99.0, 99.9)
 
@@ -79,7 +79,7 @@ def compare_tensors(
     Parameters
     ----------
     test, reference : ndarray, any equal shape, real or bool dtype; memory-mapped files are read piece by piece. What is
-        kept for the percentiles takes 8 bytes per element, 4 from `streams.MOST_DOUBLES` elements on.
+        kept for the percentiles takes 8 bytes per element, 4 from `chunked.MOST_DOUBLES` elements on.
     peak : float — the signal's full scale for PSNR = 10 log10(peak² / MSE); None leaves PSNR out.
     where : ndarray of bool, same shape — which elements count; None for all.
     histogram : bool — False leaves it empty and saves a fifth of the time.

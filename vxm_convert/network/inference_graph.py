@@ -15,14 +15,6 @@ from vxm_convert.network.unet import build_unet
 from vxm_convert.network.warp import warp_linear
 
 
-def build_displacement(moving: tf.Tensor, fixed: tf.Tensor, spec: ModelSpec) -> tf.Tensor:
-    """The displacement by which `moving` is sampled: (B, X, Y, Z, 3), float32, voxels of the fixed grid; see
-    `build_unet`.
-    """
-    flow = build_unet(moving, fixed, spec)
-    return velocity_to_displacement(flow, spec.integration_steps) if spec.diffeomorphic else flow
-
-
 def build_inference_graph(spec: ModelSpec) -> tf.Graph:
     """A new tf.Graph that registers `spec.batch` pairs.
 

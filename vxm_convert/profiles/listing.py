@@ -9,7 +9,7 @@ import json
 import textwrap
 from typing import List, Optional, Sequence
 
-from vxm_convert.profiles.figures import FIGURES
+from vxm_convert.profiles.limitable_figures import FIGURES
 from vxm_convert.profiles.profile import DEFAULT_PROFILE, Limit, load_profile, shipped_profiles
 from vxm_convert.profiles.schema import json_schema
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Optional, Tuple
 
 from vxm_convert.errors import ArtifactError, FormatError
-from vxm_convert.profiles.figures import AT_MOST, FIGURES, Figure
+from vxm_convert.profiles.limitable_figures import AT_MOST, FIGURES, Figure
 from vxm_convert.profiles.yamlfile import parse_mapping, read_bytes
 
 PROFILE_SCHEMA = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, Dict
 
-from vxm_convert.profiles.figures import FIGURES, Figure
+from vxm_convert.profiles.limitable_figures import FIGURES, Figure
 from vxm_convert.profiles.profile import MAX_TEXT, PROFILE_SCHEMA
 
 

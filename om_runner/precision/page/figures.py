@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
-from vxm_convert.profiles.figures import FIGURES as LIMITABLE
+from vxm_convert.profiles.limitable_figures import FIGURES as LIMITABLE
 from vxm_convert.webpage.tables import Cell
 from vxm_convert.webpage.templates import NOT_AVAILABLE
 

@@ -10,8 +10,8 @@ import math
 import pytest
 
 from om_runner.layers.judge import EUCLID, LayerResult, Limits, mark_sources
+from om_runner.layers.layer_table import ASCEND_COLUMNS, OUR_COLUMNS, csv_text, json_rows, terminal_table
 from om_runner.layers.matching import Layer
-from om_runner.layers.tables import ASCEND_COLUMNS, OUR_COLUMNS, csv_text, json_rows, terminal_table
 from vxm_convert.artifacts.reports import finite
 from vxm_convert.formats.ge_ir import Desc
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from om_runner.layers import analysis, device, figures
+from om_runner.layers import analysis, device, tensor_errors
 from om_runner.layers.device import Device
 from om_runner.layers.dumpfiles import index_dumps
 from om_runner.layers.golden import GoldenStore
 from om_runner.layers.judge import Limits, mark_sources
+from om_runner.layers.layer_table import json_rows, terminal_table
 from om_runner.layers.matching import GoldenGraph, in_groups, layers_of, tensor_name
-from om_runner.layers.tables import json_rows, terminal_table
 from tests.support import layer_bench
 from tests.support.layer_bench import by_name, make
 from vxm_convert.artifacts.reports import finite
@@ -362,29 +362,34 @@ def test_a_replaced_tensor_changes_what_follows_and_is_not_kept(tmp_path):
 
 def test_figures_of_special_tensors():
     zero, one = np.zeros(4), np.ones(4)
-    assert figures.figures(zero, zero)["RelativeEuclideanDistance"] == 0.0
-    assert figures.figures(one, zero)["RelativeEuclideanDistance"] == np.inf
+    assert tensor_errors.figures(zero, zero)["RelativeEuclideanDistance"] == 0.0
+    assert tensor_errors.figures(one, zero)["RelativeEuclideanDistance"] == np.inf
     spoiled = one.copy()
     spoiled[1] = np.nan
-    found = figures.figures(spoiled, one)
+    found = tensor_errors.figures(spoiled, one)
     assert found["not_finite"] == 1 and found["RelativeEuclideanDistance"] == np.inf and "NaN" in found["reason"]
-    assert figures.overflow(spoiled) == "NaN"
+    assert tensor_errors.overflow(spoiled) == "NaN"
     assert (
-        figures.overflow(np.array([65504.0, 1], np.float16)) == "YES"
-        and figures.overflow(np.array([65504.0], np.float32)) == "NO"
+        tensor_errors.overflow(np.array([65504.0, 1], np.float16)) == "YES"
+        and tensor_errors.overflow(np.array([65504.0], np.float32)) == "NO"
     )
-    assert figures.overflow(np.array([np.inf], np.float32)) == "YES" and figures.overflow(np.array([70000])) == "NO"
+    assert (
+        tensor_errors.overflow(np.array([np.inf], np.float32)) == "YES"
+        and tensor_errors.overflow(np.array([70000])) == "NO"
+    )
 
 
 def test_flips_and_the_distance_to_the_step():
     golden = np.array([0.9, 1.02, 2.5, -0.01])
-    rate, far = figures.flips(np.floor(golden + [0.0, -0.03, 0, 0.02]), np.floor(golden), ("integer", golden, golden))
-    assert rate == 0.5 and far == pytest.approx(0.02)
-    assert figures.flips(np.floor(golden), np.floor(golden), ("integer", golden, golden)) == (0.0, None)
-    np.testing.assert_allclose(
-        figures.boundary_distance("half", np.array([1.4, 2.5]), golden[:2]), [0.1, 0.0], atol=1e-12
+    rate, far = tensor_errors.flips(
+        np.floor(golden + [0.0, -0.03, 0, 0.02]), np.floor(golden), ("integer", golden, golden)
     )
-    np.testing.assert_allclose(figures.boundary_distance("equal", np.array([1.0]), np.array([1.25])), [0.25])
+    assert rate == 0.5 and far == pytest.approx(0.02)
+    assert tensor_errors.flips(np.floor(golden), np.floor(golden), ("integer", golden, golden)) == (0.0, None)
+    np.testing.assert_allclose(
+        tensor_errors.boundary_distance("half", np.array([1.4, 2.5]), golden[:2]), [0.1, 0.0], atol=1e-12
+    )
+    np.testing.assert_allclose(tensor_errors.boundary_distance("equal", np.array([1.0]), np.array([1.25])), [0.25])
 
 
 def test_a_layer_that_is_too_large_to_run_alone_says_so_and_is_still_compared(acl, tmp_path, monkeypatch):

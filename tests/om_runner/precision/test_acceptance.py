@@ -20,7 +20,7 @@ from vxm_convert.errors import ArtifactError, FormatError, VxmError
 from vxm_convert.metrics.ascend import ASCEND_NAMES
 from vxm_convert.profiles import listing
 from vxm_convert.profiles import profile as profile_module
-from vxm_convert.profiles.figures import FIGURES
+from vxm_convert.profiles.limitable_figures import FIGURES
 from vxm_convert.profiles.profile import DEFAULT_PROFILE, load_profile, profile_from_bytes, shipped_profiles
 from vxm_convert.profiles.schema import json_schema
 from vxm_convert.profiles.yamlfile import MAX_BYTES

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vxm_convert.metrics import streams
+from vxm_convert.metrics import chunked
 from vxm_convert.metrics.jacobian import jacobian_stats
 from vxm_convert.metrics.registration import end_point_error, flow_errors, sampling_error
 
@@ -16,8 +16,8 @@ SHAPE = (17, 19, 23)
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Chunks and units of work that a test's arrays fill many times."""
-    monkeypatch.setattr(streams, "CHUNK", 393)
-    monkeypatch.setattr(streams, "CHUNKS_PER_TASK", 2)
+    monkeypatch.setattr(chunked, "CHUNK", 393)
+    monkeypatch.setattr(chunked, "CHUNKS_PER_TASK", 2)
 
 
 def flows(seed=4):

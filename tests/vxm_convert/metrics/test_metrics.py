@@ -11,7 +11,7 @@ import pytest
 from vxm_convert.artifacts.reports import finite, flatten, write_report_csv
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.reference_warp import warp_nearest
-from vxm_convert.metrics import jacobian, streams
+from vxm_convert.metrics import chunked, jacobian
 from vxm_convert.metrics.jacobian import folding, jacobian_slabs
 from vxm_convert.metrics.labels import LABEL_SETS, label_name, label_set
 from vxm_convert.metrics.overlap import dice
@@ -23,8 +23,8 @@ from vxm_convert.scans.scan_file import ScanFile
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Many chunks and slabs, so that their seams are tested."""
-    monkeypatch.setattr(streams, "CHUNK", 97)
-    monkeypatch.setattr(streams, "CHUNKS_PER_TASK", 2)
+    monkeypatch.setattr(chunked, "CHUNK", 97)
+    monkeypatch.setattr(chunked, "CHUNKS_PER_TASK", 2)
     monkeypatch.setattr(jacobian, "SLAB", 3)
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support import reference
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.reference_warp import warp_linear
-from vxm_convert.metrics import jacobian, streams
+from vxm_convert.metrics import chunked, jacobian
 from vxm_convert.metrics.jacobian import folding, jacobian_stats
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.metrics.registration import sampling_error
@@ -23,8 +23,8 @@ SHAPE = (7, 9, 11)
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(streams, "CHUNK", 95)
-    monkeypatch.setattr(streams, "CHUNKS_PER_TASK", 2)
+    monkeypatch.setattr(chunked, "CHUNK", 95)
+    monkeypatch.setattr(chunked, "CHUNKS_PER_TASK", 2)
     monkeypatch.setattr(jacobian, "SLAB", 3)
 
 
