@@ -16,9 +16,8 @@ from export.tune.cost import SPLIT, keep_of, splits_of
 from export.tune.oracle import plan_of
 from export.tune.search import Group, Guarantee, SearchResult
 from export.tune.trials import Atoms, Trials, Verdict
-from vxm_convert.artifacts.files import write_text
+from vxm_convert.artifacts.files import remove_earlier, write_text
 from vxm_convert.artifacts.names import KEEP_DTYPE_NAME
-from vxm_convert.errors import ArtifactError
 from vxm_convert.model.contract import GraphContract
 
 FLAGS_NAME = "atc_flags.txt"
@@ -47,15 +46,8 @@ def clear_old(out: Path) -> None:
     """Remove what an earlier search left, except its journal: a plan must never outlive the search that it came
     from.
     """
-    for name in (KEEP_DTYPE_NAME, FLAGS_NAME, PLAN_FILE, JSON_NAME, PAGE_NAME):
-        path = Path(out) / name
-        try:
-            if path.is_file():
-                path.unlink()
-        except OSError as exc:
-            raise ArtifactError(
-                f"{path}: cannot remove this result of an earlier search ({exc.strerror}); choose another --out"
-            ) from exc
+    names = (KEEP_DTYPE_NAME, FLAGS_NAME, PLAN_FILE, JSON_NAME, PAGE_NAME)
+    remove_earlier(out, names, "result of an earlier search")
 
 
 def write_plan(out: Path, contract: GraphContract, result: SearchResult, reasons: Mapping[str, str]) -> List[str]:

@@ -27,7 +27,7 @@ from om_runner.layers.matching import GoldenGraph, held_tensors, layers_of
 from om_runner.names import LAYERS_CSV, LAYERS_JSON, LAYERS_NAMES, PRECISION_FOLDER
 from om_runner.precision.reference import ReferenceProcess, check_reference_python, reference_python
 from om_runner.precision.store import CompareStore
-from vxm_convert.artifacts.files import check_output_folder, write_text
+from vxm_convert.artifacts.files import check_output_folder, remove_earlier, write_text
 from vxm_convert.artifacts.reports import report_head, write_report_json
 from vxm_convert.artifacts.sha256sums import refresh_manifest
 from vxm_convert.errors import ArtifactError, VolumeError
@@ -109,15 +109,7 @@ def run_layers(settings: LayerSettings) -> str:
 
 def _clear(out: Path) -> None:
     """Remove what an earlier comparison left, which would not belong to this one."""
-    for name in LAYERS_NAMES:
-        path = Path(out) / PRECISION_FOLDER / name
-        try:
-            if path.is_file():
-                path.unlink()
-        except OSError as exc:
-            raise ArtifactError(
-                f"{path}: cannot remove this result of an earlier run ({exc.strerror}); choose another --out"
-            ) from exc
+    remove_earlier(Path(out) / PRECISION_FOLDER, LAYERS_NAMES, "result of an earlier run")
 
 
 def _feeds(settings: LayerSettings, model: OfflineModel) -> Any:

@@ -23,9 +23,9 @@ from om_runner.precision.provenance import layers_of, precision_plan, provenance
 from om_runner.precision.reference import ReferenceProcess
 from om_runner.precision.reference_cache import open_reference
 from om_runner.precision.store import CompareStore
-from vxm_convert.artifacts.files import MAX_JSON_BYTES, read_bounded, sha256_of, write_bytes, write_text
+from vxm_convert.artifacts.files import MAX_JSON_BYTES, read_bounded, remove_earlier, sha256_of, write_bytes, write_text
 from vxm_convert.artifacts.reports import finite, report_head, write_report_csv, write_report_json
-from vxm_convert.errors import ArtifactError, VxmError
+from vxm_convert.errors import VxmError
 from vxm_convert.geometry.orientations import spacing_mm
 from vxm_convert.metrics.labels import label_set
 from vxm_convert.profiles.profile import Profile
@@ -116,15 +116,7 @@ def clear_old_report(out: Path) -> None:
     """Remove the report of an earlier run, which would not belong to the results written now; raises ArtifactError
     where it stays.
     """
-    for name in REPORT_NAMES:
-        path = Path(out) / PRECISION_FOLDER / name
-        try:
-            if path.is_file():
-                path.unlink()
-        except OSError as exc:
-            raise ArtifactError(
-                f"{path}: cannot remove this report of an earlier run ({exc.strerror}); choose another --out"
-            ) from exc
+    remove_earlier(Path(out) / PRECISION_FOLDER, REPORT_NAMES, "report of an earlier run")
 
 
 def _assemble(

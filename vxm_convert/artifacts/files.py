@@ -9,7 +9,7 @@ import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterable, Iterator
 
 from vxm_convert.errors import ArtifactError, FormatError
 
@@ -137,6 +137,26 @@ def check_output_folder(folder: Path) -> Path:
             return folder
     except OSError as exc:
         raise ArtifactError(_cannot_write(folder, exc)) from exc
+
+
+def remove_earlier(folder: Path, names: Iterable[str], what: str) -> None:
+    """Remove files of an earlier run, which would not belong to what is written now.
+
+    Parameters
+    ----------
+    what : str — what one of them is, for the message: "report of an earlier run".
+
+    Raises
+    ------
+    ArtifactError
+        One cannot be removed.
+    """
+    for path in (Path(folder) / name for name in names):
+        try:
+            if path.is_file():
+                path.unlink()
+        except OSError as exc:
+            raise ArtifactError(f"{path}: cannot remove this {what} ({exc.strerror}); choose another --out") from exc
 
 
 def _cannot_write(path: Path, exc: OSError) -> str:
