@@ -5,11 +5,12 @@ area.
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import sys
 from pathlib import Path
-from typing import List
+from typing import Iterator, List
 
 import pytest
 
@@ -33,6 +34,18 @@ def pytest_sessionfinish() -> None:
     shared = sys.modules.get("tests.support.browser")
     if shared is not None:
         shared.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered_programs() -> Iterator[None]:
+    """OpenVINO compiles equal small graphs once per process; requests and their tensors are new for every load."""
+    from vxm_convert.sim.engine import backends
+
+    compile_one = backends._compiled
+    remembered = functools.lru_cache(maxsize=200)(compile_one)
+    backends._compiled = lambda content: (remembered if len(content) < 1 << 17 else compile_one)(content)
+    yield
+    backends._compiled = compile_one
 
 
 @pytest.fixture(scope="session")

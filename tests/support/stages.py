@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tests.support.forked import run_module
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (32, 32, 32)
@@ -24,6 +25,4 @@ class Cohort(NamedTuple):
 
 def run_stage(cwd: Path, *argv: Any) -> subprocess.CompletedProcess:
     """``python -m …`` in a process of its own, started elsewhere than in the project."""
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, "-m"] + [str(a) for a in argv]
-    return subprocess.run(command, cwd=str(cwd), env=environment, capture_output=True, text=True)
+    return run_module(argv, cwd, dict(os.environ, PYTHONPATH=str(ROOT)))

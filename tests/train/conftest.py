@@ -52,6 +52,23 @@ def make_settings(cohort: Path, tmp_path: Path) -> Callable[..., TrainSettings]:
 
 
 @pytest.fixture
+def plain_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training graphs run as they are built: a third of a short run goes into rewriting them, which is TensorFlow's
+    part. Tests in processes of their own, such as those of resuming, run the graphs rewritten.
+    """
+    from train.devices.base import Backend
+
+    configure = Backend.session_config
+
+    def plain(backend: Any) -> Any:
+        config = configure(backend)
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        return config
+
+    monkeypatch.setattr(Backend, "session_config", plain)
+
+
+@pytest.fixture
 def no_update(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training graphs without gradients, for tests that make no step: most of the time of building a graph goes into
     them.

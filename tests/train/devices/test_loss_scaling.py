@@ -17,7 +17,7 @@ from train.settings.run import ScaleSettings  # noqa: E402
 from vxm_convert.errors import SpecError  # noqa: E402
 from vxm_convert.network.tf1 import tf  # noqa: E402
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.tf, pytest.mark.usefixtures("plain_graphs")]
 
 
 class Trainer:

@@ -23,7 +23,7 @@ from vxm_convert.model.spec import ModelSpec  # noqa: E402
 from vxm_convert.model.variables import expected_variables  # noqa: E402
 from vxm_convert.network.tf1 import tf  # noqa: E402
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.tf, pytest.mark.usefixtures("plain_graphs")]
 
 
 def weights_of(prefix: Path, spec: ModelSpec) -> dict:

@@ -35,7 +35,7 @@ from vxm_convert.model.variables import expected_variables  # noqa: E402
 from vxm_convert.network.tf1 import tf  # noqa: E402
 from vxm_convert.synthetic.heads import PhantomSettings, write_cohort  # noqa: E402
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.tf, pytest.mark.usefixtures("plain_graphs")]
 
 
 def cohort_of(settings: TrainSettings) -> Cohort:

@@ -73,11 +73,15 @@ def _core() -> openvino.Core:
     return Core()
 
 
-def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
+def _compiled(serialized: bytes) -> Any:
     core = _core()
     model = core.read_model(serialized)
     _interleave_in_blocks(model)
-    compiled = core.compile_model(model, "CPU", _OPTIONS)
+    return core.compile_model(model, "CPU", _OPTIONS)
+
+
+def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
+    compiled = _compiled(serialized)
     request = compiled.create_infer_request()
     # An input that nothing reads is gone from the compiled form.
     read = {name for port in compiled.inputs for name in port.get_names()}
