@@ -29,6 +29,8 @@ OUT          ?=
 TESTS        ?= tests
 JOBS         ?= 2
 
+# In a recipe that make -n must not run.
+AGAIN := $(MAKE)
 need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
 
 .DEFAULT_GOAL := help
@@ -58,14 +60,15 @@ demo: $(STAMP) ## everything once, on scans it makes itself (OUT=build/demo)
 	@$(PY) -m scripts.demo --out $(or $(OUT),build/demo)
 
 test: $(STAMP) ## the tests, on Python 3.7 and on a current Python where there is one (TESTS=tests JOBS=2)
-	$(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
-	@if scripts/find_python.sh current >/dev/null 2>&1; then $(MAKE) test-current; else echo "no Python 3.11 or newer here: tests ran on 3.7 only"; fi
+	@status=0; $(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS) || status=$$?; \
+	if scripts/find_python.sh current >/dev/null 2>&1; then $(AGAIN) test-current || status=$$?; \
+	else echo "no Python 3.11 or newer here: tests ran on 3.7 only"; fi; exit $$status
 
 test-all: $(STAMP) ## the slow tests too
 	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "" $(TESTS)
 
 test-current: $(STAMP_CURRENT) ## the tests that need no TensorFlow, on Python 3.11 or newer
-	$(PY_CURRENT) -m pytest $(TESTS)
+	$(PY_CURRENT) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 lint: $(STAMP) ## ruff's rules and format, mypy's types
 	$(PY) -m ruff check .
