@@ -34,7 +34,7 @@ AGAIN := $(MAKE)
 need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-intel demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table numerics doctor clean
+.PHONY: help setup setup-intel demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table intensity-table numerics doctor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ finetune-table: $(STAMP) ## what fine-tuning buys, INIT= INPUT= ATLAS= VARIANT= 
 
 shapes-table: $(STAMP) ## how a network registers that saw random shapes only, INPUT= ATLAS= VARIANT= SHAPE= OUT=build/shapes_table
 	$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)@$(PY) -m scripts.training_tables shapes --input $(INPUT) --atlas $(ATLAS) --variant $(VARIANT) --shape $(SHAPE) $(if $(OUT),--out $(OUT))
+
+intensity-table: $(STAMP) ## what each rule of --intensity keeps of the gain, INPUT= ATLAS= MODEL= OUT=build/intensity_table
+	$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)@$(PY) -m scripts.intensity_table --input $(INPUT) --atlas $(ATLAS) --model $(MODEL) $(if $(OUT),--out $(OUT))
 
 numerics: $(STAMP) ## errors of every plan on fixed phantoms against tests/numerics.yaml; worse fails
 	@$(PY) -m scripts.numerics

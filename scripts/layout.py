@@ -27,6 +27,7 @@ FLOORS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
         ("artifacts", "ascend", "webpage", "metrics", "profiles"),
         ("model", "formats", "geometry"),
         ("scans", "weights"),
+        ("intensities",),
         ("transforms", "synthetic", "network"),
         ("sim",),
         ("toolchain",),

@@ -16,6 +16,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 import numpy as np
 
 from om_runner.device.offline_model import OfflineModel
+from om_runner.inputs.scale import CONVENTION, Scale, scale_of
 from om_runner.inputs.scans import LoadedScan, Scan, Source
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
@@ -27,7 +28,6 @@ from vxm_convert.scans.affine_search import search_affine
 from vxm_convert.scans.conform import Placement, conform, network_grid_of, outside_network, place
 from vxm_convert.scans.discovery import find_segmentation
 from vxm_convert.scans.grid import Laid, Laying, lay, nothing_said
-from vxm_convert.scans.intensity import detect_intensity, percentile_intensity
 from vxm_convert.scans.labels import labels_of_scan
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.values import Volume, check_values
@@ -36,7 +36,6 @@ from vxm_convert.transforms.affines import read_affine
 LOG = logging.getLogger(__name__)
 
 SUBJECT_FIELD = "{subject}"
-INTENSITIES = ("convention", "percentile")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class PlacingOptions:
 
     affine: str = "none"
     orientation: Optional[str] = None
-    intensity: str = "convention"
+    intensity: str = CONVENTION
 
     def affine_file(self, subject: str) -> Optional[Path]:
         """The file of a subject's affine, or None where no file is read."""
@@ -86,7 +85,8 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
         placement = Placement(network, network, Affine(np.eye(4)), True, how)
     else:
         placement = replace(place(network, laid.grid, contract.grid), how=how)
-    loaded = _loaded(scan, contract, placement, volume, laid)
+    scale, _ = scale_of(volume, contract.intensity, None)
+    loaded = _loaded(scan, contract, placement, volume, laid, scale)
     if loaded.source is not None:
         LOG.info("%s: atlas on %s, network grid laid into it", scan.path.name, laid.grid.describe())
         _report_outside(scan.path, loaded.source.image, placement)
@@ -115,9 +115,11 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
         )
     volume = scan.file.image(laid.grid.shape)
     check_values(volume)
+    scale, notes = scale_of(volume, contract.intensity, atlas.image, options.intensity)
+    _say(scan.path, notes)
     affine, how = _affine_for(scan, volume.data, laid.grid, atlas, options)
     placement = place(network, laid.grid, axes, affine, how)
-    loaded = _loaded(scan, contract, placement, volume, laid, options.intensity)
+    loaded = _loaded(scan, contract, placement, volume, laid, scale)
     if loaded.source is None:
         # Where nothing says how atlas and scan lie, labels are judged by the network's axes.
         seen_on = network_home(contract) if atlas.placement.how.get("header_doubtful") else network
@@ -137,29 +139,25 @@ def network_home(contract: GraphContract) -> Grid:
 
 
 def _loaded(
-    scan: Scan, contract: GraphContract, placement: Placement, volume: Volume, laid: Laid, rule: str = "convention"
+    scan: Scan, contract: GraphContract, placement: Placement, volume: Volume, laid: Laid, scale: Scale
 ) -> LoadedScan:
     """The scan on the network grid; with the original beside it, unless it is the network's array already."""
-    intensity = detect_intensity(volume, contract.intensity) if rule == "convention" else percentile_intensity(volume)
-    normal = volume.data if intensity.factor == 1.0 else volume.data / np.float32(intensity.factor)
-    if rule == "percentile":
-        normal = np.clip(normal, contract.intensity.low, contract.intensity.high)
-        placement.how["intensity"] = (
-            f"{intensity.name}, clipped to {contract.intensity.low:g}..{contract.intensity.high:g}"
-        )
-    LOG.info("%s: %s, intensities %s", scan.path.name, laid.grid.describe(), intensity.name)
+    if not scale.plain:
+        placement.how["intensity"] = scale.describe()
+    LOG.info("%s: intensities %s, on %s", scan.path.name, scale.describe(), laid.grid.describe())
+    image = conform(scale.apply(volume.data), placement)
     seg, digest = labels_of_scan(scan.file, scan.seg_file, laid, contract.grid)
-    plain = placement.untouched and rule == "convention"
+    plain = placement.untouched and scale.plain
     own = scan.file.grid if laid.source in (Laying.HEADER, Laying.NOTHING) else laid.grid
     if plain and laid.source is Laying.KIND:
         own = network_home(contract)
     return LoadedScan(
         scan=scan,
-        image=conform(normal, placement),
+        image=scale.finish(image, placement.network.spacing_mm, str(scan.path)),
         seg=None if seg is None else conform(seg, placement, "nearest"),
         affine=np.array(own.affine),
-        intensity=intensity.name,
-        factor=intensity.factor,
+        intensity=scale.intensity.name,
+        factor=scale.intensity.factor,
         stored_dtype=volume.stored_dtype,
         sha256=scan.file.sha256,
         seg_sha256=digest,

@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 from typing import Tuple
 
-from om_runner.inputs.placement import INTENSITIES, SUBJECT_FIELD, PlacingOptions
+from om_runner.inputs.placement import SUBJECT_FIELD, PlacingOptions
+from om_runner.inputs.scale import INTENSITIES
 from om_runner.results.products import DEFAULT_OUTPUTS, LABEL_INTERPOLATIONS, OUTPUTS, SPACES, OutputOptions
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.resample import EDGES
@@ -39,8 +40,9 @@ def add_geometry_group(parser: argparse.ArgumentParser) -> None:
         "--intensity",
         default="convention",
         choices=INTENSITIES,
-        help="intensity scale of the scans: convention expects 0..255 or 0..1, as in FreeSurfer's brains; percentile "
-        "takes any scale and maps the 99.9th percentile of the positive voxels to 0.5 (default: %(default)s)",
+        help="intensity scale of the scans: convention expects 0..255 or 0..1, as in FreeSurfer's brains; match takes any "
+        "scale and fits the brain to the atlas by quantiles and slow shading; percentile maps the 99.9th percentile "
+        "of the positive voxels to 0.5, which costs precision (default: %(default)s)",
     )
     group = parser.add_argument_group("outputs")
     group.add_argument(

@@ -83,8 +83,9 @@ def register(
     grid = output_grid(loaded, atlas, options.space)
     plain = place.untouched and same_place(grid, place.network)
     warp = Warp(flow, place.network, place.moving) if plain else place.final_warp(flow, grid)
-    by_network = plain and options.edge != "zero"
-    edge = options.edge or ("clamp" if by_network else "zero")
+    # A scan whose intensities were fitted is resampled itself: the network saw other values.
+    by_network = plain and options.edge != "zero" and loaded.source is None
+    edge = options.edge or ("clamp" if plain else "zero")
     seg = loaded.seg if loaded.source is None else loaded.source.seg
     if by_network:
         image = to_source_scale(moved, loaded.stored_dtype, loaded.factor)

@@ -16,10 +16,10 @@ import numpy as np
 from train.data.cohort import Cohort
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
+from vxm_convert.intensities.rules import load_scan
 from vxm_convert.model.contract import IntensityRule, NetworkAxes
 from vxm_convert.model.spec import Shape3
 from vxm_convert.scans.grid import Laid, Laying, lay
-from vxm_convert.scans.intensity import load_scan
 from vxm_convert.scans.labels import labels_of_scan
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.scan_file import ScanFile

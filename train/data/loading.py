@@ -17,9 +17,9 @@ import numpy as np
 from train.data.checks import labels_for
 from train.data.pairs import Pair
 from vxm_convert.errors import VolumeError
+from vxm_convert.intensities.rules import load_scan
 from vxm_convert.model.contract import IntensityRule
 from vxm_convert.model.spec import ModelSpec
-from vxm_convert.scans.intensity import load_scan
 from vxm_convert.scans.scan_file import ScanFile
 
 _AUGMENT_STREAM, _NOISE_STREAM = 4, 5

@@ -16,8 +16,8 @@ from train.prepare.settings import AXES, RULE, PrepareSettings
 from train.prepare.subjects import Source
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
+from vxm_convert.intensities.rules import Intensity, detect_intensity, percentile_intensity
 from vxm_convert.scans.grid import Laying, lay
-from vxm_convert.scans.intensity import Intensity, detect_intensity, percentile_intensity
 from vxm_convert.scans.labels import labels_of_scan
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.values import Volume, check_values

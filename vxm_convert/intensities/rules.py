@@ -46,7 +46,7 @@ def detect_intensity(volume: Volume, rule: IntensityRule) -> Intensity:
     low, high = float(volume.data.min()), float(volume.data.max())
     slack = _INTENSITY_SLACK * (rule.high - rule.low)
     stored_name, unit_name = f"{rule.low * rule.scale:g}..{rule.high * rule.scale:g}", f"{rule.low:g}..{rule.high:g}"
-    advice = f"expected {stored_name} or {unit_name}: {rule.convention}"
+    advice = f"expected {stored_name} or {unit_name}: {rule.convention}; fit another scale to the atlas with --intensity match"
     if rule.low - slack <= low and high <= rule.high + slack:
         return Intensity(unit_name, 1.0)
     if low < (rule.low - slack) * rule.scale or high > (rule.high + slack) * rule.scale:
@@ -64,7 +64,7 @@ def percentile_intensity(volume: Volume) -> Intensity:
     """
     positive = volume.data[volume.data > 0]
     if not positive.size:
-        raise VolumeError(f"{volume.path}: no voxel is above 0, expected a scan for --intensity percentile")
+        raise VolumeError(f"{volume.path}: no voxel is above 0, expected a scan with a bright brain")
     top = float(np.percentile(positive, _TOP_PERCENTILE))
     return Intensity(f"{_TOP_PERCENTILE:g} % at {top:.6g} = {_TOP_VALUE:g}", top / _TOP_VALUE)
 
