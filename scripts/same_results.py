@@ -35,6 +35,8 @@ LEFT_OUT = {
     "*/.made-by-scripts": "a mark without content",
 }
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
+#: TensorBoard's files are named after a time and a machine
+_EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.[^\s\"<>]+")
 _SHOWN = 8
 
 
@@ -68,10 +70,10 @@ class Tree:
         self._places = sorted(places.items(), key=lambda item: -len(item[0]))
 
     def neutral(self, text: str) -> str:
-        """`text` without the places of this tree, and with names for the hashes of its files."""
+        """`text` without what names the place and the time of this tree; hashes of its files are their names."""
         for place, word in self._places:
             text = text.replace(place, word)
-        return _HASH.sub(self._name_for, text)
+        return _EVENTS.sub("<events of TensorBoard>", _HASH.sub(self._name_for, text))
 
     def _name_for(self, found: Match[str]) -> str:
         name = self._names.get(found.group())

@@ -61,7 +61,10 @@ def _tree(root: Path, stamp: int) -> Path:
         "vxm.om": _VOXELS,
         "index.html": b"<p>%d" % stamp,
     }
-    files["SHA256SUMS"] = f"{hashlib.sha256(files['run.json']).hexdigest()}  run.json\n# {stamp}\n".encode()
+    events = f"tensorboard/events.out.tfevents.{stamp}.machine{stamp}"
+    files[events] = b"%d" % stamp
+    sums = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}" for name in ("run.json", events)]
+    files["SHA256SUMS"] = "\n".join([*sums, f"# {stamp}", ""]).encode()
     for name, data in files.items():
         path = root / "demo" / name
         path.parent.mkdir(parents=True, exist_ok=True)
