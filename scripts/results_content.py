@@ -2,7 +2,8 @@
 """Differences between two versions of one file of results, by what its name says that it holds.
 
 Owns what counts as the same content. Not compared: entries and columns of TIMES and VERSIONS, the interpreter and the
-module of a recorded command, headers of gzip, times in zip, the encoding of PNG.
+module of a recorded command, headers of gzip, times in zip, the encoding of PNG, and the numbers that tf2onnx gives to
+nodes that it adds, which differ from run to run of the same code.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import zipfile
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 import numpy as np
+import onnx
 from PIL import Image
 
 #: entries of JSON and columns of tables, by pattern of their name
@@ -25,6 +27,7 @@ VERSIONS = ("versions", "tools", "exported_with", "reference_python")
 #: records that hold a hash of themselves, times included
 _SELF_HASH = "*/.om_runner/*.json"
 _TEXTS = (".txt", ".xml", ".cfg", ".lta", ".md", ".bidsignore", "checkpoint", "SHA256SUMS", "LICENSE")
+_NUMBERED = re.compile(r"__\d+(?=$|[:/])")
 _NOTHING = "(nothing)"
 _LONGEST = 150
 
@@ -42,7 +45,7 @@ def differences(
 
     Raises
     ------
-    ValueError, OSError, EOFError, zipfile.BadZipFile
+    ValueError, OSError, EOFError, zipfile.BadZipFile, google.protobuf.message.DecodeError
         When a file is not what its name says.
     """
     if one == other:
@@ -55,6 +58,8 @@ def differences(
         pictures = [Image.open(io.BytesIO(data)) for data in (one, other)]
         yield from _items(pictures[0].size, pictures[1].size, "size")
         yield from _bytes(*(picture.convert("RGBA").tobytes() for picture in pictures))
+    elif name.endswith(".onnx"):
+        yield from _bytes(_renumbered(one), _renumbered(other))
     else:
         reader = _reader(name)
         if reader is None:
@@ -62,6 +67,23 @@ def differences(
         else:
             values = [reader(clean(data.decode("utf-8"))) for clean, data in zip(neutral, (one, other))]
             yield from _items(values[0], values[1], "")
+
+
+def _renumbered(data: bytes) -> bytes:
+    """An ONNX model whose numbered names, such as Transpose__299:0, are numbered in the order of the nodes."""
+    model = onnx.load_model_from_string(data)
+    numbers: Dict[str, str] = {}
+
+    def rename(name: str) -> str:
+        return _NUMBERED.sub(lambda found: numbers.setdefault(found.group(), f"__{len(numbers)}"), name)
+
+    for node in model.graph.node:
+        node.name = rename(node.name)
+        node.input[:] = [rename(name) for name in node.input]
+        node.output[:] = [rename(name) for name in node.output]
+    for tensor in [*model.graph.initializer, *model.graph.value_info]:
+        tensor.name = rename(tensor.name)
+    return model.SerializeToString(deterministic=True)
 
 
 def _reader(name: str) -> Optional[Callable[[str], Any]]:

@@ -19,6 +19,8 @@ import zipfile
 from pathlib import Path
 from typing import Dict, List, Match, NamedTuple, Optional, Sequence
 
+from google.protobuf.message import DecodeError
+
 from scripts.results_content import TIMES, VERSIONS, differences
 from scripts.results_tree import MADE, NEED_DATA, PARTS, make
 
@@ -105,7 +107,7 @@ def compare(before: Tree, after: Tree) -> List[Difference]:
         one, other = (tree.files[name].read_bytes() for tree in (before, after))
         try:
             found.append(Difference(name, list(differences(name, one, other, (before.neutral, after.neutral)))))
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, DecodeError) as exc:
             found.append(Difference(name, [f"cannot be read: {type(exc).__name__}: {exc}"]))
     return [difference for difference in found if difference.places]
 
@@ -125,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Compare two trees of results, which `python -m scripts.same_results make OUT` makes.",
         epilog="\n".join(["not compared:", *left_out, f"  entries and columns      {', '.join(TIMES + VERSIONS)}"])
         + "\n  places                   of the tree, the data, the code"
+        + "\n  in ONNX                  the numbers of nodes that tf2onnx adds"
         + "\n\nexit codes: 0 the same; 1 something differs; 2 usage",
     )
     parser.add_argument("before", type=Path, metavar="BEFORE", help="tree of the old code")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Callable, Dict, List
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -40,6 +41,16 @@ def _png(value: int, level: int) -> bytes:
     return packed.getvalue()
 
 
+def _onnx(number: int, kind: str = "Relu") -> bytes:
+    """A model with two nodes, the first of which tf2onnx would have added and numbered."""
+    nodes = [
+        onnx.helper.make_node("Transpose", ["x"], [f"Transpose__{number}:0"], f"Transpose__{number}"),
+        onnx.helper.make_node(kind, [f"Transpose__{number}:0"], ["y"], "last"),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 2]) for name in "xy"]
+    return onnx.helper.make_model(onnx.helper.make_graph(nodes, "graph", ends[:1], ends[1:])).SerializeToString()
+
+
 def _tree(root: Path, stamp: int) -> Path:
     """A part `demo` whose times, places and packing come from `stamp`, and whose results do not."""
     places = {"TREE": str(root), "DATA": None, "CODE": f"/code/{stamp}", "PYTHON": f"/python/{stamp}"}
@@ -59,6 +70,7 @@ def _tree(root: Path, stamp: int) -> Path:
         ".om_runner/a.json": json.dumps({"row": row, "sha256": f"{stamp:064x}"}).encode(),
         "contract.json": json.dumps({"schema": 1, "tools": {"numpy": stamp}}).encode(),
         "vxm.om": _VOXELS,
+        "vxm.onnx": _onnx(stamp),
         "index.html": b"<p>%d" % stamp,
     }
     events = f"tensorboard/events.out.tfevents.{stamp}.machine{stamp}"
@@ -113,6 +125,7 @@ PLANTED = {
     ".om_runner/a.json": (_change(".om_runner/a.json", b"0.75", b"0.7"), "row.dice_after: 0.75 -> 0.7"),
     "contract.json": (_change("contract.json", b'"schema": 1', b'"schema": 2'), "schema: 1 -> 2"),
     "vxm.om": (_write("vxm.om", _VOXELS + b"!"), "4000 -> 4001 bytes"),
+    "vxm.onnx": (_write("vxm.onnx", _onnx(41, "Tanh")), "bytes"),
     "made.json": (_change("made.json", b'"exit": 0', b'"exit": 3'), "demo: demo: 0 -> 3"),
     "new.tsv": (_write("new.tsv", b"subject\n"), "only in AFTER"),
     "scan.npz damaged": (_write("scan.npz", b"PK no archive"), "cannot be read"),
