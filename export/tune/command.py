@@ -28,6 +28,7 @@ from export.tune.sources import rank, read_layers, seeds
 from export.tune.trials import Atoms, Trials, Verdict
 from vxm_convert import cliargs
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, write_text
+from vxm_convert.artifacts.names import KEEP_DTYPE_NAME
 from vxm_convert.artifacts.reports import finite, report_head, write_report_json
 from vxm_convert.errors import EXIT_OK, PrecisionError, SpecError, VolumeError
 from vxm_convert.model.contract import GraphContract
@@ -323,9 +324,7 @@ def _print(args: argparse.Namespace, data: Dict[str, Any], result: SearchResult)
     ]
     lines += [f"  keep {entry['name']}: {entry['why']}" for entry in data["kept"]] or ["  nothing has to be kept"]
     lines += ["ATC flags: " + " ".join(data["atc_flags"])]
-    lines += [
-        f"  {name:<16}{args.out / name}" for name in (outcome.PLAN_FILE, outcome.KEEP_DTYPE_NAME, outcome.PAGE_NAME)
-    ]
+    lines += [f"  {name:<16}{args.out / name}" for name in (outcome.PLAN_FILE, KEEP_DTYPE_NAME, outcome.PAGE_NAME)]
     if data["simulated"]:
         lines.append("  SIMULATED: the verdicts come from the simulated device, not from an Ascend 910")
     sys.stdout.write("\n".join(lines) + "\n")

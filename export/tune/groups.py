@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List
+from typing import Dict, List, Set
 
 from export.preflight.view.graph import GraphView
 from export.tune.cost import SPLIT, GraphCost, is_cube
@@ -47,7 +47,7 @@ def split_group(view: GraphView, group: Group) -> List[Group]:
     }
     cubes = {node.name for node in view.nodes if is_cube(node)}
     parts: List[Group] = []
-    taken = set()
+    taken: Set[str] = set()
     for name in group.atoms:
         if name in taken:
             continue

@@ -27,7 +27,7 @@ SCHEMA = 1
 _MAX_BYTES = 1 << 28
 
 
-def content_key(data: Any) -> str:
+def content_key(data: object) -> str:
     """sha256 of the data as canonical JSON."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode("utf-8")).hexdigest()
 
@@ -85,7 +85,7 @@ class Journal:
         """The recorded verdict, or None."""
         return self._verdicts.get(self.candidate_key(atoms))
 
-    def add(self, atoms: Atoms, verdict: Verdict, **details: Any) -> None:
+    def add(self, atoms: Atoms, verdict: Verdict, **details: object) -> None:
         """Record a verdict; it is on disk when this returns. `details` are JSON values for people."""
         key = self.candidate_key(atoms)
         score = verdict.score if math.isfinite(verdict.score) else None
@@ -149,7 +149,8 @@ class Journal:
     def _check_head(self, head: Mapping[str, Any]) -> None:
         if head.get("key") == self.key and head.get("schema") == SCHEMA:
             return
-        theirs = head.get("inputs") if isinstance(head.get("inputs"), dict) else {}
+        given = head.get("inputs")
+        theirs = given if isinstance(given, dict) else {}
         other = sorted(name for name in set(self.inputs) | set(theirs) if self.inputs.get(name) != theirs.get(name))
         raise ArtifactError(
             f"{self.path}: a journal of other inputs ({', '.join(other) or 'schema'} differ); its verdicts do not "
@@ -174,12 +175,12 @@ def _verdict(entry: Mapping[str, Any]) -> Optional[Verdict]:
     """None where the entry does not have the form of one."""
     decisions, score = entry.get("decisions"), entry.get("score")
     shaped = isinstance(decisions, list) and all(isinstance(name, str) for name in decisions)
-    flags = [entry.get("accepted"), entry.get("invalid")]
-    if not shaped or not all(isinstance(flag, bool) for flag in flags) or isinstance(score, bool):
+    accepted, invalid = entry.get("accepted"), entry.get("invalid")
+    if not shaped or not isinstance(accepted, bool) or not isinstance(invalid, bool) or isinstance(score, bool):
         return None
     if score is not None and not isinstance(score, (int, float)):
         return None
-    return Verdict(flags[0], -math.inf if score is None else float(score), str(entry.get("reason", "")), flags[1])
+    return Verdict(accepted, -math.inf if score is None else float(score), str(entry.get("reason", "")), invalid)
 
 
 def _move_aside(path: Path) -> None:

@@ -29,15 +29,12 @@ def smallest_margin(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[
         if broken:
             return -math.inf, f"{broken} of {subject} is NaN or infinite", False
         for entry in limits:
-            name, relation, limit = str(entry.get("figure")), entry.get("relation"), entry.get("limit")
+            name, relation, limit = str(entry.get("figure")), entry.get("relation"), _number(entry.get("limit"))
             value = _number(_dig(row, name))
-            if value is not None and _number(limit) is not None and relation in ("<=", ">="):
-                room = float(limit) - value if relation == "<=" else value - float(limit)
+            if value is not None and limit is not None and relation in ("<=", ">="):
+                room = limit - value if relation == "<=" else value - limit
                 found.append(
-                    (
-                        room / (abs(float(limit)) or 1.0),
-                        f"{name} {value:.4g}, limit {relation} {float(limit):g} ({subject})",
-                    )
+                    (room / (abs(limit) or 1.0), f"{name} {value:.4g}, limit {relation} {limit:g} ({subject})")
                 )
         for failure in row.get("failures") or []:
             if isinstance(failure, dict) and _number(failure.get("value")) is None:
@@ -65,7 +62,7 @@ def _dig(row: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def _number(value: Any) -> Optional[float]:
+def _number(value: object) -> Optional[float]:
     return (
         float(value)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

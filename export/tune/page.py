@@ -6,7 +6,7 @@ elsewhere.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional
 
 from vxm_convert.webpage.document import page
 from vxm_convert.webpage.tables import Cell, Column, table
@@ -111,12 +111,12 @@ def _candidates(data: Mapping[str, Any]) -> Html:
 
 def _decisions(entry: Mapping[str, Any]) -> str:
     own = list(entry["decisions"])
-    return entry["name"] if own == [entry["name"]] else f"{entry['name']}: {', '.join(own)}"
+    return str(entry["name"]) if own == [entry["name"]] else f"{entry['name']}: {', '.join(own)}"
 
 
 def _cost_cell(entry: Mapping[str, Any]) -> Cell:
     return Cell(f"{entry['cost_bytes'] / _MIB:.3f}", sort=float(entry["cost_bytes"]))
 
 
-def _mib(value: Any) -> str:
+def _mib(value: Optional[float]) -> str:
     return "\u2014" if value is None else f"{value / _MIB:.3f} MiB per run"

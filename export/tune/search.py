@@ -254,7 +254,7 @@ class _Run:
             else:
                 return
 
-    def _nearest(self, best: _Names) -> Callable[[_Names], Tuple]:
+    def _nearest(self, best: _Names) -> Callable[[_Names], Tuple[int, Tuple[float, int, Tuple[int, ...]]]]:
         """Single drops first: they say why a group is kept, whatever the budget still allows."""
         return lambda names: (len(best - names) + 2 * len(names - best), self._key(names))
 

@@ -48,13 +48,14 @@ def read_layers(path: Path) -> Dict[str, Tuple[bool, float]]:
         single = row.get("single")
         error = single.get(_FIGURE) if isinstance(single, dict) else None
         known = isinstance(error, (int, float)) and not isinstance(error, bool) and math.isfinite(error)
+        size = float(error) if error is not None and known else 0.0
         originals = row.get("originals")
         names = [row["name"]] + [
             name for name in (originals if isinstance(originals, list) else []) if isinstance(name, str)
         ]
         for name in names:
             before = found.get(name, (False, 0.0))
-            found[name] = (before[0] or row.get("source") is True, max(before[1], float(error) if known else 0.0))
+            found[name] = (before[0] or row.get("source") is True, max(before[1], size))
     return found
 
 

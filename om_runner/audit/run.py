@@ -20,6 +20,7 @@ from om_runner.audit.differences import Difference, digest, measure, same_bits
 from om_runner.audit.plan import FILLER, Check, check_of_other, checks_of, in_batches
 from om_runner.device.acl_runtime import acl_started, open_runtime
 from om_runner.device.offline_model import OfflineModel, open_model
+from om_runner.device.runtime import Runtime
 from om_runner.inputs.placement import BY_HEADERS, load_anywhere, load_atlas
 from om_runner.inputs.scans import LoadedScan, discover
 from om_runner.names import AUDIT_NAME
@@ -88,8 +89,8 @@ class Outcome:
 
 def run_audit(
     settings: AuditSettings,
-    runtime_factory: Callable[[OfflineModel, int], Any] = open_runtime,
-    started: Callable[[OfflineModel], ContextManager[Any]] = lambda model: acl_started(
+    runtime_factory: Callable[[OfflineModel, int], Runtime] = open_runtime,
+    started: Callable[[OfflineModel], ContextManager[None]] = lambda model: acl_started(
         model.toolchain.load_acl(), str(model.om_path)
     ),
 ) -> Tuple[str, int]:
@@ -162,7 +163,7 @@ class Audit:
         #: sha256 of moved and flow of every scan's first result
         self.digests: List[List[str]] = []
 
-    def first(self, runtime: Any, batch: int) -> Outcome:
+    def first(self, runtime: Runtime, batch: int) -> Outcome:
         """The first result of every scan, and each batch once more directly behind: the check ``repeat``."""
         check = checks_of(len(self.scans), batch)[0]
         outcome = Outcome(check)
@@ -173,7 +174,7 @@ class Audit:
             self.compare(runtime, places, outcome)
         return outcome
 
-    def compare(self, runtime: Any, places: Sequence[int], outcome: Outcome) -> None:
+    def compare(self, runtime: Runtime, places: Sequence[int], outcome: Outcome) -> None:
         """Execute one batch and hold every scan in it against its first result."""
         seen: Set[int] = set()
         for moved, flow, scan in self._results(runtime, places):
@@ -197,7 +198,7 @@ class Audit:
                 )
             outcome.verdict = verdict if worse else outcome.verdict
 
-    def _results(self, runtime: Any, places: Sequence[int]) -> List[Tuple[np.ndarray, np.ndarray, int]]:
+    def _results(self, runtime: Runtime, places: Sequence[int]) -> List[Tuple[np.ndarray, np.ndarray, int]]:
         """(moved, flow, scan) of the places that hold a scan."""
         images = [self._atlas.image if scan == FILLER else self.scans[scan].image for scan in places]
         moving = np.ascontiguousarray(np.stack(images)[..., np.newaxis], np.float32)
@@ -260,7 +261,7 @@ def _run_checks(
     model: OfflineModel,
     other: Optional[OfflineModel],
     device: int,
-    runtime_factory: Callable[[OfflineModel, int], Any],
+    runtime_factory: Callable[[OfflineModel, int], Runtime],
 ) -> List[Outcome]:
     """All checks; models are loaded one after the other, so that two never need memory at once."""
     count, batch = len(audit.scans), model.contract.model.batch
@@ -282,7 +283,7 @@ def _run_checks(
     return outcomes
 
 
-def _run_check(audit: Audit, check: Check, runtime: Any) -> Outcome:
+def _run_check(audit: Audit, check: Check, runtime: Runtime) -> Outcome:
     outcome = Outcome(check)
     for places in check.batches:
         audit.compare(runtime, places, outcome)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import List, Optional, Tuple, Union
+from typing import Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -131,6 +131,8 @@ def apply_to_image(args: argparse.Namespace) -> int:
     if volume is None:
         raise VolumeError(f"{args.image}: an .npz without 'seg', expected a segmentation for {args.interpolation}")
     fixed, named, moving = _grids(args, image)
+    if moving is None:
+        raise VolumeError(f"{args.image}: nothing says its grid; name it with --moving")
     steps = _steps(args, fixed, named or moving)
     fixed = fixed or _grid_of_first_warp(steps)
     chain = compose(steps, fixed, moving, args.beyond)
@@ -226,5 +228,5 @@ def _affine_of(steps: List[Union[Warp, Affine]]) -> np.ndarray:
     return total
 
 
-def _chain_hashes(words: List[str]) -> dict:
+def _chain_hashes(words: List[str]) -> Dict[str, str]:
     return {f"transform_{i + 1}": hashes(f=Path(word.split("inverse:", 1)[-1]))["f"] for i, word in enumerate(words)}

@@ -73,7 +73,7 @@ def add_warp_options(parser: argparse.ArgumentParser, required: bool = True) -> 
     add_grid_options(group)
 
 
-def add_grid_options(group: Any) -> None:
+def add_grid_options(group: argparse._ActionsContainer) -> None:
     """``--fixed`` and ``--moving``."""
     group.add_argument(
         "--fixed",
@@ -131,7 +131,7 @@ def warp_from(args: argparse.Namespace, moving: Optional[Path] = None) -> Warp:
     moving : Path or None — an image of the moving grid where ``--moving`` names none.
     """
     moving = args.moving or moving
-    homes = (None, None)
+    homes: Tuple[Optional[Grid], Optional[Grid]] = (None, None)
     if any(path is not None and not says_its_place(ScanFile(path)) for path in (args.fixed, moving)):
         homes = _grids_of(args.warp, args.source_format)
     return read_warp(args.warp, args.source_format, grid_from(moving, homes[1]), grid_from(args.fixed, homes[0]))
@@ -243,11 +243,11 @@ def _flatten(document: Dict[str, Any], prefix: str = "") -> List[Any]:
     return found
 
 
-def _missing(value: Any) -> bool:
+def _missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if _missing(value):
         return "n/a"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -205,6 +205,8 @@ def _moved_labels(args: argparse.Namespace, warp: Optional[Warp], grid: Grid) ->
             )
         return moved.data
     moving = _labels(args.moving_seg)
+    if warp is None:
+        raise VolumeError(f"{args.moving_seg}: needs a warp onto the fixed segmentation's grid; pass --warp")
     if warp.fixed.shape != grid.shape or corner_distance_mm(warp.fixed, grid) > 0.1:
         raise VolumeError(
             f"{args.warp}: on {warp.fixed.describe()}, the fixed segmentation on {grid.describe()}; they must be one "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Dict, Iterable, Optional, Type, TypeVar
+from typing import Any, Dict, Iterable, Mapping, Optional, Type, TypeVar
 
 import numpy as np
 
@@ -92,7 +92,7 @@ class Runtime(abc.ABC):
         self._check_array(self.contract.tensor(FIXED), fixed)
         self._fixed = fixed
 
-    def run(self, feeds: Dict[str, np.ndarray]) -> RunResult:
+    def run(self, feeds: Mapping[str, np.ndarray]) -> RunResult:
         """Execute the model once.
 
         Parameters
@@ -130,7 +130,7 @@ class Runtime(abc.ABC):
         result: RunResult = collected
         return result
 
-    def _complete(self, feeds: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    def _complete(self, feeds: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """Checked feeds, with the fixed image that was set."""
         if not self._is_open:
             raise RuntimeError("the runtime is not open: use it in a with statement")

@@ -102,13 +102,13 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
         For a file that cannot be read; a header that leaves the orientation open where it is needed; a scan most of
         whose brain is outside the network's field of view; a segmentation elsewhere than the scan.
     """
-    network, axes = atlas.placement.network, contract.grid
+    network, axes = atlas.placed.network, contract.grid
     laid = lay(scan.file, network, axes, options.orientation)
     placement = place(network, laid.grid, axes)
     as_it_is = placement.untouched and options.affine == "none"
     if laid.assumed and not as_it_is:
         raise VolumeError(nothing_said(scan.file))
-    if atlas.placement.how.get("header_doubtful") and not as_it_is:
+    if atlas.placed.how.get("header_doubtful") and not as_it_is:
         raise VolumeError(
             f"{atlas.scan.path}: its header does not say how the atlas lies, and {scan.path.name} "
             f"({laid.grid.describe()}) must be resampled to it; name the axes with --orientation, e.g. LIA"
@@ -122,7 +122,7 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
     loaded = _loaded(scan, contract, placement, volume, laid, scale)
     if loaded.source is None:
         # Where nothing says how atlas and scan lie, labels are judged by the network's axes.
-        seen_on = network_home(contract) if atlas.placement.how.get("header_doubtful") else network
+        seen_on = network_home(contract) if atlas.placed.how.get("header_doubtful") else network
         _say(scan.path, doubts.image_doubts(loaded.image, seen_on, loaded.seg))
         return loaded
     found = doubts.image_doubts(loaded.source.image, laid.grid, loaded.source.seg)
@@ -172,11 +172,11 @@ def _affine_for(
     if options.affine == "none":
         return None, {"affine": "none"}
     if options.affine == "auto":
-        found = search_affine(atlas.image, atlas.placement.network, image, grid)
+        found = search_affine(atlas.image, atlas.placed.network, image, grid)
         LOG.info("%s: affine found, brains overlap by %.2f (Dice)", scan.path.name, found.overlap)
         return found.affine, found.to_dict()
-    path = options.affine_file(scan.subject)
-    fixed = atlas.source.grid if atlas.source is not None else atlas.placement.network
+    path = Path(options.affine.replace(SUBJECT_FIELD, scan.subject))
+    fixed = atlas.source.grid if atlas.source is not None else atlas.placed.network
     return read_affine(path, fixed, grid), {"affine": path.name, "affine_sha256": sha256_of(path)}
 
 

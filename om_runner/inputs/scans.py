@@ -83,6 +83,13 @@ class LoadedScan:
     placement: Optional[Placement] = None
     source: Optional[Source] = None
 
+    @property
+    def placed(self) -> Placement:
+        """`placement`, of a scan for which it was asked."""
+        if self.placement is None:
+            raise RuntimeError(f"{self.scan.path}: its placement was not asked for")
+        return self.placement
+
 
 def discover(folder: Path, atlas: Path, limit: Optional[int] = None) -> List[Scan]:
     """The scans of a folder in name order, without segmentations, hidden files and the atlas.

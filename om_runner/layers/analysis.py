@@ -124,7 +124,7 @@ class Analysis:
             len(operators_of(self._layers)),
             group[-1].op,
         )
-        return self._device.dump(wanted) if wanted else None
+        return self._device.dump(wanted) if wanted and self._device is not None else None
 
     def _one_group(self, results: Sequence[LayerResult], files: Dict[str, Path]) -> None:
         for result in results:
@@ -204,6 +204,8 @@ class Analysis:
     def _compare_singles(
         self, cut: CutModel, by_layer: Dict[Tuple[str, int], LayerResult], known: FrozenSet[str]
     ) -> None:
+        if self._device is None:
+            raise RuntimeError("single errors need a device")
         outputs = self._device.run_cut(cut, self._golden)
         for layer in cut.layers:
             name = str(layer.golden)
@@ -250,7 +252,7 @@ class Analysis:
         inside, outside = _ENGINE_CUBE if layer.type in _CUBE else _ENGINE
         inputs = [self._held[name] for name in layer.inputs if name in self._held]
         total = sum((inside + 2 * np.dtype(desc.dtype).itemsize) * _count(desc.logical_shape) for desc in inputs)
-        return total + (outside + 2 * np.dtype(layer.desc.dtype).itemsize) * layer.elements
+        return int(total + (outside + 2 * np.dtype(layer.desc.dtype).itemsize) * layer.elements)
 
     def _bytes_around(self, layer: Layer) -> int:
         """Of its inputs and output in fp32, as far as they are looked at."""

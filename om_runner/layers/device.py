@@ -8,7 +8,8 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from types import ModuleType
+from typing import Dict, Iterator, List, Sequence
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from om_runner.device.acl_runtime import AclRuntime
 from om_runner.device.offline_model import OfflineModel
 from om_runner.layers.golden import GoldenStore, held_as
 from om_runner.layers.isolated import CutModel, fresh_folder
+from om_runner.layers.matching import Layer
 from vxm_convert.artifacts.files import write_text
 
 
@@ -32,7 +34,13 @@ class Device:
     """
 
     def __init__(
-        self, acl: Any, model: OfflineModel, om_name: str, device_id: int, feeds: Dict[str, np.ndarray], work: Path
+        self,
+        acl: ModuleType,
+        model: OfflineModel,
+        om_name: str,
+        device_id: int,
+        feeds: Dict[str, np.ndarray],
+        work: Path,
     ) -> None:
         self._acl = acl
         self._model = model
@@ -71,7 +79,7 @@ class Device:
         return outputs
 
 
-class HeldInputs(Mapping):
+class HeldInputs(Mapping[str, np.ndarray]):
     """Inputs of a cut model as the device holds them, made when they are asked for and kept by nobody here."""
 
     def __init__(self, cut: CutModel, golden: GoldenStore) -> None:
@@ -94,6 +102,6 @@ def remove(folder: Path) -> None:
     shutil.rmtree(str(folder), ignore_errors=True)
 
 
-def operators_of(group: Sequence[Any]) -> List[str]:
+def operators_of(group: Sequence[Layer]) -> List[str]:
     """Operators of a group of layers, each once."""
     return list(dict.fromkeys(layer.op for layer in group))

@@ -182,17 +182,16 @@ def _run_atc(arguments: List[str], toolchain: Toolchain, folder: Path) -> None:
 def _same_arithmetic(group: Sequence[Layer], model: OmModel) -> Tuple[Tuple[Layer, ...], Dict[str, str]]:
     """Layers whose operator has the dtypes of the whole model; another dtype would be another error."""
     made = {op.name: op for op in model.graph}
-    good, refused = [], {}
+    good: List[Layer] = []
+    refused: Dict[str, str] = {}
     for layer in group:
-        op = made.get(layer.op)
+        op, name = made.get(layer.op), str(layer.golden)
         if op is None or layer.output >= len(op.output_descs):
-            refused[layer.golden] = "alone, the compiler makes another operator of it"
+            refused[name] = "alone, the compiler makes another operator of it"
         elif (op.type, op.output_descs[layer.output].dtype) != (layer.type, layer.desc.dtype):
-            refused[layer.golden] = (
-                f"alone, the compiler makes it a {op.type} that gives {op.output_descs[layer.output].dtype}"
-            )
+            refused[name] = f"alone, the compiler makes it a {op.type} that gives {op.output_descs[layer.output].dtype}"
         elif tuple(d.dtype for d in op.input_descs) != layer.reads:
-            refused[layer.golden] = f"alone, the compiler has it take {', '.join(d.dtype for d in op.input_descs)}"
+            refused[name] = f"alone, the compiler has it take {', '.join(d.dtype for d in op.input_descs)}"
         else:
             good.append(layer)
     return tuple(good), refused

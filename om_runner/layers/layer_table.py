@@ -90,11 +90,11 @@ def _csv_row(number: int, result: LayerResult) -> List[str]:
     return head + figures + [result.reason] + ours
 
 
-def _figure(value: Any) -> str:
+def _figure(value: object) -> str:
     """As many digits as a double has: 1 - cosine of 1e-8 must be visible."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return UNDEFINED
-    return value if isinstance(value, str) else repr(float(value))
+    return repr(float(value)) if isinstance(value, (int, float)) else str(value)
 
 
 def json_rows(results: Sequence[LayerResult]) -> List[Dict[str, Any]]:

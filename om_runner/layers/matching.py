@@ -136,7 +136,8 @@ def layers_of(ops: Sequence[Op], attrs: Dict[str, Any], contract: GraphContract,
         for index, desc in enumerate(op.output_descs):
             name, reason = _net_output(attrs, index, contract) if op.type == NET_OUTPUT else _golden_of(op, index)
             if name is not None and not golden.has(name):
-                name, reason = None, f"the frozen graph has no node {name.rpartition(':')[0]}"
+                reason = f"the frozen graph has no node {name.rpartition(':')[0]}"
+                name = None
             # An output of the model is what feeds it at that position, not all of what NetOutput reads.
             mine = _inputs_of(op, by_name, index) if op.type == NET_OUTPUT else inputs
             reads = tuple(d.dtype for d in op.input_descs)

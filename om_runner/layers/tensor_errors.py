@@ -63,7 +63,8 @@ def flips(
     (share of elements that differ, largest distance of such an element's golden input from the boundary that it
     crossed)
     """
-    differing, farthest = 0, None
+    differing = 0
+    farthest: Optional[float] = None
     operands = () if distance is None else distance[1:]
     for parts in chunks(test, reference, *operands):
         other = parts[0] != parts[1]

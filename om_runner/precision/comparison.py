@@ -149,7 +149,7 @@ def compare_all(
     labels: Sequence[int],
     spacing: Sequence[float],
     on_subject: Callable[[SubjectComparison, Views], None],
-    progress: Callable[[int], Any],
+    progress: Callable[[int], object],
     profile: Profile,
 ) -> List[SubjectComparison]:
     """Reference, figures and pictures for every stored subject, in order; each one's files go before the next batch is

@@ -45,7 +45,7 @@ def junit_xml(
     for class_name, judgement, seconds in classes:
         for at, check in enumerate(judgement.checks):
             _case(node, class_name, check, seconds if at == 0 else 0.0)
-    return (
+    return bytes(
         b'<?xml version="1.0" encoding="UTF-8"?>\n'
         + ElementTree.tostring(root, encoding="utf-8").split(b"?>\n", 1)[-1]
         + b"\n"

@@ -45,7 +45,7 @@ def write_precision_report(
     fixed_affine: np.ndarray,
     label_set_name: str,
     n_run: int,
-    progress: Callable[[int], Any] = lambda n: None,
+    progress: Callable[[int], object] = lambda n: None,
     reference_cache: Optional[Path] = None,
     *,
     profile: Profile,
@@ -89,7 +89,7 @@ def write_precision_report(
     folder = Path(out) / PRECISION_FOLDER
     cohort = judge_cohort([result.to_dict() for result in results], profile)
     layers = layers_of(folder, model)
-    report = finite(
+    report: Dict[str, Any] = finite(
         {
             **_assemble(results, model, version, label_set_name, n_run),
             **_verdict(results, cohort, profile),

@@ -19,6 +19,7 @@ import json
 import os
 import sys
 import time
+from typing import Any, Dict, List, Optional, Tuple
 
 if __name__ == "__main__" and not __package__:
     # Started by its path: the folder of this file must not offer its module names to TensorFlow's imports.
@@ -32,7 +33,7 @@ import numpy as np  # noqa: E402 - after the path is clean
 class ReferenceFailure(Exception):
     """Reported to the parent as one line; `kind` chooses its exception."""
 
-    def __init__(self, message, kind):
+    def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
         self.kind = kind
 
@@ -53,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_contract(path: str) -> dict:
+def read_contract(path: str) -> Dict[str, Any]:
     """meaning → {tensor name, shape}, and the pb's sha256; the parent has validated the file already."""
     with open(path, encoding="utf-8") as handle:
         data = json.load(handle)
@@ -64,7 +65,7 @@ def read_contract(path: str) -> dict:
     return {"tensors": tensors, "sha256": data["hashes"].get("frozen_pb")}
 
 
-def open_session(pb: str, contract: dict, inner: bool):
+def open_session(pb: str, contract: Dict[str, Any], inner: bool) -> Tuple[str, Any]:
     """Check the pb's hash, import it, return (version, session)."""
     try:
         with open(pb, "rb") as handle:
@@ -103,7 +104,7 @@ def open_session(pb: str, contract: dict, inner: bool):
     return tensorflow.__version__, tf.Session(graph=graph, config=config)
 
 
-def run_job(session, contract: dict, work: str, request: dict) -> None:
+def run_job(session: Any, contract: Dict[str, Any], work: str, request: Dict[str, Any]) -> None:
     """One batch; places left over repeat the last job's scan."""
     tensors, jobs = contract["tensors"], request["jobs"]
     moving = np.empty(tensors["moving"][1], dtype=np.float32)
@@ -120,7 +121,7 @@ def run_job(session, contract: dict, work: str, request: dict) -> None:
         np.save(os.path.join(work, job["flow"]), flow[position], allow_pickle=False)
 
 
-def run_tensors(session, work: str, request: dict) -> None:
+def run_tensors(session: Any, work: str, request: Dict[str, Any]) -> None:
     """Feed and fetch tensors by name; files are memory-mapped, so that a large one is held once."""
     feeds = {
         name: np.load(os.path.join(work, file), mmap_mode="r", allow_pickle=False)
@@ -131,7 +132,7 @@ def run_tensors(session, work: str, request: dict) -> None:
         np.save(os.path.join(work, request["fetches"][name]), value, allow_pickle=False)
 
 
-def main(argv=None) -> int:
+def main(argv: Optional[List[str]] = None) -> int:
     args = build_parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -139,7 +140,7 @@ def main(argv=None) -> int:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def answer(message: dict) -> None:
+    def answer(message: Dict[str, Any]) -> None:
         answers.write(json.dumps(message) + "\n")
         answers.flush()
 

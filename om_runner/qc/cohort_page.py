@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 from om_runner.qc.record import SUBJECT_PAGE, Record, read_records
 from om_runner.qc.slices import CONVENTION
@@ -93,7 +93,7 @@ def _cohort(records: Sequence[Record]) -> str:
 def _table(records: Sequence[Record]) -> Html:
     labels = sorted({record.label_set for record in records if record.label_set})
     named = f" ({labels[0]})" if len(labels) == 1 else ""
-    columns = [
+    columns: List[Union[str, Column]] = [
         Column("subject", "name"),
         Column("moved scan, fixed outline", "text"),
         f"Dice{named} before",

@@ -151,7 +151,8 @@ def case_of(results: Results, subject: str, fixed: Fixed) -> Case:
     notes: List[str] = []
     at = results.file(subject, MOVED_NAME)
     side = _checked(at)
-    made_from = side.get("made_from") if isinstance(side.get("made_from"), dict) else {}
+    said = side.get("made_from")
+    made_from = said if isinstance(said, dict) else {}
     if made_from.get("atlas") not in (None, fixed.file.sha256):
         raise ChecksumError(
             f"{at}: was made with another fixed image than {fixed.file.path}; name that one with --atlas"
@@ -167,7 +168,8 @@ def case_of(results: Results, subject: str, fixed: Fixed) -> Case:
     seg, labels = None, results.file(subject, MOVED_SEG_NAME)
     if labels.is_file():
         _checked(labels)
-        seg = ScanFile(labels).labels(grid.shape).data
+        volume_of_labels = ScanFile(labels).labels(grid.shape)
+        seg = None if volume_of_labels is None else volume_of_labels.data
     simulated = side.get("simulated")
     return Case(
         subject=subject,
@@ -210,7 +212,8 @@ def _before(results: Results, side: Dict[str, Any], grid: Grid, notes: List[str]
         return None
     try:
         entries = placement["moving_grid"]
-        moving = Grid(tuple(entries["shape"]), np.array(entries["affine"], dtype=np.float64))
+        x, y, z = entries["shape"]
+        moving = Grid((x, y, z), np.array(entries["affine"], dtype=np.float64))
         pull = Affine(np.array(placement["affine_fixed_ras_to_moving_ras"], dtype=np.float64)).pull
     except (KeyError, TypeError, ValueError) as exc:
         raise FormatError(

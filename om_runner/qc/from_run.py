@@ -50,7 +50,7 @@ class Pictures:
 
     def case(self, loaded: LoadedScan, done: Registered, row: MetricsRow, provenance: Provenance) -> Case:
         """The arrays of a finished subject on the grid of its results."""
-        place, atlas, grid = loaded.placement, self._atlas, done.warp.fixed
+        place, atlas, grid = loaded.placed, self._atlas, done.warp.fixed
         original = loaded.image * np.float32(loaded.factor) if loaded.source is None else loaded.source.image
         fixed = atlas.image if atlas.source is None else atlas.source.image
         figures: Dict[str, Any] = {name: value for name, value in asdict(row).items() if name in FIGURES}
@@ -63,7 +63,7 @@ class Pictures:
             warp=done.warp,
             fixed_seg=done.fixed_seg,
             moved_seg=done.moved_seg,
-            letters=not atlas.placement.how.get("header_doubtful"),
+            letters=not atlas.placed.how.get("header_doubtful"),
             figures=figures,
             label_set=row.label_set,
             simulated=bool(provenance.details.get("simulated")),

@@ -11,7 +11,7 @@ import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Dict, Iterable, Iterator, Optional, Tuple
 
 from om_runner.qc.case import Case
 from om_runner.qc.measures import correlation, empty_share, warnings_of, white_of
@@ -142,10 +142,11 @@ def read_record(path: Path) -> Record:
             or not _FOLDER_NAME.fullmatch(entries["subject"])
         ):
             raise ValueError("another schema or subject")
-        sizes = {
-            name: tuple(int(n) for n in entries["pictures"][name]) for name in PICTURES if name in entries["pictures"]
-        }
-        if any(len(size) != 2 or min(size) < 1 for size in sizes.values()):
+        sizes: Dict[str, Tuple[int, int]] = {}
+        for name in (name for name in PICTURES if name in entries["pictures"]):
+            width, height = (int(n) for n in entries["pictures"][name])
+            sizes[name] = width, height
+        if any(min(size) < 1 for size in sizes.values()):
             raise ValueError("a picture without size")
         return Record(
             subject=entries["subject"],
@@ -165,11 +166,11 @@ def read_record(path: Path) -> Record:
         raise FormatError(f"{path}: not a record of pictures ({exc!r:.200}); make the pictures again") from exc
 
 
-def _texts(entries: Any) -> Tuple[str, ...]:
+def _texts(entries: Iterable[object]) -> Tuple[str, ...]:
     return tuple(str(entry)[:_LONGEST_TEXT] for entry in list(entries)[:100])
 
 
-def _number(value: Any) -> Optional[float]:
+def _number(value: object) -> Optional[float]:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return value

@@ -10,10 +10,11 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator, List, Optional, Sequence
 
 import numpy as np
 
+from om_runner.device.runtime import InFlight, Runtime
 from om_runner.inputs.placement import load_anywhere
 from om_runner.inputs.scans import Scan
 from om_runner.precision.store import CompareStore
@@ -60,7 +61,7 @@ class Cohort:
         self,
         job: Job,
         store: CompareStore,
-        progress: Callable[[int], Any],
+        progress: Callable[[int], object],
         timeline: Timeline,
         pictures: Optional[Pictures] = None,
     ) -> None:
@@ -75,7 +76,7 @@ class Cohort:
         self._fixed = np.repeat(job.atlas.image[np.newaxis, ..., np.newaxis], batch, axis=0)
 
     # the loop -----------------------------------------------------------------------------------------------
-    def run(self, scans: Sequence[Scan], runtime: Any) -> None:
+    def run(self, scans: Sequence[Scan], runtime: Runtime) -> None:
         """Register all scans with an open Runtime; raises ToolchainError when the device itself fails.
 
         However it ends, the batch that the device has and the results that are being written are finished first; only a
@@ -88,7 +89,7 @@ class Cohort:
     def _fly(
         self,
         batches: Iterator[List[Ready]],
-        runtime: Any,
+        runtime: Runtime,
         device: ThreadPoolExecutor,
         behind: WriteBehind,
         stop: Callable[[], bool],
@@ -121,7 +122,7 @@ class Cohort:
             raise
         self._land(flight, runtime, behind)
 
-    def _batches(self, scans: Sequence[Scan]) -> Iterator[List[Ready]]:
+    def _batches(self, scans: Sequence[Scan]) -> Generator[List[Ready], None, None]:
         """Loaded scans in order, as many as the model takes; the last batch may be smaller."""
         size, readers = self.job.contract.model.batch, max(1, self.job.settings.batch.threads // 2)
         batch: List[Ready] = []
@@ -172,11 +173,11 @@ class Cohort:
         for ready in batch:
             ready.seconds[stage] = span.wall / len(batch)
 
-    def _stage(self, batch: List[Ready], runtime: Any) -> Any:
+    def _stage(self, batch: List[Ready], runtime: Runtime) -> Any:
         with self._on_device(batch, H2D):
             return runtime.stage({"moving": self._moving(batch), "fixed": self._fixed})
 
-    def _execute(self, batch: List[Ready], staged: Any, runtime: Any) -> Any:
+    def _execute(self, batch: List[Ready], staged: InFlight, runtime: Runtime) -> Any:
         """Called by the device's thread."""
         subjects = [ready.subject for ready in batch]
         with self.timeline.span(EXECUTE, subjects):
@@ -194,7 +195,7 @@ class Cohort:
                     self._fail(ready.loaded.scan, "run", exc)
             raise
 
-    def _land(self, flight: Optional[_Flight], runtime: Any, behind: WriteBehind) -> None:
+    def _land(self, flight: Optional[_Flight], runtime: Runtime, behind: WriteBehind) -> None:
         """Take the outputs of a batch and have them finished."""
         if flight is None:
             return
@@ -214,7 +215,7 @@ class Cohort:
             velocity = outcome.outputs.get("velocity")
             behind.submit(ready, self._finisher.finish, moved, flow, None if velocity is None else velocity[position])
 
-    def _land_after_error(self, flight: Optional[_Flight], runtime: Any, behind: WriteBehind) -> None:
+    def _land_after_error(self, flight: Optional[_Flight], runtime: Runtime, behind: WriteBehind) -> None:
         """What the device has in hand is not lost because something else went wrong; the first error is the one to
         report.
         """

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, Callable, Deque, Iterator, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Deque, Generator, Optional, Sequence, Tuple, Type, TypeVar
 
 T = TypeVar("T")
+L = TypeVar("L")
 
 
 def read_ahead(
-    scans: Sequence[T], load: Callable[[T], Any], ahead: int, threads: int = 1
-) -> Iterator[Tuple[T, Future[Any]]]:
+    scans: Sequence[T], load: Callable[[T], L], ahead: int, threads: int = 1
+) -> Generator[Tuple[T, Future[L]], None, None]:
     """Scans in order with their loading, `ahead` of which are read or being read beyond the one in hand."""
     with ThreadPoolExecutor(threads, "decode") as pool:
         todo = iter(scans)
@@ -52,7 +53,7 @@ class WriteBehind:
     def __enter__(self) -> WriteBehind:
         return self
 
-    def __exit__(self, kind: Any, *_: object) -> None:
+    def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
         try:
             if kind is not None and not issubclass(kind, Exception):
                 # Stopped at once: what is being written is finished, what waits is dropped.
@@ -62,7 +63,7 @@ class WriteBehind:
         finally:
             self._pool.shutdown()
 
-    def submit(self, item: Any, job: Callable[..., Any], *args: Any) -> None:
+    def submit(self, item: Any, job: Callable[..., Any], *args: object) -> None:
         """Let a thread call ``job(item, *args)``; waits while too many are unfinished, so that memory is bounded."""
         while len(self._waiting) >= self._most:
             self._reap()

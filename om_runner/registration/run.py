@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from om_runner.device.offline_model import OfflineModel
+from om_runner.device.runtime import Runtime
 from om_runner.names import FAILURES_NAME, METRICS_NAME, PRECISION_FOLDER, REPORT_PAGE
 from om_runner.precision.acceptance import VERDICT_FAILED
 from om_runner.precision.report import clear_old_report, failure_message, kept_report, write_precision_report
@@ -89,7 +90,7 @@ class CohortRun:
         if len(told) > _REASONS_TOLD:
             LOG.info("and %d more; --dry-run tells all", len(told) - _REASONS_TOLD)
 
-    def go(self, runtime_factory: Callable[[OfflineModel, int], Any]) -> int:
+    def go(self, runtime_factory: Callable[[OfflineModel, int], Runtime]) -> int:
         """Register, compare, write; returns the exit code.
 
         Raises
@@ -113,7 +114,7 @@ class CohortRun:
                 self._write()
         return self._conclude()
 
-    def _loop(self, runtime_factory: Callable[[OfflineModel, int], Any], store: CompareStore) -> None:
+    def _loop(self, runtime_factory: Callable[[OfflineModel, int], Runtime], store: CompareStore) -> None:
         job, settings = self._job, self._job.settings
         about = {"simulated": job.model.simulated, "toolchain": job.model.toolchain.describe()}
         begun = time.perf_counter()
@@ -138,7 +139,7 @@ class CohortRun:
             clear_old_report(self._job.settings.out)
         self._ledger.note_taken_over()
 
-    def _noting(self, told: Callable[[int], Any]) -> Callable[[int], None]:
+    def _noting(self, told: Callable[[int], object]) -> Callable[[int], None]:
         """Progress that also keeps failures.tsv up to date, so that a run that is killed leaves it for
         ``--retry-failed``.
         """

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from om_runner.bids.request import dataset_cohort, read_as_dataset
 from om_runner.device.acl_runtime import open_runtime
 from om_runner.device.offline_model import OfflineModel, open_model
+from om_runner.device.runtime import Runtime
 from om_runner.inputs.placement import load_atlas
 from om_runner.inputs.scans import Scan, discover
 from om_runner.precision.reference import check_reference_python, reference_python
@@ -28,7 +29,7 @@ from vxm_convert.scans.affine_search import simpleitk_version
 LOG = logging.getLogger(__name__)
 
 
-def run_session(settings: Settings, runtime_factory: Callable[[OfflineModel, int], Any] = open_runtime) -> int:
+def run_session(settings: Settings, runtime_factory: Callable[[OfflineModel, int], Runtime] = open_runtime) -> int:
     """Register the cohort and report; returns the exit code.
 
     Raises
@@ -48,7 +49,7 @@ def run_session(settings: Settings, runtime_factory: Callable[[OfflineModel, int
         LOG.log(level, "%s", model.toolchain.sentence())
 
 
-def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable[[OfflineModel, int], Any]) -> int:
+def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable[[OfflineModel, int], Runtime]) -> int:
     job = _prepare(model, settings)
     LOG.info(
         "%d scans in %s, atlas %s, batch %d",

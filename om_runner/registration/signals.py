@@ -7,7 +7,8 @@ import logging
 import signal
 import threading
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator
+from types import FrameType
+from typing import Any, Callable, Dict, Iterator, Optional
 
 LOG = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def stop_between_scans() -> Iterator[Callable[[], bool]]:
     taken = [number for number in _SIGNALS if before[number] not in (signal.SIG_IGN, None)]
     asked = threading.Event()
 
-    def ask(number: int, frame: Any) -> None:
+    def ask(number: int, frame: Optional[FrameType]) -> None:
         asked.set()
         _put_back()
         LOG.warning(

@@ -105,9 +105,10 @@ class Timeline:
     def _thread(self) -> int:
         """A small number for the calling thread, which is named in the trace when it first works."""
         current = threading.current_thread()
-        number = self._threads.get(current.ident)
+        identity = threading.get_ident()
+        number = self._threads.get(identity)
         if number is None:
-            number = self._threads[current.ident] = len(self._threads) + 1
+            number = self._threads[identity] = len(self._threads) + 1
             named = {
                 "name": "thread_name",
                 "ph": "M",
@@ -115,7 +116,8 @@ class Timeline:
                 "tid": number,
                 "args": {"name": current.name},
             }
-            self._file.write(",\n" + json.dumps(named))
+            if self._file is not None:
+                self._file.write(",\n" + json.dumps(named))
         return number
 
     @property

@@ -79,7 +79,7 @@ def register(
     ----------
     moved, flow : ndarray, shapes of the network grid (+ 3) — what the model returned: network intensities, voxels.
     """
-    place = loaded.placement
+    place = loaded.placed
     grid = output_grid(loaded, atlas, options.space)
     plain = place.untouched and same_place(grid, place.network)
     warp = Warp(flow, place.network, place.moving) if plain else place.final_warp(flow, grid)
@@ -104,7 +104,7 @@ def output_grid(loaded: LoadedScan, atlas: LoadedScan, space: str) -> Grid:
     """The grid of ``atlas`` (as its file has it), ``network``, or ``native`` (the scan's own voxels), all in the
     atlas's space.
     """
-    grids = {"atlas": atlas_grid(atlas), "network": loaded.placement.network, "native": loaded.placement.moving}
+    grids = {"atlas": atlas_grid(atlas), "network": loaded.placed.network, "native": loaded.placed.moving}
     if space not in grids:
         raise VolumeError(f"space: got {space!r}, expected one of {', '.join(SPACES)}")
     return grids[space]
@@ -112,7 +112,7 @@ def output_grid(loaded: LoadedScan, atlas: LoadedScan, space: str) -> Grid:
 
 def atlas_grid(atlas: LoadedScan) -> Grid:
     """The grid of the atlas's file."""
-    return atlas.placement.network if atlas.source is None else atlas.source.grid
+    return atlas.placed.network if atlas.source is None else atlas.source.grid
 
 
 def atlas_seg(atlas: LoadedScan) -> Optional[np.ndarray]:

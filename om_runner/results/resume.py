@@ -117,7 +117,8 @@ class Keys:
             affine = sha256_of(Path(self._affine.replace(SUBJECT_FIELD, scan.subject)))
         own = {"scan": digest, "scan_file": scan.path.name, "seg": seg_digest, "affine_file": affine}
         # As JSON gives it back, so that a tuple equals the list that it is read as.
-        return json.loads(json.dumps({**self.of_run, **own}))
+        key: Dict[str, Any] = json.loads(json.dumps({**self.of_run, **own}))
+        return key
 
 
 class Records:
@@ -205,7 +206,9 @@ def _decide(scan: Scan, keys: Keys, records: Records, failed: bool) -> Decision:
     changed = _difference(record.key, {**record.key, **keys.of_run})
     if changed is None:
         try:
-            changed = _difference(record.key, keys.of(scan, scan.file.sha256, scan.seg_file and scan.seg_file.sha256))
+            changed = _difference(
+                record.key, keys.of(scan, scan.file.sha256, None if scan.seg_file is None else scan.seg_file.sha256)
+            )
         except VxmError as exc:
             return Decision(scan, f"cannot be compared with its result: {exc}")
     if changed is None:

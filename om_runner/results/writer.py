@@ -116,8 +116,8 @@ class Writer:
         cannot hold.
         """
         wanted = self._options.outputs
-        affine_sha = loaded.placement.how.get("affine_sha256")
-        provenance = provenance.of({"affine": affine_sha} if affine_sha else {}, placement=loaded.placement.to_dict())
+        affine_sha = loaded.placed.how.get("affine_sha256")
+        provenance = provenance.of({"affine": affine_sha} if affine_sha else {}, placement=loaded.placed.to_dict())
         with_seg = provenance.of({"moving_seg": loaded.seg_sha256} if loaded.seg_sha256 else {})
         affine = done.warp.fixed.affine
         with place as folder:
@@ -142,7 +142,7 @@ class Writer:
             if "jacobian" in wanted:
                 self._write_jacobian(folder / JACOBIAN_NAME, done.warp, provenance)
             if "inverse" in wanted:
-                self._write_inverse(folder, loaded, *_inverse(loaded.placement, flow, done.backward), provenance)
+                self._write_inverse(folder, loaded, *_inverse(loaded.placed, flow, done.backward), provenance)
 
     def _image_entries(self, done: Registered, interpolation: str) -> Dict[str, Any]:
         return {

@@ -65,7 +65,7 @@ def check_cohort(
         unlabelled += [atlas] if atlas_seg is None else []
     with ThreadPoolExecutor(_THREADS) as pool:
         problems = [p for p in pool.map(lambda path: _scan_problem(path, shape, frame), scans) if p is not None]
-        found = pool.map(lambda pair: _label_problem(*pair, shape, need_labels), labels)
+        found = pool.map(lambda pair: _label_problem(pair[0], pair[1], shape, need_labels), labels)
         problems += [p for p in found if p is not None]
     if need_labels:
         wanted = "no segmentation, which --dice-weight needs: expected NAME_seg beside it"

@@ -85,12 +85,10 @@ class Loader:
 
     def plain(self, pair: Pair) -> Sample:
         """As `arrays`, without augmentation and noise."""
-        fixed = pair.fixed or self._atlas
-        if fixed is None:
-            raise VolumeError(f"{pair.moving}: has no fixed image, and there is no atlas; pass --atlas")
-        found = {"moving": self.image(pair.moving), "fixed": self.image(fixed)}
+        fixed = self._fixed_of(pair)
+        found = {"moving": self.image(pair.moving), "fixed": self.image(fixed[0])}
         if self.with_labels:
-            for name, (scan, seg) in zip(("moving_seg", "fixed_seg"), self._sources_of_labels(pair)):
+            for name, (scan, seg) in (("moving_seg", (pair.moving, pair.seg)), ("fixed_seg", fixed)):
                 found[name] = np.ascontiguousarray(self.labels(scan, seg)[::2, ::2, ::2], dtype=np.int32)
         return found
 
@@ -109,17 +107,20 @@ class Loader:
     def labels_of(self, pair: Pair) -> Tuple[Optional[np.ndarray], Optional[np.ndarray]]:
         """Labels of moving and fixed; None where a file has none."""
         found = []
-        for scan, seg in self._sources_of_labels(pair):
+        for scan, seg in ((pair.moving, pair.seg), self._fixed_of(pair)):
             try:
                 found.append(self.labels(scan, seg))
             except VolumeError:
                 found.append(None)
         return found[0], found[1]
 
-    def _sources_of_labels(self, pair: Pair) -> Tuple[Tuple[Path, Optional[Path]], ...]:
-        """Scan and segmentation of moving and fixed."""
-        fixed = (pair.fixed, pair.fixed_seg) if pair.fixed else (self._atlas, self._atlas_seg)
-        return (pair.moving, pair.seg), fixed
+    def _fixed_of(self, pair: Pair) -> Tuple[Path, Optional[Path]]:
+        """The fixed image and its segmentation: the pair's own, else the atlas."""
+        if pair.fixed is not None:
+            return pair.fixed, pair.fixed_seg
+        if self._atlas is None:
+            raise VolumeError(f"{pair.moving}: has no fixed image, and there is no atlas; pass --atlas")
+        return self._atlas, self._atlas_seg
 
     def _read_labels(self, scan: Path, seg: Optional[Path]) -> np.ndarray:
         found = labels_for(scan, seg, self.spec.volume_shape) if seg is not None else None

@@ -12,7 +12,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from train.data.checks import atlas_shape, check_cohort
 from train.data.cohort import Cohort, read_cohort, segmentation_of
@@ -28,7 +28,7 @@ from vxm_convert.artifacts.sha256sums import begin_manifest, finish_manifest
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, ArtifactError, TrainingError
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS, LabelSet, load_label_set
-from vxm_convert.model.spec import VARIANTS, ModelSpec
+from vxm_convert.model.spec import VARIANTS, ModelSpec, Shape3
 from vxm_convert.weights.files import find_checkpoint
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
@@ -131,7 +131,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     subjects = read_cohort(DataSettings(args.data, args.atlas), 0).subjects
     if args.part != "all":
         subjects = _of_part(subjects, files.path.parent, args.part)
-    cohort = Cohort(tuple(subjects))
+    cohort = Cohort(subjects)
     spec = _spec(args, files.path.parent, atlas_shape(args.atlas if args.atlas is not None else subjects[0].moving))
     atlas_seg = args.atlas_seg or (segmentation_of(args.atlas) if args.atlas is not None else None)
     check_cohort(cohort, args.atlas, atlas_seg, spec.volume_shape, False)
@@ -145,7 +145,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         args.checkpoint, pairs, loader, ids_of(labels, background=True), args.h5_indexing, args.threads
     )
     made_from = {**files.hashes(), **sources_of(cohort, args.atlas)}
-    if atlas_seg not in (None, args.atlas):
+    if atlas_seg is not None and atlas_seg != args.atlas:
         made_from["atlas_seg"] = sha256_of(atlas_seg)
     begin_manifest(out)
     document = _document(args, labels, scores, spec, made_from)
@@ -157,7 +157,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _of_part(subjects: List[Subject], folder: Path, part: str) -> List[Subject]:
+def _of_part(subjects: Sequence[Subject], folder: Path, part: str) -> Tuple[Subject, ...]:
     """Those that a run's split.json puts there: by whole path, or by name where the scans have moved."""
     path = folder / SPLIT_NAME
     try:
@@ -174,10 +174,10 @@ def _of_part(subjects: List[Subject], folder: Path, part: str) -> List[Subject]:
             f"{path}: its part {part!r} has {len(listed)} scans, none of them is in --data; pass --part all or other "
             "data"
         )
-    return found
+    return tuple(found)
 
 
-def _spec(args: argparse.Namespace, folder: Path, shape: Any) -> ModelSpec:
+def _spec(args: argparse.Namespace, folder: Path, shape: Shape3) -> ModelSpec:
     path = folder / SPEC_NAME
     if args.variant is not None or not path.is_file():
         return ModelSpec(args.variant or "vm2", shape)

@@ -43,7 +43,7 @@ def build_page(document: Mapping[str, Any]) -> str:
     model = document["model"]
     shape = "×".join(str(n) for n in model["volume_shape"])
     cpu = "TensorFlow on this CPU, the first scan left out where there are several"
-    context = {
+    context: Dict[str, Any] = {
         "facts": [
             ("checkpoint", document["checkpoint"]),
             ("network", f"{model['variant']} at {shape}"),
@@ -132,4 +132,4 @@ def _drawing(structures: List[Dict[str, Any]]) -> Optional[Html]:
             axes.plot([before["mean"], after["mean"]], [at, at], color=QUIET, linewidth=1.2)
             mark(axes, "ring", before["mean"], at, VERMILION, 4, f"before {_pair(before)}")
             mark(axes, "dot", after["mean"], at, BLUE, 4, f"after {_pair(after)}")
-        return parts().figure(drawn.svg(words), words, "chart tall")
+        return Html(parts().figure(drawn.svg(words), words, "chart tall"))

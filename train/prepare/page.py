@@ -6,7 +6,7 @@ pictures alone.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
 from train.prepare.scan import AFTER, BEFORE
 from vxm_convert.webpage.document import page
@@ -75,7 +75,7 @@ def worst_first(records: Sequence[Record]) -> List[Record]:
 
 
 def _scans(records: Sequence[Record], pictures: Path) -> Html:
-    columns = [
+    columns: List[Union[str, Column]] = [
         Column("scan", "name"),
         Column("over the reference: after; below before", "shots"),
         Column("warnings", "words"),

@@ -123,7 +123,8 @@ def _prepare(job: Job, sources: Sequence[Source], kept: List[Record]) -> int:
     settings, out = job.settings, job.settings.out
     earlier = begin_manifest(out)
     write_reference(settings, job.reference, job.key)
-    records, failures = {str(record["name"]): record for record in kept}, []
+    records = {str(record["name"]): record for record in kept}
+    failures: List[Failure] = []
     todo = []
     for source in sources:
         record = None if settings.force else _finished(job, source)

@@ -65,7 +65,11 @@ class Failure:
     reason: str
 
 
-def prepare_scan(job: Job, source: Source) -> Union[Record, Failure]:
+#: what became of a scan
+Outcome = Union[Record, Failure]
+
+
+def prepare_scan(job: Job, source: Source) -> Outcome:
     """The record of a prepared scan, or why there is none."""
     stage = ["read"]
     try:
@@ -122,9 +126,10 @@ def _judge(
     before, after = (figures_of(*images[side], job.reference, job.labels) for side in (BEFORE, AFTER))
     motion = motion_of(placement.affine, placement.network)
     doubts = doubts_about(loaded, placement, before, after, motion)
-    if after["outside"] > REFUSED_OUTSIDE:
+    outside = after["outside"] or 0.0
+    if outside > REFUSED_OUTSIDE:
         raise VolumeError(
-            f"{loaded.source.path}: {100 * after['outside']:.0f} % of the brain is outside the network's field of "
+            f"{loaded.source.path}: {100 * outside:.0f} % of the brain is outside the network's field of "
             "view; "
             "pass a larger --shape, or another --reference"
         )
@@ -134,7 +139,8 @@ def _judge(
 def _write(job: Job, loaded: Loaded, found: Found, images: Dict[str, Any], details: Dict[str, Any]) -> Record:
     settings, reference, name = job.settings, job.reference, loaded.source.name
     made_from = made_from_of(loaded.sha256, loaded.seg_sha256, reference)
-    files = write_arrays(settings.out / SCANS, name, settings, *images[AFTER], reference.network)
+    image, seg = images[AFTER]
+    files = write_arrays(settings.out / SCANS, name, settings, image, seg, reference.network)
     files += write_transforms(settings.out / TRANSFORMS, name, found.affine, reference.network, loaded.grid, made_from)
     for side, ending in ((BEFORE, "_before"), (AFTER, "")):
         picture = settings.out / PICTURES / f"{name}{ending}.png"

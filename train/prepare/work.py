@@ -12,9 +12,10 @@ import time
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Any, Dict, Iterator, Sequence, Tuple
+from multiprocessing.process import BaseProcess
+from typing import Dict, Generator, Iterator, Optional, Sequence, Tuple
 
-from train.prepare.scan import Failure, Job, prepare_scan
+from train.prepare.scan import Failure, Job, Outcome, prepare_scan
 from train.prepare.subjects import Source
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -27,7 +28,7 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def prepare_all(job: Job, sources: Sequence[Source]) -> Iterator[Tuple[Source, Any]]:
+def prepare_all(job: Job, sources: Sequence[Source]) -> Generator[Tuple[Source, Outcome], None, None]:
     """Each scan with its record or its failure, in the order in which they end; processes are stopped when the caller
     leaves.
     """
@@ -35,7 +36,8 @@ def prepare_all(job: Job, sources: Sequence[Source]) -> Iterator[Tuple[Source, A
         for source in sources:
             yield source, prepare_scan(job, source)
         return
-    waiting, running = list(sources), {}
+    waiting = list(sources)
+    running: Dict[Connection, Tuple[Source, BaseProcess]] = {}
     # Spawned, not forked: libraries with threads of their own do not survive a fork.
     context = get_context("spawn")
     try:
@@ -43,15 +45,15 @@ def prepare_all(job: Job, sources: Sequence[Source]) -> Iterator[Tuple[Source, A
             while waiting and len(running) < job.settings.jobs:
                 source = waiting.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(theirs, job, source))
+                child = context.Process(target=_child, args=(theirs, job, source))
                 with _one_thread_each():
-                    process.start()
+                    child.start()
                 theirs.close()
-                running[ours] = (source, process)
-            for ours in wait(list(running)):
-                source, process = running[ours]
-                outcome = _outcome(ours, source, process)
-                del running[ours]
+                running[ours] = (source, child)
+            ready = wait(list(running))
+            for pipe in [pipe for pipe in running if pipe in ready]:
+                source, process = running.pop(pipe)
+                outcome = _outcome(pipe, source, process)
                 yield source, outcome
     finally:
         _stop(running)
@@ -74,25 +76,25 @@ def _end_with(parent: int) -> None:
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
-def _outcome(ours: Connection, source: Source, process: Any) -> Any:
+def _outcome(ours: Connection, source: Source, process: BaseProcess) -> Outcome:
     try:
-        outcome = ours.recv()
+        outcome: Optional[Outcome] = ours.recv()
     except EOFError:
         outcome = None
     ours.close()
     process.join()
     if outcome is not None:
         return outcome
-    code = process.exitcode
+    code = process.exitcode or 0
     signalled = f"was ended by signal {-code}: out of memory? pass fewer --jobs"
     why = signalled if code < 0 else f"ended with code {code}, its traceback is above"
     return Failure(source.name, str(source.path), "run", f"its process {why}")
 
 
-def _stop(running: Dict[Connection, Tuple[Source, Any]]) -> None:
+def _stop(running: Dict[Connection, Tuple[Source, BaseProcess]]) -> None:
     for _, process in running.values():
         try:
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid or 0, signal.SIGTERM)
         except ProcessLookupError:
             # It has not made its group yet, or has ended.
             process.terminate()

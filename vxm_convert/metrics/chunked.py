@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,9 @@ def tasks(n: int, multiple: int = 1) -> Iterator[Tuple[int, int]]:
         yield start, min(start + step, n)
 
 
+T = TypeVar("T")
+
+
 def chunks(start: int, stop: int, multiple: int = 1) -> Iterator[Tuple[int, int]]:
     """(start, stop) of each chunk of one unit of work."""
     step = max(1, CHUNK // multiple)
@@ -44,7 +47,7 @@ def chunks(start: int, stop: int, multiple: int = 1) -> Iterator[Tuple[int, int]
         yield low, min(low + step, stop)
 
 
-def in_order(work: Callable[[int, int], Any], parts: Iterable[Tuple[int, int]]) -> Iterator[Any]:
+def in_order(work: Callable[[int, int], T], parts: Iterable[Tuple[int, int]]) -> Iterator[T]:
     """`work(start, stop)` of every part, in the order of the parts; NumPy lets other threads run while it computes."""
     parts = list(parts)
     threads = min(MAX_THREADS, os.cpu_count() or 1, len(parts))
@@ -53,7 +56,7 @@ def in_order(work: Callable[[int, int], Any], parts: Iterable[Tuple[int, int]]) 
             yield work(*part)
         return
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque = deque()
+        waiting: Deque[Future[T]] = deque()
         for part in parts:
             waiting.append(pool.submit(work, *part))
             # Results hold histograms: only a few may wait at a time.
@@ -63,7 +66,7 @@ def in_order(work: Callable[[int, int], Any], parts: Iterable[Tuple[int, int]]) 
             yield waiting.popleft().result()
 
 
-def cut(array: np.ndarray, start: int, stop: int, dtype: Any = np.float64) -> np.ndarray:
+def cut(array: np.ndarray, start: int, stop: int, dtype: np.dtype = np.float64) -> np.ndarray:
     """Elements start..stop in C order as a new array, without a copy of the whole."""
     flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
     return np.asarray(flat[start:stop]).astype(dtype)
@@ -106,14 +109,15 @@ class Spread:
         self.n, self.total, self.max, self.max_at = 0, 0.0, 0.0, 0
         self.counts: Optional[np.ndarray] = np.zeros(_OCTAVES, dtype=np.int64) if histogram else None
 
-    def add(self, values: np.ndarray, positions: Callable[[int], int]) -> None:
-        """Take float64 values; `positions` says where in the array the i-th of them stands."""
+    def add(self, values: np.ndarray, start: int, chosen: Optional[np.ndarray] = None) -> None:
+        """Take float64 values that lie in the array from `start` on: all of them, or those at `chosen`."""
         if not values.size:
             return
         largest = float(values.max())
         # Where it stands costs three times as much, and few chunks have a new maximum.
         if largest > self.max or not self.n:
-            self.max, self.max_at = largest, positions(int(values.argmax()))
+            at = int(values.argmax())
+            self.max, self.max_at = largest, start + (at if chosen is None else int(chosen[at]))
         self.n += values.size
         self.total += float(values.sum())
         if self.counts is not None:
@@ -137,6 +141,8 @@ class Spread:
 
         What lies outside of the edges, exact zeros included, is counted in the entries ``below`` and ``above``.
         """
+        if self.counts is None:
+            raise ValueError("this stream was made without a histogram")
         first, last = _LOWEST_EDGE + _BIAS, _HIGHEST_EDGE + _BIAS
         return {
             "edges": [2.0**exponent for exponent in range(_LOWEST_EDGE, _HIGHEST_EDGE + 1)],

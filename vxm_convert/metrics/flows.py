@@ -53,7 +53,7 @@ class Flows:
 
     @property
     def _n(self) -> int:
-        return self._test.size // 3
+        return int(self._test.size) // 3
 
     def _look(self, start: int, stop: int, kept_lengths: Sequence[np.ndarray]) -> Tuple[List[Spread], int]:
         """Spreads of the lengths of some voxels, which are also put into the arrays, infinite where one does not
@@ -67,7 +67,7 @@ class Flows:
             for values, spread, out in zip(lengths, parts, kept_lengths):
                 good = None if math.isfinite(float(values.sum())) else np.flatnonzero(np.isfinite(values))
                 values = values if good is None else values[good]
-                spread.add(values, lambda at, low=low, good=good: low + (at if good is None else int(good[at])))
+                spread.add(values, low, good)
                 out[low : low + values.size] = values
                 out[low + values.size : high] = math.inf
         return parts, flips

@@ -136,7 +136,7 @@ def jacobian_stats(flow_vox: np.ndarray) -> JacobianStats:
         counts += some.counts
     known = kept[:used]
     p01, p50, p99 = percentiles(known, used, _PERCENTS) if used else [math.nan] * 3
-    histogram = {
+    histogram: Dict[str, Any] = {
         "edges": [float(edge) for edge in np.linspace(low, high, bins + 1)],
         "counts": [int(c) for c in counts[1:-1]],
         "below": int(counts[0]),

@@ -42,7 +42,10 @@ def dice(test: np.ndarray, reference: np.ndarray, labels: Sequence[int]) -> Dice
             joint += np.bincount(a * size + b, minlength=size * size)
         return joint
 
-    joint = sum(in_order(pairs, tasks(test.size))).reshape(size, size)
+    counted = np.zeros(size * size, dtype=np.int64)
+    for part in in_order(pairs, tasks(test.size)):
+        counted += part
+    joint = counted.reshape(size, size)
     count_a, count_b, both = joint.sum(axis=1), joint.sum(axis=0), np.diag(joint)
     scores = {
         int(label): 2.0 * both[i + 1] / (count_a[i + 1] + count_b[i + 1])

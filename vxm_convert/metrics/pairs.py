@@ -105,7 +105,7 @@ class Pair:
                     dd = inner(d, d)
                 error = np.abs(d)
                 self.errors[low : low + error.size] = error
-                sums.errors.add(error, lambda at, low=low, good=good: low + (at if good is None else int(good[at])))
+                sums.errors.add(error, low, good)
                 sums.add(x, y, d, dd, error)
         return sums
 

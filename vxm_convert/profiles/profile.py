@@ -10,7 +10,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, Optional, Tuple
+from typing import Any, Collection, Dict, Iterable, Optional, Tuple
 
 from vxm_convert.errors import ArtifactError, FormatError
 from vxm_convert.profiles.limitable_figures import AT_MOST, FIGURES, Figure
@@ -138,7 +138,7 @@ def _text(content: Dict[str, Any], key: str, where: str) -> str:
     return " ".join(value.split())
 
 
-def _limits(content: Any, where: str, section: str) -> Tuple[Limit, ...]:
+def _limits(content: object, where: str, section: str) -> Tuple[Limit, ...]:
     if not isinstance(content, dict):
         raise FormatError(
             f"{where}: {section} is {_short(content)}, expected figures with limits such as moved.max_abs: {{max: "
@@ -148,7 +148,7 @@ def _limits(content: Any, where: str, section: str) -> Tuple[Limit, ...]:
     return tuple(_limit(FIGURES[name], entry, f"{where}: {section}: {name}") for name, entry in content.items())
 
 
-def _limit(figure: Figure, entry: Any, where: str) -> Limit:
+def _limit(figure: Figure, entry: object, where: str) -> Limit:
     if not isinstance(entry, dict):
         raise FormatError(f"{where}: got {_short(entry)}, expected {{{figure.key}: NUMBER}}")
     _check_keys(entry, LIMIT_ENTRIES, where, "")
@@ -170,14 +170,14 @@ def _limit(figure: Figure, entry: Any, where: str) -> Limit:
     return Limit(figure, float(value), optional)
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
     except OverflowError:
         return False
 
 
-def _check_keys(content: Dict[str, Any], known: Any, where: str, section: str) -> None:
+def _check_keys(content: Dict[str, Any], known: Collection[str], where: str, section: str) -> None:
     for key in content:
         if key not in known:
             hint = _suggestion(key, known) or (f"; expected {', '.join(known)}" if len(known) < 10 else "")
@@ -185,7 +185,7 @@ def _check_keys(content: Dict[str, Any], known: Any, where: str, section: str) -
             raise FormatError(f"{where}: {section}unknown key {key[:80]!r}{hint}{more}")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return repr(value)[:80]
 
 

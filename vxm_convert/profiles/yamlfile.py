@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any, Dict
 
 from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.errors import FormatError
 from vxm_convert.lazy import LazyModule
 from vxm_convert.text import one_line
 
-yaml = LazyModule("yaml")
+if TYPE_CHECKING:
+    import yaml
+else:
+    yaml = LazyModule("yaml")
 
 MAX_BYTES = 64 * 1024
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import numpy as np
 
@@ -115,7 +115,7 @@ def search_affine(
     return AffineFound(affine, metric, overlap, itk.Version.VersionString())
 
 
-def _optimise(itk: Any, images: list, start: Any, side: int) -> Any:
+def _optimise(itk: Any, images: List[Any], start: Any, side: int) -> Any:
     method = itk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(_BINS)
     levels = [i for i, shrink in enumerate(_SHRINK) if side // shrink >= _MIN_SIDE] or [len(_SHRINK) - 1]

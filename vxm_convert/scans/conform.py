@@ -9,7 +9,7 @@ interpolated.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -114,7 +114,7 @@ def place(
     moving: Grid,
     axes: NetworkAxes,
     affine: Optional[Affine] = None,
-    how: Optional[Dict[str, Any]] = None,
+    how: Optional[Mapping[str, object]] = None,
 ) -> Placement:
     """The placement of a scan.
 
@@ -203,27 +203,30 @@ def network_grid_of(image: np.ndarray, atlas: Grid, shape: Tuple[int, int, int],
     if not mask.any():
         raise VolumeError("atlas: every voxel is 0, expected a brain to centre the network grid on")
     turn = reordering(atlas.affine, atlas.shape, axes.orientation)
-    straight = Grid(tuple(np.rint(np.abs(np.linalg.inv(turn)[:3, :3]) @ atlas.shape).astype(int)), atlas.affine @ turn)
+    i, j, k = (int(n) for n in np.rint(np.abs(np.linalg.inv(turn)[:3, :3]) @ atlas.shape))
+    straight = Grid((i, j, k), atlas.affine @ turn)
     if same_axes(straight, axes):
         at = apply_affine(np.linalg.inv(turn), _box(mask))
         start = _crop_start(straight.shape, at.min(axis=0), at.max(axis=0), shape)
         shift = np.eye(4)
         shift[:3, 3] = start
-        return Grid(tuple(shape), straight.affine @ shift)
+        return Grid(shape, straight.affine @ shift)
     ras = apply_affine(atlas.affine, np.argwhere(mask))
     centre = (ras.min(axis=0) + ras.max(axis=0)) / 2.0
-    affine = network_affine(tuple(shape), axes)
+    affine = network_affine(shape, axes)
     affine[:3, 3] = centre - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2.0)
-    return Grid(tuple(shape), affine)
+    return Grid(shape, affine)
 
 
-def oriented(shape: Tuple[int, int, int], orientation: str, spacing: Tuple[float, ...], centre_ras: np.ndarray) -> Grid:
+def oriented(
+    shape: Tuple[int, int, int], orientation: str, spacing: Tuple[float, float, float], centre_ras: np.ndarray
+) -> Grid:
     """A grid whose array axes run as three letters say, with index shape / 2 at a point in space; VolumeError for bad
     letters.
     """
-    affine = network_affine(tuple(shape), NetworkAxes(orientation, tuple(spacing)))
+    affine = network_affine(shape, NetworkAxes(orientation, spacing))
     affine[:3, 3] = np.asarray(centre_ras) - affine[:3, :3] @ (np.asarray(shape) / 2.0)
-    return Grid(tuple(shape), affine)
+    return Grid(shape, affine)
 
 
 def _box(mask: np.ndarray) -> np.ndarray:

@@ -115,7 +115,7 @@ def volume_suffix(path: Path) -> Optional[str]:
 
 def check_shape(shape: Tuple[int, ...], path: Path) -> Tuple[int, int, int]:
     """The three sides of `shape` without trailing ones; raises VolumeError when they are not three."""
-    sides = tuple(int(n) for n in shape)
+    sides = [int(n) for n in shape]
     while len(sides) > 3 and sides[-1] == 1:
         sides = sides[:-1]
     text = "x".join(str(n) for n in shape)
@@ -127,7 +127,8 @@ def check_shape(shape: Tuple[int, ...], path: Path) -> Tuple[int, int, int]:
         raise VolumeError(
             f"{path}: shape {text}, expected between 1 and {MAX_VOLUME_BYTES // 8} voxels; the header is damaged"
         )
-    return sides
+    x, y, z = sides
+    return x, y, z
 
 
 def scale_of(header: Any, path: Path) -> Tuple[float, float]:

@@ -47,21 +47,21 @@ def labels_of_scan(
     """
     source = seg if seg is not None else None if scan.has_header else scan
     volume = source.labels() if source is not None else None
-    if volume is None:
+    if source is None or volume is None:
         return None, None
     digest = None if seg is None else seg.sha256
     if (
         source is scan
         and volume.data.shape == laid.grid.shape
         or source is not scan
-        and _one_grid(scan, seg, laid, axes)
+        and _one_grid(scan, source, laid, axes)
     ):
         return volume.data, digest
-    if source is scan or not (trusted_place(seg) and laid.source is Laying.HEADER and trusted_place(scan)):
+    if source is scan or not (trusted_place(source) and laid.source is Laying.HEADER and trusted_place(scan)):
         raise VolumeError(_refusal(scan, source, volume.data.shape, laid))
-    LOG.info("%s: on %s, resampled by its header to %s", seg.path, seg.grid.describe(), laid.grid.describe())
-    labels = conform(volume.data, Placement(laid.grid, seg.grid, Affine(np.eye(4))), "nearest")
-    _check_outside(scan, seg, volume.data, labels, laid.grid)
+    LOG.info("%s: on %s, resampled by its header to %s", source.path, source.grid.describe(), laid.grid.describe())
+    labels = conform(volume.data, Placement(laid.grid, source.grid, Affine(np.eye(4))), "nearest")
+    _check_outside(scan, source, volume.data, labels, laid.grid)
     return labels, digest
 
 

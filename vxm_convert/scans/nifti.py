@@ -8,9 +8,11 @@ the same voxels.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -21,10 +23,11 @@ from vxm_convert.lazy import LazyModule
 
 nib = LazyModule("nibabel")
 
-try:
-    from isal import isal_zlib as _deflate
-except ImportError:
-    _deflate = zlib
+_deflate: ModuleType = zlib
+with contextlib.suppress(ImportError):
+    from isal import isal_zlib
+
+    _deflate = isal_zlib
 
 #: NIfTI-1 intent "vector": what ITK, ANTs and Slicer require of a displacement field
 INTENT_VECTOR = "vector"
@@ -41,7 +44,7 @@ def write_nifti(
     path: Path,
     data: np.ndarray,
     affine: np.ndarray,
-    dtype: Optional[Any] = None,
+    dtype: Optional[np.dtype] = None,
     intent: Union[str, int] = "none",
     intent_name: str = "",
     time_unit: Optional[str] = None,
@@ -113,7 +116,7 @@ def _set_qform(header: Any, affine: np.ndarray) -> None:
             header[name] = value
 
 
-def _stored_dtype(data: np.ndarray, dtype: Optional[Any], path: Path) -> np.dtype:
+def _stored_dtype(data: np.ndarray, dtype: Optional[np.dtype], path: Path) -> np.dtype:
     wanted = np.dtype(dtype or data.dtype)
     stored = np.dtype(_STORED_AS.get(wanted.name, wanted.name)).newbyteorder("<")
     if stored.kind in "ui" and data.dtype.kind in "ui" and data.size:

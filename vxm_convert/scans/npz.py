@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Dict, List, Optional, Sequence, Tuple
+from typing import IO, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -58,7 +58,7 @@ class NpyHeader:
         count = 1
         for side in self.shape:
             count *= side
-        return count * self.dtype.itemsize
+        return count * int(self.dtype.itemsize)
 
 
 class NpzReader:
@@ -136,7 +136,7 @@ class NpzReader:
         return np.ascontiguousarray(flat.view(header.dtype).reshape(header.shape, order=order))
 
 
-def _read_header(member: BinaryIO, where: str) -> NpyHeader:
+def _read_header(member: IO[bytes], where: str) -> NpyHeader:
     start = member.read(8)
     if len(start) != 8 or start[:6] != _MAGIC or start[6] not in (1, 2, 3):
         raise VolumeError(
@@ -165,7 +165,7 @@ def _read_header(member: BinaryIO, where: str) -> NpyHeader:
     return NpyHeader(tuple(int(side) for side in shape), dtype, bool(fortran_order), 8 + width + length)
 
 
-def _read_exactly(member: BinaryIO, out: np.ndarray, where: str) -> None:
+def _read_exactly(member: IO[bytes], out: np.ndarray, where: str) -> None:
     done = 0
     while done < out.size:
         block = member.read(min(_CHUNK, out.size - done))

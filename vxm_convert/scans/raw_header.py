@@ -9,27 +9,29 @@ after the file was found large enough for it; what a gzip stream holds beyond is
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import os
 import stat
 import struct
 import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Tuple
+from types import ModuleType
+from typing import BinaryIO, Tuple, Type, cast
 
 import numpy as np
 
 from vxm_convert.errors import VolumeError
 
-try:
+_GZIP: ModuleType = gzip
+_READ_ERRORS: Tuple[Type[Exception], ...] = (OSError, EOFError, zlib.error)
+with contextlib.suppress(ImportError):
     # Twice as fast as zlib, and without Python's lock.
-    from isal import igzip as gzip
-    from isal.isal_zlib import error as _deflate_error
-except ImportError:
-    import gzip
-    from zlib import error as _deflate_error
+    from isal import igzip, isal_zlib
 
-_READ_ERRORS = (OSError, EOFError, zlib.error, _deflate_error)
+    _GZIP = igzip
+    _READ_ERRORS += (cast(Type[Exception], isal_zlib.error),)
 #: deflate cannot squeeze better than 1032:1, so a gzipped file claims at most this many bytes per byte it has
 MAX_RATIO = 1040
 #: room for header extensions
@@ -178,7 +180,7 @@ def _packed(path: Path, start: bytes) -> bool:
 
 
 def _unpacked(handle: BinaryIO, packed: bool) -> BinaryIO:
-    return gzip.open(handle, "rb") if packed else handle
+    return cast(BinaryIO, _GZIP.open(handle, "rb")) if packed else handle
 
 
 def _nifti(path: Path, packed: bool, begin: bytes, what: str) -> RawHeader:

@@ -160,7 +160,8 @@ class ScanFile:
         state = self._state()
         if name not in self._kept or state is None or self._kept[name][0] != state:
             self._kept[name] = (state, read())
-        return self._kept[name][1]
+        kept: T = self._kept[name][1]
+        return kept
 
     def _state(self) -> Any:
         try:

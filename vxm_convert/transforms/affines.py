@@ -72,24 +72,26 @@ def write_affine(
             f"{path}: an affine in the format {format_name} is written to {' or '.join(suffixes)}; change the name"
         )
     fixed, moving = fixed or affine.fixed, moving or affine.moving
-    if format_name in ("lta", "fsl") and (fixed is None or moving is None):
-        raise VolumeError(
-            f"{path}: the format {format_name} holds both images' geometry; name the fixed and the moving image"
-        )
     if format_name == "itk" and path.suffix.lower() == ".mat":
         write_bytes(path, itkaffine.format_binary(affine.to_lps()))
     else:
-        texts = {
-            "itk": lambda: itkaffine.format_text(affine.to_lps()),
-            "lta": lambda: lta.format_text(affine, fixed, moving),
-            "fsl": lambda: _rows(affine.to_fsl(fixed, moving)),
-            "ras": lambda: "# RAS mm, fixed points to moving points\n" + _rows(affine.pull),
-        }
-        write_text(path, texts[format_name]())
+        write_text(path, _text(path, affine, format_name, fixed, moving))
     grids = {key: grid.to_dict() for key, grid in (("fixed_grid", fixed), ("moving_grid", moving)) if grid is not None}
     write_sidecar(
         path, made_from or {}, {"kind": "none"}, affine_format=format_name, maps=maps, frame=frame, unit="mm", **grids
     )
+
+
+def _text(path: Path, affine: Affine, format_name: str, fixed: Optional[Grid], moving: Optional[Grid]) -> str:
+    if format_name == "itk":
+        return itkaffine.format_text(affine.to_lps())
+    if format_name == "ras":
+        return "# RAS mm, fixed points to moving points\n" + _rows(affine.pull)
+    if fixed is None or moving is None:
+        raise VolumeError(
+            f"{path}: the format {format_name} holds both images' geometry; name the fixed and the moving image"
+        )
+    return lta.format_text(affine, fixed, moving) if format_name == "lta" else _rows(affine.to_fsl(fixed, moving))
 
 
 def is_affine_file(path: Path) -> bool:

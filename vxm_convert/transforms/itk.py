@@ -67,7 +67,8 @@ def format_text(matrix: np.ndarray) -> str:
 
 def parse_binary(data: bytes) -> np.ndarray:
     """The matrix of an ANTs .mat; see `parse_text`."""
-    parts, at = {}, 0
+    parts: Dict[str, Sequence[float]] = {}
+    at = 0
     while at < len(data) and len(parts) < 3:
         name, values, at = _read_matrix(data, at)
         parts[name] = values

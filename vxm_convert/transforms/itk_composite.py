@@ -69,8 +69,8 @@ def read_composite(path: Path, fixed: Optional[Grid] = None, moving: Optional[Gr
     if first is not None:
         return compose(steps, fixed or first.fixed, moving or fixed or first.fixed)
     pull = np.eye(4)
-    for step in steps:
-        pull = step.pull @ pull
+    for affine in (step for step in steps if isinstance(step, Affine)):
+        pull = affine.pull @ pull
     return Affine(pull)
 
 

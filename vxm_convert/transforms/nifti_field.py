@@ -96,7 +96,8 @@ def read_field(header: FieldHeader) -> Field:
     if data.dtype not in (np.float32, np.float64):
         data = data.astype(np.float32 if data.dtype.itemsize <= 4 else np.float64)
     try:
-        grid = Grid(header.shape[:3], said.get_best_affine())
+        x, y, z = header.shape[:3]
+        grid = Grid((x, y, z), said.get_best_affine())
     except VolumeError as exc:
         raise VolumeError(f"{path}: {exc}") from exc
     return Field(data.astype(data.dtype.newbyteorder("="), copy=False), grid, header.shape, header.intent, extensions)

@@ -13,7 +13,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Mapping, Optional
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def write_warp(
     made_from: Optional[Dict[str, str]] = None,
     toolchain: Optional[Dict[str, Any]] = None,
     dtype: str = "float32",
-    **details: Any,
+    **details: object,
 ) -> None:
     """Write a warp and its side-car.
 
@@ -235,11 +235,7 @@ def _read_sidecar(path: Path) -> Dict[str, Any]:
         entries = json.loads(side.read_text(encoding="utf-8"))
         if not isinstance(entries, dict) or "warp_format" not in entries or entries.get("sha256") != sha256_of(path):
             return {}
-        grids = {
-            key: Grid(tuple(entries[key]["shape"]), entries[key]["affine"])
-            for key in ("fixed_grid", "moving_grid")
-            if key in entries
-        }
+        grids = {key: _grid(entries[key]) for key in ("fixed_grid", "moving_grid") if key in entries}
         return {"warp_format": entries["warp_format"], **grids}
     except (OSError, ValueError, KeyError, TypeError, VolumeError, ChecksumError, RecursionError) as exc:
         LOG.warning("%s: side-car left aside (%s)", side, exc)
@@ -258,3 +254,8 @@ def _refuse_absolute(path: Path, field: Field) -> None:
         raise VolumeError(
             f"{path}: looks like absolute coordinates, expected displacements; make them with 'convertwarp --relout'"
         )
+
+
+def _grid(entry: Mapping[str, Any]) -> Grid:
+    x, y, z = entry["shape"]
+    return Grid((x, y, z), entry["affine"])

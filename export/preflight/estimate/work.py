@@ -200,11 +200,11 @@ class _Listing:
             return self._placed(node, node.op, MOVE, parts=parts, vector=moved, **{**common, "nbytes": moved + waste})
         return self._placed(node, node.op, CAST if node.op == "Cast" else VECTOR, vector=moved, **common)
 
-    def _placed(self, node: TfNode, op: str, kind: str, **counts: Any) -> Work:
+    def _placed(self, node: TfNode, op: str, kind: str, **counts: float) -> Work:
         steps = self.loops.steps.get(node.name, 1)
         per_pair = node.name in self.loops.steps and steps == self.batch
         # Absurd shapes of damaged graphs must not become numbers that no float holds.
-        sane = {
+        sane: Dict[str, Any] = {
             key: value if isinstance(value, bool) else min(max(0, int(value)), LARGEST) for key, value in counts.items()
         }
         return Work(node.name, op, kind, steps=steps, per_pair=per_pair, **sane)

@@ -183,14 +183,13 @@ class Buffers:
         if node.op in _LAYOUT_KEEPERS:
             return bool(in_blocks) and in_blocks[0]
         if node.op == "ConcatV2" and any(in_blocks):
-            shapes = [self.view.shape(source) for source in sources]
-            out = self.view.shape(node.name + ":0")
-            if out is None or any(shape is None or len(shape) not in _BLOCKED_RANKS for shape in shapes):
+            found, out = [self.view.shape(source) for source in sources], self.view.shape(node.name + ":0")
+            shapes = [shape for shape in found if shape is not None and len(shape) in _BLOCKED_RANKS]
+            if out is None or len(shapes) < len(found):
                 return False
             # Joining whole blocks is a plain copy; anything else goes through the plain layout.
-            return out[-1] == sum(shape[-1] for shape in shapes) and all(
-                shape[-1] % CHANNEL_BLOCK == 0 for shape in shapes
-            )
+            channels = [shape[-1] for shape in shapes]
+            return out[-1] == sum(channels) and all(count % CHANNEL_BLOCK == 0 for count in channels)
         return False
 
     def _read(self, source: str, wanted: Tuple[bool, str], step: int) -> None:
@@ -236,6 +235,6 @@ class Buffers:
 def itemsize_of(dtype: str) -> int:
     """Bytes of an element; 4 for a type that NumPy does not know."""
     try:
-        return np.dtype(dtype).itemsize
+        return int(np.dtype(dtype).itemsize)
     except TypeError:
         return 4

@@ -71,8 +71,9 @@ def _visit(view: GraphView, node: TfNode, inputs: Found) -> Optional[Span]:
     except (IndexError, OverflowError, ValueError, ZeroDivisionError):
         # A damaged node: other rules say so.
         return None
-    whole = span is not None and view.dtypes.get(node.name, "?").startswith(("int", "uint"))
-    return replace(span, displaced=False) if whole else span
+    if span is not None and view.dtypes.get(node.name, "?").startswith(("int", "uint")):
+        return replace(span, displaced=False)
+    return span
 
 
 def constant_span(values: np.ndarray) -> Optional[Span]:

@@ -195,7 +195,7 @@ def _concat(walker: _Walker, node: TfNode) -> List[Shape]:
 
 
 def _axis(value: object, rank: int) -> int:
-    axis = int(value)  # type: ignore[call-overload]
+    axis: int = int(value)  # type: ignore[call-overload]
     axis = axis + rank if axis < 0 else axis
     if not 0 <= axis < rank:
         raise ValueError("axis")

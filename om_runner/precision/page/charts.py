@@ -101,9 +101,9 @@ def distribution_charts(report: Mapping[str, Any], rows: Sequence[Row]) -> List[
         found = distribution(rows, name)
         if found is not None:
             charts.append(_error_chart(found, title, unit, _limits_of(report, prefix)))
-    jacobian = [distribution(rows, f"jacobian_{side}") for side in ("reference", "offline")]
-    if all(jacobian):
-        charts.append(_jacobian_chart(jacobian[0], jacobian[1]))
+    reference, offline = (distribution(rows, f"jacobian_{side}") for side in ("reference", "offline"))
+    if reference is not None and offline is not None:
+        charts.append(_jacobian_chart(reference, offline))
     return charts
 
 
@@ -234,8 +234,8 @@ def dice_chart(report: Mapping[str, Any], rows: Sequence[Row]) -> Union[Drawing,
 def _dice_chart(changes: Sequence[StructureChange], n: int, limit: Optional[float], words: str) -> Html:
     step, top, left, right, width = 19, 40, 208, 556, 640
     reach = max([abs(v) for c in changes for v in (c.low, c.high)]) or 1e-4
-    near = limit is not None and abs(limit) < 4 * reach
-    low = min([c.low for c in changes] + ([limit] if near else []) + [-0.15 * reach])
+    near = limit if limit is not None and abs(limit) < 4 * reach else None
+    low = min([c.low for c in changes] + ([] if near is None else [near]) + [-0.15 * reach])
     high = max([c.high for c in changes] + [0.15 * reach])
     bottom = top + step * len(changes)
     with chart(width, bottom + 26) as drawn:
@@ -245,8 +245,8 @@ def _dice_chart(changes: Sequence[StructureChange], n: int, limit: Optional[floa
         scale(axes.xaxis, low, high)
         rows(axes, [_name(change, n) for change in changes])
         axes.axvline(0.0, color=INK, linewidth=1.4)
-        if near:
-            axes.axvline(limit, color=INK, linewidth=1.4, dashes=(5, 3))
+        if near is not None:
+            axes.axvline(near, color=INK, linewidth=1.4, dashes=(5, 3))
             place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
             axes.annotate("limit of the lowest change", (limit, 1), (4, 4), fontsize=SMALL, **place)
         for at, change in enumerate(changes):

@@ -78,6 +78,12 @@ def figure(name: str) -> Figure:
     )
 
 
+def mapping_at(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of a report; empty where the report does not have it."""
+    found = report.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
 def dig(row: Row, name: str) -> Optional[Any]:
     """The entry at a dotted name, or None."""
     value: Any = row

@@ -4,11 +4,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from om_runner.precision.page import provenance
 from om_runner.precision.page.charts import Drawing, dice_chart, distribution_charts
-from om_runner.precision.page.figures import Row, cohort_limits_of, dig, figure, limits_of, number, shown, worst_first
+from om_runner.precision.page.figures import (
+    Row,
+    cohort_limits_of,
+    dig,
+    figure,
+    limits_of,
+    mapping_at,
+    number,
+    shown,
+    worst_first,
+)
 from om_runner.precision.page.gallery import TEMPLATES, Slices, gallery_section
 from om_runner.precision.page.layers import layers_chart, sources_table
 from om_runner.precision.page.limits import failure_words, judge, limits_table
@@ -46,7 +56,7 @@ def build_page(
     noted = f"n = {len(rows)} scan{'' if len(rows) == 1 else 's'} compared with TensorFlow"
     passed, word = _state(report)
     dice = dice_chart(report, rows)
-    context = {
+    context: Dict[str, Any] = {
         "n": len(rows),
         "n_run": report.get("n_run"),
         "passed": passed,
@@ -93,25 +103,26 @@ def _against(report: Mapping[str, Any]) -> str:
 
 
 def _versions(report: Mapping[str, Any]) -> str:
-    toolchain = report.get("toolchain") if isinstance(report.get("toolchain"), Mapping) else {}
-    reference = report.get("reference") if isinstance(report.get("reference"), Mapping) else {}
+    toolchain = mapping_at(report, "toolchain")
+    reference = mapping_at(report, "reference")
     parts = [f"{toolchain.get('kind') or 'toolchain'} {toolchain.get('version') or ''}".strip()]
     if reference.get("tensorflow"):
         parts.append(f"reference: TensorFlow {reference['tensorflow']}")
     return "; ".join(parts) + "."
 
 
-def _tiles(rows: List[Row], limits: Any) -> List[Dict[str, str]]:
+def _tiles(rows: List[Row], limits: Sequence[Mapping[str, Any]]) -> List[Dict[str, str]]:
     """The few figures to remember: words, value, unit, and what it rests on."""
     by_name = {str(entry["figure"]): entry for entry in limits}
     tiles = []
     for name, kind, words in _TILES:
-        known = [(number(row, name), str(row.get("subject"))) for row in rows if number(row, name) is not None]
+        given = [(number(row, name), str(row.get("subject"))) for row in rows]
+        known = [(value, subject) for value, subject in given if value is not None]
         if not known:
             tiles.append({"words": words, "value": shown(None), "unit": "", "below": "no scan has it"})
             continue
         spec = figure(name)
-        value, subject = max(known, key=(lambda pair: abs(pair[0])) if kind == "size" else (lambda pair: pair[0]))
+        value, subject = max(known, key=lambda pair: abs(pair[0]) if kind == "size" else pair[0])
         unit = {"intensity 0..1": "of 1", "Dice": "", "share of voxels": "of voxels"}.get(spec.unit, spec.unit)
         entry = by_name.get(name)
         limit = f"; limit {shown(entry['limit'], spec.form.lstrip('+'))}" if entry else ""

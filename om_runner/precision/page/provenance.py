@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, List, Mapping, NamedTuple, Optional, Tuple
 
-from om_runner.precision.page.figures import dig
+from om_runner.precision.page.figures import dig, mapping_at
 from vxm_convert.webpage.tables import Column, table
 from vxm_convert.webpage.templates import Html, parts
 
@@ -23,7 +23,7 @@ _ROLES = {"frozen_pb": "frozen graph (pb)", "pb": "frozen graph (pb)", "onnx": "
 
 def facts(report: Mapping[str, Any]) -> List[Tuple[str, Any]]:
     """Toolchain, model, reference, labels and profile in words."""
-    toolchain = report.get("toolchain") if isinstance(report.get("toolchain"), Mapping) else {}
+    toolchain = mapping_at(report, "toolchain")
     tools = ", ".join(f"{key}: {value}" for key, value in toolchain.items() if isinstance(value, (str, int, float)))
     tensorflow = dig(report, "reference.tensorflow") or "of unknown version"
     return [
@@ -54,7 +54,7 @@ def chain(report: Mapping[str, Any], report_sha256: Optional[str]) -> List[Tuple
 
 
 def _model(report: Mapping[str, Any]) -> str:
-    model = report.get("model") if isinstance(report.get("model"), Mapping) else {}
+    model = mapping_at(report, "model")
     shape = "\u00d7".join(str(n) for n in model.get("volume_shape") or ()) or "n/a"
     return (
         f"{model.get('variant')}, {shape} voxels, batch {model.get('batch')}, precision {model.get('precision')}, "
@@ -84,7 +84,7 @@ def plan(report: Mapping[str, Any]) -> Optional[Plan]:
     entry = report.get("precision_plan")
     if not isinstance(entry, Mapping):
         return None
-    reasons = entry.get("reasons") if isinstance(entry.get("reasons"), Mapping) else {}
+    reasons = mapping_at(entry, "reasons")
     treated = [(str(node), "kept in fp32 (keep_dtype)") for node in entry.get("keep_dtype") or ()]
     treated += [
         (str(node), "weights as an fp16 part and the rest (split_weights)") for node in entry.get("split_weights") or ()
