@@ -6,10 +6,9 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Dict, Iterator, List, Sequence
+from typing import Dict, Iterator, List, Mapping, Sequence
 
 import numpy as np
 
