@@ -25,6 +25,7 @@ from vxm_convert.artifacts.reports import report_head, write_report_csv, write_r
 from vxm_convert.ascend import chips, limits
 from vxm_convert.ascend.operators import OPS
 from vxm_convert.errors import ToolchainError
+from vxm_convert.formats.tf_graph import TfNode
 from vxm_convert.model.precision import PrecisionPlan
 
 _SHOWN_NODES = 3
@@ -144,7 +145,7 @@ def _memory_findings(memory: MemoryEstimate, available: int) -> List[Finding]:
 
 
 def _row(
-    view: GraphView, node: Any, dtypes: Mapping[str, Tuple[str, str]], findings: Sequence[Finding]
+    view: GraphView, node: TfNode, dtypes: Mapping[str, Tuple[str, str]], findings: Sequence[Finding]
 ) -> Dict[str, Any]:
     support = OPS.get(node.op)
     about = [finding for finding in findings if node.name in finding.nodes]

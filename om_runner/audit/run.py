@@ -24,7 +24,7 @@ from om_runner.device.runtime import Runtime
 from om_runner.inputs.placement import BY_HEADERS, load_anywhere, load_atlas
 from om_runner.inputs.scans import LoadedScan, discover
 from om_runner.names import AUDIT_NAME
-from om_runner.precision.comparison import compare_subject
+from om_runner.precision.comparison import Standard, compare_subject
 from om_runner.precision.store import FLOW, MOVED, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.reports import report_head, write_report_json
@@ -232,16 +232,9 @@ class Audit:
             for what, array in ((MOVED, moved), (FLOW, flow)):
                 np.save(str(self._store.path(name, what)), array, allow_pickle=False)
             labels = label_set(DEFAULT_LABEL_SET)
-            result = compare_subject(
-                self._store,
-                name,
-                self._atlas.seg,
-                DEFAULT_LABEL_SET,
-                labels,
-                spacing_mm(self._atlas.affine),
-                0.0,
-                self._profile,
-            )
+            spacing = spacing_mm(self._atlas.affine)
+            standard = Standard(self._atlas.seg, DEFAULT_LABEL_SET, labels, spacing, self._profile)
+            result = compare_subject(self._store, name, standard, 0.0)
             failures = [one.text for one in result.judgement.failures if not one.figure.startswith(_NO_DIFFERENCE)]
             row = {
                 entry: value

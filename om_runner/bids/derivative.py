@@ -26,7 +26,7 @@ from om_runner.bids.sidecars import Sources, sidecar_of
 from om_runner.bids.tables import write_tables
 from om_runner.inputs.scans import Scan
 from om_runner.results.layout import Layout
-from om_runner.results.tables import MetricsRow
+from om_runner.results.tables import FailureRow, MetricsRow
 from vxm_convert.artifacts.files import sidecar_path, write_json
 from vxm_convert.artifacts.reports import finite
 from vxm_convert.errors import ArtifactError, VolumeError
@@ -77,8 +77,8 @@ class Derivative(Layout):
         write_json(self.path_of(row.subject, METRICS_RECORD), finite(asdict(row)))
         _remove(self.path_of(row.subject, FAILURE_RECORD))
 
-    def finish(self, result: Any) -> List[str]:
-        for failure in result.failures:
+    def finish(self, failures: Sequence[FailureRow]) -> List[str]:
+        for failure in failures:
             write_json(self.path_of(failure.subject, FAILURE_RECORD), asdict(failure))
             _remove(self.path_of(failure.subject, METRICS_RECORD))
         made = write_description(self.out, self._links, self._dataset.description, self._toolchain, self._simulated)

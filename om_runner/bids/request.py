@@ -6,8 +6,9 @@ dataset.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from om_runner.bids.dataset import (
     DESCRIPTION_NAME,
@@ -43,22 +44,32 @@ def read_as_dataset(request: BidsRequest, folder: Path) -> bool:
     return False
 
 
-def dataset_cohort(settings: Any, model: OfflineModel) -> Tuple[List[Scan], Layout]:
-    """The scans of a dataset that are asked for and where their results go.
+@dataclass(frozen=True)
+class DatasetRun:
+    """What of a run decides about its scans and results: dataset, atlas, output folder, options of BIDS, the space of
+    the results, and ``--affine``.
+    """
 
-    Parameters
-    ----------
-    settings : om_runner.registration.job.Settings
+    dataset: Path
+    atlas: Path
+    out: Path
+    bids: BidsRequest
+    space: str
+    affine: str
+
+
+def dataset_cohort(run: DatasetRun, model: OfflineModel) -> Tuple[List[Scan], Layout]:
+    """The scans of a dataset that are asked for and where their results go.
 
     Raises
     ------
     VolumeError
         For a dataset without scans, and an output folder that BIDS forbids.
     """
-    request: BidsRequest = settings.bids
-    dataset = open_dataset(settings.input, settings.out)
+    request = run.bids
+    dataset = open_dataset(run.dataset, run.out)
     if request.write:
-        check_output(settings.out, dataset)
+        check_output(run.out, dataset)
     scans = dataset.scans(request.choice)
     LOG.info(
         "%s: BIDS dataset, %d scans, %d with a segmentation",
@@ -67,7 +78,7 @@ def dataset_cohort(settings: Any, model: OfflineModel) -> Tuple[List[Scan], Layo
         sum(s.seg_path is not None for s in scans),
     )
     if not request.write:
-        return scans, Layout(settings.out)
+        return scans, Layout(run.out)
     # Read now, so that a table that cannot be taken over stops the run before its work and not after.
     participants = read_participants(dataset.root)
     unknown = sorted({scan.subject.partition("_")[0] for scan in scans} - set(participants.rows))
@@ -75,7 +86,7 @@ def dataset_cohort(settings: Any, model: OfflineModel) -> Tuple[List[Scan], Layo
         LOG.warning(
             "%s: %d participants are not in it: %s", dataset.root / TABLE_NAME, len(unknown), ", ".join(unknown[:8])
         )
-    return scans, _derivative(settings, dataset, participants, model)
+    return scans, _derivative(run, dataset, participants, model)
 
 
 def open_dataset(folder: Path, out: Path) -> Dataset:
@@ -106,10 +117,10 @@ def check_output(out: Path, dataset: Dataset) -> None:
         )
 
 
-def _derivative(settings: Any, dataset: Dataset, participants: Participants, model: OfflineModel) -> Derivative:
-    request: BidsRequest = settings.bids
-    label = request.atlas_label or label_from(volume_stem(Path(settings.atlas)))
-    naming = Naming(label, request.choice.suffix, settings.outputs.space, request.choice.space)
+def _derivative(run: DatasetRun, dataset: Dataset, participants: Participants, model: OfflineModel) -> Derivative:
+    request = run.bids
+    label = request.atlas_label or label_from(volume_stem(run.atlas))
+    naming = Naming(label, request.choice.suffix, run.space, request.choice.space)
     described = model.toolchain.describe()
     toolchain = f"{described.get('kind')} {described.get('version')}"
     spec = model.contract.model
@@ -118,9 +129,9 @@ def _derivative(settings: Any, dataset: Dataset, participants: Participants, mod
         "plan "
         f"{model.contract.precision.name}), run through pyACL on "
         f"{'a SIMULATED Ascend device' if model.simulated else 'an Ascend device'}; "
-        f"affine: {_affine(settings.placing.affine)}"
+        f"affine: {_affine(run.affine)}"
     )
-    return Derivative(settings.out, dataset, participants, naming, settings.atlas, toolchain, model.simulated, method)
+    return Derivative(run.out, dataset, participants, naming, run.atlas, toolchain, model.simulated, method)
 
 
 def _affine(choice: str) -> Optional[str]:

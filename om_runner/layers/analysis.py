@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, FrozenSet, List, Optional, Sequence, Tuple
 
@@ -40,6 +41,25 @@ _HALF = ("Round", "Rint")
 _INTEGER = ("Floor", "Ceil", "Cast")
 
 
+@dataclass(frozen=True)
+class AnalysisOptions:
+    """How a model is analysed.
+
+    Parameters
+    ----------
+    work : Path — folder for temporary files.
+    limit_bytes : int — memory that may be used.
+    single, effect : bool — whether to compute single errors, and what they do to the model's outputs.
+    dump : Path or None — folder of a dump that was made elsewhere.
+    """
+
+    work: Path
+    limit_bytes: int
+    single: bool = True
+    effect: bool = True
+    dump: Optional[Path] = None
+
+
 class Analysis:
     """One model, one pair of scans.
 
@@ -49,10 +69,7 @@ class Analysis:
     held : dict — golden tensor → how the device holds it.
     golden : GoldenStore — holds the model's inputs already.
     device : Device or None — None where the dump was made elsewhere and no single errors are wanted.
-    dump : Path or None — folder of a dump that was made elsewhere.
-    single, effect : bool — whether to compute single errors, and what they do to the model's outputs.
-    limit_bytes : int — memory that may be used.
-    work : Path — folder for temporary files.
+    options : AnalysisOptions
     """
 
     def __init__(
@@ -63,11 +80,7 @@ class Analysis:
         graph: GoldenGraph,
         golden: GoldenStore,
         device: Optional[Device],
-        dump: Optional[Path],
-        single: bool,
-        effect: bool,
-        limit_bytes: int,
-        work: Path,
+        options: AnalysisOptions,
     ) -> None:
         self._model = model
         self._layers = list(layers)
@@ -75,12 +88,12 @@ class Analysis:
         self._graph = graph
         self._golden = golden
         self._device = device
-        self._dump = dump
-        self._single = single
-        self._effect = effect
-        self._budget = max(1, limit_bytes // _GROUP_SHARE)
-        self._limit = limit_bytes
-        self._work = work
+        self._dump = options.dump
+        self._single = options.single
+        self._effect = options.effect
+        self._budget = max(1, options.limit_bytes // _GROUP_SHARE)
+        self._limit = options.limit_bytes
+        self._work = options.work
         self._inputs: FrozenSet[str] = golden.kept
         self._outputs: Dict[str, np.ndarray] = {}
         self._cuts = 0

@@ -18,7 +18,7 @@ from om_runner.device.acl_runtime import acl_started
 from om_runner.device.offline_model import OfflineModel, open_model
 from om_runner.inputs.placement import BY_HEADERS, load_anywhere, load_atlas
 from om_runner.inputs.scans import Scan, discover
-from om_runner.layers.analysis import Analysis
+from om_runner.layers.analysis import Analysis, AnalysisOptions
 from om_runner.layers.device import Device
 from om_runner.layers.golden import GoldenStore
 from om_runner.layers.judge import LayerResult, Limits, mark_sources
@@ -87,19 +87,9 @@ def run_layers(settings: LayerSettings) -> str:
             acl = model.toolchain.load_acl()
             stack.enter_context(acl_started(acl, str(model.om_path)))
             device = Device(acl, model, om.name, settings.device, feeds, store.folder)
-        results = Analysis(
-            model,
-            layers,
-            held_tensors(om.graph, layers),
-            graph,
-            golden,
-            device,
-            settings.dump,
-            settings.single,
-            settings.effect,
-            settings.limit_bytes,
-            store.folder,
-        ).run()
+        options = AnalysisOptions(store.folder, settings.limit_bytes, settings.single, settings.effect, settings.dump)
+        held = held_tensors(om.graph, layers)
+        results = Analysis(model, layers, held, graph, golden, device, options).run()
         version = reference.tensorflow_version
     sources = mark_sources(results, settings.limits)
     _write(settings, model, subjects, results, sources, version, time.time() - started)

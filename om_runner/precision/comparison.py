@@ -140,17 +140,32 @@ def _with_ascend(stats: ErrorStats, ascend: AscendMetrics) -> Dict[str, Any]:
     return {**stats.to_dict(), "ascend": ascend.to_dict(), "ascend_reason": ascend.reason}
 
 
+@dataclass(frozen=True)
+class Standard:
+    """What every subject is compared by.
+
+    Parameters
+    ----------
+    fixed_seg : ndarray or None — labels of the fixed image.
+    label_set : str — name of the set that `labels` are.
+    spacing : 3 floats — voxel size in mm.
+    profile : Profile — limits of the verdict.
+    """
+
+    fixed_seg: Optional[np.ndarray]
+    label_set: str
+    labels: Sequence[int]
+    spacing: Sequence[float]
+    profile: Profile
+
+
 def compare_all(
     store: CompareStore,
     reference: Reference,
     batch: int,
-    fixed_seg: Optional[np.ndarray],
-    label_set: str,
-    labels: Sequence[int],
-    spacing: Sequence[float],
+    standard: Standard,
     on_subject: Callable[[SubjectComparison, Views], None],
     progress: Callable[[int], object],
-    profile: Profile,
 ) -> List[SubjectComparison]:
     """Reference, figures and pictures for every stored subject, in order; each one's files go before the next batch is
     computed.
@@ -161,7 +176,7 @@ def compare_all(
         group = subjects[start : start + batch]
         seconds = reference.run(group) / len(group)
         for subject in group:
-            result = compare_subject(store, subject, fixed_seg, label_set, labels, spacing, seconds, profile)
+            result = compare_subject(store, subject, standard, seconds)
             LOG.info("%s", describe(result))
             images = [store.get(subject, what) for what in (REFERENCE_MOVED, MOVED, REFERENCE_FLOW, FLOW)]
             on_subject(result, Views(store.get(subject, MOVING), store.fixed(), *images))
@@ -171,27 +186,20 @@ def compare_all(
     return results
 
 
-def compare_subject(
-    store: CompareStore,
-    subject: str,
-    fixed_seg: Optional[np.ndarray],
-    label_set: str,
-    labels: Sequence[int],
-    spacing: Sequence[float],
-    seconds: float,
-    profile: Profile,
-) -> SubjectComparison:
+def compare_subject(store: CompareStore, subject: str, standard: Standard, seconds: float) -> SubjectComparison:
     """Figures of one stored subject whose reference is there, and the verdict of a profile."""
     flow, reference_flow = store.get(subject, FLOW), store.get(subject, REFERENCE_FLOW)
     moved, reference_moved = store.get(subject, MOVED), store.get(subject, REFERENCE_MOVED)
     inside = np.asarray(store.fixed()) > 0
     seg = store.get(subject, SEG)
     change = None
-    if seg is not None and fixed_seg is not None:
-        change = _dice_change(np.asarray(seg), flow, reference_flow, fixed_seg, label_set, labels)
+    if seg is not None and standard.fixed_seg is not None:
+        change = _dice_change(
+            np.asarray(seg), flow, reference_flow, standard.fixed_seg, standard.label_set, standard.labels
+        )
     moved_pair = compare_tensors(moved, reference_moved, peak=MOVED_PEAK)
     flow_pair = compare_tensors(flow, reference_flow, histogram=False)
-    errors = flow_errors(flow, reference_flow, spacing)
+    errors = flow_errors(flow, reference_flow, standard.spacing)
     result = SubjectComparison(
         subject=subject,
         moved=moved_pair.stats,
@@ -209,7 +217,7 @@ def compare_subject(
         moved_histogram=moved_pair.histogram,
         reference_seconds=seconds,
     )
-    return replace(result, judgement=judge_row(result.to_dict(), profile))
+    return replace(result, judgement=judge_row(result.to_dict(), standard.profile))
 
 
 def summary(results: Sequence[SubjectComparison]) -> Dict[str, Any]:

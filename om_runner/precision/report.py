@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
 
@@ -15,7 +16,7 @@ import numpy as np
 from om_runner.device.offline_model import OfflineModel
 from om_runner.names import PRECISION_FOLDER, REPORT_CSV, REPORT_JSON, REPORT_JUNIT, REPORT_NAMES, REPORT_PAGE
 from om_runner.precision.acceptance import VERDICT_FAILED, VERDICT_OK, Judgement, judge_cohort
-from om_runner.precision.comparison import SubjectComparison, compare_all, summary
+from om_runner.precision.comparison import Standard, SubjectComparison, compare_all, summary
 from om_runner.precision.junit import junit_xml
 from om_runner.precision.page.gallery import Gallery, Views
 from om_runner.precision.page.page import build_page
@@ -36,62 +37,61 @@ _FAILURES_TOLD = 3
 LOG = logging.getLogger(__name__)
 
 
-def write_precision_report(
-    store: CompareStore,
-    model: OfflineModel,
-    python: str,
-    out: Path,
-    fixed_seg: Optional[np.ndarray],
-    fixed_affine: np.ndarray,
-    label_set_name: str,
-    n_run: int,
-    progress: Callable[[int], object] = lambda n: None,
-    reference_cache: Optional[Path] = None,
-    *,
-    profile: Profile,
-) -> Dict[str, Any]:
-    """Compare every stored subject with TensorFlow, judge it by the profile and write the four files.
+@dataclass(frozen=True)
+class ReportRequest:
+    """What a report is made with.
 
     Parameters
     ----------
     python : str — interpreter of the reference.
+    out : Path — output folder of the run.
+    fixed_seg : ndarray or None — labels of the fixed image.
     fixed_affine : ndarray, shape (4, 4) — gives the voxel size in mm.
+    label_set : str — name of the structures that Dice is taken over.
     n_run : int — scans that went through the model, of which the stored ones are compared.
-    reference_cache : Path or None — folder in which references are kept for other runs.
     profile : Profile — limits of the verdict.
+    reference_cache : Path or None — folder in which references are kept for other runs.
+    """
+
+    python: str
+    out: Path
+    fixed_seg: Optional[np.ndarray]
+    fixed_affine: np.ndarray
+    label_set: str
+    n_run: int
+    profile: Profile
+    reference_cache: Optional[Path] = None
+
+
+def write_precision_report(
+    store: CompareStore, model: OfflineModel, request: ReportRequest, progress: Callable[[int], object] = lambda n: None
+) -> Dict[str, Any]:
+    """Compare every stored subject with TensorFlow, judge it by the profile and write the four files.
 
     Returns
     -------
     dict — the report as in report.json.
     """
+    profile = request.profile
     gallery = Gallery(model.contract.grid.orientation, profile.to_dict()["limits"])
 
     def on_subject(result: SubjectComparison, views: Views) -> None:
         gallery.offer(result.to_dict(), views)
 
     def start() -> ReferenceProcess:
-        return ReferenceProcess(python, model.pb_path, model.contract_path, store)
+        return ReferenceProcess(request.python, model.pb_path, model.contract_path, store)
 
-    with open_reference(reference_cache, start, model, store) as reference:
-        results = compare_all(
-            store,
-            reference,
-            model.contract.model.batch,
-            fixed_seg,
-            label_set_name,
-            label_set(label_set_name),
-            spacing_mm(fixed_affine),
-            on_subject,
-            progress,
-            profile,
-        )
+    with open_reference(request.reference_cache, start, model, store) as reference:
+        labels, spacing = label_set(request.label_set), spacing_mm(request.fixed_affine)
+        standard = Standard(request.fixed_seg, request.label_set, labels, spacing, profile)
+        results = compare_all(store, reference, model.contract.model.batch, standard, on_subject, progress)
         version = reference.tensorflow_version
-    folder = Path(out) / PRECISION_FOLDER
+    folder = request.out / PRECISION_FOLDER
     cohort = judge_cohort([result.to_dict() for result in results], profile)
     layers = layers_of(folder, model)
     report: Dict[str, Any] = finite(
         {
-            **_assemble(results, model, version, label_set_name, n_run),
+            **_assemble(results, model, version, request.label_set, request.n_run),
             **_verdict(results, cohort, profile),
             **({} if layers is None else {"layers": layers}),
         }

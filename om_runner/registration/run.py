@@ -13,7 +13,13 @@ from om_runner.device.offline_model import OfflineModel
 from om_runner.device.runtime import Runtime
 from om_runner.names import FAILURES_NAME, METRICS_NAME, PRECISION_FOLDER, REPORT_PAGE
 from om_runner.precision.acceptance import VERDICT_FAILED
-from om_runner.precision.report import clear_old_report, failure_message, kept_report, write_precision_report
+from om_runner.precision.report import (
+    ReportRequest,
+    clear_old_report,
+    failure_message,
+    kept_report,
+    write_precision_report,
+)
 from om_runner.precision.store import CompareStore
 from om_runner.registration.job import Job
 from om_runner.registration.loop import BUFFER_SETS, Cohort
@@ -157,19 +163,17 @@ class CohortRun:
     def _compare(self, store: CompareStore) -> Dict[str, Any]:
         job, settings = self._job, self._job.settings
         with progress(len(store.subjects), "comparison") as told:
-            return write_precision_report(
-                store,
-                job.model,
+            request = ReportRequest(
                 job.python,
                 settings.out,
                 job.atlas.seg,
                 job.atlas.affine,
                 settings.label_set,
                 self._result.n_run,
-                told,
+                job.profile,
                 settings.reference_cache,
-                profile=job.profile,
             )
+            return write_precision_report(store, job.model, request, told)
 
     def _write(self) -> None:
         job, settings = self._job, self._job.settings

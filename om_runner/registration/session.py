@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import Callable, List, Optional, Tuple
 
-from om_runner.bids.request import dataset_cohort, read_as_dataset
+from om_runner.bids.request import DatasetRun, dataset_cohort, read_as_dataset
 from om_runner.device.acl_runtime import open_runtime
 from om_runner.device.offline_model import OfflineModel, open_model
 from om_runner.device.runtime import Runtime
@@ -83,7 +83,9 @@ def _prepare(model: OfflineModel, settings: Settings) -> Job:
 def _cohort(model: OfflineModel, settings: Settings) -> Tuple[List[Scan], Layout]:
     """The scans of the input and where their results go."""
     if read_as_dataset(settings.bids, settings.input):
-        return dataset_cohort(settings, model)
+        space, affine = settings.outputs.space, settings.placing.affine
+        run = DatasetRun(settings.input, settings.atlas, settings.out, settings.bids, space, affine)
+        return dataset_cohort(run, model)
     return discover(settings.input, settings.atlas), Layout(settings.out)
 
 

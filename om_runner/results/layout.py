@@ -7,10 +7,10 @@ The plain layout is a folder per subject. `om_runner.bids.derivative` has the ot
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ContextManager, List, Sequence
+from typing import ContextManager, List, Sequence
 
 from om_runner.inputs.scans import Scan
-from om_runner.results.tables import MetricsRow
+from om_runner.results.tables import FailureRow, MetricsRow
 from om_runner.results.writer import whole_folder
 from vxm_convert.artifacts.sha256sums import files_below
 
@@ -46,6 +46,6 @@ class Layout:
     def note(self, row: MetricsRow) -> None:
         """Take the figures of a scan whose files stand."""
 
-    def finish(self, result: Any) -> List[str]:
-        """What belongs to the folder as a whole, made from a `CohortResult`; names below `out` of the files written."""
+    def finish(self, failures: Sequence[FailureRow]) -> List[str]:
+        """What belongs to the folder as a whole, with the scans that failed; names below `out` of the files written."""
         return []

@@ -86,7 +86,7 @@ class Ledger:
         """
         out, layout = self._layout.out, self._layout
         made = files_below(out, PRECISION_FOLDER, STATE_FOLDER) + layout.files_of([row.subject for row in result.rows])
-        made += layout.finish(result)
+        made += layout.finish(result.failures)
         finish_manifest(out, made + list(further) + [METRICS_NAME, FAILURES_NAME, RUN_NAME], earlier)
 
     def _failures(self, result: CohortResult) -> List[FailureRow]:

@@ -25,7 +25,7 @@ from export.contracts import build_contract
 from om_runner.device.offline_model import OfflineModel
 from om_runner.precision.reference import Reference
 from om_runner.precision.reference_cache import CachedReference
-from om_runner.precision.report import write_precision_report
+from om_runner.precision.report import ReportRequest, write_precision_report
 from om_runner.precision.store import MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from scripts.benchmark.common import GIB, machine
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, write_bytes, write_json
@@ -218,18 +218,9 @@ def time_report(work: Path, spec: ModelSpec, fixed: np.ndarray, seg: np.ndarray,
         for number in range(scans):
             _store(store, work, model, f"scan{number}", stored_subject(np.roll(fixed, number, axis=0), number), seg)
         start, cpu = time.perf_counter(), time.process_time()
-        done = write_precision_report(
-            store,
-            model,
-            sys.executable,
-            work,
-            seg,
-            np.eye(4),
-            DEFAULT_LABEL_SET,
-            scans,
-            reference_cache=work / "cache",
-            profile=load_profile(DEFAULT_PROFILE),
-        )
+        profile = load_profile(DEFAULT_PROFILE)
+        request = ReportRequest(sys.executable, work, seg, np.eye(4), DEFAULT_LABEL_SET, scans, profile, work / "cache")
+        done = write_precision_report(store, model, request)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
     pages = sorted((work / PRECISION_FOLDER).iterdir())
     return {

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 import numpy as np
 
 from om_runner.device.offline_model import OfflineModel
-from om_runner.layers.analysis import Analysis
+from om_runner.layers.analysis import Analysis, AnalysisOptions
 from om_runner.layers.device import Device
 from om_runner.layers.golden import GoldenStore
 from om_runner.layers.judge import LayerResult
@@ -140,19 +140,8 @@ class Bench:
         om = self.om
         layers = layers_of(om.graph, om.attrs, self.model.contract, known)
         device = Device(acl, self.model, om.name, 0, self.feeds, work)
-        return Analysis(
-            self.model,
-            layers,
-            held_tensors(om.graph, layers),
-            known,
-            golden,
-            device,
-            dump,
-            single,
-            effect,
-            limit_bytes,
-            work,
-        ).run()
+        options = AnalysisOptions(work, limit_bytes, single, effect, dump)
+        return Analysis(self.model, layers, held_tensors(om.graph, layers), known, golden, device, options).run()
 
     def rewrite(self, change: Callable[[OmModel], None]) -> None:
         """Change the offline model behind the back of the graph, and let the contract know the new file."""

@@ -9,11 +9,11 @@ never guesses.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from export.preflight.view.loop_shapes import MORE_RULES
+from export.preflight.view.loop_shapes import MORE_RULES, Walker
 from vxm_convert.formats.tf_graph import TfNode
 
 Shape = Optional[Tuple[int, ...]]
@@ -77,16 +77,11 @@ def infer_shapes(ordered: Sequence[TfNode], known: Optional[Shapes] = None) -> S
     return walker.shapes
 
 
-class _Walker:
+class _Walker(Walker):
     def __init__(self, known: Shapes) -> None:
+        super().__init__()
         self.known = known
         self.shapes: Shapes = {}
-        self.values: Dict[str, np.ndarray] = {}
-        #: of tensor arrays: handle → length, flow → shape of an element
-        self.sizes: Dict[str, int] = {}
-        self.elements: Dict[str, Tuple[int, ...]] = {}
-        #: loop variables that a step was seen to change the shape of
-        self.changing: Set[str] = set()
 
     def visit(self, node: TfNode) -> None:
         rule = _RULES.get(node.op)
@@ -103,26 +98,21 @@ class _Walker:
             index += 1
 
     def shape(self, node: TfNode, position: int) -> Tuple[int, ...]:
-        """Shape of an input; ValueError if unknown."""
         found = self.shapes.get(data_inputs(node)[position])
         if found is None:
             raise ValueError("unknown shape")
         return found
 
     def value(self, node: TfNode, position: int) -> np.ndarray:
-        """Value of a constant input; KeyError if it is none."""
         return self.values[self.source(node, position)]
 
     def source(self, node: TfNode, position: int) -> str:
-        """Tensor that an input reads; IndexError if there is none."""
         return data_inputs(node)[position]
 
     def keep_value(self, node: TfNode, value: object) -> None:
-        """Numbers that are known although the graph computes them."""
         self.values[node.name + ":0"] = np.asarray(value)
 
     def passed_on(self, node: TfNode, position: int, outputs: Tuple[int, ...]) -> Shape:
-        """Shape of an input that comes out as it went in, with what is known of it if it is a tensor array."""
         source = self.source(node, position)
         for index in outputs:
             name = f"{node.name}:{index}"

@@ -63,7 +63,7 @@ def test_millimetres_follow_the_atlas(tmp_path):
         np.save(str(store.path("s", REFERENCE_MOVED)), image.astype(np.float32))
         np.save(str(store.path("s", REFERENCE_FLOW)), flow + np.float32([0, 0.5, 0]))
         result = compare.compare_subject(
-            store, "s", None, "paper30", LABELS, (1.0, 2.0, 3.0), 0.0, load_profile("research")
+            store, "s", compare.Standard(None, "paper30", LABELS, (1.0, 2.0, 3.0), load_profile("research")), 0.0
         )
     assert (result.epe_voxel.max, result.epe_mm.max) == (0.5, 1.0)
     assert result.dice is None and result.moved.psnr_db is None
@@ -88,13 +88,9 @@ def test_batches_of_references(tmp_path):
             store,
             scripted,
             2,
-            None,
-            "paper30",
-            LABELS,
-            (1, 1, 1),
+            compare.Standard(None, "paper30", LABELS, (1, 1, 1), load_profile("research")),
             lambda result, views: seen.append(result.subject),
             lambda n: None,
-            load_profile("research"),
         )
         assert list(store.folder.glob("*.flow.npy")) == []
     assert scripted.groups == [["a", "b"], ["c"]] and seen == ["a", "b", "c"] and len(results) == 3

@@ -14,7 +14,7 @@ from typing import Dict, NamedTuple, Tuple
 import numpy as np
 import pytest
 
-from om_runner.precision.comparison import SubjectComparison, compare_subject
+from om_runner.precision.comparison import Standard, SubjectComparison, compare_subject
 from om_runner.precision.store import REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from tests.support.reference import smooth_noise, warp_half
 from vxm_convert.geometry.reference_warp import warp_nearest
@@ -79,9 +79,8 @@ def compare_variants(folder, scene: Scene, profile: Profile) -> Dict[str, Subjec
             np.save(str(store.path("s", REFERENCE_MOVED)), reference)
             np.save(str(store.path("s", REFERENCE_FLOW)), scene.flow)
             labels = label_set("paper30")
-            found[variant] = compare_subject(
-                store, "s", scene.fixed_seg, "paper30", labels, (1.0, 1.0, 1.0), 0.0, profile
-            )
+            standard = Standard(scene.fixed_seg, "paper30", labels, (1.0, 1.0, 1.0), profile)
+            found[variant] = compare_subject(store, "s", standard, 0.0)
     return found
 
 
