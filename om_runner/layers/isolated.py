@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, List, Sequence, Tuple
 
+from google.protobuf.message import Message
+
 from om_runner.layers.matching import FLOATS, GoldenGraph, Layer, tensor_name
 from vxm_convert.errors import AtcError, ToolchainError
 from vxm_convert.formats.ge_ir import Desc
@@ -115,7 +117,7 @@ def _cut(
     return tuple(inputs.values()), made
 
 
-def _add_placeholder(made: Any, entry: CutInput) -> None:
+def _add_placeholder(made: Message, entry: CutInput) -> None:
     node = made.node.add(name=entry.node, op="Placeholder")
     node.attr.add(key="dtype").value.type = _NUMBERS["float32" if entry.dtype in FLOATS else entry.dtype]
     shape = node.attr.add(key="shape").value.shape

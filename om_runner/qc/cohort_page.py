@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 from om_runner.qc.record import SUBJECT_PAGE, Record, read_records
 from om_runner.qc.slices import CONVENTION
@@ -140,7 +140,7 @@ def _thumb(record: Record) -> str:
     return _piece("thumb.html", href=link_to(record.subject), source=source, size=record.pictures["thumb"])
 
 
-def _piece(name: str, **context: Any) -> Html:
+def _piece(name: str, **context: object) -> Html:
     return fragment(TEMPLATES, name, **context)
 
 

@@ -96,7 +96,7 @@ class Ledger:
         return sorted(rows, key=lambda row: self._place[row.subject])
 
 
-def run_document(model: OfflineModel, atlas: LoadedScan, result: CohortResult, **entries: Any) -> Dict[str, Any]:
+def run_document(model: OfflineModel, atlas: LoadedScan, result: CohortResult, **entries: object) -> Dict[str, Any]:
     """What run.json says: model, atlas, scans and versions, and the `entries` of the session."""
     return {
         "schema": RUN_SCHEMA,

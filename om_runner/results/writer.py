@@ -49,7 +49,7 @@ class Provenance:
     toolchain: Dict[str, Any]
     details: Dict[str, Any]
 
-    def of(self, made_from: Dict[str, str], **details: Any) -> Provenance:
+    def of(self, made_from: Dict[str, str], **details: object) -> Provenance:
         """A copy with further sources and entries."""
         return replace(self, made_from={**self.made_from, **made_from}, details={**self.details, **details})
 
@@ -86,7 +86,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(str(old), ignore_errors=True)
 
 
-def record(path: Path, provenance: Provenance, **details: Any) -> None:
+def record(path: Path, provenance: Provenance, **details: object) -> None:
     """The side-car of a written file: its provenance and further entries."""
     write_sidecar(path, provenance.made_from, provenance.toolchain, **{**provenance.details, **details})
 
@@ -153,9 +153,9 @@ class Writer:
             "resampled_by": "the network" if done.by_network else "the host, from the original scan",
         }
 
-    def _write_warp(self, path: Path, warp: Warp, provenance: Provenance, **details: Any) -> None:
-        details = {**provenance.details, **details}
-        write_warp(path, warp, self._options.warp_format, provenance.made_from, provenance.toolchain, **details)
+    def _write_warp(self, path: Path, warp: Warp, provenance: Provenance, **details: object) -> None:
+        noted: Dict[str, Any] = {**provenance.details, **details}
+        write_warp(path, warp, self._options.warp_format, provenance.made_from, provenance.toolchain, **noted)
 
     @staticmethod
     def _write_jacobian(path: Path, warp: Warp, provenance: Provenance) -> None:

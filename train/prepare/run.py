@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from train.prepare.outputs import PICTURES, SCANS, TRANSFORMS, Record, finished, others, read_record
 from train.prepare.reference import Reference, find_reference, load_reference, write_reference
-from train.prepare.scan import AFTER, TEMPORARY, Failure, Job, made_from_of
+from train.prepare.scan import AFTER, TEMPORARY, Failure, Job, Outcome, made_from_of
 from train.prepare.settings import PrepareSettings, file_names, key_of
 from train.prepare.subjects import REFERENCE, Source, find_sources
 from train.prepare.tables import MANIFEST_NAME, PAGE_NAME, TABLES, write_tables
@@ -166,7 +166,7 @@ def _finished(job: Job, source: Source) -> Any:
     return finished(job.settings.out, source.name, job.settings, job.key, made_from)
 
 
-def _take(source: Source, outcome: Any, records: Dict[str, Record], failures: List[Failure]) -> None:
+def _take(source: Source, outcome: Outcome, records: Dict[str, Record], failures: List[Failure]) -> None:
     if isinstance(outcome, Failure):
         LOG.error("%s: %s failed: %s", source.name, outcome.stage, outcome.reason)
         failures.append(outcome)

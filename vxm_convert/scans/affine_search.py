@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Dict, List
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Dict, List
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from vxm_convert.errors import ToolchainError, VolumeError
 from vxm_convert.geometry.affines import Affine, from_lps
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.scans.conform import Placement, brain_mask, conform
+
+if TYPE_CHECKING:
+    import SimpleITK
 
 LOG = logging.getLogger(__name__)
 
@@ -115,7 +119,7 @@ def search_affine(
     return AffineFound(affine, metric, overlap, itk.Version.VersionString())
 
 
-def _optimise(itk: Any, images: List[Any], start: Any, side: int) -> Any:
+def _optimise(itk: ModuleType, images: List[SimpleITK.Image], start: SimpleITK.AffineTransform, side: int) -> Any:
     method = itk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(_BINS)
     levels = [i for i, shrink in enumerate(_SHRINK) if side // shrink >= _MIN_SIDE] or [len(_SHRINK) - 1]
@@ -139,7 +143,7 @@ def _optimise(itk: Any, images: List[Any], start: Any, side: int) -> Any:
     return start, float(method.GetMetricValue())
 
 
-def _image(itk: Any, array: np.ndarray, grid: Grid) -> Any:
+def _image(itk: ModuleType, array: np.ndarray, grid: Grid) -> SimpleITK.Image:
     image = itk.GetImageFromArray(np.ascontiguousarray(array.T, dtype=np.float32))
     lps = grid.to_lps()
     image.SetSpacing(grid.spacing_mm)
@@ -148,7 +152,7 @@ def _image(itk: Any, array: np.ndarray, grid: Grid) -> Any:
     return image
 
 
-def _matrix(transform: Any) -> np.ndarray:
+def _matrix(transform: SimpleITK.AffineTransform) -> np.ndarray:
     """ITK's y = A (x − c) + c + t as one matrix, LPS."""
     matrix, centre = np.eye(4), np.array(transform.GetCenter())
     matrix[:3, :3] = np.array(transform.GetMatrix()).reshape(3, 3)

@@ -12,7 +12,7 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Optional, Tuple, Type
 from xml.parsers.expat import ExpatError
 
 import numpy as np
@@ -22,6 +22,9 @@ from vxm_convert.lazy import LazyModule
 from vxm_convert.scans.header_space import Space, space_of
 from vxm_convert.scans.raw_header import NIFTI_1, RawHeader, judge, read_voxels
 from vxm_convert.text import one_line
+
+if TYPE_CHECKING:
+    import nibabel
 
 nib = LazyModule("nibabel")
 
@@ -131,7 +134,7 @@ def check_shape(shape: Tuple[int, ...], path: Path) -> Tuple[int, int, int]:
     return x, y, z
 
 
-def scale_of(header: Any, path: Path) -> Tuple[float, float]:
+def scale_of(header: nibabel.spatialimages.SpatialHeader, path: Path) -> Tuple[float, float]:
     """Slope and intercept of nibabel's header; a slope of 0 or NaN means that there are none (nifti1.h).
 
     Raises

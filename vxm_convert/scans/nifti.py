@@ -13,13 +13,16 @@ import struct
 import zlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Iterator, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from vxm_convert.artifacts.files import atomic_path
 from vxm_convert.errors import VolumeError
 from vxm_convert.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import nibabel
 
 nib = LazyModule("nibabel")
 
@@ -98,7 +101,7 @@ def _extension_block(extensions: Sequence[Tuple[int, bytes]]) -> bytes:
     return block
 
 
-def _set_qform(header: Any, affine: np.ndarray) -> None:
+def _set_qform(header: nibabel.Nifti1Header, affine: np.ndarray) -> None:
     """Store `affine` as quaternion, undoing what float32 does to half turns such as LIA.
 
     The file holds b, c, d; readers take a = sqrt(1 - b² - c² - d²). Where a is 0, rounding b, c, d down gives a = 1e-4,

@@ -9,12 +9,15 @@ too few, allocate what a header claims, and of several transforms in a text take
 from __future__ import annotations
 
 import struct
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 
 from vxm_convert.errors import FormatError
 from vxm_convert.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import SimpleITK
 
 itk = LazyModule("SimpleITK")
 
@@ -121,7 +124,7 @@ def matrix_of(name: str, parameters: Sequence[float], fixed: Sequence[float]) ->
     return _matrix_from(transform)
 
 
-def _matrix_from(transform: Any) -> np.ndarray:
+def _matrix_from(transform: SimpleITK.Transform) -> np.ndarray:
     """The 4×4 matrix of a linear SimpleITK transform, from where it takes the origin and the unit vectors."""
     origin, *ends = (np.array(transform.TransformPoint(point)) for point in np.eye(4, 3, k=-1).tolist())
     matrix = np.eye(4)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Union
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from vxm_convert.scans.raw_header import require_file
 from vxm_convert.text import one_line
 from vxm_convert.transforms.itk import matrix_of
 from vxm_convert.transforms.nifti_field import MAX_FIELD_VOXELS
+
+if TYPE_CHECKING:
+    import SimpleITK
 
 itk = LazyModule("SimpleITK")
 
@@ -140,7 +143,7 @@ def _main(source: str, folder: str) -> int:
     return 0
 
 
-def _parts(transform: Any) -> List[Any]:
+def _parts(transform: SimpleITK.Transform) -> List[SimpleITK.Transform]:
     """The transforms of a composite in the order of their application: ITK applies the last one first."""
     if transform.GetTransformEnum() != itk.sitkComposite:
         return [transform]
@@ -152,7 +155,7 @@ def _parts(transform: Any) -> List[Any]:
     return [composite.GetNthTransform(number) for number in reversed(range(count))]
 
 
-def _described(transform: Any, number: int, folder: Path) -> Dict[str, Any]:
+def _described(transform: SimpleITK.Transform, number: int, folder: Path) -> Dict[str, Any]:
     """A matrix as it is, a field as a file of its own: displacements in LPS mm (X, Y, Z, 3), voxel → RAS mm."""
     if transform.GetDimension() != 3:
         raise FormatError(f"{transform.GetName()} in {transform.GetDimension()} dimensions, expected 3")
@@ -169,7 +172,7 @@ def _described(transform: Any, number: int, folder: Path) -> Dict[str, Any]:
     return {"field": name, "affine": _ras_affine(image).tolist()}
 
 
-def _ras_affine(image: Any) -> np.ndarray:
+def _ras_affine(image: SimpleITK.Image) -> np.ndarray:
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()

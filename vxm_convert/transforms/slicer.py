@@ -84,7 +84,7 @@ class MarkupsJson:
         return json.dumps({**self._document, "markups": [{**markup, "controlPoints": points}]}, indent=2) + "\n"
 
 
-def _frame(said: Any) -> str:
+def _frame(said: object) -> str:
     if str(said) not in _FRAMES:
         raise FormatError(f"coordinate system {said!r}, expected RAS or LPS; save it again with a current Slicer")
     return _FRAMES[str(said)]

@@ -12,14 +12,17 @@ import math
 import threading
 import warnings
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, List, Sequence, Tuple
 
 from vxm_convert.lazy import LazyModule
 from vxm_convert.webpage.colours import INK, QUIET, RULE
 from vxm_convert.webpage.svg import TIP, cleaned
 from vxm_convert.webpage.templates import Html, parts, readable
 
-matplotlib = LazyModule("matplotlib")
+if TYPE_CHECKING:
+    import matplotlib
+else:
+    matplotlib = LazyModule("matplotlib")
 figures = LazyModule("matplotlib.figure")
 backend = LazyModule("matplotlib.backends.backend_svg")
 ticker = LazyModule("matplotlib.ticker")
@@ -102,7 +105,7 @@ class Chart:
         self,
         x: float,
         y: float,
-        text: Any,
+        text: object,
         anchor: str = "left",
         size: float = NORMAL,
         bold: bool = False,
@@ -140,18 +143,20 @@ def chart(width: float, height: float) -> Iterator[Chart]:
         yield Chart(width, height)
 
 
-def literal(text: Any) -> str:
+def literal(text: object) -> str:
     """Words as they are: nothing in a name of others is a formula, a new line, or a character that XML forbids."""
     return " ".join(readable(text).split()).replace("$", r"\$")
 
 
-def tip(artists: Sequence[Any], words: Any) -> None:
+def tip(artists: Sequence[matplotlib.artist.Artist], words: object) -> None:
     """What is shown when a pointer rests on the artists."""
     for artist in artists:
         artist.set_gid(TIP + " ".join(readable(words).split()))
 
 
-def mark(axes: Any, kind: str, x: float, y: float, colour: str, size: float = 4.0, words: Any = None) -> None:
+def mark(
+    axes: matplotlib.axes.Axes, kind: str, x: float, y: float, colour: str, size: float = 4.0, words: object = None
+) -> None:
     """A mark: ``dot``, ``ring``, ``diamond``, ``cross`` or ``triangle``, with a tooltip."""
     shape = {"dot": "o", "ring": "o", "diamond": "D", "cross": "x", "triangle": "^"}[kind]
     fill = "white" if kind in ("ring", "diamond") else colour
@@ -168,7 +173,7 @@ def power(exponent: int) -> str:
     return {0: "1", 1: "10"}.get(exponent) or "10" + str(exponent).translate(_SUPERSCRIPT)
 
 
-def scale(axis: Any, low: float, high: float, logarithmic: bool = False) -> None:
+def scale(axis: matplotlib.axis.Axis, low: float, high: float, logarithmic: bool = False) -> None:
     """Limits and ticks of an axis (``axes.xaxis`` or ``axes.yaxis``): round values with readable names."""
     name = axis.axis_name
     if logarithmic:
@@ -198,7 +203,7 @@ def log_ticks(low: float, high: float) -> List[Tuple[float, str]]:
     return [(10.0**exponent, power(exponent)) for exponent in exponents]
 
 
-def titles(axes: Any, x_title: str, y_title: str) -> None:
+def titles(axes: matplotlib.axes.Axes, x_title: str, y_title: str) -> None:
     """The title of the horizontal axis below, that of the vertical one above its end, where it needs no turning."""
     axes.set_xlabel(literal(x_title), labelpad=6)
     axes.annotate(
@@ -206,7 +211,7 @@ def titles(axes: Any, x_title: str, y_title: str) -> None:
     )
 
 
-def legend(axes: Any, **style: Any) -> None:
+def legend(axes: matplotlib.axes.Axes, **style: object) -> None:
     """Names of the labelled lines, above the right end of the axes."""
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
     made = axes.legend(ncol=2, frameon=False, **place, **style)
@@ -216,7 +221,7 @@ def legend(axes: Any, **style: Any) -> None:
         text.set_text(literal(text.get_text()))
 
 
-def rows(axes: Any, names: Sequence[str]) -> None:
+def rows(axes: matplotlib.axes.Axes, names: Sequence[str]) -> None:
     """A vertical axis with one named row per entry, the first on top, without lines of a grid."""
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.spines["bottom"].set_visible(False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Optional, Sequence
 
 from vxm_convert.webpage.colours import css_properties
 from vxm_convert.webpage.templates import Html, badge_word, fragment
@@ -26,7 +26,7 @@ def page(
     styles: Sequence[Path] = (),
     scripts: Sequence[Path] = (),
     picture_files: bool = False,
-    **context: Any,
+    **context: object,
 ) -> str:
     """A whole page.
 

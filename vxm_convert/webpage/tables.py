@@ -95,7 +95,7 @@ def _of_column(cell: Cell, column: Column) -> Cell:
     return Cell(cell.content, sort, f"{column.kind} {cell.classes}".rstrip())
 
 
-def _cell(entry: Any) -> Cell:
+def _cell(entry: object) -> Cell:
     if isinstance(entry, Cell):
         return entry
     number = _number(entry)
@@ -103,10 +103,10 @@ def _cell(entry: Any) -> Cell:
         return Cell(NOT_AVAILABLE, classes="missing")
     if number is not None:
         return Cell(f"{entry:.6g}" if isinstance(entry, float) else str(entry), sort=number)
-    return Cell(entry)
+    return Cell(entry if isinstance(entry, str) else str(entry))
 
 
-def _number(entry: Any) -> Optional[float]:
+def _number(entry: object) -> Optional[float]:
     if isinstance(entry, bool) or not isinstance(entry, (int, float)):
         return None
     return float(entry) if math.isfinite(entry) else None

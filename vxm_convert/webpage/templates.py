@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from vxm_convert.lazy import LazyModule
 
-jinja2 = LazyModule("jinja2")
+if TYPE_CHECKING:
+    import jinja2
+else:
+    jinja2 = LazyModule("jinja2")
 
 #: Markup that is safe to put into a page; any other `str` is escaped.
 Html = Markup
@@ -27,7 +30,7 @@ _REPLACEMENT = "\ufffd"
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def readable(value: Any) -> str:
+def readable(value: object) -> str:
     """Any value as text without the characters that no page may hold."""
     return _FORBIDDEN.sub(_REPLACEMENT, str(value))
 
@@ -37,7 +40,7 @@ def badge_word(simulated: bool) -> str:
     return "SIMULATED" if simulated else "REAL"
 
 
-def fragment(folder: Path, name: str, **context: Any) -> Html:
+def fragment(folder: Path, name: str, **context: object) -> Html:
     """A template filled in.
 
     Parameters
@@ -55,7 +58,7 @@ def parts() -> Any:
 
 
 @lru_cache(maxsize=None)
-def _environment(folder: Path) -> Any:
+def _environment(folder: Path) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([str(folder), str(_SHARED)]),
         autoescape=True,
@@ -69,5 +72,5 @@ def _environment(folder: Path) -> Any:
     return environment
 
 
-def _finalized(value: Any) -> Any:
+def _finalized(value: object) -> Any:
     return value if isinstance(value, Markup) else readable(value)

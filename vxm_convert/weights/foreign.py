@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    import h5py
 
 #: what the export does take, for the end of every message
 TAKEN = "pass a TensorFlow 1 checkpoint of the cvpr2018 or miccai2018 network, or its Keras .h5 file"
@@ -50,7 +53,7 @@ def _by_first_bytes(path: Path, head: bytes) -> str:
     return "a file of another kind"
 
 
-def describe_keras_model(handle: Any) -> Optional[str]:
+def describe_keras_model(handle: h5py.File) -> Optional[str]:
     """What an open HDF5 file says of its own model where that is a network of VoxelMorph's TensorFlow 2 code.
 
     Parameters

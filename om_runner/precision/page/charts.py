@@ -77,9 +77,11 @@ def distribution(rows: Sequence[Row], name: str) -> Optional[Distribution]:
     )
 
 
-def _histogram(entry: Any) -> Optional[Tuple[List[float], Sequence[float], float]]:
+def _histogram(entry: object) -> Optional[Tuple[List[float], Sequence[float], float]]:
     """Edges, counts and the number of all values, those outside the edges included."""
-    edges, counts = (entry.get("edges"), entry.get("counts")) if isinstance(entry, Mapping) else (None, None)
+    if not isinstance(entry, Mapping):
+        return None
+    edges, counts = entry.get("edges"), entry.get("counts")
     if not edges or not counts or len(edges) != len(counts) + 1:
         return None
     total = sum(counts) + sum(entry.get(side) or 0 for side in ("below", "above"))
