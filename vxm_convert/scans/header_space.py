@@ -12,16 +12,13 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid, corner_distance_mm
 from vxm_convert.scans.raw_header import RawHeader
-
-if TYPE_CHECKING:
-    import nibabel
 
 Shape = Tuple[int, int, int]
 
@@ -78,7 +75,7 @@ class Space:
     notes: Tuple[str, ...]
 
 
-def space_of(header: nibabel.spatialimages.SpatialHeader, raw: RawHeader, shape: Shape) -> Space:
+def space_of(header: Any, raw: RawHeader, shape: Shape) -> Space:
     """The place of a file by its bytes and nibabel's header of it.
 
     Raises
@@ -113,9 +110,7 @@ def space_of(header: nibabel.spatialimages.SpatialHeader, raw: RawHeader, shape:
     return Space(grid, trust, tuple(notes))
 
 
-def _mgh(
-    header: nibabel.spatialimages.SpatialHeader, raw: RawHeader, shape: Shape, notes: List[str]
-) -> Tuple[np.ndarray, Trust]:
+def _mgh(header: Any, raw: RawHeader, shape: Shape, notes: List[str]) -> Tuple[np.ndarray, Trust]:
     # From the bytes: nibabel puts directions of its own where there are none.
     if struct.unpack_from(">h", raw.head, _RAS_GOOD_AT)[0] > 0:
         return np.array(header.get_affine(), dtype=float), Trust.HEADER
@@ -129,9 +124,7 @@ def _mgh(
     return affine, Trust.CORONAL
 
 
-def _nifti(
-    header: nibabel.spatialimages.SpatialHeader, shape: Shape, path: Path, notes: List[str]
-) -> Tuple[np.ndarray, Trust]:
+def _nifti(header: Any, shape: Shape, path: Path, notes: List[str]) -> Tuple[np.ndarray, Trust]:
     """The sform if it is set, else the qform, else nibabel's guess from the voxel sizes."""
     has_q, has_s = bool(header["qform_code"]), bool(header["sform_code"])
     qform, problem = _qform(header) if has_q else (None, None)
@@ -155,7 +148,7 @@ def _nifti(
     return np.array(header.get_base_affine(), dtype=float), Trust.UNSET
 
 
-def _qform(header: nibabel.spatialimages.SpatialHeader) -> Tuple[Optional[np.ndarray], Optional[str]]:
+def _qform(header: Any) -> Tuple[Optional[np.ndarray], Optional[str]]:
     """The matrix of the qform, or what is wrong with it. A vector part that rounding made longer than 1 is shortened, as
     the NIfTI library does.
     """

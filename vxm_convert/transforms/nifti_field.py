@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Tuple
+from typing import Any, List, Tuple
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from vxm_convert.geometry.grids import Grid
 from vxm_convert.scans.header import parsed, read_errors, scale_of, scaled
 from vxm_convert.scans.raw_header import RawHeader, judge, read_voxels, require_file
 from vxm_convert.transforms.foreign import refuse_foreign
-
-if TYPE_CHECKING:
-    import nibabel
 
 #: 406³ voxels: a 0.5 mm template fits, what exceeds it is no field of a brain registration
 MAX_FIELD_VOXELS = 1 << 26
@@ -113,7 +110,7 @@ def _check_name(path: Path) -> None:
         raise VolumeError(f"{path}: unknown kind of file, expected a warp as .nii, .nii.gz or .npz")
 
 
-def _content(extension: nibabel.nifti1.Nifti1Extension) -> bytes:
+def _content(extension: Any) -> bytes:
     """The extension's bytes; nibabel drops zero bytes at its end, which readers of a record format must allow for."""
     content = extension.get_content()
     return content if isinstance(content, bytes) else str(content).encode("utf-8", "replace")

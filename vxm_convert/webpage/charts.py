@@ -21,6 +21,7 @@ from vxm_convert.webpage.templates import Html, parts, readable
 
 if TYPE_CHECKING:
     import matplotlib
+    from matplotlib.axes import Axes
 else:
     matplotlib = LazyModule("matplotlib")
 figures = LazyModule("matplotlib.figure")
@@ -154,9 +155,7 @@ def tip(artists: Sequence[matplotlib.artist.Artist], words: object) -> None:
         artist.set_gid(TIP + " ".join(readable(words).split()))
 
 
-def mark(
-    axes: matplotlib.axes.Axes, kind: str, x: float, y: float, colour: str, size: float = 4.0, words: object = None
-) -> None:
+def mark(axes: Axes, kind: str, x: float, y: float, colour: str, size: float = 4.0, words: object = None) -> None:
     """A mark: ``dot``, ``ring``, ``diamond``, ``cross`` or ``triangle``, with a tooltip."""
     shape = {"dot": "o", "ring": "o", "diamond": "D", "cross": "x", "triangle": "^"}[kind]
     fill = "white" if kind in ("ring", "diamond") else colour
@@ -203,7 +202,7 @@ def log_ticks(low: float, high: float) -> List[Tuple[float, str]]:
     return [(10.0**exponent, power(exponent)) for exponent in exponents]
 
 
-def titles(axes: matplotlib.axes.Axes, x_title: str, y_title: str) -> None:
+def titles(axes: Axes, x_title: str, y_title: str) -> None:
     """The title of the horizontal axis below, that of the vertical one above its end, where it needs no turning."""
     axes.set_xlabel(literal(x_title), labelpad=6)
     axes.annotate(
@@ -211,7 +210,7 @@ def titles(axes: matplotlib.axes.Axes, x_title: str, y_title: str) -> None:
     )
 
 
-def legend(axes: matplotlib.axes.Axes, **style: object) -> None:
+def legend(axes: Axes, **style: object) -> None:
     """Names of the labelled lines, above the right end of the axes."""
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
     made = axes.legend(ncol=2, frameon=False, **place, **style)
@@ -221,7 +220,7 @@ def legend(axes: matplotlib.axes.Axes, **style: object) -> None:
         text.set_text(literal(text.get_text()))
 
 
-def rows(axes: matplotlib.axes.Axes, names: Sequence[str]) -> None:
+def rows(axes: Axes, names: Sequence[str]) -> None:
     """A vertical axis with one named row per entry, the first on top, without lines of a grid."""
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.spines["bottom"].set_visible(False)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence
+from typing import Any, List, Mapping, Optional, Sequence
 
 from om_runner.precision.page.charts import Drawing
 from om_runner.precision.page.figures import Row, dig, number, shown
@@ -11,9 +11,6 @@ from vxm_convert.webpage.charts import SMALL, chart, mark, rows, scale
 from vxm_convert.webpage.colours import BLUE, FAINT, QUIET, RULE, VERMILION
 from vxm_convert.webpage.tables import Cell, Column, table
 from vxm_convert.webpage.templates import Html
-
-if TYPE_CHECKING:
-    import matplotlib
 
 EUCLID = "RelativeEuclideanDistance"
 #: rows of the drawing; more could not be read
@@ -103,7 +100,7 @@ def _short_name(row: Row) -> str:
     return name if len(name) <= 38 else "\u2026" + name[-37:]
 
 
-def _draw_layer(axes: matplotlib.axes.Axes, at: int, row: Row) -> None:
+def _draw_layer(axes: Any, at: int, row: Row) -> None:
     beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "fontsize": SMALL}
     if row.get("source"):
         axes.annotate("\u25c0 source", (1, at), (_WIDTH - 6 - _RIGHT, 0), ha="right", fontweight="bold", **beside)
