@@ -16,12 +16,13 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 import numpy as np
 
 from om_runner.device.offline_model import OfflineModel
-from om_runner.inputs.scale import CONVENTION, Scale, scale_of
+from om_runner.inputs.scale import CONVENTION, MATCH, Scale, scale_of
 from om_runner.inputs.scans import LoadedScan, Scan, Source
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.grids import Grid
+from vxm_convert.intensities.matching import reference_of
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.scans import checks as doubts
 from vxm_convert.scans.affine_search import search_affine
@@ -90,7 +91,8 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
     if loaded.source is not None:
         LOG.info("%s: atlas on %s, network grid laid into it", scan.path.name, laid.grid.describe())
         _report_outside(scan.path, loaded.source.image, placement)
-    return replace(loaded, affine=np.array(network.affine))
+    reference = reference_of(loaded.image, network.spacing_mm) if options.intensity == MATCH else None
+    return replace(loaded, affine=np.array(network.affine), reference=reference)
 
 
 def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, options: PlacingOptions) -> LoadedScan:
@@ -115,7 +117,7 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
         )
     volume = scan.file.image(laid.grid.shape)
     check_values(volume)
-    scale, notes = scale_of(volume, contract.intensity, atlas.image, options.intensity)
+    scale, notes = scale_of(volume, contract.intensity, atlas.image, options.intensity, atlas.reference)
     _say(scan.path, notes)
     affine, how = _affine_for(scan, volume.data, laid.grid, atlas, options)
     placement = place(network, laid.grid, axes, affine, how)
@@ -153,7 +155,7 @@ def _loaded(
         own = network_home(contract)
     return LoadedScan(
         scan=scan,
-        image=scale.finish(image, placement.network.spacing_mm, str(scan.path)),
+        image=scale.finish(image, str(scan.path)),
         seg=None if seg is None else conform(seg, placement, "nearest"),
         affine=np.array(own.affine),
         intensity=scale.intensity.name,

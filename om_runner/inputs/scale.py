@@ -6,11 +6,11 @@ that will be refused is refused at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Tuple
 
 import numpy as np
 
-from vxm_convert.intensities.matching import Curve, curve_doubt, fit_curve, flatten_shading, scale_doubts
+from vxm_convert.intensities.matching import Curve, Reference, curve_doubt, fit_curve, flatten_shading, scale_doubts
 from vxm_convert.intensities.rules import Intensity, detect_intensity, percentile_intensity
 from vxm_convert.model.contract import IntensityRule
 from vxm_convert.scans.values import Volume
@@ -29,14 +29,14 @@ class Scale:
     rule : IntensityRule — the network's range.
     clipped : bool — whether values beyond that range are cut.
     curve : Curve or None — the fit to the atlas.
-    atlas : ndarray, shape of the network grid, or None — what the curve is fitted to.
+    reference : Reference or None — what the curve is fitted to.
     """
 
     intensity: Intensity
     rule: IntensityRule
     clipped: bool = False
     curve: Optional[Curve] = None
-    atlas: Optional[np.ndarray] = None
+    reference: Optional[Reference] = None
 
     @property
     def plain(self) -> bool:
@@ -58,16 +58,20 @@ class Scale:
         normal = values if factor == 1.0 else values / np.float32(factor)
         return np.clip(normal, self.rule.low, self.rule.high) if self.clipped else normal
 
-    def finish(self, image: np.ndarray, spacing_mm: Sequence[float], where: str) -> np.ndarray:
+    def finish(self, image: np.ndarray, where: str) -> np.ndarray:
         """What can be done only where the scan lies on the atlas: (X, Y, Z) float32 on the network grid."""
-        if self.curve is None or self.atlas is None:
+        if self.reference is None:
             return image
-        flat = flatten_shading(image, self.atlas, spacing_mm)
-        return fit_curve(flat, self.atlas, where).apply(flat)
+        flat = flatten_shading(image, self.reference)
+        return fit_curve(flat, self.reference, where).apply(flat)
 
 
 def scale_of(
-    volume: Volume, rule: IntensityRule, atlas: Optional[np.ndarray], how: str = CONVENTION
+    volume: Volume,
+    rule: IntensityRule,
+    atlas: Optional[np.ndarray],
+    how: str = CONVENTION,
+    reference: Optional[Reference] = None,
 ) -> Tuple[Scale, List[str]]:
     """The scale of a scan and what is doubtful about it.
 
@@ -77,6 +81,7 @@ def scale_of(
     rule : IntensityRule — of the contract.
     atlas : ndarray or None — the fixed image, network intensities; None for the atlas itself.
     how : str — one of `INTENSITIES`.
+    reference : Reference — the atlas as `match` needs it.
 
     Raises
     ------
@@ -84,10 +89,10 @@ def scale_of(
         For a scan outside the convention, or too far from the atlas under the rule.
     """
     where = str(volume.path)
-    if how == MATCH and atlas is not None:
-        curve = fit_curve(volume.data, atlas, where)
+    if how == MATCH and reference is not None:
+        curve = fit_curve(volume.data, reference, where)
         doubt = curve_doubt(curve)
-        return Scale(Intensity(curve.describe(), 1.0), rule, curve=curve, atlas=atlas), [doubt] if doubt else []
+        return Scale(Intensity(curve.describe(), 1.0), rule, curve=curve, reference=reference), [doubt] if doubt else []
     if how == PERCENTILE:
         return Scale(percentile_intensity(volume), rule, clipped=True), []
     scale = Scale(detect_intensity(volume, rule), rule)

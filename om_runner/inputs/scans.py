@@ -15,6 +15,7 @@ import numpy as np
 from om_runner.names import RESERVED_SUBJECTS
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
+from vxm_convert.intensities.matching import Reference
 from vxm_convert.scans.conform import Placement
 from vxm_convert.scans.discovery import find_segmentations, safe_name, scan_files, unique_names, volume_stem
 from vxm_convert.scans.scan_file import ScanFile
@@ -68,6 +69,7 @@ class LoadedScan:
     sha256 : str — of the scan's file.
     seg_sha256 : str — of the segmentation's file, or None where the scan's file holds it or there is none.
     placement : Placement — how the scan lies to the network grid; None where it was not asked for.
+    reference : Reference — of an atlas that scans are matched to.
     source : Source — the original of a scan that was resampled to the network grid, else None.
     """
 
@@ -82,6 +84,7 @@ class LoadedScan:
     seg_sha256: Optional[str] = None
     placement: Optional[Placement] = None
     source: Optional[Source] = None
+    reference: Optional[Reference] = None
 
     @property
     def placed(self) -> Placement:

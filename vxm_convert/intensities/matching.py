@@ -32,6 +32,8 @@ _BACKGROUND_SHARE = 0.1
 _MIN_VOXELS = 100
 #: share of the bright end below which a voxel counts as a trace of interpolation
 _RINGING = 0.05
+#: depth below the surface of an atlas from which on its middle landmark is taken, mm
+EDGE_MM = 10.0
 #: width of the smoothing that finds the shading, mm: far above any structure
 SHADING_MM = 30.0
 #: by how much the shading may be corrected in each direction, as a factor
@@ -71,13 +73,51 @@ class Curve:
         return f"matched to the atlas, {pairs}"
 
 
-def fit_curve(scan: np.ndarray, atlas: np.ndarray, where: str) -> Curve:
+@dataclass(frozen=True)
+class Reference:
+    """What scans are fitted to, measured once per atlas.
+
+    Parameters
+    ----------
+    image : ndarray, shape (X, Y, Z), float32 — network intensities, 0 outside the brain.
+    landmarks : tuple of float — its values at `LANDMARKS`, the middle one taken deep inside.
+    judged : tuple of float — its values at the quantiles by which a fit is judged.
+    spacing_mm : tuple of float — voxel sizes along the axes.
+    """
+
+    image: np.ndarray
+    landmarks: Tuple[float, ...]
+    judged: Tuple[float, ...]
+    spacing_mm: Tuple[float, ...]
+
+
+def reference_of(atlas: np.ndarray, spacing_mm: Sequence[float]) -> Reference:
+    """The landmarks of an atlas, shape (X, Y, Z), network intensities, 0 outside the brain.
+
+    The middle landmark leaves out what lies less than `EDGE_MM` below the surface: averaging blurs the edge of an atlas
+    over more voxels than that of a scan, which pulls the median of the whole down.
+    """
+    mask = atlas > 0
+    inside = _without_ringing(np.asarray(atlas[mask], np.float64), 0.0)
+    if inside.size < _MIN_VOXELS:
+        raise VolumeError(f"the atlas has {inside.size} voxels of foreground; expected a skull-stripped brain")
+    low, middle, high = np.percentile(inside, LANDMARKS)
+    steps = max(1, int(round(EDGE_MM / float(np.mean(spacing_mm)))))
+    deep = ndimage.binary_erosion(ndimage.binary_fill_holes(mask), iterations=steps) & mask
+    if np.count_nonzero(deep) >= _MIN_VOXELS:
+        middle = np.percentile(atlas[deep], LANDMARKS[1])
+    landmarks = tuple(float(value) for value in (low, min(max(middle, low), high), high))
+    judged = tuple(float(value) for value in np.percentile(inside, _JUDGED))
+    return Reference(atlas, landmarks, judged, tuple(float(side) for side in spacing_mm))
+
+
+def fit_curve(scan: np.ndarray, atlas: Reference, where: str) -> Curve:
     """The curve that maps the scan's landmarks onto the atlas's.
 
     Parameters
     ----------
     scan : ndarray, any shape — skull-stripped image in a unit of its own.
-    atlas : ndarray, any shape — network intensities, 0 outside the brain.
+    atlas : Reference
     where : str — the scan's file, for messages.
 
     Raises
@@ -87,13 +127,11 @@ def fit_curve(scan: np.ndarray, atlas: np.ndarray, where: str) -> Curve:
         from the atlas's.
     """
     inside, outside = foreground(scan)
-    reference = _without_ringing(np.asarray(atlas[atlas > 0], np.float64), 0.0)
-    if min(inside.size, reference.size) < _MIN_VOXELS:
+    if inside.size < _MIN_VOXELS:
         raise VolumeError(
-            f"{where}: {inside.size} voxels of foreground, {reference.size} in the atlas; expected two skull-stripped "
-            "brains; check both files"
+            f"{where}: {inside.size} voxels of foreground; expected a skull-stripped brain; check the file"
         )
-    found, wanted = np.percentile(inside, LANDMARKS), np.percentile(reference, LANDMARKS)
+    found, wanted = np.percentile(inside, LANDMARKS), atlas.landmarks
     # Half the distance from the lowest value to the first landmark below it: nothing of the brain becomes 0.
     background = outside if inside.min() > outside else float(1.5 * inside.min() - 0.5 * found[0])
     if not background < found[0] < found[1] < found[2]:
@@ -103,7 +141,7 @@ def fit_curve(scan: np.ndarray, atlas: np.ndarray, where: str) -> Curve:
         )
     curve = Curve(outside, (background, *map(float, found)), (0.0, *map(float, wanted)), 0.0)
     fitted = np.interp(np.percentile(inside, _JUDGED), curve.knots, curve.values)
-    residual = float(np.abs(fitted - np.percentile(reference, _JUDGED)).max() / (wanted[2] - wanted[0]))
+    residual = float(np.abs(fitted - np.asarray(atlas.judged)).max() / (wanted[2] - wanted[0]))
     if residual > REFUSED:
         raise VolumeError(
             f"{where}: matched to the atlas, its histogram is still off by {residual:.2f} of its range, expected at "
@@ -177,22 +215,23 @@ def _without_ringing(values: np.ndarray, background: float) -> np.ndarray:
     return values[values > background + _RINGING * (np.percentile(values, 99) - background)]
 
 
-def flatten_shading(scan: np.ndarray, atlas: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+def flatten_shading(scan: np.ndarray, reference: Reference) -> np.ndarray:
     """The scan divided by its slow shading against the atlas, which lies in the same place.
 
     Parameters
     ----------
-    scan, atlas : ndarray, shape (X, Y, Z), float32 — network intensities on one grid, 0 outside the brain.
-    spacing_mm : sequence of float — voxel sizes along the axes.
+    scan : ndarray, shape (X, Y, Z), float32 — network intensities on the atlas's grid, 0 outside the brain.
+    reference : Reference — the atlas.
 
     Returns
     -------
     ndarray, shape (X, Y, Z), float32 — with the mean that `scan` has inside both brains.
     """
+    atlas = reference.image
     inside = (scan > 0) & (atlas > 0)
     if not inside.any():
         return scan
-    sigma = [SHADING_MM / side for side in spacing_mm]
+    sigma = [SHADING_MM / side for side in reference.spacing_mm]
     slow_scan, slow_atlas = (
         ndimage.gaussian_filter(np.where(inside, image, np.float32(0)), sigma, mode="constant", truncate=2.0)
         for image in (scan, atlas)

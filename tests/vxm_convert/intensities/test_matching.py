@@ -10,11 +10,14 @@ import pytest
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.intensities.matching import (
+    EDGE_MM,
     LANDMARKS,
+    Reference,
     curve_doubt,
     fit_curve,
     flatten_shading,
     foreground,
+    reference_of,
     scale_doubts,
 )
 
@@ -30,6 +33,11 @@ def brain() -> np.ndarray:
     image = np.select([radius < 0.2, radius < 0.6, radius < 0.85], [0.1, 0.4, 0.26], 0.0)
     noisy = np.where(image > 0, np.maximum(image + 0.02 * rng.randn(*SHAPE), 0.01), 0)
     return noisy.astype(np.float32)
+
+
+def reference(brain: np.ndarray) -> Reference:
+    """The brain as an atlas whose edge is as sharp as a scan's: all of it counts."""
+    return reference_of(brain, (100.0, 100.0, 100.0))
 
 
 def shading() -> np.ndarray:
@@ -53,18 +61,33 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_any_monotone_change_comes_back(brain: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> None:
     scan = change(brain)
-    curve = fit_curve(scan, brain, "scan.nii")
+    curve = fit_curve(scan, reference(brain), "scan.nii")
     fitted = curve.apply(scan)
     inside = brain > 0
-    assert np.percentile(fitted[inside], LANDMARKS) == pytest.approx(np.percentile(brain[inside], LANDMARKS), abs=2e-3)
+    assert np.percentile(fitted[inside], LANDMARKS) == pytest.approx(reference(brain).landmarks, abs=2e-3)
     # Three landmarks straighten a gamma up to the bend between them.
     assert np.abs(fitted - brain)[inside].mean() < 0.02
     assert fitted.dtype == np.float32 and not fitted[~inside].any()
     assert curve_doubt(curve) == ""
 
 
+def test_the_blurred_edge_of_an_atlas_does_not_lower_its_middle(brain: np.ndarray) -> None:
+    edge = np.zeros_like(brain)
+    edge[2:-2, 2:-2, 2:-2] = 0.03
+    atlas = np.where(brain > 0, brain, edge)
+    whole = np.percentile(atlas[atlas > 0], LANDMARKS)
+    found = reference_of(atlas, (EDGE_MM / 9,) * 3)
+    assert whole[1] < 0.2 < 0.25 < found.landmarks[1]
+    assert found.landmarks[2] == pytest.approx(whole[2], rel=0.05)
+
+
+def test_an_atlas_without_a_brain_is_refused() -> None:
+    with pytest.raises(VolumeError, match="atlas has 0 voxels of foreground"):
+        reference_of(np.zeros(SHAPE, np.float32), (1.0, 1.0, 1.0))
+
+
 def test_the_curve_is_monotone_and_does_not_clip_a_lesion(brain: np.ndarray) -> None:
-    curve = fit_curve(brain * 1000, brain, "scan.nii")
+    curve = fit_curve(brain * 1000, reference(brain), "scan.nii")
     values = curve.apply(np.linspace(-100, 900, 5001, dtype=np.float32))
     assert (np.diff(values) >= 0).all() and values[0] == 0
     lesion = curve.apply(np.float32([600.0, 700.0]))
@@ -75,7 +98,7 @@ def test_slow_shading_is_taken_out(brain: np.ndarray) -> None:
     scan = brain * shading()
     before = np.abs(scan - brain)[brain > 0].mean()
     # The head of the test is small: its millimetres are large.
-    flat = flatten_shading(scan, brain, (5.0, 5.0, 5.0))
+    flat = flatten_shading(scan, reference_of(brain, (5.0, 5.0, 5.0)))
     after = np.abs(flat - brain)[brain > 0].mean()
     assert after < 0.35 * before
     assert flat.dtype == np.float32 and not flat[brain == 0].any()
@@ -83,8 +106,8 @@ def test_slow_shading_is_taken_out(brain: np.ndarray) -> None:
 
 
 def test_shading_of_brains_that_do_not_meet_is_left_alone(brain: np.ndarray) -> None:
-    assert flatten_shading(np.zeros_like(brain), brain, (1.0, 1.0, 1.0)) is not None
-    assert not flatten_shading(np.zeros_like(brain), brain, (1.0, 1.0, 1.0)).any()
+    assert flatten_shading(np.zeros_like(brain), reference(brain)) is not None
+    assert not flatten_shading(np.zeros_like(brain), reference(brain)).any()
 
 
 @pytest.mark.parametrize("background, sign", [(0.0, 1), (-1024.0, 1), (37.0, 1)])
@@ -113,7 +136,7 @@ def test_what_is_no_brain_is_refused(brain: np.ndarray, case: str) -> None:
     change, message = REFUSED[case]
     scan = np.asarray(change(brain), np.float32)
     with pytest.raises(VolumeError, match=f"scan.nii: .*{message}"):
-        fit_curve(scan, brain, "scan.nii")
+        fit_curve(scan, reference(brain), "scan.nii")
 
 
 def test_another_histogram_than_the_atlas_is_doubted_or_refused(brain: np.ndarray) -> None:
@@ -121,8 +144,8 @@ def test_another_histogram_than_the_atlas_is_doubted_or_refused(brain: np.ndarra
     atlas = np.zeros_like(brain)
     atlas[brain > 0] = np.linspace(0.05, 0.5, np.count_nonzero(brain))
     with pytest.raises(VolumeError, match="scan.nii: matched to the atlas, its histogram is still off by 0.4"):
-        fit_curve(two_levels(brain), atlas, "scan.nii")
-    assert "still off by 0.2" in curve_doubt(fit_curve(two_levels(brain, 0.28), atlas, "scan.nii"))
+        fit_curve(two_levels(brain), reference(atlas), "scan.nii")
+    assert "still off by 0.2" in curve_doubt(fit_curve(two_levels(brain, 0.28), reference(atlas), "scan.nii"))
 
 
 @pytest.mark.parametrize(
