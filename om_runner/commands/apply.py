@@ -20,6 +20,7 @@ from om_runner.commands.common import (
     run_verb,
     says_its_place,
 )
+from om_runner.commands.outcome import check_cover, check_result, check_signs, holds_labels, say_beyond, say_new_ids
 from vxm_convert.artifacts.files import write_sidecar
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
@@ -30,7 +31,8 @@ from vxm_convert.geometry.maps import BEYOND, SpaceMap, compose
 from vxm_convert.geometry.resample import EDGES, INTERPOLATIONS, resample, to_dtype
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.scans.scan_file import ScanFile
-from vxm_convert.transforms.formats import FORMATS
+from vxm_convert.scans.values import Volume
+from vxm_convert.transforms.formats import READABLE
 from vxm_convert.transforms.points import POINT_FRAMES, check_points_target, from_ras, read_points, to_ras, write_points
 
 LOG = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--from",
         dest="source_format",
         default=None,
-        choices=sorted(FORMATS),
+        choices=sorted(READABLE),
         help="format of the warps (default: from header and side-car of each)",
     )
     what = files.add_mutually_exclusive_group(required=True)
@@ -81,10 +83,10 @@ def build_parser() -> argparse.ArgumentParser:
     image = parser.add_argument_group("image")
     image.add_argument(
         "--interpolation",
-        default="linear",
+        default=None,
         choices=INTERPOLATIONS,
         help="linear for intensities; nearest or labels (interpolate each label's indicator linearly, take the "
-        "largest) for segmentations (default: %(default)s)",
+        "largest) for segmentations (default: linear, nearest where the image looks like a segmentation)",
     )
     image.add_argument(
         "--edge",
@@ -127,32 +129,58 @@ def apply_to_image(args: argparse.Namespace) -> int:
     if not args.out.name.lower().endswith((".nii", ".nii.gz")):
         raise VolumeError(f"{args.out}: an image is written to .nii or .nii.gz; change the name")
     image = ScanFile(args.image)
-    volume = image.image() if args.interpolation == "linear" else image.labels()
-    if volume is None:
-        raise VolumeError(f"{args.image}: an .npz without 'seg', expected a segmentation for {args.interpolation}")
+    volume, how = _volume(image, args.interpolation)
     fixed, named, moving = _grids(args, image)
     if moving is None:
         raise VolumeError(f"{args.image}: nothing says its grid; name it with --moving")
     steps = _steps(args, fixed, named or moving)
     fixed = fixed or _grid_of_first_warp(steps)
+    check_cover(steps, args.transform, fixed, args.beyond)
     chain = compose(steps, fixed, moving, args.beyond)
     check_meeting(chain, args.image)
-    moved = resample(volume.data, chain, args.interpolation, args.edge)
-    write_nifti(
-        args.out, to_dtype(moved, volume.stored_dtype) if args.interpolation == "linear" else moved, fixed.affine
-    )
+    check_signs(chain, args.image)
+    moved = resample(volume.data, chain, how, args.edge)
+    check_result(args.image, volume.data, moved, how)
+    if how == "linear":
+        moved = to_dtype(moved, volume.stored_dtype)
+        if args.interpolation == how and holds_labels(volume.data):
+            say_new_ids(args.image, volume.data, moved)
+    write_nifti(args.out, moved, fixed.affine)
     write_sidecar(
         args.out,
         {"moving": image.sha256, **_chain_hashes(args.transform)},
         {"kind": "none"},
         maps="moving image resampled onto the fixed grid",
         transforms=list(args.transform),
-        interpolation=args.interpolation,
+        interpolation=how,
         edge=args.edge,
         fixed_grid=fixed.to_dict(),
     )
-    LOG.info("%s: %s on %s", args.out, args.interpolation, fixed.describe())
+    LOG.info("%s: %s on %s", args.out, how, fixed.describe())
     return 0
+
+
+def _volume(image: ScanFile, wanted: Optional[str]) -> Tuple[Volume, str]:
+    """Values and interpolation of an image: without a wish, a segmentation is not interpolated."""
+    how = wanted or "linear"
+    volume = image.image() if how == "linear" else image.labels()
+    if volume is None:
+        raise VolumeError(f"{image.path}: an .npz without 'seg', expected a segmentation for {how}")
+    if wanted is not None or not holds_labels(volume.data):
+        return volume, how
+    LOG.warning(
+        "%s: looks like a segmentation (%d whole numbers, neighbours mostly equal): nearest is used instead of linear; "
+        "name the --interpolation to have another",
+        image.path,
+        len(np.unique(volume.data)),
+    )
+    if image.has_header:
+        labels = image.labels()
+    else:
+        # An image in an .npz is not what its labels are.
+        whole = volume.data.astype(volume.stored_dtype)
+        labels = Volume(whole, volume.affine, volume.path, volume.stored_dtype)
+    return labels or volume, "nearest"
 
 
 def apply_to_points(args: argparse.Namespace) -> int:
@@ -167,6 +195,7 @@ def apply_to_points(args: argparse.Namespace) -> int:
         raise VolumeError("--frame voxel: indices of both images are meant; name them with --fixed and --moving")
     start, end = (fixed, moving) if args.points_are == "fixed" else (moving, fixed)
     ras = to_ras(points.xyz, frame, start)
+    say_beyond(args.points, ras if args.points_are == "fixed" else None, steps)
     if args.points_are == "fixed":
         result = mapping(ras)
     else:

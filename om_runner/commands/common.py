@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from om_runner.commands.outcome import check_signs
 from vxm_convert.artifacts.files import sha256_of, write_text
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import VolumeError
@@ -25,7 +26,7 @@ from vxm_convert.geometry.resample import voxels_that_meet
 from vxm_convert.scans.grid import nothing_said, say_notes
 from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.transforms.affines import is_affine_file, read_affine
-from vxm_convert.transforms.formats import FORMATS
+from vxm_convert.transforms.formats import READABLE
 from vxm_convert.transforms.itk_composite import is_composite, read_composite
 from vxm_convert.transforms.warps import read_warp
 
@@ -66,8 +67,9 @@ def add_warp_options(parser: argparse.ArgumentParser, required: bool = True) -> 
         "--from",
         dest="source_format",
         default=None,
-        choices=sorted(FORMATS),
-        help="format of the warp: itk in LPS mm, fsl in FSL mm, freesurfer in RAS mm, l2r and vxm in voxels (default: "
+        choices=sorted(READABLE),
+        help="format of the warp: itk in LPS mm, fsl in FSL mm, freesurfer in RAS mm, l2r and vxm in voxels, spm and "
+        "niftyreg with positions in RAS mm (default: "
         "from header and side-car)",
     )
     add_grid_options(group)
@@ -134,7 +136,11 @@ def warp_from(args: argparse.Namespace, moving: Optional[Path] = None) -> Warp:
     homes: Tuple[Optional[Grid], Optional[Grid]] = (None, None)
     if any(path is not None and not says_its_place(ScanFile(path)) for path in (args.fixed, moving)):
         homes = _grids_of(args.warp, args.source_format)
-    return read_warp(args.warp, args.source_format, grid_from(moving, homes[1]), grid_from(args.fixed, homes[0]))
+    warp = read_warp(args.warp, args.source_format, grid_from(moving, homes[1]), grid_from(args.fixed, homes[0]))
+    if moving is not None:
+        check_meeting(warp, moving)
+        check_signs(warp, moving)
+    return warp
 
 
 def says_its_place(scan: ScanFile) -> bool:

@@ -5,36 +5,31 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 
 from om_runner.commands.common import (
     add_table_options,
     add_warp_options,
-    check_meeting,
     emit,
     grid_from,
-    image_grid,
     make_parser,
     render,
     run_verb,
     warp_from,
 )
+from om_runner.commands.outcome import say_beyond
+from om_runner.commands.structures import score_structures
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.fields import Warp
-from vxm_convert.geometry.grids import Grid, corner_distance_mm
+from vxm_convert.geometry.grids import Grid
 from vxm_convert.geometry.jacobian import jacobian_figures
 from vxm_convert.geometry.maps import SpaceMap
-from vxm_convert.geometry.resample import resample
-from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS, LabelSet, load_label_set
-from vxm_convert.metrics.overlap import dice
-from vxm_convert.metrics.surfaces import surface_distances
-from vxm_convert.scans.scan_file import ScanFile
-from vxm_convert.scans.values import Volume
-from vxm_convert.transforms.points import POINT_FRAMES, read_points, to_ras
-
-_SURFACE_RULE = "HD95 = larger of the two 95th percentiles of surface distances; ASSD = mean over both surfaces"
+from vxm_convert.metrics.labels import ALL_SETS, DEFAULT_LABEL_SET
+from vxm_convert.transforms.landing import MOST_FOLDED, refuse_folded
+from vxm_convert.transforms.landmarks import pair
+from vxm_convert.transforms.points import POINT_FRAMES, PointList, read_points, to_ras
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -63,8 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--labels",
         default=DEFAULT_LABEL_SET,
         metavar="NAME|FILE",
-        help=f"structures: {', '.join(sorted(LABEL_SETS))}, or a file with an id and a name per line (default: "
-        "%(default)s)",
+        help=f"structures: {', '.join(ALL_SETS)}, or a file with an id and a name per line (default: %(default)s)",
     )
     labels.add_argument(
         "--interpolation",
@@ -119,11 +113,14 @@ def run(args: argparse.Namespace) -> int:
     document: Dict[str, Any] = {}
     rows: List[Dict[str, Any]] = []
     if args.fixed_seg is not None:
-        document["overlap"], rows = _structures(args, warp)
+        document["overlap"], rows = score_structures(args, warp)
     if args.fixed_points is not None:
         document["landmarks"] = _landmarks(args, warp)
     if warp is not None:
-        document["jacobian"] = jacobian_figures(warp, l2r_compat=args.l2r_compat).to_dict()
+        figures = jacobian_figures(warp, l2r_compat=args.l2r_compat)
+        if figures.folded_fraction > MOST_FOLDED:
+            refuse_folded(args.warp, figures.folded_fraction)
+        document["jacobian"] = figures.to_dict()
     emit(render(document, rows, args.format), args.out)
     return 0
 
@@ -142,90 +139,9 @@ def _check_pairs(args: argparse.Namespace) -> None:
         raise VolumeError("evaluate: nothing to score; give segmentations, landmarks or a warp")
 
 
-def _structures(args: argparse.Namespace, warp: Optional[Warp]) -> Tuple[Dict[str, Any], List[Dict[str, Any]]]:
-    chosen = load_label_set(args.labels)
-    fixed = _labels(args.fixed_seg)
-    beside = ScanFile(args.moved_seg).grid if warp is None else warp.fixed
-    grid = image_grid(ScanFile(args.fixed_seg), beside)
-    moved = _moved_labels(args, warp, grid)
-    if moved.shape != fixed.data.shape:
-        raise VolumeError(
-            f"evaluate: moved segmentation {moved.shape}, fixed {fixed.data.shape}; both must lie on the fixed grid"
-        )
-    if grid.sheared and not args.l2r_compat:
-        raise VolumeError(
-            f"{args.fixed_seg}: sheared axes, distances in mm would be wrong; resample it, or score in voxels with "
-            "--l2r-compat"
-        )
-    spacing = (1.0, 1.0, 1.0) if args.l2r_compat else grid.spacing_mm
-    scores, distances = dice(moved, fixed.data, chosen.ids), surface_distances(moved, fixed.data, chosen.ids, spacing)
-    unit = "voxel" if args.l2r_compat else "mm"
-    counts = {
-        label: (int(np.count_nonzero(moved == label)), int(np.count_nonzero(fixed.data == label)))
-        for label in chosen.ids
-    }
-    rows = [
-        {
-            "id": label,
-            "structure": chosen.names[label],
-            "dice": float(scores.per_label[label]),
-            f"hd95_{unit}": distances[label].hd95,
-            f"assd_{unit}": distances[label].assd,
-            "voxels_moved": counts[label][0],
-            "voxels_fixed": counts[label][1],
-        }
-        for label in chosen.ids
-    ]
-    return _summary(rows, chosen, unit, args), rows
-
-
-def _summary(rows: List[Dict[str, Any]], chosen: LabelSet, unit: str, args: argparse.Namespace) -> Dict[str, Any]:
-    """Means over the structures present in both, and the rules they follow."""
-    figures: Dict[str, Any] = {"label_set": chosen.name, "includes_background": 0 in chosen.ids}
-    present = [row for row in rows if np.isfinite(row["dice"])]
-    figures["structures_in_both"], figures["structures_missing"] = len(present), len(rows) - len(present)
-    for key in ("dice", f"hd95_{unit}", f"assd_{unit}"):
-        values = [row[key] for row in present]
-        figures[f"{key}_mean"] = float(np.mean(values)) if values else None
-        figures[f"{key}_sd"] = float(np.std(values)) if values else None
-    figures["rule"] = _SURFACE_RULE
-    figures["interpolation"] = args.interpolation if args.moving_seg is not None else "given"
-    return figures
-
-
-def _moved_labels(args: argparse.Namespace, warp: Optional[Warp], grid: Grid) -> np.ndarray:
-    if args.moved_seg is not None:
-        moved = _labels(args.moved_seg)
-        where = image_grid(ScanFile(args.moved_seg), grid)
-        if moved.affine is not None and where.shape == grid.shape and corner_distance_mm(where, grid) > 0.1:
-            raise VolumeError(
-                f"{args.moved_seg}: lies {corner_distance_mm(where, grid):.1f} mm from the fixed segmentation by its "
-                "header; "
-                "it must be on the fixed grid"
-            )
-        return moved.data
-    moving = _labels(args.moving_seg)
-    if warp is None:
-        raise VolumeError(f"{args.moving_seg}: needs a warp onto the fixed segmentation's grid; pass --warp")
-    if warp.fixed.shape != grid.shape or corner_distance_mm(warp.fixed, grid) > 0.1:
-        raise VolumeError(
-            f"{args.warp}: on {warp.fixed.describe()}, the fixed segmentation on {grid.describe()}; they must be one "
-            "grid"
-        )
-    warp = warp.on_moving(image_grid(ScanFile(args.moving_seg), warp.moving))
-    check_meeting(warp, args.moving_seg)
-    return resample(moving.data, warp, args.interpolation)
-
-
-def _labels(path: Path) -> Volume:
-    volume = ScanFile(path).labels()
-    if volume is None:
-        raise VolumeError(f"{path}: an .npz without 'seg', expected a segmentation")
-    return volume
-
-
-def _points(path: Path, frame: Optional[str], image: Optional[Path], home: Optional[Grid]) -> np.ndarray:
-    points = read_points(path)
+def _ras(
+    points: PointList, path: Path, frame: Optional[str], image: Optional[Path], home: Optional[Grid]
+) -> np.ndarray:
     frame = points.frame_or(frame, path)
     return to_ras(points.xyz, frame, grid_from(image, home) if frame == "voxel" else None)
 
@@ -236,12 +152,15 @@ def _landmarks(args: argparse.Namespace, warp: Optional[Warp]) -> Dict[str, Any]
     """
     homes = (None, None) if warp is None else (warp.fixed, warp.moving)
     sides = ((args.fixed_points, args.fixed, homes[0]), (args.moving_points, args.moving, homes[1]))
-    fixed, moving = (_points(path, args.frame, image, home) for path, image, home in sides)
-    if len(fixed) != len(moving):
-        raise VolumeError(
-            f"evaluate: {len(fixed)} fixed and {len(moving)} moving landmarks, expected pairs in one order"
-        )
-    figures: Dict[str, Any] = {"n": len(fixed)}
+    lists = [read_points(path) for path, _, _ in sides]
+    rows = pair(*lists)
+    fixed, moving = (
+        _ras(points, path, args.frame, image, home)[list(some)]
+        for points, (path, image, home), some in zip(lists, sides, rows)
+    )
+    if warp is not None:
+        say_beyond(args.fixed_points, fixed, [warp])
+    figures: Dict[str, Any] = {"n": len(fixed), "n_unpaired": sum(len(points.xyz) for points in lists) - 2 * len(fixed)}
     stages = [("before", fixed)] + ([("after", SpaceMap([warp])(fixed))] if warp is not None else [])
     for name, points in stages:
         distance = np.linalg.norm(points - moving, axis=1)

@@ -23,6 +23,7 @@ from vxm_convert.artifacts.files import write_sidecar
 from vxm_convert.geometry.jacobian import determinant, jacobian_figures
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.scans.scan_file import ScanFile
+from vxm_convert.transforms.landing import MOST_FOLDED, refuse_folded
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -74,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     warp = warp_from(args)
     mask = None if args.mask is None else ScanFile(args.mask).image(warp.fixed.shape).data != 0
     figures = jacobian_figures(warp, mask, args.l2r_compat)
+    if figures.folded_fraction > MOST_FOLDED:
+        refuse_folded(args.warp, figures.folded_fraction)
     for path, logarithm in ((args.map, False), (args.log_map, True)):
         if path is not None:
             values = determinant(warp)

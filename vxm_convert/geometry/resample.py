@@ -18,6 +18,9 @@ from vxm_convert.lazy import LazyModule
 
 ndimage = LazyModule("scipy.ndimage")
 
+#: weights of positions that are on a voxel but for rounding
+_NO_WEIGHT = 1e-5
+
 EDGES = ("zero", "clamp")
 INTERPOLATIONS = ("linear", "nearest", "labels")
 
@@ -73,9 +76,23 @@ def voxels_that_meet(warp: Warp) -> int:
 
 
 def sample_linear(image: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Linear interpolation at voxel positions (…, 3), border values continued; float32, float64 for a float64 image."""
+    """Linear interpolation at voxel positions (…, 3), border values continued; float32, float64 for a float64 image.
+
+    Where a voxel that is not finite has a weight, the result is NaN; where its weight is 0, it does not count.
+    """
     wide = np.float64 if image.dtype == np.float64 else np.float32
     source = image if image.dtype == wide else image.astype(np.float32)
+    found = _interpolate(source, at, wide)
+    if np.isfinite(found).all():
+        return found
+    # 0 times NaN is NaN: once more with 0 in its place, and the share that it has.
+    finite = np.isfinite(source)
+    found = _interpolate(np.where(finite, source, 0), at, wide)
+    found[_interpolate((~finite).astype(np.float32), at, np.float32) > _NO_WEIGHT] = np.nan
+    return found
+
+
+def _interpolate(source: np.ndarray, at: np.ndarray, wide: type) -> np.ndarray:
     return ndimage.map_coordinates(
         source, np.moveaxis(at, -1, 0), output=wide, order=1, mode="nearest", prefilter=False
     )

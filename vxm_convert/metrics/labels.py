@@ -5,17 +5,24 @@
 Ascend adaptation scores: background counts (Dice near 0.97) and the parts of the corpus callosum, but neither putamen,
 so its mean is not comparable with the paper's. `common24` is what both contain. Names: FreeSurferColorLUT.txt.
 
-A file of a set holds one structure per line: id and name, further columns ignored, ``#`` starts a comment. So
-FreeSurferColorLUT.txt, a BIDS ``dseg.tsv`` that starts with index and name, and a plain list of ids are read.
+`oasis35` are the 35 structures of OASIS as Learn2Reg and neurite number them, 1 to 35: not FreeSurfer's ids (`numbering`
+tells the two apart), so it is no choice where structures are named by their FreeSurfer ids.
+
+A file of a set holds one structure per line: id and name, further columns ignored, ``#`` starts a comment; a line for 0 is
+left out, because background is no structure. So FreeSurferColorLUT.txt, a BIDS ``dseg.tsv`` that starts with index and
+name, and a plain list of ids are read.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Tuple
 
 from vxm_convert.errors import VolumeError
+
+LOG = logging.getLogger(__name__)
 
 # (id, name, in seed30, in paper30)
 _TABLE: Tuple[Tuple[int, str, bool, bool], ...] = (
@@ -63,6 +70,21 @@ LABEL_SETS: Dict[str, Tuple[int, ...]] = {
     "seed30": tuple(label for label, _, seed, _ in _TABLE if seed),
     "common24": tuple(label for label, _, seed, paper in _TABLE if seed and paper),
 }
+_PAIRED = (
+    "Cerebral-White-Matter Cerebral-Cortex Lateral-Ventricle Inf-Lat-Vent Cerebellum-White-Matter Cerebellum-Cortex "
+    "Thalamus Caudate Putamen Pallidum"
+).split()
+_PAIRED_BELOW = "Hippocampus Amygdala Accumbens-area VentralDC vessel choroid-plexus".split()
+#: structures in the order of OASIS' ids, the first is 1
+_OASIS = (
+    [f"Left-{name}" for name in _PAIRED]
+    + ["3rd-Ventricle", "4th-Ventricle", "Brain-Stem"]
+    + [f"Left-{name}" for name in _PAIRED_BELOW]
+    + [f"Right-{name}" for name in _PAIRED + _PAIRED_BELOW]
+)
+#: sets whose ids are not FreeSurfer's: set → id → name
+OTHER_SETS: Dict[str, Dict[int, str]] = {"oasis35": {n: name for n, name in enumerate(_OASIS, start=1)}}
+ALL_SETS: Tuple[str, ...] = tuple(sorted(LABEL_SETS)) + tuple(sorted(OTHER_SETS))
 DEFAULT_LABEL_SET = "paper30"
 _MAX_BYTES = 1 << 20
 _MAX_LABELS = 10000
@@ -100,10 +122,12 @@ def load_label_set(choice: str) -> LabelSet:
     if choice in LABEL_SETS:
         ids = tuple(sorted(label_set(choice)))
         return LabelSet(choice, ids, {label: label_name(label) for label in ids})
+    if choice in OTHER_SETS:
+        return LabelSet(choice, tuple(sorted(OTHER_SETS[choice])), dict(OTHER_SETS[choice]))
     path = Path(choice)
     if not path.is_file():
         raise VolumeError(
-            f"label set: got {choice!r}, expected one of {', '.join(sorted(LABEL_SETS))} or a file of ids and names"
+            f"label set: got {choice!r}, expected one of {', '.join(ALL_SETS)} or a file of ids and names"
         )
     if path.stat().st_size > _MAX_BYTES:
         raise VolumeError(f"{path}: {path.stat().st_size} bytes, expected a label list of at most {_MAX_BYTES}")
@@ -112,6 +136,8 @@ def load_label_set(choice: str) -> LabelSet:
     except (OSError, UnicodeDecodeError) as exc:
         raise VolumeError(f"{path}: not a readable text file ({exc})") from exc
     names = _parse_lines(lines, path)
+    if names.pop(0, None) is not None:
+        LOG.info("%s: label 0 is background and left out", path)
     if not 0 < len(names) <= _MAX_LABELS:
         raise VolumeError(f"{path}: {len(names)} labels, expected 1 to {_MAX_LABELS} lines with an id and a name")
     return LabelSet(path.name, tuple(sorted(names)), names)

@@ -16,6 +16,8 @@ LOG = logging.getLogger(__name__)
 
 #: largest whole number up to which these floats hold every one
 EXACT_IN_FLOAT32 = 2**24
+#: floats this close to a whole number are that label: scaling and text formats leave such differences
+_NEARLY_WHOLE = 1e-3
 _EXACT_IN = {"float16": 2**11, "float32": EXACT_IN_FLOAT32}
 
 
@@ -65,14 +67,15 @@ def warn_of_rounding(raw: np.ndarray, path: Path) -> None:
 
 
 def as_integers(raw: np.ndarray, path: Path) -> np.ndarray:
-    """Label ids: integers as they are, whole-numbered floats as int32; raises VolumeError for anything else."""
+    """Label ids: integers as they are, floats that are whole but for rounding as int32; raises VolumeError for anything else."""
     if raw.dtype.kind == "b":
         return raw.astype(np.uint8)
     if raw.dtype.kind in "ui":
         _say_negative(raw, path)
         return np.ascontiguousarray(raw, dtype=raw.dtype.newbyteorder("="))
     with np.errstate(invalid="ignore"):
-        whole = np.isfinite(raw) & (raw == np.rint(raw)) & (np.abs(raw) < 2**31)
+        nearest = np.rint(raw)
+        whole = np.isfinite(raw) & (np.abs(raw - nearest) <= _NEARLY_WHOLE) & (np.abs(raw) < 2**31)
     if not whole.all():
         raise VolumeError(
             f"{path}: {int((~whole).sum())} voxels are no whole numbers, expected label ids; "
@@ -85,8 +88,11 @@ def as_integers(raw: np.ndarray, path: Path) -> np.ndarray:
             f"{_EXACT_IN.get(raw.dtype.name, EXACT_IN_FLOAT32)}; ids may have been rounded, save the segmentation in "
             "an integer type"
         )
+    rounded = int(np.count_nonzero(raw != nearest))
+    if rounded:
+        LOG.warning("%s: %d voxels are whole numbers but for rounding (such as 0.99998); rounded", path, rounded)
     _say_negative(raw, path)
-    return np.ascontiguousarray(raw, dtype=np.int32)
+    return np.ascontiguousarray(nearest, dtype=np.int32)
 
 
 def _say_negative(raw: np.ndarray, path: Path) -> None:

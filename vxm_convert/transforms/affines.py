@@ -7,14 +7,14 @@ What a file is, is told from its content; a plain 4×4 matrix is FSL's in a .mat
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 
 from vxm_convert.artifacts.files import write_bytes, write_sidecar, write_text
 from vxm_convert.errors import FormatError, VolumeError
 from vxm_convert.geometry.affines import Affine, from_fsl, from_lps
-from vxm_convert.geometry.grids import Grid
+from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.scans.raw_header import require_file
 from vxm_convert.transforms import itk as itkaffine
 from vxm_convert.transforms import lta
@@ -29,6 +29,8 @@ AFFINE_FORMATS: Dict[str, Any] = {
     "ras": ("fixed points to moving points", "RAS mm", (".txt",)),
 }
 _MAX_BYTES = 1 << 16
+#: share of the fixed image that must lie in the moving one for a meaning of a matrix to count
+_MEETS = 0.2
 
 
 def read_affine(path: Path, fixed: Optional[Grid] = None, moving: Optional[Grid] = None) -> Affine:
@@ -114,16 +116,40 @@ def _parse(path: Path, fixed: Optional[Grid], moving: Optional[Grid]) -> Affine:
         text = data.decode("utf-8-sig").lstrip()
     except UnicodeDecodeError as exc:
         raise FormatError(f"neither text nor an ITK .mat ({exc.reason} at byte {exc.start})") from exc
+    if text.startswith("(") and "(Transform " in text:
+        raise FormatError(
+            "parameters of elastix; make a displacement field of them with 'transformix -def all -tp FILE -out FOLDER'"
+        )
     if text.startswith("#Insight"):
         return from_lps(itkaffine.parse_text(text))
     if "nxforms" in text:
         return lta.parse(text)
     matrix = _plain_matrix(text)
-    if path.suffix.lower() != ".mat":
-        return Affine(matrix)
-    if fixed is None or moving is None:
+    as_fsl = path.suffix.lower() == ".mat"
+    if as_fsl and (fixed is None or moving is None):
         raise FormatError("an FSL matrix means nothing without both images; name the fixed and the moving image")
-    return from_fsl(matrix, fixed, moving)
+    if fixed is None or moving is None:
+        return Affine(matrix)
+    return _by_landing(matrix, as_fsl, fixed, moving)
+
+
+def _by_landing(matrix: np.ndarray, as_fsl: bool, fixed: Grid, moving: Grid) -> Affine:
+    """A bare matrix as its name says; refused where only the other meaning brings the images together."""
+    readings = {True: from_fsl(matrix, fixed, moving), False: Affine(matrix)}
+    shares = {kind: _share_inside(affine, fixed, moving) for kind, affine in readings.items()}
+    if shares[as_fsl] == 0 and shares[not as_fsl] > _MEETS:
+        names = {True: "FSL's (moving to fixed, .mat)", False: "in RAS mm (fixed to moving, .txt)"}
+        raise FormatError(
+            f"read as a matrix {names[as_fsl]} the images do not meet, read as one {names[not as_fsl]} "
+            f"{100 * shares[not as_fsl]:.0f} % of the fixed image does; rename it"
+        )
+    return readings[as_fsl]
+
+
+def _share_inside(affine: Affine, fixed: Grid, moving: Grid) -> float:
+    index = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 12) for n in fixed.shape), indexing="ij"), axis=-1)
+    at = apply_affine(moving.inverse @ affine.pull @ fixed.affine, index)
+    return float(moving.contains(at).mean())
 
 
 def _plain_matrix(text: str) -> np.ndarray:
@@ -136,8 +162,20 @@ def _plain_matrix(text: str) -> np.ndarray:
     except ValueError as exc:
         raise FormatError(f"no ITK transform, LTA or 4x4 matrix of numbers ({exc})") from exc
     if len(rows) != 4 or any(len(row) != 4 for row in rows):
-        raise FormatError(f"no ITK transform, LTA or 4x4 matrix of numbers ({len(rows)} lines)")
+        raise FormatError(f"no ITK transform, LTA or 4x4 matrix of numbers ({len(rows)} lines{_rows_of(rows)})")
     return np.array(rows)
+
+
+def _rows_of(rows: List[List[float]]) -> str:
+    """What rows of numbers look like that are no 4×4 matrix."""
+    widths = {len(row) for row in rows}
+    if widths == {4} and len(rows) > 4 and len(rows) % 4 == 0:
+        return f": {len(rows) // 4} matrices, a series over time, one per volume? Keep the one that is meant"
+    if widths == {12}:
+        return ": AFNI matrices, one per volume; convert one with 'cat_matvec -ONELINE' or nitransforms"
+    if widths == {6}:
+        return ": six motion parameters per volume, as SPM and FSL write them, and no registration"
+    return ""
 
 
 def _rows(matrix: np.ndarray) -> str:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of warp formats and the rule that tells them apart; what each file means, in the words its side-car
-uses.
+"""The table of warp formats and the rule that tells them apart by their headers; what each file means, in the words its
+side-car uses.
+
+Headers name more than the formats that are written: positions of SPM and NiftyReg are read, velocities and spline
+coefficients are refused by name. Whether the numbers are what the header says is `landing`'s subject.
 """
 
 from __future__ import annotations
@@ -9,12 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.transforms.foreign import refuse_unread
 from vxm_convert.transforms.freesurfer import EXTENSION_CODE, INTENT_DISPLACEMENT
 from vxm_convert.transforms.nifti_field import FieldHeader
 
 INTENT_VECTOR = 1007
 INTENT_FNIRT = 2006
-_FNIRT_COEFFICIENTS = (2007, 2008, 2009)
+_SPM_NAME = "mapping"
+_NIFTYREG_NAME = "nreg_trans"
+#: intent_p1 of a NiftyReg field: positions, displacements; its other kinds are refused
+_NIFTYREG_KINDS = {0: "niftyreg", 1: "niftyreg-disp"}
+_AFNI_EXTENSION = 4
 _IDENTITY_TRAP = (
     "ANTs would take this for the identity and ITK would refuse it: a displacement field for them is 5-D "
     "(X, Y, Z, 1, 3) with intent 1007"
@@ -32,6 +40,7 @@ class WarpFormat:
     frame : str — of the components: a frame of `Grid.frame_matrix`; ``voxel`` for index differences.
     unit, axes, readable_by : str — for side-cars and help.
     suffixes : tuple of str — of the files it may be written to.
+    absolute : bool — the numbers are positions in the moving image's frame, not displacements.
     """
 
     name: str
@@ -42,6 +51,7 @@ class WarpFormat:
     axes: str
     readable_by: Tuple[str, ...]
     suffixes: Tuple[str, ...] = (".nii.gz", ".nii")
+    absolute: bool = False
 
 
 FORMATS: Dict[str, WarpFormat] = {
@@ -90,9 +100,20 @@ FORMATS: Dict[str, WarpFormat] = {
     )
 }
 
+_POSITIONS = "positions in the moving image along R, A, S"
+#: formats that are read but not written; NiftyReg's headers say which of its two kinds a file is
+_READ_ONLY = (
+    WarpFormat("spm", 5, INTENT_VECTOR, "ras", "mm", _POSITIONS, ("SPM (y_ and iy_)",), absolute=True),
+    WarpFormat("niftyreg", 5, INTENT_VECTOR, "ras", "mm", _POSITIONS, ("NiftyReg -def",), absolute=True),
+)
+_NIFTYREG_DISPLACEMENT = WarpFormat(
+    "niftyreg-disp", 5, INTENT_VECTOR, "ras", "mm", "components along R, A, S", ("NiftyReg -disp",)
+)
+READABLE: Dict[str, WarpFormat] = {**FORMATS, **{f.name: f for f in _READ_ONLY}}
+
 
 def warp_format(name: str) -> WarpFormat:
-    """A format by name; VolumeError for an unknown one."""
+    """A format that is written, by name; VolumeError for an unknown one."""
     if name not in FORMATS:
         raise VolumeError(f"warp format: got {name!r}, expected one of {', '.join(FORMATS)}")
     return FORMATS[name]
@@ -126,36 +147,60 @@ def recognise(header: FieldHeader, wanted: Optional[str], hint: Optional[str]) -
     """
     found = _by_header(header)
     if wanted is None:
-        name = found or (hint if hint in ("l2r", "vxm") and header.ndim == 4 and header.intent == 0 else None)
-        if name is None:
+        hinted = hint if hint in ("l2r", "vxm") and header.ndim == 4 and header.intent == 0 else None
+        form = found or (FORMATS[hinted] if hinted else None)
+        if form is None:
             raise VolumeError(
                 _explain(
-                    header, "its header does not say what the numbers mean", "name the format: l2r or vxm for voxels"
+                    header,
+                    "its header does not say what the numbers mean",
+                    _other_tool(header)
+                    or "name the format with --from: l2r or vxm for voxels, spm for positions in mm",
                 )
             )
-        return FORMATS[name]
-    form = warp_format(wanted)
+        return form
+    return _wanted(header, wanted, found)
+
+
+def _wanted(header: FieldHeader, wanted: str, found: Optional[WarpFormat]) -> WarpFormat:
+    """The format that the user names, unless the header contradicts it."""
+    if wanted not in READABLE:
+        raise VolumeError(f"warp format: got {wanted!r}, expected one of {', '.join(READABLE)}")
+    form = READABLE[wanted]
     if form.frame == "voxel" and found is None and header.ndim == 4:
         return form
-    if found != wanted:
+    # Other tools copy SPM's and MRtrix's positions without their name.
+    if wanted == "spm" and (found is None or found.name in ("spm", "itk", "freesurfer")) and not header.intent_name:
+        return form
+    if found is None or found.name.split("-")[0] != wanted:
         raise VolumeError(
-            _explain(header, f"expected {form.ndim}-D with intent {form.intent} for {wanted}", _advice(found))
+            _explain(
+                header,
+                f"expected {form.ndim}-D with intent {form.intent} for {wanted}",
+                _advice(found.name if found else None),
+            )
         )
-    return form
+    return found
 
 
-def _by_header(header: FieldHeader) -> Optional[str]:
-    if header.intent in _FNIRT_COEFFICIENTS:
-        raise VolumeError(
-            f"{header.path}: intent {header.intent}, spline coefficients of fnirt and no field; make one with "
-            "'fnirtfileutils --in=coefficients --ref=fixed --out=field'"
-        )
+def _by_header(header: FieldHeader) -> Optional[WarpFormat]:
+    refuse_unread(header.path, header.intent, header.intent_name, header.description, header.intent_p1)
+    if header.intent_name == _SPM_NAME:
+        return READABLE["spm"]
+    if header.intent_name == _NIFTYREG_NAME:
+        return READABLE["niftyreg"] if _NIFTYREG_KINDS[int(header.intent_p1)] == "niftyreg" else _NIFTYREG_DISPLACEMENT
     extension = any(int(e.get_code()) == EXTENSION_CODE for e in header.said.extensions)
     if header.intent == INTENT_DISPLACEMENT or (extension and header.intent == INTENT_VECTOR and header.ndim == 4):
-        return "freesurfer"
+        return FORMATS["freesurfer"]
     if header.intent == INTENT_FNIRT and header.ndim == 4:
-        return "fsl"
-    return "itk" if header.intent == INTENT_VECTOR and header.ndim == 5 else None
+        return FORMATS["fsl"]
+    return FORMATS["itk"] if header.intent == INTENT_VECTOR and header.ndim == 5 else None
+
+
+def _other_tool(header: FieldHeader) -> Optional[str]:
+    if any(int(e.get_code()) == _AFNI_EXTENSION for e in header.said.extensions):
+        return "AFNI wrote it (extension 4): set intent 1007 if it holds displacements in mm along L, P, S (3dNwarp)"
+    return None
 
 
 def _advice(found: Optional[str]) -> str:

@@ -29,7 +29,8 @@ _MAX_VALUES = 64
 def parse_text(text: str) -> np.ndarray:
     """The one matrix, fixed LPS → moving LPS, that all transforms of a file make together; shape (4, 4).
 
-    Of several transforms (a CompositeTransform) the last is applied first, as ITK does.
+    Of several transforms (a CompositeTransform) the last is applied first, as ITK does. Several without a
+    CompositeTransform are a series over time (fMRIPrep's head motion), of which no one transform is meant.
 
     Raises
     ------
@@ -52,6 +53,11 @@ def parse_text(text: str) -> np.ndarray:
     ]
     if not matrices or len(matrices) > _MAX_TRANSFORMS:
         raise FormatError(f"{len(matrices)} transforms, expected 1 to {_MAX_TRANSFORMS}")
+    if len(matrices) > 1 and not any("Composite" in name for name, _ in found):
+        raise FormatError(
+            f"{len(matrices)} transforms and no CompositeTransform: a series over time, one per volume (head motion)? "
+            "Keep the one that is meant, or add a CompositeTransform if they form a chain"
+        )
     total = np.eye(4)
     for matrix in matrices:
         total = total @ matrix

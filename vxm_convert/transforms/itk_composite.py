@@ -28,6 +28,7 @@ from vxm_convert.lazy import LazyModule
 from vxm_convert.scans.raw_header import require_file
 from vxm_convert.text import one_line
 from vxm_convert.transforms.itk import matrix_of
+from vxm_convert.transforms.landing import check_folds
 from vxm_convert.transforms.nifti_field import MAX_FIELD_VOXELS
 
 if TYPE_CHECKING:
@@ -121,9 +122,11 @@ def _step(entry: Dict[str, Any], folder: Path, path: Path) -> Union[Warp, Affine
         data = np.load(str(folder / entry["field"]), allow_pickle=False)
         grid = Grid(data.shape[:3], entry["affine"])
         check_finite(data, str(path))
-        return warp_from_frame(data, "lps", grid, grid)
+        warp = warp_from_frame(data, "lps", grid, grid)
     except VolumeError as exc:
         raise exc if str(exc).startswith(str(path)) else VolumeError(f"{path}: {exc}") from exc
+    check_folds(path, warp)
+    return warp
 
 
 # The process of its own.

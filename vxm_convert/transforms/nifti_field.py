@@ -3,11 +3,12 @@
 allocated.
 
 Refuses: damaged or truncated files, sizes that the file cannot hold, voxel sizes that are not positive, NaN. It knows
-shapes, dtypes and intent codes, but not what a displacement means: that is warpfiles.py's subject.
+shapes, dtypes and intents, but not what a displacement means: that is `formats`' and `landing`'s subject.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Tuple
@@ -17,8 +18,11 @@ import numpy as np
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.scans.header import parsed, read_errors, scale_of, scaled
+from vxm_convert.scans.header_space import Trust, space_of
 from vxm_convert.scans.raw_header import RawHeader, judge, read_voxels, require_file
 from vxm_convert.transforms.foreign import refuse_foreign
+
+LOG = logging.getLogger(__name__)
 
 #: 406³ voxels: a 0.5 mm template fits, what exceeds it is no field of a brain registration
 MAX_FIELD_VOXELS = 1 << 26
@@ -42,6 +46,8 @@ class Field:
     shape: Tuple[int, ...]
     intent: int
     extensions: List[Tuple[int, bytes]]
+    #: whether a qform or a sform says where the grid lies; without one, tools place it differently
+    placed: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,10 @@ class FieldHeader:
     intent: int
     ndim: int
     raw: RawHeader
+    #: in lower case
+    intent_name: str = ""
+    description: str = ""
+    intent_p1: float = 0.0
 
 
 def open_field(path: Path) -> FieldHeader:
@@ -81,7 +91,8 @@ def open_field(path: Path) -> FieldHeader:
         )
     if np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
         raise VolumeError(f"{path}: bits per voxel and dtype {dtype} disagree in the header; export the warp again")
-    return FieldHeader(path, header, shape, intent, len(shape), raw)
+    names = [bytes(header[key]).split(b"\0")[0].decode("latin-1").strip().lower() for key in ("intent_name", "descrip")]
+    return FieldHeader(path, header, shape, intent, len(shape), raw, names[0], names[1], float(header["intent_p1"]))
 
 
 def read_field(header: FieldHeader) -> Field:
@@ -95,12 +106,14 @@ def read_field(header: FieldHeader) -> Field:
         raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
     if data.dtype not in (np.float32, np.float64):
         data = data.astype(np.float32 if data.dtype.itemsize <= 4 else np.float64)
-    try:
-        x, y, z = header.shape[:3]
-        grid = Grid((x, y, z), said.get_best_affine())
-    except VolumeError as exc:
-        raise VolumeError(f"{path}: {exc}") from exc
-    return Field(data.astype(data.dtype.newbyteorder("="), copy=False), grid, header.shape, header.intent, extensions)
+    x, y, z = header.shape[:3]
+    space = space_of(said, header.raw, (x, y, z))
+    for note in space.notes:
+        LOG.warning("%s: %s", path, note)
+    grid, placed = space.grid, space.trust is not Trust.UNSET
+    return Field(
+        data.astype(data.dtype.newbyteorder("="), copy=False), grid, header.shape, header.intent, extensions, placed
+    )
 
 
 def _check_name(path: Path) -> None:
@@ -118,6 +131,11 @@ def _content(extension: Any) -> bytes:
 
 def _check_shape(path: Path, shape: Tuple[int, ...]) -> None:
     text = "x".join(str(n) for n in shape)
+    if len(shape) == 5 and shape[3] > 1 and shape[4] == 3:
+        raise VolumeError(
+            f"{path}: shape {text}: {shape[3]} fields over time (a time-varying velocity, or a series), expected one "
+            "displacement per voxel; export the total deformation"
+        )
     if not (len(shape) == 4 and shape[3] == 3 or len(shape) == 5 and shape[3:] == (1, 3)):
         raise VolumeError(
             f"{path}: shape {text}, expected X x Y x Z x 3 or X x Y x Z x 1 x 3: one displacement of three parts per "

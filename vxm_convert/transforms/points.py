@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Point lists: CSV, TSV or Slicer's markups, out as they came in, and the frames their coordinates may be in.
 
-A table has columns x, y, z: named by a header line, or the first three of a file without one; Slicer's files name their
+A table has columns x, y, z: named by a header line, or the only numbers of a file without one; Slicer's files name their
 frame. A warp is a map of fixed points to moving points, although the *image* it resamples goes the other way; moving
 points are carried to the fixed side by solving for them.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Sequence, Type, Union
+from typing import List, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 
@@ -22,8 +23,12 @@ from vxm_convert.geometry.grids import LPS, Grid, apply_affine
 from vxm_convert.scans.raw_header import require_file
 from vxm_convert.transforms.slicer import Fcsv, MarkupsJson
 
+LOG = logging.getLogger(__name__)
+
 POINT_FRAMES = ("ras", "lps", "voxel")
 _MAX_BYTES = 64 << 20
+#: columns that name a point, the first that is there; an id may only be its row's number
+_LABEL_COLUMNS = ("label", "name", "landmark", "structure")
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class PointList:
     header, rows, columns — of a table: its header (empty without one), rows of text, and where x, y and z stand.
     frame : str — that the file names (``ras``, ``lps``), or None: a table says nothing.
     markups : Fcsv or MarkupsJson — of a file of Slicer's.
+    labels : sequence of str — names of the points, one each; empty where the file has none.
     """
 
     xyz: np.ndarray
@@ -43,6 +49,7 @@ class PointList:
     columns: Sequence[int] = ()
     frame: Optional[str] = None
     markups: Optional[Union[Fcsv, MarkupsJson]] = None
+    labels: Sequence[str] = ()
 
     def frame_or(self, given: Optional[str], path: Path) -> str:
         """The frame of the coordinates: the file's, else the `given` one, else RAS; VolumeError where the two
@@ -66,7 +73,14 @@ def read_points(path: Path) -> PointList:
         kind = _markups_kind(path)
         if kind is not None:
             markups = kind(text)
-            return PointList(markups.xyz, frame=markups.frame, markups=markups)
+            if markups.unplaced:
+                LOG.warning(
+                    "%s: %d points were never placed and are left out: %s",
+                    path,
+                    len(markups.unplaced),
+                    ", ".join(markups.unplaced[:5]),
+                )
+            return PointList(markups.xyz, frame=markups.frame, markups=markups, labels=markups.labels)
         first = text.split("\n", 1)[0]
         rows = [
             row
@@ -82,15 +96,32 @@ def read_points(path: Path) -> PointList:
     header: List[str] = []
     if rows and not all(_is_number(cell) for cell in rows[0][:3]):
         header = [cell.strip() for cell in rows.pop(0)]
-    lowered = [cell.lower() for cell in header]
-    columns = [lowered.index(axis) for axis in "xyz"] if set("xyz") <= set(lowered) else [0, 1, 2]
-    if header and not set("xyz") <= set(lowered):
-        raise VolumeError(f"{path}: columns {', '.join(header)}, expected x, y and z among them")
+    columns, label = _columns(path, header, rows)
     if not rows:
         raise VolumeError(f"{path}: no points, expected at least one line of x, y, z")
     return PointList(
-        np.array([_numbers(row, columns, path, i + 1) for i, row in enumerate(rows)]), header, rows, columns
+        np.array([_numbers(row, columns, path, i + 1) for i, row in enumerate(rows)]),
+        header,
+        rows,
+        columns,
+        labels=[] if label is None else [row[label].strip() if label < len(row) else "" for row in rows],
     )
+
+
+def _columns(path: Path, header: List[str], rows: List[List[str]]) -> Tuple[List[int], Optional[int]]:
+    """Where x, y and z stand, and the label; a table without header has nothing but x, y, z and words behind them."""
+    names = [cell.lower() for cell in header]
+    if header:
+        if any(names.count(axis) != 1 for axis in "xyz"):
+            raise VolumeError(f"{path}: columns {', '.join(header)}, expected x, y and z among them, once each")
+        label = next((names.index(name) for name in _LABEL_COLUMNS if name in names), None)
+        return [names.index(axis) for axis in "xyz"], label
+    if any(_is_number(cell) for row in rows for cell in row[3:]):
+        raise VolumeError(
+            f"{path}: {len(rows[0])} columns of numbers and no header, expected x, y, z alone: one may be an id; add a "
+            "first line with the columns' names, such as id,x,y,z"
+        )
+    return [0, 1, 2], 3 if rows and all(len(row) > 3 for row in rows) else None
 
 
 def write_points(path: Path, points: PointList, xyz: np.ndarray) -> None:

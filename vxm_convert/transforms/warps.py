@@ -20,19 +20,18 @@ import numpy as np
 from vxm_convert.artifacts.files import atomic_path, sha256_of, sidecar_path, write_sidecar
 from vxm_convert.ascend.limits import HALF_MAX
 from vxm_convert.errors import ChecksumError, FormatError, VolumeError
-from vxm_convert.geometry.fields import Warp, check_finite, slabs, to_frame, warp_from_frame
+from vxm_convert.geometry.fields import Warp, check_finite, index_block, slabs, to_frame, warp_from_frame
 from vxm_convert.geometry.grids import Grid, apply_affine, same_place
 from vxm_convert.scans.nifti import write_nifti
-from vxm_convert.scans.npz import NpzReader
-from vxm_convert.scans.raw_header import require_file
 from vxm_convert.transforms import freesurfer
 from vxm_convert.transforms.formats import FORMATS, WarpFormat, describe, recognise, warp_format
 from vxm_convert.transforms.itk_composite import is_composite, read_composite
-from vxm_convert.transforms.nifti_field import MAX_FIELD_VOXELS, Field, open_field, read_field
+from vxm_convert.transforms.landing import check_folds, check_reading
+from vxm_convert.transforms.nifti_field import Field, open_field, read_field
+from vxm_convert.transforms.npz_field import halved, read_npz_field
 
 LOG = logging.getLogger(__name__)
 
-NPZ_WARP_NAMES = ("arr_0", "warp", "flow", "disp", "vol")
 _MAX_SIDECAR_BYTES = 1 << 20
 
 
@@ -107,7 +106,7 @@ def read_warp(
 
     Parameters
     ----------
-    format_name : str — what the file is; default: recognised from header and side-car.
+    format_name : str — what the file is, a name of `READABLE`; default: recognised from header and side-car.
     moving : Grid — of the moving image; default: the side-car's, FreeSurfer's source geometry, else the fixed grid.
     fixed : Grid — needed for an .npz without side-car; for NIfTI it must agree with the header.
 
@@ -118,35 +117,72 @@ def read_warp(
     Raises
     ------
     VolumeError
-        For hostile or damaged files, another format than `format_name`, NaN, and a grid that is needed and unknown.
+        For hostile or damaged files, another format than `format_name`, NaN, a grid that is needed and unknown, and
+        numbers that are not what the format says, or no registration (`landing`).
     """
     path = Path(path)
     if is_composite(path):
         return _of_composite(path, format_name, fixed, moving)
     noted = _read_sidecar(path)
     if path.name.lower().endswith(".npz"):
-        field, form = _read_npz(path, format_name, fixed or noted.get("fixed_grid")), FORMATS["l2r"]
+        field, form = read_npz_field(path, format_name, fixed or noted.get("fixed_grid")), FORMATS["l2r"]
     else:
         header = open_field(path)
         form = recognise(header, format_name, noted.get("warp_format"))
-        field = read_field(header)
-    check_finite(field.data, str(path))
+        field = _placed(path, read_field(header), fixed)
+    _check_numbers(path, field)
     if fixed is not None and not same_place(fixed, field.grid, 0.1):
         raise VolumeError(
             f"{path}: lies on {field.grid.describe()}, the fixed image on {fixed.describe()}; this warp belongs to "
-            "another image"
+            f"another image{halved(field.grid, fixed)}"
         )
-    moving = moving or noted.get("moving_grid") or _source_grid(path, field, form)
+    source = _source_grid(path, field, form)
+    moving = moving or noted.get("moving_grid") or source
     if moving is None and form.name == "fsl":
         raise VolumeError(
             f"{path}: an FSL warp is in the moving image's voxel coordinates; name the moving image it was made for"
         )
     moving = moving or field.grid
+    check_reading(path, field.data, form, field.grid, moving)
+    warp = _warp(field, form, moving)
+    check_folds(path, warp)
+    return warp
+
+
+def _warp(field: Field, form: WarpFormat, moving: Grid) -> Warp:
     if form.frame == "voxel":
         return Warp(field.data.astype(np.float64), field.grid, moving)
-    if form.name == "fsl":
-        _refuse_absolute(path, field)
-    return warp_from_frame(field.data, form.frame, field.grid, moving)
+    if not form.absolute:
+        return warp_from_frame(field.data, form.frame, field.grid, moving)
+    back, u = np.linalg.inv(moving.frame_matrix(form.frame)), np.empty(field.data.shape)
+    for part in slabs(u.shape[0]):
+        u[part] = apply_affine(back, field.data[part]) - index_block(field.grid.shape, part)
+    return Warp(u, field.grid, moving)
+
+
+def _placed(path: Path, field: Field, fixed: Optional[Grid]) -> Field:
+    """A field without qform and sform lies where the fixed image does."""
+    if field.placed:
+        return field
+    if fixed is None or fixed.shape != field.grid.shape:
+        raise VolumeError(
+            f"{path}: its header has neither qform nor sform, and tools place it differently; name the fixed image it was "
+            "made for (--fixed), of the same shape"
+        )
+    return replace(field, grid=fixed)
+
+
+def _check_numbers(path: Path, field: Field) -> None:
+    try:
+        check_finite(field.data, str(path))
+    except VolumeError as exc:
+        some = bool(np.isfinite(field.data).any())
+        why = (
+            "; MRtrix and SPM mark voxels that map nowhere with NaN: fill them before, or crop the field"
+            if some
+            else ""
+        )
+        raise VolumeError(f"{exc}{why}") from exc
 
 
 def _stored_field(warp: Warp, fixed: Grid, form: WarpFormat, dtype: str, path: Path) -> np.ndarray:
@@ -186,29 +222,6 @@ def _of_composite(path: Path, format_name: Optional[str], fixed: Optional[Grid],
     return found
 
 
-def _read_npz(path: Path, format_name: Optional[str], fixed: Optional[Grid]) -> Field:
-    if format_name not in (None, "l2r", "vxm"):
-        raise VolumeError(f"{path}: an .npz holds voxels (l2r, vxm), not {format_name}")
-    require_file(path, "a warp")
-    with NpzReader(path) as archive:
-        name = archive.first_of(NPZ_WARP_NAMES) or (archive.names[0] if len(archive.names) == 1 else None)
-        if name is None:
-            raise VolumeError(
-                f"{path}: holds {archive.names}, expected one array or one named {', '.join(NPZ_WARP_NAMES)}"
-            )
-        header = archive.header(name)
-        if len(header.shape) != 4 or header.shape[3] != 3 or min(header.shape) < 1 or header.dtype.kind != "f":
-            raise VolumeError(
-                f"{path}[{name}]: shape {header.shape} of {header.dtype}, expected floats of shape (X, Y, Z, 3)"
-            )
-        if fixed is None:
-            raise VolumeError(f"{path}: an .npz says nothing about where its grid lies; name the fixed image")
-        if header.shape[:3] != fixed.shape:
-            raise VolumeError(f"{path}[{name}]: shape {header.shape}, the fixed grid is {fixed.describe()}")
-        data = archive.read(name, MAX_FIELD_VOXELS * 3 * header.dtype.itemsize)
-    return Field(data.astype(np.float64), fixed, header.shape, 0, [])
-
-
 def _source_grid(path: Path, field: Field, form: WarpFormat) -> Optional[Grid]:
     """FreeSurfer's source geometry, after its field kind has been judged."""
     content = next((data for code, data in field.extensions if code == freesurfer.EXTENSION_CODE), None)
@@ -240,20 +253,6 @@ def _read_sidecar(path: Path) -> Dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, VolumeError, ChecksumError, RecursionError) as exc:
         LOG.warning("%s: side-car left aside (%s)", side, exc)
         return {}
-
-
-def _refuse_absolute(path: Path, field: Field) -> None:
-    """A field of coordinates instead of displacements varies more as it is than after the voxels' own coordinates are
-    taken off.
-    """
-    step = tuple(slice(None, None, max(1, n // 24)) for n in field.grid.shape)
-    index = np.stack(np.meshgrid(*(np.arange(n)[s] for n, s in zip(field.grid.shape, step)), indexing="ij"), axis=-1)
-    some = field.data[step].astype(np.float64)
-    rest = some - apply_affine(field.grid.to_fsl(), index)
-    if np.prod(index.shape[:3]) > 1 and some.std(axis=(0, 1, 2)).sum() > rest.std(axis=(0, 1, 2)).sum():
-        raise VolumeError(
-            f"{path}: looks like absolute coordinates, expected displacements; make them with 'convertwarp --relout'"
-        )
 
 
 def _grid(entry: Mapping[str, Any]) -> Grid:

@@ -171,7 +171,9 @@ def test_a_side_car_of_other_bytes_is_not_believed(tmp_path):
     (tmp_path / "w.nii").write_bytes(bytes(data))
     with pytest.raises(VolumeError, match="does not say what the numbers mean"):
         read_warp(tmp_path / "w.nii")
-    assert read_warp(tmp_path / "w.nii", "vxm").moving.shape == fixed.shape
+    with pytest.raises(VolumeError, match="100 % of its voxels are folded"):
+        read_warp(tmp_path / "w.nii", "vxm")
+    assert read_warp(tmp_path / "w.nii", "vxm", moving).moving.shape == moving.shape
 
 
 SHAPE = (6, 7, 8)
@@ -272,7 +274,7 @@ def test_absolute_fsl_coordinates_are_recognised(tmp_path):
 @pytest.mark.parametrize(
     "array, message",
     [
-        (np.zeros((3, 4, 5, 6), np.float32), "expected floats of shape"),
+        (np.zeros((4, 4, 5, 6), np.float32), "expected floats of shape"),
         (np.zeros(SHAPE + (3,), np.int16), "expected floats"),
         (np.zeros((4, 4, 4, 3), np.float32), "the fixed grid is"),
         (np.full(SHAPE + (3,), np.inf, np.float32), "NaN or infinite"),
