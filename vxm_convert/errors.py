@@ -9,6 +9,7 @@ VxmError                     something the user can fix: one message, no traceba
 │   ├── FormatError          bytes that are not the format they claim to be
 │   └── ChecksumError        bytes that are not those the side-car names
 ├── VolumeError              a scan or an atlas that cannot be registered as it is
+│   └── ImplausibleError     outputs of a model that no registration of this scan has
 ├── TrainingError            training cannot start or go on (no scans, a loss that is no number)
 ├── ToolchainError           CANN or its stand-in cannot do what was asked
 │   ├── AtcError             the compiler refused
@@ -60,6 +61,10 @@ class ChecksumError(ArtifactError):
 
 class VolumeError(VxmError):
     """A scan, atlas or segmentation cannot be used as it is."""
+
+
+class ImplausibleError(VolumeError):
+    """What the model returned for a scan cannot be its registration."""
 
 
 class TrainingError(VxmError):

@@ -98,6 +98,12 @@ def number_at(row: Mapping[str, Any], name: str) -> Optional[float]:
     return float(value)
 
 
+def judge_limit(limit: Limit, value: Optional[float]) -> str:
+    """Why a value does not keep a limit, in words; empty where it does, and where it is undefined and optional."""
+    check = _undefined(limit, "in this scan", False) if value is None else _judge(limit, value, limit.figure.name)
+    return "" if check.failure is None else check.failure.text
+
+
 def _finite_check(row: Mapping[str, Any], output: str) -> Check:
     name = f"{output}.non_finite"
     counts = [number_at(row, f"{output}.{key}") for key in ("nan_count", "inf_count")]

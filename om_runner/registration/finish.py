@@ -17,6 +17,7 @@ from om_runner.inputs.scans import LoadedScan
 from om_runner.names import LOG_NAME
 from om_runner.qc.measures import IDLE_VOXEL
 from om_runner.registration.job import Job
+from om_runner.registration.plausible import check_moved, check_outputs
 from om_runner.registration.timeline import EXECUTE, PRODUCTS, STAGES, WRITE, Timeline
 from om_runner.results.products import Registered, register
 from om_runner.results.resume import Records
@@ -24,9 +25,7 @@ from om_runner.results.subject_log import log_text, notes_to
 from om_runner.results.tables import MetricsRow
 from om_runner.results.writer import Writer
 from vxm_convert.artifacts.files import write_text
-from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.velocity import inverse_flow
-from vxm_convert.metrics.jacobian import folding
 from vxm_convert.metrics.labels import label_set
 from vxm_convert.metrics.overlap import dice
 
@@ -80,30 +79,28 @@ class Finisher:
 
         Raises
         ------
+        ImplausibleError
+            What the model returned cannot be a registration of this scan.
         VxmError
             The results cannot be used or written; nothing of this subject is left behind.
         """
         with notes_to(ready.notes):
             with self._timeline.span(PRODUCTS, [ready.subject]) as span:
-                done, figures = self._products(ready, moved, flow)
+                done, figures = self._products(ready, moved, flow, velocity)
                 if velocity is not None and "inverse" in self._outputs.outputs:
                     done = replace(done, backward=inverse_flow(velocity, self._job.contract.model.integration_steps))
             ready.seconds[PRODUCTS] = span.wall
             return self._write(ready, done, flow, figures)
 
-    def _products(self, ready: Ready, moved: np.ndarray, flow: np.ndarray) -> Tuple[Registered, Dict[str, Any]]:
-        loaded = ready.loaded
-        bad = int(moved.size - np.isfinite(moved).sum() + flow.size - np.isfinite(flow).sum())
-        if bad:
-            raise VolumeError(
-                f"{loaded.scan.path}: the model returned {bad} NaN or infinite values, expected none; nothing is "
-                "written for this scan, "
-                "export again with --precision accurate"
-            )
-        done = register(loaded, self._job.atlas, moved, flow, self._outputs)
+    def _products(
+        self, ready: Ready, moved: np.ndarray, flow: np.ndarray, velocity: Optional[np.ndarray]
+    ) -> Tuple[Registered, Dict[str, Any]]:
+        loaded, job = ready.loaded, self._job
+        path = loaded.scan.path
+        folds, longest = check_outputs(path, loaded.image, job.atlas.image, moved, flow, velocity, job.profile)
+        done = register(loaded, job.atlas, moved, flow, self._outputs)
+        check_moved(path, done.moved, loaded.image if loaded.source is None else loaded.source.image)
         before, after, count = self._dice(done)
-        folds = folding(flow)
-        longest = float(np.sqrt(np.max(np.einsum("...i,...i", flow, flow))))
         if longest < IDLE_VOXEL:
             LOG.warning(
                 "%s: the longest displacement is %.3g voxel; are the weights trained, is the scan the atlas?",

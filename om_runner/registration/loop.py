@@ -25,7 +25,7 @@ from om_runner.registration.signals import stop_between_scans
 from om_runner.registration.timeline import D2H, DECODE, EXECUTE, H2D, Timeline
 from om_runner.results.subject_log import notes_to
 from om_runner.results.tables import CohortResult, FailureRow, MetricsRow
-from vxm_convert.errors import ToolchainError, VxmError
+from vxm_convert.errors import ImplausibleError, ToolchainError, VxmError
 
 if TYPE_CHECKING:
     from om_runner.qc.from_run import Pictures
@@ -239,7 +239,7 @@ class Cohort:
         try:
             row = future.result()
         except VxmError as exc:
-            self._fail(ready.loaded.scan, "write", exc)
+            self._fail(ready.loaded.scan, "run" if isinstance(exc, ImplausibleError) else "write", exc)
             return
         self.result.rows.append(row)
         self.job.layout.note(row)

@@ -25,6 +25,7 @@ class Folding:
     n_voxels: int
     n_folded: int
     minimum: float
+    maximum: float = math.nan
 
     @property
     def fraction(self) -> float:
@@ -114,12 +115,13 @@ def _twice_derivative(values: np.ndarray, axis: int) -> np.ndarray:
 
 def folding(flow_vox: np.ndarray) -> Folding:
     """Count voxels with a determinant of at most zero (non-finite ones count as folded); see `jacobian_slabs`."""
-    folded, minimum = 0, math.inf
+    folded, minimum, maximum = 0, math.inf, -math.inf
     for slab in jacobian_slabs(flow_vox):
         folded += _count_folded(slab)
         finite = _finite(slab)
-        minimum = min(minimum, float(finite.min())) if finite.size else minimum
-    return Folding(int(np.prod(flow_vox.shape[:3])), folded, minimum)
+        if finite.size:
+            minimum, maximum = min(minimum, float(finite.min())), max(maximum, float(finite.max()))
+    return Folding(int(np.prod(flow_vox.shape[:3])), folded, minimum, maximum)
 
 
 def jacobian_stats(flow_vox: np.ndarray) -> JacobianStats:

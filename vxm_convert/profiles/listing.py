@@ -10,6 +10,7 @@ import textwrap
 from typing import List, Optional, Sequence
 
 from vxm_convert.profiles.limitable_figures import FIGURES
+from vxm_convert.profiles.plausible_figures import PLAUSIBLE_FIGURES
 from vxm_convert.profiles.profile import DEFAULT_PROFILE, Limit, load_profile, shipped_profiles
 from vxm_convert.profiles.schema import json_schema
 
@@ -23,10 +24,10 @@ def lines_for(action: str, name: Optional[str]) -> List[str]:
     if action == "show":
         return _show(name or DEFAULT_PROFILE)
     if action == "figures":
-        return _table(
-            [("figure", "limit", "unit", "what it measures")]
-            + [(f.name, f.key, f.unit, f.text) for f in FIGURES.values()]
-        )
+        head = ("figure", "limit", "unit", "what it measures")
+        compared = _table([head] + [(f.name, f.key, f.unit, f.text) for f in FIGURES.values()])
+        outputs = _table([head] + [(f.name, f.key, f.unit, f.text) for f in PLAUSIBLE_FIGURES.values()])
+        return compared + ["", "section plausible: outputs of every scan, compared or not"] + outputs
     if action == "schema":
         return [json.dumps(json_schema(), indent=2, sort_keys=True, ensure_ascii=False)]
     return _list()
@@ -38,7 +39,7 @@ def _list() -> List[str]:
         profile = load_profile(name)
         lines.append(
             f"{name}{' (default)' if name == DEFAULT_PROFILE else ''}: {len(profile.limits)} limits per scan, "
-            f"{len(profile.cohort)} for the cohort"
+            f"{len(profile.cohort)} for the cohort, {len(profile.plausible)} for outputs before they are written"
         )
         lines += textwrap.wrap(profile.description, 100, initial_indent="    ", subsequent_indent="    ")
     return lines + ["none: no limits; NaN and Inf fail with every profile", "a file of your own: see docs/precision.md"]
@@ -47,7 +48,12 @@ def _list() -> List[str]:
 def _show(name: str) -> List[str]:
     profile = load_profile(name)
     lines = [f"{profile.name}: {profile.description}", f"sha256 {profile.sha256}"]
-    for title, limits in (("every scan", profile.limits), ("mean over the scans", profile.cohort)):
+    sections = (
+        ("every compared scan", profile.limits),
+        ("mean over the compared scans", profile.cohort),
+        ("outputs of every scan, before they are written", profile.plausible),
+    )
+    for title, limits in sections:
         if limits:
             lines += ["", title] + _table([_row(limit) for limit in limits])
     return lines

@@ -10,10 +10,11 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterable, Optional, Tuple
+from typing import Any, Collection, Dict, Iterable, Mapping, Optional, Tuple
 
 from vxm_convert.errors import ArtifactError, FormatError
 from vxm_convert.profiles.limitable_figures import AT_MOST, FIGURES, Figure
+from vxm_convert.profiles.plausible_figures import PLAUSIBLE_FIGURES
 from vxm_convert.profiles.yamlfile import parse_mapping, read_bytes
 
 PROFILE_SCHEMA = 1
@@ -25,7 +26,9 @@ CHOICE_HELP = (
     "a name that `python -m vxm_convert profiles` lists, or a YAML file; a name comes first, so write ./research for a "
     "file called research"
 )
-TOP_KEYS = ("schema", "name", "description", "limits", "cohort")
+#: whose section `plausible` a profile without one takes over
+_LENIENT_PROFILE = "smoke"
+TOP_KEYS = ("schema", "name", "description", "limits", "cohort", "plausible")
 LIMIT_ENTRIES = ("max", "min", "optional")
 MAX_TEXT = 2000
 _FOLDER = Path(__file__).parent
@@ -54,13 +57,16 @@ class Limit:
 
 @dataclass(frozen=True)
 class Profile:
-    """Limits for each scan, and limits for means over the compared scans; `sha256` is that of the file."""
+    """Limits for each compared scan, and for means over them; `sha256` is that of the file. `plausible`: limits for the
+    outputs of every scan, compared or not.
+    """
 
     name: str
     description: str
     limits: Tuple[Limit, ...]
     cohort: Tuple[Limit, ...]
     sha256: str
+    plausible: Tuple[Limit, ...] = ()
 
     def to_dict(self) -> Dict[str, Any]:
         return {
@@ -125,10 +131,15 @@ def profile_from_bytes(data: bytes, where: str) -> Profile:
         raise FormatError(f"{where}: schema is {content.get('schema')!r}, expected {PROFILE_SCHEMA}")
     limits = _limits(content.get("limits"), where, "limits")
     cohort = _limits(content.get("cohort", {}), where, "cohort")
+    if "plausible" in content:
+        plausible = _limits(content["plausible"], where, "plausible", PLAUSIBLE_FIGURES)
+    else:
+        plausible = load_profile(_LENIENT_PROFILE).plausible
     name = _text(content, "name", where)
     if not name.strip():
         raise FormatError(f"{where}: name is empty, expected a word such as research")
-    return Profile(name, _text(content, "description", where), limits, cohort, hashlib.sha256(data).hexdigest())
+    description = _text(content, "description", where)
+    return Profile(name, description, limits, cohort, hashlib.sha256(data).hexdigest(), plausible)
 
 
 def _text(content: Dict[str, Any], key: str, where: str) -> str:
@@ -138,14 +149,14 @@ def _text(content: Dict[str, Any], key: str, where: str) -> str:
     return " ".join(value.split())
 
 
-def _limits(content: object, where: str, section: str) -> Tuple[Limit, ...]:
+def _limits(content: object, where: str, section: str, figures: Mapping[str, Figure] = FIGURES) -> Tuple[Limit, ...]:
     if not isinstance(content, dict):
         raise FormatError(
-            f"{where}: {section} is {_short(content)}, expected figures with limits such as moved.max_abs: {{max: "
-            f"0.01}}"
+            f"{where}: {section} is {_short(content)}, expected figures with limits such as "
+            f"{next(iter(figures))}: {{max: 0.01}}"
         )
-    _check_keys(content, FIGURES, where, section + ": ")
-    return tuple(_limit(FIGURES[name], entry, f"{where}: {section}: {name}") for name, entry in content.items())
+    _check_keys(content, figures, where, section + ": ")
+    return tuple(_limit(figures[name], entry, f"{where}: {section}: {name}") for name, entry in content.items())
 
 
 def _limit(figure: Figure, entry: object, where: str) -> Limit:

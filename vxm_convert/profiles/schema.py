@@ -6,9 +6,10 @@ editors.
 from __future__ import annotations
 
 import math
-from typing import Any, Dict
+from typing import Any, Dict, Mapping
 
 from vxm_convert.profiles.limitable_figures import FIGURES, Figure
+from vxm_convert.profiles.plausible_figures import PLAUSIBLE_FIGURES
 from vxm_convert.profiles.profile import MAX_TEXT, PROFILE_SCHEMA
 
 
@@ -27,18 +28,27 @@ def json_schema() -> Dict[str, Any]:
             "description": {"type": "string", "maxLength": MAX_TEXT},
             "limits": {**section, "description": "limits that every compared scan must keep"},
             "cohort": {**section, "description": "limits for the mean of a figure over the compared scans"},
+            "plausible": {
+                "$ref": "#/definitions/outputs",
+                "description": "limits that the outputs of every scan must keep before they are written",
+            },
         },
         "definitions": {
-            "figures": {
-                "type": "object",
-                "additionalProperties": False,
-                "properties": {
-                    # Validators pass over what is beside a reference, editors show it.
-                    name: {"$ref": f"#/definitions/{_kind(figure)}", "description": f"{figure.text} ({figure.unit})"}
-                    for name, figure in FIGURES.items()
-                },
-            },
-            **{_kind(figure): _limit(figure) for figure in FIGURES.values()},
+            "figures": _section(FIGURES),
+            "outputs": _section(PLAUSIBLE_FIGURES),
+            **{_kind(figure): _limit(figure) for figure in [*FIGURES.values(), *PLAUSIBLE_FIGURES.values()]},
+        },
+    }
+
+
+def _section(figures: Mapping[str, Figure]) -> Dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            # Validators pass over what is beside a reference, editors show it.
+            name: {"$ref": f"#/definitions/{_kind(figure)}", "description": f"{figure.text} ({figure.unit})"}
+            for name, figure in figures.items()
         },
     }
 

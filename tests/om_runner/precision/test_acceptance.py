@@ -77,7 +77,8 @@ def test_three_profiles_are_shipped_and_grow_stricter():
             for at, line in enumerate(lines)
             if line.startswith("  ") and ": {" in line and not line.lstrip().startswith("#")
         ]
-        assert len(limits_at) == len(load_profile(name).limits + load_profile(name).cohort)
+        profile = load_profile(name)
+        assert len(limits_at) == len(profile.limits + profile.cohort + profile.plausible)
         assert all(lines[at - 1].lstrip().startswith("#") for at in limits_at), "each limit says why"
 
 
