@@ -128,9 +128,9 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
         _say(scan.path, doubts.image_doubts(loaded.image, seen_on, loaded.seg))
         return loaded
     found = doubts.image_doubts(loaded.source.image, laid.grid, loaded.source.seg)
-    apart = doubts.distance_doubt(atlas.image, network, loaded.image, network)
+    apart = doubts.distance_doubt(atlas.image, network, loaded.image, network, options.affine)
     _say(scan.path, found + ([apart] if apart else []))
-    _report_outside(scan.path, loaded.source.image, placement)
+    _report_outside(scan.path, loaded.source.image, placement, options.affine)
     return loaded
 
 
@@ -182,14 +182,15 @@ def _affine_for(
     return read_affine(path, fixed, grid), {"affine": path.name, "affine_sha256": sha256_of(path)}
 
 
-def _report_outside(path: Path, image: np.ndarray, placement: Placement) -> None:
+def _report_outside(path: Path, image: np.ndarray, placement: Placement, affine: str = "none") -> None:
     outside, total = outside_network(image, placement)
     doubt = doubts.outside_doubt(outside, total)
     if total and outside > doubts.REFUSED_OUTSIDE * total:
-        raise VolumeError(
-            f"{path}: {doubt}; the header puts it elsewhere than the atlas, align it with --affine auto or --affine "
-            "FILE"
-        )
+        cause = {
+            "none": "the header puts it elsewhere than the atlas, align it with --affine auto or --affine FILE",
+            "auto": "the affine that was searched did not align it, give a better one with --affine FILE",
+        }.get(affine, "the affine that was given does not align it, check its file and direction")
+        raise VolumeError(f"{path}: {doubt}; {cause}")
     _say(path, [doubt] if doubt else [])
 
 

@@ -9,7 +9,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
+from typing import AbstractSet, Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
 
 import numpy as np
 
@@ -169,15 +169,21 @@ def _flat(row: Mapping[str, Any]) -> Dict[str, Any]:
     }
 
 
-def failure_message(folder: Path, report: Mapping[str, Any]) -> str:
+def failure_message(folder: Path, report: Mapping[str, Any], implausible: AbstractSet[str] = frozenset()) -> str:
     """What a failed report comes to, in one message: the first failures with subject, figure, value and limit, and what
     to do.
+
+    Parameters
+    ----------
+    implausible : subjects whose outputs cannot be a registration at all: no precision plan and no other limit helps.
     """
     failures = [(row["subject"], failure) for row in report["rows"] for failure in row["failures"]]
     failures += [("cohort", failure) for failure in report["cohort"]["failures"]]
     told = [f"{subject}: {failure['text']}" for subject, failure in failures[:_FAILURES_TOLD]]
     more = f"; and {len(failures) - len(told)} more" if len(failures) > len(told) else ""
-    if any(failure["figure"].endswith(".non_finite") for _, failure in failures):
+    if any(subject in implausible for subject, _ in failures):
+        advice = "outputs were damaged, see failures.tsv: suspect the device, its driver and the .om, and register again"
+    elif any(failure["figure"].endswith(".non_finite") for _, failure in failures):
         advice = (
             "a damaged model or buffer, or an overflow: run it again, and export again with --precision accurate "
             "if it stays"

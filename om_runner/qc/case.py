@@ -38,6 +38,7 @@ class Case:
     simulated : bool or None — whether an Ascend device took part; None where no file says it.
     made_from : dict — role → sha256.
     notes : tuple of str — what is missing, and why.
+    warnings : tuple of str — what the registration said about the scan, one line each.
     """
 
     subject: str
@@ -54,6 +55,7 @@ class Case:
     simulated: Optional[bool] = None
     made_from: Dict[str, Any] = field(default_factory=dict)
     notes: Tuple[str, ...] = ()
+    warnings: Tuple[str, ...] = ()
 
 
 def by_affine_alone(image: np.ndarray, moving: Grid, pull: np.ndarray, grid: Grid) -> np.ndarray:

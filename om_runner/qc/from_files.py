@@ -20,8 +20,10 @@ from om_runner.bids.records import results_in
 from om_runner.names import FLOW_NAME, METRICS_NAME, MOVED_NAME, MOVED_SEG_NAME
 from om_runner.qc.case import FIGURES, Case, by_affine_alone, onto
 from om_runner.results.previous_run import read_failures
+from om_runner.results.tables import WARNINGS_JOINT
 from vxm_convert.artifacts.files import read_bounded, sha256_of, sidecar_path
 from vxm_convert.artifacts.names import RUN_NAME
+from vxm_convert.artifacts.tsv import MISSING
 from vxm_convert.errors import ChecksumError, FormatError, VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import Warp
@@ -186,7 +188,13 @@ def case_of(results: Results, subject: str, fixed: Fixed) -> Case:
         simulated=simulated if isinstance(simulated, bool) else results.simulated,
         made_from={**{str(role): str(sha) for role, sha in made_from.items()}, "moved": str(side["sha256"])},
         notes=tuple(notes),
+        warnings=_warnings(results.rows.get(subject, {})),
     )
+
+
+def _warnings(row: Dict[str, str]) -> Tuple[str, ...]:
+    text = row.get("warnings") or MISSING
+    return () if text == MISSING else tuple(text.split(WARNINGS_JOINT))
 
 
 def _said(fixed: Fixed) -> bool:

@@ -6,9 +6,9 @@ records.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
@@ -37,16 +37,22 @@ class Pictures:
     def __init__(self, out: Path, atlas: LoadedScan) -> None:
         self._out, self._atlas = Path(out), atlas
 
-    def add(self, loaded: LoadedScan, done: Registered, row: MetricsRow, provenance: Provenance) -> List[str]:
-        """Draw one subject; names below `out` of what was drawn. Several threads may do so at a time.
+    def add(
+        self, loaded: LoadedScan, done: Registered, row: MetricsRow, provenance: Provenance
+    ) -> Tuple[List[str], MetricsRow]:
+        """Draw one subject. Several threads may do so at a time.
+
+        Returns
+        -------
+        Names below `out` of what was drawn, and the row with what the pictures add to its warnings.
 
         Raises
         ------
         ArtifactError
             The folder cannot be written.
         """
-        write_case(self._out / QC_FOLDER, self.case(loaded, done, row, provenance))
-        return files_below(self._out, f"{QC_FOLDER}/{row.subject}")
+        drawn = write_case(self._out / QC_FOLDER, self.case(loaded, done, row, provenance))
+        return files_below(self._out, f"{QC_FOLDER}/{row.subject}"), replace(row, warnings=drawn.warnings)
 
     def case(self, loaded: LoadedScan, done: Registered, row: MetricsRow, provenance: Provenance) -> Case:
         """The arrays of a finished subject on the grid of its results."""
@@ -68,6 +74,7 @@ class Pictures:
             label_set=row.label_set,
             simulated=bool(provenance.details.get("simulated")),
             made_from=dict(provenance.made_from),
+            warnings=row.warnings,
         )
 
     def finish(self, failures: Sequence[FailureRow] = ()) -> List[str]:

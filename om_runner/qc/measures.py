@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Optional
+from typing import Dict, List, Mapping, Optional
 
 import numpy as np
 
@@ -105,25 +105,34 @@ def empty_share(fixed: np.ndarray, moved: Optional[np.ndarray], white: float) ->
     return int(np.count_nonzero(moved[inside] == 0)) / n if n else None
 
 
-def warnings_of(figures: Dict[str, Optional[float]], letters: bool) -> List[str]:
-    """What a person should look at, one line each."""
+def table_warnings(figures: Mapping[str, Optional[float]]) -> List[str]:
+    """The warnings for which the table of results is enough, with pictures or without."""
     found: List[str] = []
-
-    def fell(name: str) -> bool:
-        before, after = figures.get(f"{name}_before"), figures.get(f"{name}_after")
-        return before is not None and after is not None and after < before - _FALL
-
-    folds, longest, empty = (figures.get(key) for key in ("folding_fraction", "flow_max_voxel", "empty_share"))
-    if fell("dice"):
+    folds, longest = (figures.get(key) for key in ("folding_fraction", "flow_max_voxel"))
+    if _fell(figures, "dice"):
         found.append("labels overlap less after the warp than before")
-    if fell("ncc"):
-        found.append("less similar to the fixed image after the warp than before")
-    if figures.get("ncc_after") is None:
-        found.append("similarity is undefined: an image is missing or constant")
     if folds is not None and folds > MUCH_FOLDING:
         found.append(f"folds in {100 * folds:.2f} % of the voxels, more than {100 * MUCH_FOLDING:g} %")
     if longest is not None and longest < IDLE_VOXEL:
-        found.append(f"longest displacement {longest:.2g} voxel: nothing was moved")
+        found.append(
+            f"longest displacement {longest:.2g} voxel: nothing was moved, are the weights trained, is the scan the atlas?"
+        )
+    return found
+
+
+def _fell(figures: Mapping[str, Optional[float]], name: str) -> bool:
+    before, after = figures.get(f"{name}_before"), figures.get(f"{name}_after")
+    return before is not None and after is not None and after < before - _FALL
+
+
+def warnings_of(figures: Dict[str, Optional[float]], letters: bool) -> List[str]:
+    """What a person should look at, one line each."""
+    found = table_warnings(figures)
+    empty = figures.get("empty_share")
+    if _fell(figures, "ncc"):
+        found.append("less similar to the fixed image after the warp than before")
+    if figures.get("ncc_after") is None:
+        found.append("similarity is undefined: an image is missing or constant")
     if empty is not None and empty > _EMPTY_SHARE:
         found.append(f"the moved scan is empty in {100 * empty:.0f} % of the fixed image: cut off, or elsewhere")
     if not letters:

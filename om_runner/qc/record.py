@@ -111,7 +111,7 @@ def _record(case: Case, drawn: Drawn) -> Record:
         simulated=case.simulated,
         figures=figures,
         pictures={name: (picture.width, picture.height) for name, picture in drawn.pictures.items()},
-        warnings=tuple(warnings_of(figures, case.letters)),
+        warnings=tuple(dict.fromkeys([*case.warnings, *warnings_of(figures, case.letters)])),
         notes=case.notes,
         label_set=case.label_set,
         grid=case.grid.describe(),

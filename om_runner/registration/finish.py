@@ -6,22 +6,23 @@ writing threads.
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ContextManager, Dict, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from om_runner.inputs.scans import LoadedScan
 from om_runner.names import LOG_NAME
-from om_runner.qc.measures import IDLE_VOXEL
+from om_runner.qc.measures import table_warnings
 from om_runner.registration.job import Job
 from om_runner.registration.plausible import check_moved, check_outputs
 from om_runner.registration.timeline import EXECUTE, PRODUCTS, STAGES, WRITE, Timeline
 from om_runner.results.products import Registered, register
 from om_runner.results.resume import Records
-from om_runner.results.subject_log import log_text, notes_to
+from om_runner.results.subject_log import log_text, notes_to, warnings_in
 from om_runner.results.tables import MetricsRow
 from om_runner.results.writer import Writer
 from vxm_convert.artifacts.files import write_text
@@ -101,13 +102,7 @@ class Finisher:
         done = register(loaded, job.atlas, moved, flow, self._outputs)
         check_moved(path, done.moved, loaded.image if loaded.source is None else loaded.source.image)
         before, after, count = self._dice(done)
-        if longest < IDLE_VOXEL:
-            LOG.warning(
-                "%s: the longest displacement is %.3g voxel; are the weights trained, is the scan the atlas?",
-                ready.subject,
-                longest,
-            )
-        return done, {
+        figures = {
             "dice_before": before,
             "dice_after": after,
             "n_labels": count,
@@ -115,6 +110,9 @@ class Finisher:
             "jacobian_min": folds.minimum,
             "flow_max_voxel": longest,
         }
+        for text in table_warnings(figures):
+            LOG.warning("%s: %s", ready.subject, text)
+        return done, figures
 
     def _write(self, ready: Ready, done: Registered, flow: np.ndarray, figures: Dict[str, Any]) -> MetricsRow:
         loaded, job = ready.loaded, self._job
@@ -133,32 +131,49 @@ class Finisher:
             intensity=loaded.intensity,
             toolchain=job.badge,
             source=loaded.scan.path.name,
+            warnings=warnings_in(ready.notes, ready.subject, (loaded.scan.path, loaded.scan.seg_path)),
             **figures,
         )
         drawn: List[str] = []
         if self._pictures is not None:
-            with self._timeline.span(PRODUCTS, [ready.subject]):
-                drawn = self._pictures.add(loaded, done, row, provenance)
+            with self._timeline.span(PRODUCTS, [ready.subject]) as span:
+                drawn, row = self._pictures.add(loaded, done, row, provenance)
+            row = replace(row, total_seconds=row.total_seconds + span.wall)
+            seconds = {**ready.seconds, "pictures": span.wall}
+            log = job.layout.path_of(ready.subject, LOG_NAME)
+            write_text(log, self._log(ready, figures, seconds, row.warnings))
         self._records.write(job.keys.of(loaded.scan, loaded.sha256, loaded.seg_sha256), row, drawn)
         return row
 
     @contextmanager
     def _with_log(self, place: ContextManager[Path], ready: Ready, figures: Dict[str, Any]) -> Iterator[Path]:
         """The subject's folder, with its log when all else is in it."""
-        job = self._job
+        begun = time.perf_counter()
         with place as folder:
             yield folder
-            head = {
-                "subject": ready.subject,
-                "scan": f"{ready.loaded.scan.path} sha256 {ready.loaded.sha256}",
-                "atlas": f"{job.atlas.scan.path} sha256 {job.atlas.sha256}",
-                "model": f"sha256 {job.contract.hashes['om']}",
-                "toolchain": f"{job.badge.upper()} {self._provenance.toolchain['version']}",
-                "intensities": ready.loaded.intensity,
-            }
-            known = ", ".join(f"{name} {value:.6g}" for name, value in figures.items() if value is not None)
-            seconds = {stage: ready.seconds[stage] for stage in STAGES if stage in ready.seconds}
-            write_text(folder / LOG_NAME, log_text(head, ready.notes, seconds, f"registered: {known}"))
+            # What is left to do is a rename.
+            seconds = {**ready.seconds, WRITE: time.perf_counter() - begun}
+            write_text(folder / LOG_NAME, self._log(ready, figures, seconds))
+
+    def _log(
+        self, ready: Ready, figures: Dict[str, Any], seconds: Dict[str, float], warnings: Sequence[str] = ()
+    ) -> str:
+        job = self._job
+        head = {
+            "subject": ready.subject,
+            "scan": f"{ready.loaded.scan.path} sha256 {ready.loaded.sha256}",
+            "atlas": f"{job.atlas.scan.path} sha256 {job.atlas.sha256}",
+            "model": f"sha256 {job.contract.hashes['om']}",
+            "toolchain": f"{job.badge.upper()} {self._provenance.toolchain['version']}",
+            "intensities": ready.loaded.intensity,
+        }
+        known = ", ".join(f"{name} {value:.6g}" for name, value in figures.items() if value is not None)
+        # The pictures' own warnings are the last of the row's.
+        said = warnings_in(ready.notes, ready.subject, (ready.loaded.scan.path, ready.loaded.scan.seg_path))
+        notes = ready.notes + [f"WARNING: {text}" for text in warnings if text not in said]
+        ordered = {stage: seconds[stage] for stage in (*STAGES, "pictures") if stage in seconds}
+        ordered["all stages"] = sum(ordered.values())
+        return log_text(head, notes, ordered, f"registered: {known}")
 
     def _dice(self, done: Registered) -> Tuple[Optional[float], Optional[float], Optional[int]]:
         if done.moved_seg is None or done.fixed_seg is None:

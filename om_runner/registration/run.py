@@ -135,9 +135,15 @@ class CohortRun:
                 begun = time.perf_counter()
                 try:
                     cohort.run(self._todo, runtime)
-                finally:
-                    self._timing = _timing(timeline, time.perf_counter() - begun, loaded, cohort.result.n_run)
-                    self._write()
+                except BaseException:
+                    self._end_loop(timeline, begun, loaded)
+                    self._say_missing()
+                    raise
+                self._end_loop(timeline, begun, loaded)
+
+    def _end_loop(self, timeline: Timeline, begun: float, loaded: float) -> None:
+        self._timing = _timing(timeline, time.perf_counter() - begun, loaded, self._result.n_run)
+        self._write()
 
     def _begin(self) -> None:
         self._earlier = begin_manifest(self._job.settings.out)
@@ -210,6 +216,7 @@ class CohortRun:
         )
         if self._timing is not None and self._result.n_run:
             LOG.info("%s", speed(self._timing, job.model.simulated))
+        missing = self._say_missing()
         if report is None and job.compared:
             LOG.warning("no precision report: no scan was registered that could be compared")
         if report is not None and job.compared:
@@ -217,11 +224,25 @@ class CohortRun:
                 "precision report over n = %d scans: %s", report["n_samples"], out / PRECISION_FOLDER / REPORT_PAGE
             )
             if report["verdict"] == VERDICT_FAILED:
-                raise PrecisionError(failure_message(out / PRECISION_FOLDER, report))
+                damaged = {row.subject for row in self._result.failures if row.stage == "run"}
+                raise PrecisionError(failure_message(out / PRECISION_FOLDER, report, damaged))
         if whole.failures:
             LOG.error("%d scans failed, reasons in %s", len(whole.failures), out / FAILURES_NAME)
-            return EXIT_USER
-        return EXIT_OK
+        return EXIT_USER if missing or whole.failures else EXIT_OK
+
+    def _say_missing(self) -> bool:
+        """Whether scans of the input have neither a result nor a row of failures.tsv; they are named."""
+        missing = self._ledger.missing(self._result)
+        if missing:
+            names = ", ".join(missing[:_REASONS_TOLD]) + (" …" if len(missing) > _REASONS_TOLD else "")
+            LOG.error(
+                "%d of %d scans are still missing, neither registered nor failed: %s; run the command again without "
+                "--limit and --retry-failed",
+                len(missing),
+                len(self._job.scans),
+                names,
+            )
+        return bool(missing)
 
 
 def _taken_over(job: Job, decisions: Sequence[Decision]) -> Dict[str, Record]:

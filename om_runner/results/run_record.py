@@ -69,6 +69,12 @@ class Ledger:
                 inputs[os.path.abspath(str(scan.seg_path))] = record.key["seg"]
         return CohortResult(self._sorted(rows), self._failures(result), inputs, result.n_run)
 
+    def missing(self, result: CohortResult) -> List[str]:
+        """Scans of the input that have neither a row of results nor one of failures, in order."""
+        whole = self.whole(result)
+        known = {row.subject for row in whole.rows} | {row.subject for row in whole.failures}
+        return [subject for subject in self._place if subject not in known]
+
     def write_failures(self, result: CohortResult) -> None:
         """failures.tsv alone, so that a run that is killed leaves it for ``--retry-failed``."""
         write_failures(self._layout.out / FAILURES_NAME, self._failures(result))

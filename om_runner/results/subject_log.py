@@ -9,9 +9,14 @@ import logging
 import threading
 import time
 from contextlib import contextmanager
-from typing import Iterator, List, Mapping
+from pathlib import Path
+from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from om_runner.results.tables import WARNINGS_JOINT
+from vxm_convert.text import one_line, printable
 
 _HERE = threading.local()
+_LONGEST_WARNING = 500
 
 
 class _Collector(logging.Handler):
@@ -46,6 +51,24 @@ def notes_to(notes: List[str]) -> Iterator[None]:
         _HERE.notes = before
 
 
+def warnings_in(notes: Sequence[str], subject: str, files: Sequence[Optional[Path]]) -> Tuple[str, ...]:
+    """Lines of `notes_to` as they stand in the table of results: one line each, without level and without the names of
+    the subject's own files in front, each once.
+    """
+    own = sorted({subject, *(name for path in files if path is not None for name in (str(path), path.name))}, key=len)
+    found = []
+    for note in notes:
+        text = note.partition(": ")[2]
+        for name in reversed(own):
+            if text.startswith(name + ": "):
+                text = text[len(name) + 2 :]
+                break
+        text = printable(one_line(text, _LONGEST_WARNING)).replace(WARNINGS_JOINT, ", ")
+        if text and text not in found:
+            found.append(text)
+    return tuple(found)
+
+
 def log_text(head: Mapping[str, str], notes: List[str], seconds: Mapping[str, float], closing: str) -> str:
     """The text of log.txt.
 
@@ -60,4 +83,5 @@ def log_text(head: Mapping[str, str], notes: List[str], seconds: Mapping[str, fl
     lines += [f"{key}: {value}" for key, value in head.items()]
     lines += notes or ["no warnings"]
     lines += [f"{stage}: {wall:.3f} s" for stage, wall in seconds.items()]
-    return "\n".join(lines + [closing]) + "\n"
+    # A line break in the name of a file must not look like a line of this log.
+    return "\n".join(printable(line).replace("\n", "\\n") for line in [*lines, closing]) + "\n"

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from vxm_convert.artifacts.tsv import write_table
+
+#: between the warnings of a scan in its cell of metrics.tsv; no warning contains it
+WARNINGS_JOINT = "; "
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class MetricsRow:
 
     `device_seconds` is the execution time of the subject's batch divided by the scans in it; `total_seconds` the wall
     time spent on the subject: reading, its share of the device, warping labels, writing. Dice needs a segmentation on
-    both sides.
+    both sides. `warnings` are all that was said about the subject, one line each.
     """
 
     subject: str
@@ -32,6 +35,11 @@ class MetricsRow:
     intensity: str
     toolchain: str
     source: str
+    warnings: Tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # As JSON gives them back: a list.
+        object.__setattr__(self, "warnings", tuple(str(text).replace(WARNINGS_JOINT, ", ") for text in self.warnings))
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,12 @@ class FailureRow:
 
 def write_metrics(path: Path, rows: Sequence[MetricsRow]) -> None:
     """Write all rows in order; the header stands even without rows."""
-    write_table(path, [f.name for f in fields(MetricsRow)], (asdict(row).values() for row in rows))
+    write_table(path, [f.name for f in fields(MetricsRow)], (_cells(row) for row in rows))
+
+
+def _cells(row: MetricsRow) -> List[object]:
+    joined = WARNINGS_JOINT.join(row.warnings) or None
+    return [*{**asdict(row), "warnings": joined}.values()]
 
 
 def write_failures(path: Path, rows: Sequence[FailureRow]) -> None:

@@ -15,6 +15,9 @@ from vxm_convert.scans.conform import brain_mask
 #: FreeSurfer ids of structures that exist once per side
 LEFT_LABELS = (2, 3, 4, 7, 8, 10, 11, 12, 13, 17, 18, 26, 28, 31)
 RIGHT_LABELS = (41, 42, 43, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60, 63)
+#: FreeSurfer's table names these, its segmentations do not hold them; other tools number their structures from 1
+_NEVER_IN_FREESURFER = {1, 6, 19, 20, 21, 22, 23, 25, 27, 29} | set(range(32, 41))
+_FOREIGN_LEAST = 3
 #: mm by which the left structures must lie on the right for a flip
 _FLIP_MM = 2.0
 #: litres of bright voxels that no brain fills but a head does; brains at the size of MNI space have 2.2
@@ -25,6 +28,18 @@ _BRIGHT = 0.1
 _FAR_MM = 15.0
 #: fraction of brain voxels outside the network's field of view that is refused
 REFUSED_OUTSIDE = 0.5
+
+
+def foreign_ids(seg: np.ndarray) -> Optional[str]:
+    """Ids that no FreeSurfer segmentation has: the numbers of another tool, whose sides mean nothing here."""
+    ids = set(np.unique(seg).tolist()) - {0}
+    odd = sorted(ids & _NEVER_IN_FREESURFER)
+    if len(odd) < _FOREIGN_LEAST and 1 not in odd:
+        return None
+    return (
+        f"label ids {', '.join(str(label) for label in odd[:6])} are not FreeSurfer's: they are those of another tool, "
+        "and Dice compares other structures; give a segmentation with FreeSurfer's ids"
+    )
 
 
 def flip_doubt(seg: np.ndarray, grid: Grid) -> Optional[str]:
@@ -51,12 +66,18 @@ def skull_doubt(image: np.ndarray, grid: Grid) -> Optional[str]:
     )
 
 
-def distance_doubt(fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid) -> Optional[str]:
-    """Two brains too far apart for a network that only deforms; both on grids of one space."""
+def distance_doubt(
+    fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid, affine: str = "none"
+) -> Optional[str]:
+    """Two brains too far apart for a network that only deforms; both on grids of one space, after ``--affine``."""
     here, there = _centre(brain_mask(fixed), fixed_grid), _centre(brain_mask(moving), moving_grid)
     if here is None or there is None or np.linalg.norm(here - there) <= _FAR_MM:
         return None
-    return f"its brain lies {np.linalg.norm(here - there):.0f} mm from the atlas's: not aligned, see --affine auto"
+    advice = {
+        "none": "not aligned, see --affine auto",
+        "auto": "the affine that was searched did not align it, give a better one with --affine FILE",
+    }.get(affine, "the affine that was given does not align it, check its file and direction")
+    return f"its brain lies {np.linalg.norm(here - there):.0f} mm from the atlas's: {advice}"
 
 
 def outside_doubt(outside: int, total: int) -> Optional[str]:
@@ -70,7 +91,10 @@ def outside_doubt(outside: int, total: int) -> Optional[str]:
 
 def image_doubts(image: np.ndarray, grid: Grid, seg: Optional[np.ndarray]) -> List[str]:
     """Doubts about one scan by itself."""
-    found = [skull_doubt(image, grid), None if seg is None else flip_doubt(seg, grid)]
+    found = [skull_doubt(image, grid)]
+    if seg is not None:
+        # Sides of structures that are others say nothing about the scan's sides.
+        found.append(foreign_ids(seg) or flip_doubt(seg, grid))
     return [doubt for doubt in found if doubt]
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from om_runner.names import STATE_FOLDER
 from om_runner.registration import progress
+from om_runner.registration.timeline import STAGES
 from om_runner.results.layout import Layout
 from om_runner.results.lock import output_folder
 from om_runner.results.resume import Records
@@ -201,6 +202,36 @@ def test_a_limit_keeps_the_rows_of_the_scans_that_it_leaves_out(bench):
     assert subjects(bench) == ["a"], "rows of other settings are not mixed in"
 
 
+def test_a_partial_run_says_what_is_missing_and_is_no_success(bench, caplog):
+    assert n_fed(bench, "--limit", "1", code=1) == 1
+    assert subjects(bench) == ["a"] and not bench.table("failures.tsv")
+    assert "2 of 3 scans are still missing, neither registered nor failed: b, c" in caplog.text
+    assert n_fed(bench) == 2
+
+
+def test_a_retry_after_a_lost_device_says_what_it_never_reached(bench, caplog):
+    """The device is lost at the second scan; the one that failed is tried again, the third is nobody's."""
+    lost = []
+
+    def lose(outputs):
+        lost.append(1)
+        if len(lost) == 2:
+            raise AclError("device lost", "acl.mdl.execute", 507899)
+
+    bench.runtime.spoil = lose
+    with pytest.raises(AclError):
+        bench.run("--threads", "1")
+    failed = [row["subject"] for row in bench.table("failures.tsv")]
+    assert "still missing" in caplog.text, "the run that lost its device says it too"
+    caplog.clear()
+    bench.runtime.spoil = lambda outputs: None
+    assert bench.run("--retry-failed") == 1
+    missing = sorted({"a", "b", "c"} - {"a", *failed})
+    assert subjects(bench) == sorted({"a", *failed}) and not bench.table("failures.tsv") and missing
+    assert f"{len(missing)} of 3 scans are still missing" in caplog.text
+    assert bench.run() == 0 and subjects(bench) == ["a", "b", "c"]
+
+
 def test_a_dry_run_writes_nothing_and_opens_no_device(bench, monkeypatch, capsys):
     monkeypatch.setattr(bench.runtime, "_open", lambda: pytest.fail("the device was opened"))
     assert bench.run("--dry-run", "--compare", "1") == 0
@@ -333,9 +364,9 @@ def test_every_subject_has_a_log(tmp_path, monkeypatch):
     fakes.write_scan(bench.inputs / "a.npz", 1)
     bench.run()
     text = (bench.out / "a" / "log.txt").read_text(encoding="utf-8")
-    assert "toolchain: SIMULATED sim-test" in text and "WARNING: a: the longest displacement is 0 voxel" in text
+    assert "toolchain: SIMULATED sim-test" in text and "WARNING: a: longest displacement 0 voxel" in text
     assert "left/right flip suspected" in text, "said by the reading thread"
-    assert [f"\n{stage}: " in text for stage in ("decode", "H2D", "execute", "D2H", "products")] == [True] * 5
+    assert [f"\n{stage}: " in text for stage in (*STAGES, "all stages")] == [True] * 7
     assert "registered: dice_before " in text
 
 
