@@ -182,7 +182,9 @@ def failure_message(folder: Path, report: Mapping[str, Any], implausible: Abstra
     told = [f"{subject}: {failure['text']}" for subject, failure in failures[:_FAILURES_TOLD]]
     more = f"; and {len(failures) - len(told)} more" if len(failures) > len(told) else ""
     if any(subject in implausible for subject, _ in failures):
-        advice = "outputs were damaged, see failures.tsv: suspect the device, its driver and the .om, and register again"
+        advice = (
+            "outputs were damaged, see failures.tsv: suspect the device, its driver and the .om, and register again"
+        )
     elif any(failure["figure"].endswith(".non_finite") for _, failure in failures):
         advice = (
             "a damaged model or buffer, or an overflow: run it again, and export again with --precision accurate "

@@ -18,14 +18,7 @@ from om_runner.precision.acceptance import judge_limit
 from vxm_convert.errors import ImplausibleError
 from vxm_convert.geometry.reference_warp import warp_linear
 from vxm_convert.metrics.jacobian import Folding, folding
-from vxm_convert.profiles.plausible_figures import (
-    DISPLACEMENT,
-    FOLDING,
-    JACOBIAN_MAX,
-    JACOBIAN_MIN,
-    LIKENESS,
-    WARP,
-)
+from vxm_convert.profiles.plausible_figures import DISPLACEMENT, FOLDING, JACOBIAN_MAX, JACOBIAN_MIN, LIKENESS, WARP
 from vxm_convert.profiles.profile import Profile
 
 #: every second voxel along each axis is enough for a correlation

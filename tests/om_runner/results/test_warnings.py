@@ -40,7 +40,9 @@ def test_a_warning_is_in_the_table_and_the_record(bench):
     record = json.loads((bench.out / ".om_runner" / "flipped.json").read_text(encoding="utf-8"))
     assert WARNINGS_JOINT.join(record["row"]["warnings"]) == flipped["warnings"]
     before = (bench.out / "metrics.tsv").read_bytes()
-    assert bench.run() == 0 and (bench.out / "metrics.tsv").read_bytes() == before, "a row that is taken over keeps them"
+    assert bench.run() == 0 and (bench.out / "metrics.tsv").read_bytes() == before, (
+        "a row that is taken over keeps them"
+    )
 
 
 def test_a_warning_marks_both_pages_and_sorts_the_scan_first(bench):
