@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import vxm_convert.interrupts  # noqa: F401 -- before anything that takes time
+
+# isort: split
 import argparse
 import importlib
 import logging

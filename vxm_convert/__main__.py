@@ -5,6 +5,9 @@ is in its module.
 
 from __future__ import annotations
 
+import vxm_convert.interrupts  # noqa: F401 -- before anything that takes time
+
+# isort: split
 import argparse
 import json
 import shlex
@@ -15,6 +18,7 @@ from typing import Dict, Iterable, List, Optional
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
 from vxm_convert.model.spec import parse_shape
+from vxm_convert.text import line_of
 
 #: the same as `vxm_convert.profiles.listing.ACTIONS`, which reads YAML and is imported late
 PROFILE_ACTIONS = ("list", "show", "figures", "schema")
@@ -204,7 +208,7 @@ def _inspect(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"file": str(args.file), **inspect_file(args.file).to_dict()}, indent=2, sort_keys=True))
     else:
-        print("\n".join(describe_file(args.file, args.ops)))
+        print("\n".join(line_of(line) for line in describe_file(args.file, args.ops)))
     return EXIT_OK
 
 
@@ -214,17 +218,21 @@ def _verify(args: argparse.Namespace) -> int:
     links = verify_folders(args.folders)
     for link in links:
         if not args.quiet or link.state in (BROKEN, UNPROVEN):
-            print(f"{link.state:8s} {link.step:13s} {link.subject}: {link.text}")
+            print(line_of(f"{link.state:8s} {link.step:13s} {link.subject}: {link.text}"))
     for folder in folders_without_list(args.folders):
-        print(f"note: {folder}: has no SHA256SUMS, so only files with a side-car or a recorded sha256 are checked")
+        print(
+            line_of(
+                f"note: {folder}: has no SHA256SUMS, so only files with a side-car or a recorded sha256 are checked"
+            )
+        )
     broken = [link for link in links if link.state == BROKEN]
     print(f"{len(links)} links, {len(broken)} broken")
     for link in broken:
-        sys.stderr.write(f"vxm_convert: error: {link.subject}: {link.text}\n")
+        sys.stderr.write(line_of(f"vxm_convert: error: {link.subject}: {link.text}") + "\n")
     first = first_broken(links)
     if first is None:
         return EXIT_OK
-    print(f"first broken link: {first.step}: {first.subject}: {first.text}")
+    print(line_of(f"first broken link: {first.step}: {first.subject}: {first.text}"))
     return EXIT_USER
 
 

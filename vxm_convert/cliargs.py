@@ -133,7 +133,8 @@ def run_main(body: Callable[[], int], prog: str) -> int:
 
 class _Printable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        # A line break in a file's name must not look like a line of its own.
+        return printable(super().format(record)).replace("\n", "\n    ")
 
 
 @contextmanager

@@ -18,6 +18,11 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNPRINTABLE else _escaped(c) for c in text)
 
 
+def line_of(text: str) -> str:
+    r"""`printable` as one line: a line break in a file's name is written as ``\n``."""
+    return printable(text).replace("\n", "\\n")
+
+
 def one_line(what: object, most: int = 200) -> str:
     """The text of a foreign error without line breaks and runs of blanks, cut at `most` characters."""
     text = " ".join(str(what).split())

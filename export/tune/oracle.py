@@ -210,6 +210,6 @@ def _read_report(path: Path) -> Optional[Dict[str, Any]]:
         if path.stat().st_size > _MAX_REPORT_BYTES:
             return None
         report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return report if isinstance(report, dict) else None

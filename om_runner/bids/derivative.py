@@ -87,7 +87,7 @@ class Derivative(Layout):
     @contextmanager
     def _placing(self, scan: Scan) -> Iterator[Path]:
         try:
-            folder = Path(tempfile.mkdtemp(prefix=".tmp-", suffix="-" + scan.subject, dir=str(self.out)))
+            folder = Path(tempfile.mkdtemp(prefix=".tmp-", suffix="-" + scan.subject[:40], dir=str(self.out)))
         except OSError as exc:
             raise ArtifactError(
                 f"{self.out}: cannot write there ({exc.strerror}); choose another output folder"

@@ -26,6 +26,15 @@ _MAX_BYTES = 64 << 20
 _MAX_COLUMNS = 2000
 _UNDEFINED = "Taken over from the source dataset's participants.tsv, which does not define it."
 
+#: names of columns, letters only, that say who somebody is; a derivative is handed on
+_IDENTIFIES = re.compile(
+    r"(patient|subject|participant)?(full|first|last|middle|given|family|sur|fore|maiden|birth)?names?|initials"
+    r"|(patient)?(birth(day|date)|dateofbirth|birthdt|dob|bday)"
+    r"|(medical|hospital|patient|health)?(record|chart|file|case)(number|num|no|nr|id)|mrn|(patient|hospital)(id|number|no|nr)"
+    r"|(social|national|insurance|health|nhs|ssn)(security|insurance|card)?(number|num|no|nr|id)?|ssn|passport(number|no)?"
+    r"|(e?mail|phone|telephone|mobile|fax)(address|number|no)?|(home|street|postal)?address|street|zip(code)?|post(al)?code"
+)
+
 #: figure of a scan's row → (how those of several scans become one value, what it is)
 FIGURES: Dict[str, Tuple[Callable[[Sequence[float]], float], Dict[str, Any]]] = {
     "dice_before": (
@@ -148,6 +157,9 @@ def _columns(path: Path, header: Sequence[str]) -> Dict[str, int]:
             continue
         if not name or name in columns or name == ID or re.search(r"[\x00-\x1f]", name):
             LOG.warning("%s: column %d (%r) has no name of its own and is left out", path, at + 1, name)
+            continue
+        if _IDENTIFIES.fullmatch(re.sub(r"[^a-z]", "", name.lower())):
+            LOG.warning("%s: column %r may identify a person and is left out of the derivative", path, name)
             continue
         columns[name] = at
     return columns

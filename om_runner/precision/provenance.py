@@ -43,7 +43,7 @@ def layers_of(folder: Path, model: OfflineModel) -> Optional[Dict[str, Any]]:
         if not path.is_file() or path.stat().st_size > _MAX_LAYERS_BYTES:
             return None
         found: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         LOG.warning("%s: not read (%s); the report does without it", path, exc)
         return None
     about = found.get("model") if isinstance(found, dict) else None

@@ -111,7 +111,7 @@ class CachedReference(Reference):
                     raise ValueError(f"{name} is not what was stored")
             self._version = str(entry["tensorflow"])
             return {"seconds": float(entry["seconds"])}
-        except (OSError, ValueError, KeyError, TypeError, ArtifactError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, ArtifactError) as exc:
             LOG.warning("reference cache: %s is damaged (%s); TensorFlow computes it again", folder, exc)
             shutil.rmtree(str(folder), ignore_errors=True)
             return None

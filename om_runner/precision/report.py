@@ -5,7 +5,6 @@ junit.xml.
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from om_runner.precision.reference import ReferenceProcess
 from om_runner.precision.reference_cache import open_reference
 from om_runner.precision.store import CompareStore
 from vxm_convert.artifacts.files import MAX_JSON_BYTES, read_bounded, remove_earlier, sha256_of, write_bytes, write_text
+from vxm_convert.artifacts.jsontext import parse_json
 from vxm_convert.artifacts.reports import finite, report_head, write_report_csv, write_report_json
 from vxm_convert.errors import VxmError
 from vxm_convert.geometry.orientations import spacing_mm
@@ -218,7 +218,7 @@ def kept_report(
     if not all((out / PRECISION_FOLDER / name).is_file() for name in REPORT_NAMES):
         return None
     try:
-        report = json.loads(read_bounded(path, MAX_JSON_BYTES, "the precision report", "remove it").decode("utf-8"))
+        report = parse_json(read_bounded(path, MAX_JSON_BYTES, "the precision report", "remove it"), str(path))
         holds = (
             report["model"]["om_sha256"] == model.contract.hashes["om"]
             and report["profile"]["sha256"] == profile.sha256
@@ -227,7 +227,7 @@ def kept_report(
             and {row["subject"] for row in report["rows"]} <= skipped
             and report.get("layers") == layers_of(out / PRECISION_FOLDER, model)
         )
-    except (VxmError, ValueError, KeyError, TypeError) as exc:
+    except (VxmError, ValueError, KeyError, TypeError, AttributeError) as exc:
         LOG.warning("%s: not the report of an earlier run (%s); it is removed", path, exc)
         return None
     return report if holds else None

@@ -7,8 +7,6 @@ damaged is refused.
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ from om_runner.qc.case import FIGURES, Case, by_affine_alone, onto
 from om_runner.results.previous_run import read_failures
 from om_runner.results.tables import WARNINGS_JOINT
 from vxm_convert.artifacts.files import read_bounded, sha256_of, sidecar_path
+from vxm_convert.artifacts.jsontext import parse_json
 from vxm_convert.artifacts.names import RUN_NAME
 from vxm_convert.artifacts.tsv import MISSING
 from vxm_convert.errors import ChecksumError, FormatError, VolumeError
@@ -255,10 +254,7 @@ def _checked(path: Path) -> Dict[str, Any]:
 
 def _json(path: Path) -> Dict[str, Any]:
     data = read_bounded(path, _MAX_JSON, "a JSON file of a run", _ADVICE)
-    try:
-        entries = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as exc:
-        raise FormatError(f"{path}: is no JSON ({exc!s:.200}); {_ADVICE}") from exc
+    entries = parse_json(data, str(path), _ADVICE)
     if not isinstance(entries, dict):
         raise FormatError(f"{path}: holds no JSON object; {_ADVICE}")
     return entries
@@ -269,7 +265,8 @@ def _table(path: Path) -> List[Dict[str, str]]:
     if not path.is_file():
         return []
     text = read_bounded(path, _MAX_TABLE, "a table of a run", _ADVICE).decode("utf-8", "replace")
-    return [dict(row) for row in csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)]
+    lines = [line.split("\t") for line in text.rstrip("\n").split("\n")]
+    return [dict(zip(lines[0], cells)) for cells in lines[1:]]
 
 
 def _cell(text: Optional[str]) -> Optional[float]:

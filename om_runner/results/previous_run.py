@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from dataclasses import fields
 from pathlib import Path
@@ -33,8 +32,8 @@ def read_failures(out: Path) -> Optional[List[FailureRow]]:
         return None
     text = read_bounded(path, _MAX_BYTES, "the table of failures", "remove it").decode("utf-8", "replace")
     columns = [f.name for f in fields(FailureRow)]
-    lines = list(csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
-    if not lines or lines[0] != columns or any(len(line) != len(columns) for line in lines):
+    lines = [line.split("\t") for line in text.rstrip("\n").split("\n")]
+    if lines[0] != columns or any(len(line) != len(columns) for line in lines):
         raise ArtifactError(
             f"{path}: is not a table of {', '.join(columns)}; remove it and register without --retry-failed"
         )

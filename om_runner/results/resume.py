@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -24,6 +25,7 @@ from om_runner.results.layout import Layout
 from om_runner.results.products import OutputOptions
 from om_runner.results.tables import MetricsRow
 from vxm_convert.artifacts.files import read_bounded, sha256_of, write_json
+from vxm_convert.artifacts.jsontext import parse_json
 from vxm_convert.artifacts.reports import finite
 from vxm_convert.artifacts.sha256sums import recorded_digest
 from vxm_convert.errors import VxmError
@@ -32,6 +34,8 @@ from vxm_convert.errors import VxmError
 RESULT_VERSION = 1
 _MAX_RECORD = 4 << 20
 _CHECKERS = 2
+#: bytes of a subject's name beyond which its record has a shorter one
+_LONGEST_NAME, _KEPT_OF_NAME = 200, 40
 #: parts of a key → how a difference in them is told
 _REASONS = {
     "version": "results have another version",
@@ -149,9 +153,7 @@ class Records:
         if not path.is_file():
             return None
         try:
-            data = json.loads(
-                read_bounded(path, _MAX_RECORD, "the record of a scan", "register it again").decode("utf-8")
-            )
+            data = parse_json(read_bounded(path, _MAX_RECORD, "the record of a scan", "register it again"), str(path))
             row = data["row"]
             if (
                 data.pop("sha256") != _digest(data)
@@ -179,7 +181,11 @@ class Records:
         return None
 
     def _path(self, subject: str) -> Path:
-        return self._folder / f"{subject}.json"
+        name = subject
+        if len(os.fsencode(name)) > _LONGEST_NAME:
+            digest = hashlib.sha256(os.fsencode(subject)).hexdigest()
+            name = f"{subject[:_KEPT_OF_NAME]}-{digest[:16]}"
+        return self._folder / f"{name}.json"
 
 
 def decide(

@@ -62,7 +62,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     Raises ArtifactError where the place cannot be written.
     """
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", suffix="-" + target.name, dir=str(target.parent)))
+        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", suffix="-" + target.name[:40], dir=str(target.parent)))
     except OSError as exc:
         raise ArtifactError(
             f"{target}: cannot write there ({exc.strerror}); choose another output folder or change its permissions"

@@ -84,7 +84,10 @@ def _rows(path: Path) -> List[Row]:
     kept = [
         (number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")
     ]
-    return [(number, [cell.strip() for cell in next(csv.reader([line]))]) for number, line in kept]
+    try:
+        return [(number, [cell.strip() for cell in next(csv.reader([line]))]) for number, line in kept]
+    except csv.Error as exc:
+        raise TrainingError(f"{path}: not a table of scans ({exc}); write it again as text with commas") from exc
 
 
 def _header(path: Path, rows: List[Row]) -> Tuple[Tuple[str, ...], int]:

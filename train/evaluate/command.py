@@ -165,7 +165,7 @@ def _of_part(subjects: Sequence[Subject], folder: Path, part: str) -> Tuple[Subj
             read_bounded(path, _MAX_BYTES, "the split of the training run", "pass --part all").decode("utf-8")
         )
         listed = [str(name) for name in split[part]]
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise ArtifactError(f"{path}: not a split of a training run ({exc}); pass --part all") from exc
     names = {Path(name).name for name in listed}
     found = [s for s in subjects if str(s.moving) in listed] or [s for s in subjects if s.moving.name in names]
@@ -185,7 +185,7 @@ def _spec(args: argparse.Namespace, folder: Path, shape: Shape3) -> ModelSpec:
         found = ModelSpec.from_dict(
             json.loads(read_bounded(path, _MAX_BYTES, "the model spec", "pass --variant").decode("utf-8"))
         )
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ArtifactError(f"{path}: no JSON ({exc}); pass --variant") from exc
     return ModelSpec(found.variant, shape, 1, found.integration_steps)
 

@@ -70,7 +70,7 @@ def read_record(path: Path) -> Optional[Record]:
     side = sidecar_path(path)
     try:
         found = json.loads(read_bounded(side, _MAX_RECORD, "the record of a scan", "prepare it again").decode("utf-8"))
-    except (VxmError, ValueError):
+    except (VxmError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

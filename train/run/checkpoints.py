@@ -155,7 +155,7 @@ class CheckpointFolder:
                 sha256_of(Path(str(self.prefix(step)) + suffix)) == state["files"][suffix] for suffix in _SUFFIXES
             )
             return state if sound and state["schema"] == STATE_SCHEMA and state["step"] == step else None
-        except (OSError, ValueError, KeyError, TypeError, ArtifactError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, ArtifactError):
             return None
 
     def _remove_old(self, best: Optional[int]) -> None:

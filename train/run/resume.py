@@ -58,7 +58,7 @@ def scaling_of(folder: Path) -> Optional[str]:
             )
             scale = state["fingerprint"].get("loss_scale") or {"kind": "none"}
             return str(scale["kind"])
-        except (ArtifactError, ValueError, KeyError, TypeError, AttributeError):
+        except (ArtifactError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return None
 
@@ -101,7 +101,7 @@ def cut_metrics(path: Path, step: int, epoch: int) -> List[Dict[str, Any]]:
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and _before(record, step, epoch):
             kept.append(record)

@@ -192,7 +192,7 @@ def ranks_of(environ: Mapping[str, str]) -> Tuple[int, int]:
 def _json_object(path: Path, what: str) -> Dict[str, Any]:
     try:
         found = json.loads(read_bounded(path, _MAX_BYTES, what, "check the path").decode("utf-8"))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ArtifactError(f"{path}: no JSON ({exc}), expected {what}") from exc
     if not isinstance(found, dict) or not found:
         raise ArtifactError(f"{path}: expected {what}, a JSON object")

@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator
 
+from vxm_convert.artifacts.jsontext import parse_json
 from vxm_convert.errors import ArtifactError, FormatError
 
 _CHUNK = 1 << 20
+#: characters of a name that its temporary name repeats: the whole must not be longer than a file system allows
+_KEPT_OF_NAME = 40
 #: The umask of the process. Read once, at import: reading means setting it, which threads that write at a time must not
 #: see.
 UMASK = os.umask(0o077)
@@ -71,7 +74,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="-" + path.name, dir=str(path.parent))
+        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="-" + path.name[-_KEPT_OF_NAME:], dir=str(path.parent))
     except OSError as exc:
         raise ArtifactError(_cannot_write(path, exc)) from exc
     os.close(handle)
@@ -169,7 +172,4 @@ MAX_JSON_BYTES = 64 << 20
 def read_json(path: Path) -> Any:
     """A JSON file of ours; raises ArtifactError when unreadable or too large, FormatError when it is no JSON."""
     content = read_bounded(Path(path), MAX_JSON_BYTES, "a JSON file of ours", "check the name and its permissions")
-    try:
-        return json.loads(content.decode("utf-8"))
-    except ValueError as exc:
-        raise FormatError(f"{path}: not JSON ({exc})") from exc
+    return parse_json(content, str(path))

@@ -10,13 +10,14 @@ names. A folder whose run did not end has none.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Dict, Iterable, List, Mapping, Tuple
 
 from vxm_convert.artifacts.files import read_bounded, sha256_of, sidecar_path, write_text
+from vxm_convert.artifacts.jsontext import parse_json
 from vxm_convert.artifacts.names import SUMS_NAME
 from vxm_convert.errors import ArtifactError, FormatError, VxmError
 
@@ -24,6 +25,8 @@ LOG = logging.getLogger(__name__)
 
 #: a lock's name; its holder removes it, so it is in no list
 LOCK_NAME = "lock"
+#: the list of earlier runs while another one writes: a kill leaves it for the next run
+_KEPT_NAME = f".{SUMS_NAME}.earlier"
 _HEAD = "# What the runs that wrote here left behind; sha256sum -c SHA256SUMS checks it.\n"
 _LAST = "# sha256 of the lines above: "
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\\\n]+)")
@@ -40,21 +43,30 @@ def begin_manifest(folder: Path) -> Dict[str, str]:
     ArtifactError
         It cannot be removed.
     """
-    path = Path(folder) / SUMS_NAME
-    if not path.is_file():
-        return {}
+    path, kept = Path(folder) / SUMS_NAME, Path(folder) / _KEPT_NAME
+    # A run that was killed left what it had taken away; what stands is newer.
+    earlier = {**_entries_of(kept), **_entries_of(path)}
     try:
-        earlier = read_manifest(path)
-    except VxmError as exc:
-        LOG.warning("%s; the files of earlier runs stay without proof", exc)
-        earlier = {}
-    try:
-        path.unlink()
+        if path.is_file() and kept.is_file():
+            _write(kept, earlier)
+            path.unlink()
+        elif path.is_file():
+            os.replace(str(path), str(kept))
     except OSError as exc:
         raise ArtifactError(
             f"{path}: cannot remove what an earlier run wrote ({exc.strerror}); choose another output folder"
         ) from exc
     return earlier
+
+
+def _entries_of(path: Path) -> Dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        return read_manifest(path)
+    except VxmError as exc:
+        LOG.warning("%s; the files of earlier runs stay without proof", exc)
+        return {}
 
 
 def finish_manifest(folder: Path, names: Iterable[str], earlier: Mapping[str, str]) -> Path:
@@ -69,10 +81,16 @@ def finish_manifest(folder: Path, names: Iterable[str], earlier: Mapping[str, st
     folder = Path(folder)
     entries = {name: digest for name, digest in earlier.items() if (folder / name).is_file()}
     entries.update({name: recorded_digest(folder / name) for name in sorted(set(names)) if (folder / name).is_file()})
+    _write(folder / SUMS_NAME, entries)
+    kept = folder / _KEPT_NAME
+    if kept.is_file():
+        kept.unlink()
+    return folder / SUMS_NAME
+
+
+def _write(path: Path, entries: Mapping[str, str]) -> None:
     body = _HEAD + "".join(f"{digest}  {name}\n" for name, digest in sorted(entries.items()))
-    path = folder / SUMS_NAME
     write_text(path, body + _LAST + hashlib.sha256(body.encode("utf-8")).hexdigest() + "\n")
-    return path
 
 
 def refresh_manifest(folder: Path, names: Iterable[str]) -> None:
@@ -125,11 +143,9 @@ def recorded_digest(path: Path) -> str:
     side = sidecar_path(path)
     try:
         recorded = (
-            json.loads(read_bounded(side, _MAX_SIDECAR, "a side-car", _ADVICE).decode("utf-8"))
-            if side.is_file()
-            else None
+            parse_json(read_bounded(side, _MAX_SIDECAR, "a side-car", _ADVICE), str(side)) if side.is_file() else None
         )
-    except (VxmError, ValueError):
+    except VxmError:
         recorded = None
     digest = recorded.get("sha256") if isinstance(recorded, dict) and recorded.get("file") == path.name else None
     return digest if isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) else sha256_of(path)

@@ -137,10 +137,15 @@ def describe_onnx(path: Path) -> Description:
         raise FormatError(f"{path}: larger than 2 GiB, expected a single-file ONNX model")
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except DecodeError as exc:
-        raise FormatError(f"{path}: not an ONNX model ({exc}); export it again") from exc
-    if not model.graph.node:
-        raise FormatError(f"{path}: holds no ONNX graph; export it again")
+        if not model.graph.node:
+            raise FormatError(f"{path}: holds no ONNX graph; export it again")
+        return _onnx_description(onnx, model)
+    # Besides protobuf's own error, damaged bytes give texts that are no UTF-8 and numbers that no type has.
+    except (DecodeError, ValueError, TypeError, RuntimeError, RecursionError) as exc:
+        raise FormatError(f"{path}: not an ONNX model ({exc!s:.200}); export it again") from exc
+
+
+def _onnx_description(onnx: ModuleType, model: Any) -> Description:
     opsets = ", ".join(f"{o.domain or 'ai.onnx'} {o.version}" for o in model.opset_import)
     facts = [("opset", opsets), ("made by", f"{model.producer_name} {model.producer_version}".strip() or "not said")]
     for kind, values in (("input", model.graph.input), ("output", model.graph.output)):

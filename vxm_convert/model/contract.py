@@ -7,13 +7,14 @@ looked up here and never written down a second time.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
 from vxm_convert.artifacts.files import read_bounded, write_json
+from vxm_convert.artifacts.jsontext import parse_json
 from vxm_convert.errors import ContractError, FormatError, SpecError
+from vxm_convert.model.contract_checks import check_contract
 from vxm_convert.model.precision import PrecisionPlan
 from vxm_convert.model.spec import ModelSpec
 
@@ -100,7 +101,9 @@ class GraphContract:
 
     @classmethod
     def from_dict(cls, data: Dict[str, Any]) -> GraphContract:
-        """The inverse of `to_dict`; raises ContractError for another schema or a malformed entry."""
+        """The inverse of `to_dict`; raises ContractError for another schema, a malformed entry, and entries that
+        contradict each other.
+        """
         if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION:
             got = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise ContractError(
@@ -108,7 +111,7 @@ class GraphContract:
             )
         try:
             x, y, z = data["grid"]["spacing_mm"]
-            return cls(
+            contract = cls(
                 model=ModelSpec.from_dict(data["model"]),
                 inputs=tuple(_tensor_from_dict(t) for t in data["inputs"]),
                 outputs=tuple(_tensor_from_dict(t) for t in data["outputs"]),
@@ -119,8 +122,10 @@ class GraphContract:
                 hashes=dict(data["hashes"]),
                 tools=dict(data["tools"]),
             )
-        except (KeyError, TypeError, ValueError) as exc:
-            raise ContractError(f"contract: malformed entry ({exc}); export the model again") from exc
+            check_contract(contract)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+            raise ContractError(f"contract: malformed entry ({exc!s:.200}); export the model again") from exc
+        return contract
 
     def save(self, path: Path) -> None:
         write_json(path, self.to_dict())
@@ -133,11 +138,9 @@ class GraphContract:
             content = read_bounded(
                 path, MAX_CONTRACT_BYTES, "the contract", "expected it beside the model, as export wrote it"
             )
-            data = json.loads(content.decode("utf-8"))
+            data = parse_json(content, str(path), "export the model again")
         except FormatError as exc:
             raise ContractError(str(exc)) from exc
-        except ValueError as exc:
-            raise ContractError(f"{path}: not JSON ({exc}); export the model again") from exc
         try:
             return cls.from_dict(data)
         except (ContractError, SpecError) as exc:

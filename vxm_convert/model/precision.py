@@ -42,6 +42,8 @@ class PrecisionPlan:
     @classmethod
     def from_dict(cls, data: Dict[str, Any]) -> PrecisionPlan:
         try:
+            if not all(isinstance(data[key], (list, tuple)) for key in ("keep_dtype", "split_weights")):
+                raise TypeError("a list of names is no list")
             names = {key: tuple(str(name) for name in data[key]) for key in ("keep_dtype", "split_weights")}
             return cls(str(data["name"]), str(data["mode"]), **names)
         except (KeyError, TypeError) as exc:

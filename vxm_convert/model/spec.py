@@ -56,12 +56,14 @@ class ModelSpec:
     integration_steps: int = 0
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
+        if not isinstance(self.variant, str) or self.variant not in VARIANTS:
             raise SpecError(
                 f"variant: got {self.variant!r}, expected one of {', '.join(VARIANTS)}; pass --variant accordingly"
             )
         shape = tuple(self.volume_shape)
-        if len(shape) != 3 or any(not isinstance(n, int) or n < SIDE_MULTIPLE or n % SIDE_MULTIPLE for n in shape):
+        if len(shape) != 3 or any(
+            not isinstance(n, int) or isinstance(n, bool) or n < SIDE_MULTIPLE or n % SIDE_MULTIPLE for n in shape
+        ):
             text = "x".join(str(n) for n in shape)
             raise SpecError(
                 f"volume shape: got {text}, expected three sides, each a multiple of {SIDE_MULTIPLE} "

@@ -14,7 +14,7 @@ Take = Callable[[np.ndarray], np.ndarray]
 def planes(
     orientation: str, centre: Sequence[int], shape: Sequence[int]
 ) -> Iterator[Tuple[str, Take, Tuple[int, int]]]:
-    """Title, cut and where `centre` lies in it. LIA: sagittal with anterior right; coronal and axial with the subject's
+    """Title, cut and where `centre` lies in it. LIA: sagittal with anterior left; coronal and axial with the subject's
     left right.
 
     Parameters
@@ -28,7 +28,7 @@ def planes(
         return
     x, y, z = centre
     if orientation == "LIA":
-        yield f"sagittal, x = {x}", lambda a: a[x, :, :], (y, z)
+        yield f"sagittal, x = {x}", lambda a: a[x, :, ::-1], (y, shape[2] - 1 - z)
         yield f"coronal, z = {z}", lambda a: a[:, :, z].T, (y, x)
         yield f"axial, y = {y}", lambda a: a[:, y, :].T[::-1], (shape[2] - 1 - z, x)
     else:

@@ -145,15 +145,27 @@ def cohort_limits_of(report: Mapping[str, Any]) -> Tuple[Mapping[str, Any], ...]
     return _limits(report, "cohort")
 
 
-def share_of_limit(value: Optional[float], relation: str, limit: float) -> Optional[float]:
+#: figures that are 1 where nothing differs
+_NEAR_ONE = ("cosine", "CosineSimilarity")
+
+
+def share_of_limit(value: Optional[float], relation: str, limit: float, name: str = "") -> Optional[float]:
     """How much of a limit a value uses up: 1 at the limit, above 1 beyond it; infinite where no share can be told but
     it is beyond.
 
-    For ``>=`` with a positive limit (PSNR, cosine) it is limit / value; with a negative one (change of Dice) only
-    losses count.
+    Decibels count by the error that they stand for, cosines by what they lack to 1, so that they compare with errors. For
+    other ``>=`` with a positive limit it is limit / value; with a negative one (change of Dice) only losses count.
+
+    Parameters
+    ----------
+    name : str — of the figure, whose unit decides.
     """
     if value is None:
         return None
+    if name.endswith("_db"):
+        return float(10.0 ** min((limit - value) / 20.0, 300.0))
+    if name.rpartition(".")[2] in _NEAR_ONE:
+        relation, value, limit = "<=", 1.0 - value, 1.0 - limit
     if relation == ">=":
         if limit > 0:
             return limit / value if value > 0 else math.inf
@@ -166,7 +178,8 @@ def share_of_limit(value: Optional[float], relation: str, limit: float) -> Optio
 def worst_share(row: Row, limits: Sequence[Mapping[str, Any]]) -> Optional[float]:
     """The largest share of any limit that a subject uses up."""
     shares = [
-        share_of_limit(number(row, str(entry["figure"])), str(entry["relation"]), entry["limit"]) for entry in limits
+        share_of_limit(number(row, str(entry["figure"])), str(entry["relation"]), entry["limit"], str(entry["figure"]))
+        for entry in limits
     ]
     known = [share for share in shares if share is not None]
     return max(known) if known else None

@@ -68,7 +68,7 @@ def _judge(entry: Mapping[str, Any], rows: Sequence[Row]) -> Judged:
     worst, subject = (max(known) if relation == "<=" else min(known)) if known else (None, None)
     beyond = [value is not None and (value > limit if relation == "<=" else value < limit) for value in values]
     failed = [_fails(row, name, over) for row, over in zip(rows, beyond)]
-    shares = tuple(share_of_limit(value, relation, limit) for value in values)
+    shares = tuple(share_of_limit(value, relation, limit, name) for value in values)
     return Judged(name, relation, limit, worst, subject, shares, sum(beyond), sum(failed), len(rows) - len(known))
 
 
@@ -198,7 +198,7 @@ def _cohort_entry(entry: Mapping[str, Any], report: Mapping[str, Any]) -> List[A
     known = figure(name)
     form = known.form.lstrip("+")
     margin = None if value is None else (limit - value if relation == "<=" else value - limit)
-    share = share_of_limit(value, relation, limit)
+    share = share_of_limit(value, relation, limit, name)
     sign = "\u2264" if relation == "<=" else "\u2265"
     return [
         parts().explained(f"mean over n = {n} scans: {known.label}", name),

@@ -391,3 +391,12 @@ def test_a_second_device_error_does_not_hide_the_first(bench, monkeypatch):
     with pytest.raises(AclError, match="execution 0 failed"):
         bench.run()
     assert [row["subject"] for row in bench.table("failures.tsv")] == ["a"]
+
+
+@pytest.mark.parametrize("length", [230, 247, 251])
+def test_a_long_name_is_registered_whole_and_taken_over(bench, length):
+    """Names are as long as file systems allow; temporary names and records must not be longer."""
+    name = "x" * length
+    fakes.write_scan(bench.inputs / f"{name}.npz", 5)
+    assert bench.run() == 0 and subjects(bench) == ["a", "b", "c", name]
+    assert n_fed(bench) == 0 and not list(bench.out.rglob(".tmp-*"))

@@ -123,3 +123,16 @@ def test_refresh_adds_to_a_list_but_makes_none(folder: Path, tmp_path: Path) -> 
 )
 def test_where_files_stand_in_the_chain(name: str, step: str) -> None:
     assert step_of(Path("somewhere") / name) == step and step in dict(STEPS)
+
+
+def test_a_kill_while_a_run_writes_loses_no_line(folder: Path) -> None:
+    """`old` is of a subject that no later run looks at."""
+    before = read_manifest(folder / SUMS_NAME)
+    begin_manifest(folder)
+    assert not (folder / SUMS_NAME).is_file(), "a folder whose run did not end has no list"
+    # Killed here. The next run is killed as well, a third one ends.
+    begin_manifest(folder)
+    (folder / "new.txt").write_text("new", encoding="utf-8")
+    finish_manifest(folder, ["new.txt"], begin_manifest(folder))
+    assert read_manifest(folder / SUMS_NAME) == {**before, "new.txt": sha256_of(folder / "new.txt")}
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []

@@ -207,6 +207,24 @@ def test_share_of_a_limit(value, relation, limit, share):
     assert share_of_limit(value, relation, limit) == share
 
 
+@pytest.mark.parametrize(
+    "value, limit, name, share",
+    [(86.0206, 80.0, "moved.psnr_db", 0.5), (73.9794, 80.0, "flow.snr_db", 2.0), (0.9999, 0.999, "flow.cosine", 0.1)],
+)
+def test_decibels_and_cosines_count_by_the_error(value, limit, name, share):
+    assert share_of_limit(value, ">=", limit, name) == pytest.approx(share, rel=1e-4)
+
+
+def test_an_image_far_from_its_limit_in_decibels_is_not_the_worst():
+    limits = [
+        {"figure": "moved.psnr_db", "relation": ">=", "limit": 75.0},
+        {"figure": "moved.max_abs", "relation": "<=", "limit": 0.01},
+    ]
+    good = {"subject": "good", "moved": {"psnr_db": 86.2, "max_abs": 0.004}}
+    bad = {"subject": "bad", "moved": {"psnr_db": 90.0, "max_abs": 0.0085}}
+    assert [row["subject"] for row in worst_first([good, bad], limits)] == ["bad", "good"]
+
+
 def test_limits_are_judged_by_the_rows_failures_or_else_by_the_values(example):
     report = copy.deepcopy(example[0])
     judged = {item.name: item for item in judge(report)}
