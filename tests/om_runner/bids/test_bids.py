@@ -268,3 +268,20 @@ def test_participants_out_have_the_columns_in_the_figures_and_a_dictionary(bids,
     dictionary = json.loads((tmp_path / "participants.json").read_text(encoding="utf-8"))
     assert set(dictionary) == set(lines[0]) and dictionary["age"] == {"Description": "Age", "Units": "year"}
     assert all(entry["Description"] for entry in dictionary.values())
+
+
+def test_columns_that_say_who_somebody_is_are_left_out(tmp_path, caplog):
+    """A derivative is handed on; what a clinic's table adds to BIDS' columns stays behind, and is named."""
+    private = ("Name", "Birth Date", "medical_record_number", "MRN", "date_of_birth", "LastName", "e-mail")
+    kept = ("age", "sex", "site_name", "handedness", "group", "diagnosis")
+    columns = ("participant_id", *private, *kept)
+    lines = ["\t".join(columns), "\t".join(["sub-01"] + ["x"] * (len(columns) - 1))]
+    (tmp_path / "participants.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = read_participants(tmp_path)
+    assert found.columns == kept and set(found.rows["sub-01"]) == set(kept)
+    assert all(repr(name) in caplog.text for name in private)
+    out = tmp_path / "out"
+    out.mkdir()
+    write_participants(out, found, {"sub-01": []}, {})
+    written = (out / "participants.tsv").read_text(encoding="utf-8") + (out / "participants.json").read_text("utf-8")
+    assert not [name for name in private if name in written]
