@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any, Dict, Iterator, Sequence, Tuple
+from typing import Any, Dict, Iterator, Sequence, Tuple
 
 from vxm_convert.errors import ContractError
-
-if TYPE_CHECKING:
-    from vxm_convert.model.contract import GraphContract, TensorSpec
 
 #: meaning → what its unit may be; older exports leave it out
 _UNITS = {"flow": ("voxel", ""), "velocity": ("its voxel", "voxel", "")}
@@ -26,13 +23,18 @@ _AXES = ("LR", "PA", "IS")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
-def check_contract(contract: GraphContract) -> None:
-    """Raise ContractError with the first entry that cannot be; `contract` as read, before anything is done with it."""
+def check_contract(contract: Any) -> None:
+    """Raise ContractError with the first entry that cannot be.
+
+    Parameters
+    ----------
+    contract : GraphContract — as read, its entries of any type; the module of its class calls this one.
+    """
     for entry, got, expected in _contradictions(contract):
         raise ContractError(f"contract: {entry} is {got!r:.80}, expected {expected}; export the model again")
 
 
-def _contradictions(contract: GraphContract) -> Iterator[Tuple[str, Any, str]]:
+def _contradictions(contract: Any) -> Iterator[Tuple[str, Any, str]]:
     spec = contract.model
     velocity = ("velocity",) if spec.diffeomorphic else ()
     for kind, tensors, meanings in (
@@ -56,7 +58,7 @@ def _contradictions(contract: GraphContract) -> Iterator[Tuple[str, Any, str]]:
     yield from _of_texts(contract.hashes, contract.tools)
 
 
-def _of_tensor(tensor: TensorSpec, shape: Sequence[int]) -> Iterator[Tuple[str, Any, str]]:
+def _of_tensor(tensor: Any, shape: Sequence[int]) -> Iterator[Tuple[str, Any, str]]:
     name = f"{tensor.meaning}"
     if tuple(tensor.shape) != tuple(shape):
         yield f"shape of {name}", list(tensor.shape), f"{list(shape)} by its model"
