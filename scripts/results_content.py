@@ -83,7 +83,7 @@ def _renumbered(data: bytes) -> bytes:
         node.output[:] = [rename(name) for name in node.output]
     for tensor in [*model.graph.initializer, *model.graph.value_info]:
         tensor.name = rename(tensor.name)
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _reader(name: str) -> Optional[Callable[[str], Any]]:
