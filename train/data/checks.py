@@ -94,7 +94,7 @@ def _lie(scan: ScanFile, shape: Shape3, quiet: bool = False) -> Laid:
     return lay(scan, Grid(shape, network_affine(shape, AXES)), AXES, quiet=quiet)
 
 
-def labels_for(scan: Path, seg: Path, shape: Shape3) -> Optional[np.ndarray]:
+def labels_for(scan: Path, seg: Path, shape: Shape3, quiet: bool = True) -> Optional[np.ndarray]:
     """Labels of a segmentation on the grid of its scan, or None for an .npz that holds none.
 
     Raises
@@ -106,7 +106,7 @@ def labels_for(scan: Path, seg: Path, shape: Shape3) -> Optional[np.ndarray]:
     laid = _lie(file, shape, quiet=True)
     if laid.grid.shape != tuple(shape):
         file.image(shape)
-    return labels_of_scan(file, None if scan == seg else ScanFile(seg), laid, AXES)[0]
+    return labels_of_scan(file, None if scan == seg else ScanFile(seg), laid, AXES, quiet)[0]
 
 
 def _frame(atlas: Path, shape: Shape3) -> Laid:
@@ -157,7 +157,7 @@ def _differs(path: Path, laid: Laid, frame: Laid) -> Optional[Tuple[Path, str]]:
 
 def _label_problem(scan: Path, seg: Path, shape: Shape3, needed: bool) -> Optional[Tuple[Path, str]]:
     try:
-        if labels_for(scan, seg, shape) is None and needed:
+        if labels_for(scan, seg, shape, quiet=False) is None and needed:
             return seg, "holds no array 'seg', which --dice-weight needs"
     except VolumeError as exc:
         return seg, _without_path(str(exc), seg)

@@ -12,10 +12,10 @@ import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
-from vxm_convert.geometry.grids import Grid, same_place
+from vxm_convert.geometry.grids import Grid, apply_affine, same_place
 from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.scans.conform import Placement, conform, same_axes
-from vxm_convert.scans.grid import Laid, Laying, trusted_place
+from vxm_convert.scans.grid import Laid, Laying, say_notes, trusted_place
 from vxm_convert.scans.network_grid import NETWORK_AXES
 from vxm_convert.scans.scan_file import ScanFile
 
@@ -25,12 +25,12 @@ LOG = logging.getLogger(__name__)
 SAME_PLACE_MM = 0.1
 #: the same for voxel sizes, as a fraction
 _SAME_VOXEL = 0.01
-#: share of a segmentation's labelled volume that may lie outside the scan before it is refused, and before it is said
+#: share of a segmentation's labelled voxels that may lie outside the scan before it is refused, and before it is said
 _REFUSED_OUTSIDE, _SAID_OUTSIDE = 0.5, 0.01
 
 
 def labels_of_scan(
-    scan: ScanFile, seg: Optional[ScanFile], laid: Laid, axes: NetworkAxes = NETWORK_AXES
+    scan: ScanFile, seg: Optional[ScanFile], laid: Laid, axes: NetworkAxes = NETWORK_AXES, quiet: bool = False
 ) -> Tuple[Optional[np.ndarray], Optional[str]]:
     """Labels on the grid of their scan, from a file of their own or from the scan's .npz, and the sha256 of that file of
     their own.
@@ -39,6 +39,7 @@ def labels_of_scan(
     ----------
     laid : Laid — where the scan was taken to lie.
     axes : NetworkAxes — of the network grid, on which an .npz lies.
+    quiet : bool — do not log what is doubtful about its header: it was said before.
 
     Raises
     ------
@@ -50,6 +51,8 @@ def labels_of_scan(
     if source is None or volume is None:
         return None, None
     digest = None if seg is None else seg.sha256
+    if seg is not None and seg.trust.axes_known and not quiet:
+        say_notes(seg)
     if (
         source is scan
         and volume.data.shape == laid.grid.shape
@@ -60,9 +63,8 @@ def labels_of_scan(
     if source is scan or not (trusted_place(source) and laid.source is Laying.HEADER and trusted_place(scan)):
         raise VolumeError(_refusal(scan, source, volume.data.shape, laid))
     LOG.info("%s: on %s, resampled by its header to %s", source.path, source.grid.describe(), laid.grid.describe())
-    labels = conform(volume.data, Placement(laid.grid, source.grid, Affine(np.eye(4))), "nearest")
-    _check_outside(scan, source, volume.data, labels, laid.grid)
-    return labels, digest
+    _check_outside(scan, source, volume.data, laid.grid)
+    return conform(volume.data, Placement(laid.grid, source.grid, Affine(np.eye(4))), "nearest"), digest
 
 
 def _one_grid(scan: ScanFile, seg: ScanFile, laid: Laid, axes: NetworkAxes) -> bool:
@@ -99,17 +101,14 @@ def _refusal(scan: ScanFile, seg: ScanFile, shape: Tuple[int, ...], laid: Laid) 
     )
 
 
-def _check_outside(scan: ScanFile, seg: ScanFile, before: np.ndarray, after: np.ndarray, grid: Grid) -> None:
+def _check_outside(scan: ScanFile, seg: ScanFile, labels: np.ndarray, grid: Grid) -> None:
     """Labels that fall beyond the scan are lost."""
-    had, kept = (
-        np.count_nonzero(labels) * abs(float(np.linalg.det(where.affine[:3, :3])))
-        for labels, where in ((before, seg.grid), (after, grid))
-    )
-    lost = 1 - kept / had if had else 0.0
+    at = apply_affine(grid.inverse @ seg.grid.affine, np.argwhere(labels))
+    lost = float(np.mean(~grid.contains(at))) if len(at) else 0.0
     if lost > _REFUSED_OUTSIDE:
         raise VolumeError(
-            f"{seg.path}: {100 * min(lost, 1.0):.0f} % of its labelled volume lies outside {scan.path.name} by the two "
-            "headers; one of them is wrong, correct it"
+            f"{seg.path}: {100 * lost:.0f} % of its labelled voxels lie outside {scan.path.name} by the two headers; one "
+            "of them is wrong, correct it"
         )
     if lost > _SAID_OUTSIDE:
-        LOG.warning("%s: %.2g %% of its labelled volume lies outside %s", seg.path, 100 * lost, scan.path.name)
+        LOG.warning("%s: %.2g %% of its labelled voxels lie outside %s", seg.path, 100 * lost, scan.path.name)

@@ -26,6 +26,8 @@ LOG = logging.getLogger(__name__)
 
 #: 406³ voxels: a 0.5 mm template fits, what exceeds it is no field of a brain registration
 MAX_FIELD_VOXELS = 1 << 26
+#: codes of xyzt_units but mm
+_OTHER_UNITS = {1: "metres", 3: "microns"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,12 @@ def open_field(path: Path) -> FieldHeader:
     except read_errors() as exc:
         raise VolumeError(f"{path}: not a readable NIfTI warp ({exc}); copy or export it again") from exc
     _check_shape(path, shape)
+    unit = _OTHER_UNITS.get(int(header["xyzt_units"]) & 7)
+    if unit:
+        raise VolumeError(
+            f"{path}: its header is in {unit} (xyzt_units), which leaves open the unit of its displacements; export the "
+            "warp again in mm"
+        )
     if dtype.kind != "f" or dtype.itemsize > 8:
         raise VolumeError(
             f"{path}: components of dtype {dtype}, expected float32 or float64; a warp in integers has lost its "

@@ -355,6 +355,64 @@ def test_an_atlas_that_lies_cannot_place_other_scans(bench):
     assert bench.run("--orientation", "LIA") == 0 and len(bench.table("metrics.tsv")) == 2
 
 
+def test_an_atlas_without_place_makes_no_scan_a_flipped_one(bench, caplog):
+    """Its identity affine says that the array runs to the right; the network's axes say to the left."""
+    right = {2: 41, 41: 2}
+    for name, seed in (("atlas", 0), ("a", 1)):
+        image, seg = fakes.brain(seed)
+        seg = np.vectorize(lambda label: right.get(label, label))(seg).astype(np.int16)
+        folder = bench.atlas.parent if name == "atlas" else bench.inputs
+        save(folder / f"{name}.nii.gz", image, np.eye(4))
+        save(folder / f"{name}_seg.nii.gz", seg, np.eye(4))
+    bench.atlas = bench.atlas.with_name("atlas.nii.gz")
+    assert bench.run() == 0
+    assert "flip suspected" not in caplog.text and "taken to lie on the network grid" in caplog.text
+    (row,) = bench.table("metrics.tsv")
+    assert row["subject"] == "a" and float(row["dice_after"]) > 0.5
+    save(bench.inputs / "a_seg.nii.gz", fakes.brain(1)[1], np.eye(4))
+    assert bench.run() == 0 and "flip suspected" in caplog.text, "labels that are flipped are found still"
+
+
+def turned_labels(case: str):
+    """The scan of seed 1 on the network grid, and its labels stored otherwise with a header that says so."""
+    _, seg = fakes.brain(1)
+    if case == "flipped":
+        matrix = np.diag([-1.0, 1, 1, 1])
+        matrix[0, 3] = seg.shape[0] - 1
+        return seg[::-1], NETWORK.affine @ matrix
+    if case == "other order":
+        return np.ascontiguousarray(seg.transpose(2, 0, 1)), NETWORK.affine[:, [2, 0, 1, 3]]
+    if case == "shifted":
+        return seg[:, 3:], NETWORK.affine @ nib.affines.from_matvec(np.eye(3), [0, 3, 0])
+    return np.pad(seg, 4, mode="constant"), NETWORK.affine @ nib.affines.from_matvec(np.eye(3), [-4] * 3)
+
+
+@pytest.mark.parametrize("case", ["flipped", "other order", "shifted", "larger"])
+def test_a_segmentation_lies_where_its_own_header_says(bench, case):
+    image, seg = fakes.brain(1)
+    save(bench.inputs / "a.nii.gz", image, NETWORK.affine)
+    save(bench.inputs / "a_seg.nii.gz", seg, NETWORK.affine)
+    save(bench.inputs / "b.nii.gz", image, NETWORK.affine)
+    save(bench.inputs / "b_seg.nii.gz", *turned_labels(case))
+    assert bench.run() == 0
+    rows = {row["subject"]: row for row in bench.table("metrics.tsv")}
+    assert float(rows["b"]["dice_after"]) == pytest.approx(float(rows["a"]["dice_after"]), abs=0.05)
+    moved = [np.asarray(nib.load(str(bench.out / name / "moved_seg.nii.gz")).dataobj) for name in "ab"]
+    if case != "shifted":
+        assert np.array_equal(*moved)
+    save(bench.inputs / "b_seg.nii.gz", turned_labels(case)[0], np.eye(4))
+    assert bench.run() == 1
+    assert "because its header has an identity affine" in bench.table("failures.tsv")[0]["reason"]
+
+
+def test_labels_far_from_their_scan_are_refused(bench):
+    image, seg = fakes.brain(1)
+    save(bench.inputs / "b.nii.gz", image, NETWORK.affine)
+    save(bench.inputs / "b_seg.nii.gz", seg, NETWORK.affine @ nib.affines.from_matvec(np.eye(3), [0, 200, 0]))
+    assert bench.run() == 1
+    assert "100 % of its labelled voxels lie outside b.nii.gz" in bench.table("failures.tsv")[0]["reason"]
+
+
 def test_run_json_names_the_choices(bench):
     write_turned(bench.inputs, "b", "RAS")
     assert bench.run("--space", "network", "--label-interpolation", "label-safe", "--outputs", "seg") == 0

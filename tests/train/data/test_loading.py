@@ -165,3 +165,47 @@ def test_overlap_of_shifted_grids(shift: float, expected: float) -> None:
     scan = atlas.copy()
     scan[0, 3] += shift
     assert field_of_view_overlap(scan, atlas, SHAPE) == pytest.approx(expected, abs=0.07)
+
+
+@pytest.mark.parametrize("atlas_has_header", [False, True])
+def test_a_scan_on_other_axes_than_the_atlas_is_refused(cohort: Path, tmp_path: Path, atlas_has_header: bool) -> None:
+    """An .npz has no header and counts as the network grid, whichever of the two it is."""
+    ras = np.diag([1.0, 1, 1, 1])
+    ras[:3, 3] = (-8, -20, -15)
+    scan, atlas = nifti(tmp_path / "scan.nii.gz", ras, cohort), cohort / "atlas.npz"
+    axes = "RAS, the atlas's LIA"
+    if atlas_has_header:
+        scan, atlas, axes = atlas, scan, "LIA, the atlas's RAS"
+    with pytest.raises(VolumeError, match=f"axes run {axes}; reorient the scan"):
+        check_cohort(Cohort((Subject(scan),)), atlas, None, SHAPE, need_labels=False)
+
+
+def test_voxels_of_another_size_are_refused(cohort: Path, tmp_path: Path) -> None:
+    scan = nifti(tmp_path / "scan.nii.gz", network_affine(SHAPE) @ np.diag([1.1, 1, 1, 1]), cohort)
+    with pytest.raises(VolumeError, match="voxels of 1.1 x 1 x 1 mm, the atlas's 1 x 1 x 1"):
+        check_cohort(Cohort((Subject(scan),)), cohort / "atlas.npz", None, SHAPE, need_labels=False)
+
+
+def test_a_header_that_says_nothing_is_taken_for_the_network_grid_and_said(
+    cohort: Path, tmp_path: Path, caplog
+) -> None:
+    scan = nifti(tmp_path / "scan.nii.gz", np.eye(4), cohort)
+    check_cohort(Cohort((Subject(scan),)), cohort / "atlas.npz", None, SHAPE, need_labels=False)
+    assert "scan.nii.gz: its header has an identity affine" in caplog.text
+    assert "taken to lie on the network grid (LIA)" in caplog.text
+
+
+def test_labels_stored_along_other_axes_are_learned_where_they_belong(cohort: Path, tmp_path: Path) -> None:
+    """The file of the labels is flipped and its header says so."""
+    source = cohort / "scans" / "sub-01.npz"
+    image, seg, affine = stored(source), stored(source, "seg"), network_affine(SHAPE)
+    flipped = affine @ np.diag([-1.0, 1, 1, 1])
+    flipped[:3, 3] += affine[:3, 0] * (SHAPE[0] - 1)
+    nib.save(nib.Nifti1Image(image, affine), str(tmp_path / "s.nii.gz"))
+    nib.save(nib.Nifti1Image(seg[::-1], flipped), str(tmp_path / "s_seg.nii.gz"))
+    pair = Pair(tmp_path / "s.nii.gz", None, tmp_path / "s_seg.nii.gz")
+    made = loader(cohort, with_labels=True).plain(pair)
+    np.testing.assert_array_equal(made["moving_seg"], seg[::2, ::2, ::2])
+    nib.save(nib.Nifti1Image(seg[::-1], np.eye(4)), str(tmp_path / "s_seg.nii.gz"))
+    with pytest.raises(VolumeError, match="because its header has an identity affine"):
+        loader(cohort, with_labels=True).plain(pair)
