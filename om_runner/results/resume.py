@@ -31,7 +31,7 @@ from vxm_convert.artifacts.sha256sums import recorded_digest
 from vxm_convert.errors import VxmError
 
 #: raised when results of the same inputs change: records of other versions are not believed
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 _MAX_RECORD = 4 << 20
 _CHECKERS = 2
 #: bytes of a subject's name beyond which its record has a shorter one

@@ -22,7 +22,7 @@ INTENSITIES = ("auto", "convention", "percentile")
 TOOLS = ("auto", "freesurfer", "simpleitk")
 CHOOSE = "auto"
 #: goes up when the same settings give other bytes than before
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 @dataclass(frozen=True)

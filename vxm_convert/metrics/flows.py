@@ -25,11 +25,11 @@ class Flows:
     Parameters
     ----------
     units : sequence of three floats each — voxel sizes; an entry per end-point error.
-    grid : Grid or None — for the sampling positions; None leaves them out.
+    grid : VoxelPositions or None — for the sampling positions; None leaves them out.
     """
 
     def __init__(
-        self, test: np.ndarray, reference: np.ndarray, units: Sequence[Sequence[float]], grid: Optional[Grid]
+        self, test: np.ndarray, reference: np.ndarray, units: Sequence[Sequence[float]], grid: Optional[VoxelPositions]
     ) -> None:
         self._test, self._reference, self._grid = test, reference, grid
         #: None for ones: nothing to multiply with
@@ -113,7 +113,7 @@ def _repeated(triple: Sequence[float]) -> np.ndarray:
     return np.tile(np.asarray(triple, dtype=np.float64), chunked.CHUNK // 3 + 1)
 
 
-class Grid:
+class VoxelPositions:
     """Voxel indices of a grid (X, Y, Z) in C order, without a division per voxel and axis."""
 
     def __init__(self, shape: Tuple[int, ...]) -> None:

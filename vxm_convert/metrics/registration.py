@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from vxm_convert.metrics.flows import Flows, Grid, Summary, is_unit
+from vxm_convert.metrics.flows import Flows, Summary, VoxelPositions, is_unit
 from vxm_convert.metrics.tensors import check_same_shape, index_of
 
 _ONES = (1.0, 1.0, 1.0)
@@ -86,7 +86,7 @@ def sampling_error(test: np.ndarray, reference: np.ndarray) -> SamplingError:
     left out.
     """
     check_same_shape(test, reference)
-    flows = Flows(test, reference, [], Grid(test.shape[:3]))
+    flows = Flows(test, reference, [], VoxelPositions(test.shape[:3]))
     return _sampling_error(flows.summaries()[0], flows.flips)
 
 
@@ -96,7 +96,7 @@ def flow_errors(test: np.ndarray, reference: np.ndarray, spacing: Sequence[float
     """
     check_same_shape(test, reference)
     same = is_unit(spacing)
-    flows = Flows(test, reference, [_ONES] if same else [_ONES, spacing], Grid(test.shape[:3]))
+    flows = Flows(test, reference, [_ONES] if same else [_ONES, spacing], VoxelPositions(test.shape[:3]))
     found = flows.summaries()
     voxel = _end_point_error(found[0], "voxel", test.shape)
     mm = replace(voxel, unit="mm") if same else _end_point_error(found[1], "mm", test.shape)

@@ -24,6 +24,8 @@ Shape = Tuple[int, int, int]
 
 #: qform and sform further apart than this at a corner are a disagreement, not rounding
 DISAGREEMENT_MM = 0.1
+#: relative difference of voxel sizes that is rounding
+_SAME_SIZE = 0.01
 #: sides of a voxel, and of the field of view, that a scan of a head can have
 VOXEL_MM = (0.1, 10.0)
 FIELD_OF_VIEW_MM = (30.0, 600.0)
@@ -137,6 +139,8 @@ def _nifti(header: Any, shape: Shape, path: Path, notes: List[str]) -> Tuple[np.
             notes.append(
                 f"qform and sform disagree by up to {apart:.1f} mm; the sform is used, ITK and FSL may use the qform"
             )
+        elif not has_q:
+            _compare_sizes(header, sform, notes)
         return sform, Trust.HEADER
     if has_q:
         if qform is None:
@@ -146,6 +150,14 @@ def _nifti(header: Any, shape: Shape, path: Path, notes: List[str]) -> Tuple[np.
         return qform, Trust.HEADER
     notes.append("neither qform nor sform: orientation and place are unknown, a guess is used")
     return np.array(header.get_base_affine(), dtype=float), Trust.UNSET
+
+
+def _compare_sizes(header: Any, sform: np.ndarray, notes: List[str]) -> None:
+    """ITK and others take voxel sizes from pixdim, whatever the sform says."""
+    sizes, stored = np.linalg.norm(sform[:3, :3], axis=0), np.abs(np.array(header["pixdim"][1:4], dtype=float))
+    if np.isfinite(sizes).all() and not np.allclose(sizes, stored, rtol=_SAME_SIZE):
+        by_sform, by_pixdim = (" x ".join(f"{size:.4g}" for size in triple) for triple in (sizes, stored))
+        notes.append(f"voxels of {by_sform} by the sform and {by_pixdim} by pixdim; the sform is used")
 
 
 def _qform(header: Any) -> Tuple[Optional[np.ndarray], Optional[str]]:

@@ -27,6 +27,9 @@ SAME_PLACE_MM = 0.1
 _SAME_VOXEL = 0.01
 #: share of a segmentation's labelled voxels that may lie outside the scan before it is refused, and before it is said
 _REFUSED_OUTSIDE, _SAID_OUTSIDE = 0.5, 0.01
+#: Half a micron along every axis: of two grids half a voxel apart, every voxel then takes its neighbour on the same
+#: side, where rounding to even numbers would take one side here and the other there.
+_NUDGED = Affine(np.eye(4) + np.array([[0, 0, 0, 5e-4]] * 3 + [[0, 0, 0, 0]]))
 
 
 def labels_of_scan(
@@ -64,7 +67,7 @@ def labels_of_scan(
         raise VolumeError(_refusal(scan, source, volume.data.shape, laid))
     LOG.info("%s: on %s, resampled by its header to %s", source.path, source.grid.describe(), laid.grid.describe())
     _check_outside(scan, source, volume.data, laid.grid)
-    return conform(volume.data, Placement(laid.grid, source.grid, Affine(np.eye(4))), "nearest"), digest
+    return conform(volume.data, Placement(laid.grid, source.grid, _NUDGED), "nearest"), digest
 
 
 def _one_grid(scan: ScanFile, seg: ScanFile, laid: Laid, axes: NetworkAxes) -> bool:

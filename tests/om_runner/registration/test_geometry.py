@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from om_runner import __main__ as cli
+from om_runner.inputs.scans import Scan
 from tests.support import fakes
 from tests.support.nifti import NETWORK, save
 from tests.support.registration_bench import Bench
@@ -22,6 +23,8 @@ from vxm_convert.errors import ToolchainError, VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.scans.conform import oriented
+from vxm_convert.scans.grid import Laid, Laying
+from vxm_convert.scans.labels import labels_of_scan
 from vxm_convert.transforms.affines import write_affine
 from vxm_convert.transforms.warps import read_warp
 
@@ -403,6 +406,18 @@ def test_a_segmentation_lies_where_its_own_header_says(bench, case):
     save(bench.inputs / "b_seg.nii.gz", turned_labels(case)[0], np.eye(4))
     assert bench.run() == 1
     assert "because its header has an identity affine" in bench.table("failures.tsv")[0]["reason"]
+
+
+def test_labels_half_a_voxel_off_keep_their_shape(bench):
+    """Every voxel takes its neighbour on the same side; rounding half to even would double some and lose others."""
+    image, seg = fakes.brain(1)
+    save(bench.inputs / "b.nii.gz", image, NETWORK.affine)
+    half = NETWORK.affine @ nib.affines.from_matvec(np.eye(3), [0.5, 0, 0])
+    save(bench.inputs / "b_seg.nii.gz", seg, half)
+    scan = Scan("b", bench.inputs / "b.nii.gz", bench.inputs / "b_seg.nii.gz")
+    laid = Laid(NETWORK, Laying.HEADER)
+    found, _ = labels_of_scan(scan.file, scan.seg_file, laid)
+    assert np.array_equal(found[1:], seg[:-1]) or np.array_equal(found[:-1], seg[1:]) or np.array_equal(found, seg)
 
 
 def test_labels_far_from_their_scan_are_refused(bench):
