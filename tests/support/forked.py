@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m …`` without its start-up: a process that has loaded the large packages forks for every command.
 
-TensorFlow alone takes two seconds of every start. The child runs the module as ``python -m`` does and ends as any
-interpreter does, with its own folder, environment, standard streams and exit code; of the project itself nothing is
-loaded before. Run as a program, this module is the process that forks: it reads one JSON object per line.
+TensorFlow alone takes two seconds of every start. The child runs a module or a text as ``python -m`` and ``python -c``
+do and ends as any interpreter does, with its own folder, environment, standard streams and exit code; of the project
+itself nothing is loaded before. Run as a program, this module is the process that forks: it reads one JSON object per
+line.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import importlib
 import json
 import os
 import runpy
+import select
+import signal
 import subprocess
 import sys
 import tempfile
+import types
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_SECONDS = 900
 #: what is loaded before the first fork, where it is installed; none of them starts threads when it is imported
 PACKAGES = ("tensorflow", "numpy", "scipy.ndimage", "nibabel", "google.protobuf.message", "h5py", "yaml")
 
@@ -28,7 +33,7 @@ class _Server:
     """The process that forks, as its user sees it."""
 
     def __init__(self) -> None:
-        environment = dict(os.environ, PYTHONPATH=str(ROOT))
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve())],
             stdin=subprocess.PIPE,
@@ -36,6 +41,7 @@ class _Server:
             stderr=subprocess.DEVNULL,
             env=environment,
             universal_newlines=True,
+            start_new_session=True,
         )
         atexit.register(self.close)
 
@@ -51,12 +57,15 @@ class _Server:
             }
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], TIMEOUT_SECONDS)[0]:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(list(argv), TIMEOUT_SECONDS)
             code = int(self._process.stdout.readline())
             texts = []
             for stream in (out, err):
                 stream.seek(0)
                 texts.append(stream.read().decode("utf-8", "replace"))
-        return subprocess.CompletedProcess(["python", "-m", *argv], code, *texts)
+        return subprocess.CompletedProcess(["python", *argv], code, *texts)
 
     def close(self) -> None:
         self._process.stdin.close()
@@ -67,12 +76,12 @@ class _Server:
 _server: Optional[_Server] = None
 
 
-def run_module(argv: Sequence[Any], cwd: Path, environment: Dict[str, str]) -> subprocess.CompletedProcess:
-    """What ``python -m argv…`` gives in that folder and environment."""
+def run_python(argv: Sequence[Any], cwd: Path, environment: Dict[str, str]) -> subprocess.CompletedProcess:
+    """What ``python argv…`` gives in that folder and environment; the first word is ``-m`` or ``-c``."""
     global _server
     words = [str(word) for word in argv]
     if not Path("/proc/self/fd").is_dir():
-        command = [sys.executable, "-m", *words]
+        command = [sys.executable, *words]
         return subprocess.run(command, cwd=str(cwd), env=environment, capture_output=True, text=True)
     if _server is None:
         _server = _Server()
@@ -91,8 +100,9 @@ def _become(order: Dict[str, Any]) -> None:
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["environment"])
-    # The script's own folder gives way to the working folder, as with `python -m`.
-    sys.path[0] = order["cwd"]
+    # The script's own folder gives way to the working folder, as with `python -m`; PYTHONPATH comes behind it.
+    paths = order["environment"].get("PYTHONPATH", "")
+    sys.path[:1] = [order["cwd"], *filter(None, paths.split(os.pathsep))]
 
 
 def _serve() -> List[str]:
@@ -117,6 +127,17 @@ def _serve() -> List[str]:
     sys.exit(0)
 
 
+def _run(way: str, what: str, words: List[str]) -> None:
+    if way == "-m":
+        sys.argv = [what, *words]
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+        return
+    sys.argv = ["-c", *words]
+    program = types.ModuleType("__main__")
+    sys.modules["__main__"] = program
+    exec(compile(what, "<string>", "exec"), program.__dict__)
+
+
 if __name__ == "__main__":
-    sys.argv = _serve()
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    _way, _what, *_words = _serve()
+    _run(_way, _what, _words)

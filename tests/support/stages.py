@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support.forked import run_module
+from tests.support.forked import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (32, 32, 32)
@@ -25,4 +25,4 @@ class Cohort(NamedTuple):
 
 def run_stage(cwd: Path, *argv: Any) -> subprocess.CompletedProcess:
     """``python -m …`` in a process of its own, started elsewhere than in the project."""
-    return run_module(argv, cwd, dict(os.environ, PYTHONPATH=str(ROOT)))
+    return run_python(["-m", *argv], cwd, dict(os.environ, PYTHONPATH=str(ROOT)))

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Iterator, Optional
 
 import pytest
 
-from tests.support.training import SHAPE
+from tests.support.training import SHAPE, run_graphs_as_built
 from train.settings.run import DataSettings, LossSettings, TrainSettings
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.synthetic.heads import PhantomSettings, write_cohort
@@ -51,21 +51,14 @@ def make_settings(cohort: Path, tmp_path: Path) -> Callable[..., TrainSettings]:
     return make
 
 
-@pytest.fixture
-def plain_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training graphs run as they are built: a third of a short run goes into rewriting them, which is TensorFlow's
-    part. Tests in processes of their own, such as those of resuming, run the graphs rewritten.
+@pytest.fixture(scope="module")
+def plain_graphs() -> Iterator[None]:
+    """Training graphs run as they are built, without TensorFlow's rewriting; tests of whole stages run them
+    rewritten.
     """
-    from train.devices.base import Backend
-
-    configure = Backend.session_config
-
-    def plain(backend: Any) -> Any:
-        config = configure(backend)
-        config.graph_options.rewrite_options.disable_meta_optimizer = True
-        return config
-
-    monkeypatch.setattr(Backend, "session_config", plain)
+    with pytest.MonkeyPatch.context() as patch:
+        run_graphs_as_built(patch.setattr)
+        yield
 
 
 @pytest.fixture

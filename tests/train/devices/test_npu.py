@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 import pytest
 
+from tests.support.forked import run_python
 from train.__main__ import main
 from train.devices.choice import choose_device
 from train.settings.npu import FUSION_SWITCHES, NpuSettings
@@ -50,13 +51,7 @@ def run(
 ) -> subprocess.CompletedProcess:
     paths = os.pathsep.join([str(FAKE), str(root)])
     environment = {**os.environ, "PYTHONPATH": paths, "FAKE_NPU_LOG": str(out) + ".log", **(environ or {})}
-    return subprocess.run(
-        [sys.executable, "-m", "train"] + options(cohort, out, "--device", "npu", *more),
-        cwd=str(root),
-        capture_output=True,
-        timeout=300,
-        env=environment,
-    )
+    return run_python(["-m", "train", *options(cohort, out, "--device", "npu", *more)], root, environment)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +79,8 @@ def npu_run(cohort: Path, project_root: Path, tmp_path_factory: pytest.TempPathF
         "--npu-parameter",
         "deterministic=1",
     )
-    assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout.decode().strip() == f"checkpoint: {folder / 'run' / 'model-4'}"
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"checkpoint: {folder / 'run' / 'model-4'}"
     return folder / "run"
 
 

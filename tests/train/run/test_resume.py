@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Dict, List
 
@@ -16,16 +15,19 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
 
+from tests.support.forked import run_python  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from train.run.resume import cut_metrics  # noqa: E402
 from vxm_convert.network.tf1 import tf  # noqa: E402
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.tf, pytest.mark.usefixtures("plain_graphs")]
 
 #: the process kills itself: at the moment that the record of a step is to be written, or a checkpoint's state
 KILLER = """
 import os, signal, sys
 import train.run.checkpoints, train.run.records
+from tests.support.training import run_graphs_as_built
+run_graphs_as_built()
 kind, number = sys.argv[1], int(sys.argv[2])
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -95,9 +97,9 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def kill(cohort: Path, project_root: Path, out: Path, more: List[str], kind: str, number: int) -> None:
-    command = [sys.executable, "-c", KILLER, kind, str(number)] + options(cohort, out, more)
-    done = subprocess.run(command, cwd=str(project_root), capture_output=True, timeout=300)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    words = ["-c", KILLER, kind, str(number), *options(cohort, out, more)]
+    done = run_python(words, project_root, dict(os.environ))
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.fixture(scope="module")
