@@ -296,6 +296,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--lr", default=1e-4, type=float, metavar="RATE", help="Adam's learning rate (default: %(default)s)"
     )
     run.add_argument(
+        "--lr-half-life",
+        default=None,
+        type=int,
+        metavar="STEPS",
+        help="steps after which the learning rate is half as large, and so on (default: it stays)",
+    )
+    run.add_argument(
         "--seed",
         default=0,
         type=int,

@@ -36,11 +36,11 @@ def input_shapes(
     return shapes
 
 
-def placeholders(spec: ModelSpec, with_labels: bool) -> Dict[str, tf.Tensor]:
+def placeholders(spec: ModelSpec, with_labels: bool, synthetic: bool = False) -> Dict[str, tf.Tensor]:
     """Inputs to be fed by hand."""
     return {
         name: tf.placeholder(dtype, shape, name=name)
-        for name, (shape, dtype) in input_shapes(spec, with_labels).items()
+        for name, (shape, dtype) in input_shapes(spec, with_labels, synthetic).items()
     }
 
 
