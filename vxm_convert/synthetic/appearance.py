@@ -6,6 +6,7 @@ What the values mean is drawn at random, so that a network trained on such scans
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Sequence
 
 import numpy as np
@@ -68,36 +69,48 @@ def similar_contrast(rng: np.random.RandomState, values: np.ndarray) -> np.ndarr
     return other
 
 
-def random_scan(rng: np.random.RandomState, labels: np.ndarray, values: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class Scale:
+    """Intensities become ``gain · value ^ gamma``."""
+
+    gain: float
+    gamma: float
+
+    def near(self, rng: np.random.RandomState) -> Scale:
+        """That of another scan after the same normalisation."""
+        return Scale(self.gain * np.exp(rng.normal(0.0, 0.04)), self.gamma * np.exp(rng.normal(0.0, 0.05)))
+
+
+def random_scale(rng: np.random.RandomState) -> Scale:
+    """White matter of a normalised scan lies at 0.43, so the brightest voxels lie anywhere between 0.4 and 1."""
+    return Scale(np.exp(rng.uniform(np.log(0.4), 0.0)), np.exp(rng.normal(0.0, 0.15)))
+
+
+def random_scan(rng: np.random.RandomState, labels: np.ndarray, values: np.ndarray, scale: Scale) -> np.ndarray:
     """A scan of a label map.
 
     Returns
     -------
-    ndarray, shape of `labels`, float32, 0..1, the brightest between 0.4 and 1.
+    ndarray, shape of `labels`, float32, 0..1.
     """
     shape = labels.shape
     image = values[labels]
+    if rng.uniform() < 0.1:
+        lesions = smooth_noise(rng, shape, rng.uniform(5.0, 12.0)) > rng.uniform(2.0, 2.6)
+        image[lesions & (labels > 0)] = rng.uniform(0.0, 1.0)
+    image = image + rng.uniform(0.0, 0.05) * smooth_noise(rng, shape, rng.uniform(1.5, 5.0)) * (labels > 0)
+    narrow = rng.uniform() < 0.7
+    image = ndimage.gaussian_filter(image, rng.uniform(0.4, 1.0) if narrow else rng.uniform(1.0, 1.8), truncate=2.5)
     if rng.uniform() < 0.15:
-        image[(smooth_noise(rng, shape, rng.uniform(5.0, 12.0)) > rng.uniform(2.0, 2.6)) & (labels > 0)] = rng.uniform(
-            0.0, 1.0
-        )
-    image = image + rng.uniform(0.0, 0.06) * smooth_noise(rng, shape, rng.uniform(1.5, 5.0)) * (labels > 0)
-    image = ndimage.gaussian_filter(
-        image, rng.uniform(0.4, 1.0) if rng.uniform() < 0.7 else rng.uniform(1.0, 1.8), truncate=2.5
-    )
-    if rng.uniform() < 0.2:
         image = _thick_slices(image, rng.randint(3), rng.randint(2, 5))
-    image *= np.exp(rng.uniform(0.0, 0.25) * smooth_noise(rng, shape, 0.5 * min(shape)))
-    noise = rng.uniform(0.0, 0.05) * rng.standard_normal(shape).astype(np.float32)
+    image *= np.exp(rng.uniform(0.0, 0.12) * smooth_noise(rng, shape, 0.5 * min(shape)))
+    noise = rng.uniform(0.0, 0.04) * rng.standard_normal(shape).astype(np.float32)
     image += noise if values[0] > 0 else noise * (labels > 0)
-    low, high = (0.0 if values[0] == 0 else image.min()), np.percentile(image[::2, ::2, ::2], 99.8)
-    image = np.clip((image - low) / max(high - low, 1e-3), 0.0, 1.0)
-    return (np.exp(rng.uniform(np.log(0.4), 0.0)) * image ** np.exp(rng.normal(0.0, 0.2))).astype(np.float32)
+    return np.clip(scale.gain * np.clip(image, 0.0, 1.0) ** scale.gamma, 0.0, 1.0).astype(np.float32)
 
 
-def plain_images(rng: np.random.RandomState, maps: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-    """The label maps with one random value for each label, slightly blurred: images that agree where the labels do; float32."""
-    values = rng.uniform(0.0, 1.0, _LABELS).astype(np.float32)
+def plain_images(maps: Sequence[np.ndarray], values: np.ndarray) -> Sequence[np.ndarray]:
+    """The label maps with one value for each label, slightly blurred: images that agree where the labels do; float32."""
     return [ndimage.gaussian_filter(values[labels], 1.0, truncate=2.5) for labels in maps]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from vxm_convert.errors import SpecError
 from vxm_convert.lazy import LazyModule
 from vxm_convert.synthetic.anatomy import head_labels, random_head, random_shapes, relative_of
-from vxm_convert.synthetic.appearance import plain_images, random_contrast, random_scan, similar_contrast
+from vxm_convert.synthetic.appearance import plain_images, random_contrast, random_scale, random_scan, similar_contrast
 from vxm_convert.synthetic.fields import grid_of, random_displacement
 
 ndimage = LazyModule("scipy.ndimage")
@@ -83,11 +83,14 @@ def make_training_pair(settings: SyntheticSettings, number: int) -> TrainingPair
     rng = np.random.RandomState([settings.seed, _STREAM, number % (1 << 32)])
     kind = "heads" if rng.uniform() < settings.heads else "shapes"
     maps = [_deformed(rng, anatomy, settings.shape) for anatomy in _anatomies(rng, kind, settings.shape)]
-    contrast = random_contrast(rng, kind)
-    same = rng.uniform() < settings.same_contrast
-    contrasts = (contrast, similar_contrast(rng, contrast) if same else random_contrast(rng, kind))
-    scans = [random_scan(rng, labels, values) for labels, values in zip(maps, contrasts)]
-    return TrainingPair(*scans, *_scored(rng, maps), *plain_images(rng, maps))
+    contrast, scale = random_contrast(rng, kind), random_scale(rng)
+    if rng.uniform() < settings.same_contrast:
+        contrasts, scales, plain = (contrast, similar_contrast(rng, contrast)), (scale, scale.near(rng)), contrast
+    else:
+        contrasts, scales = (contrast, random_contrast(rng, kind)), (scale, random_scale(rng))
+        plain = random_contrast(rng, "shapes")
+    scans = [random_scan(rng, *parts) for parts in zip(maps, contrasts, scales)]
+    return TrainingPair(*scans, *_scored(rng, maps), *plain_images(maps, plain))
 
 
 def _anatomies(rng: np.random.RandomState, kind: str, shape: Sequence[int]) -> Sequence[np.ndarray]:

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from vxm_convert.errors import SpecError
 from vxm_convert.synthetic.anatomy import SULCUS, head_labels, random_head, random_shapes, relative_of
-from vxm_convert.synthetic.appearance import random_contrast, random_scan
+from vxm_convert.synthetic.appearance import Scale, random_contrast, random_scan
 from vxm_convert.synthetic.heads import STRUCTURES
 from vxm_convert.synthetic.training_pairs import SCORED, SyntheticSettings, TrainingPair, make_training_pair
 
@@ -94,7 +94,7 @@ def test_a_scan_shows_the_edges_of_its_labels() -> None:
     ratios = []
     for _ in range(6):
         labels = random_shapes(rng, SHAPE)
-        image = random_scan(rng, labels, random_contrast(rng, "shapes"))
+        image = random_scan(rng, labels, random_contrast(rng, "shapes"), Scale(1.0, 1.0))
         slope = ndimage.gaussian_gradient_magnitude(image, 1.0)
         inside = ndimage.maximum_filter(labels, 3) == ndimage.minimum_filter(labels, 3)
         ratios.append(slope[~inside].mean() / slope[inside].mean())
