@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import threading
 import time
+from collections import OrderedDict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Tuple
@@ -24,6 +25,7 @@ _NOISE_STREAM = 5
 #: Validation pairs are the same in every run, whatever its seed, so that runs can be compared; no training run may use this seed.
 VALIDATION_SEED = 2**31 - 1
 _PARENT_CHECK_SECONDS = 2.0
+_TWINS = 8
 #: several threads in each of several processes are slower than one
 _THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -81,6 +83,9 @@ class SyntheticLoader:
         self.error: Optional[Exception] = None
         self._seed = seed
         self._kept: Dict[SyntheticPair, TrainingPair] = {}
+        #: the last few pairs; each is used twice, see `make_training_pair`
+        self._twins: OrderedDict = OrderedDict()
+        self._lock = threading.Lock()
         self._pool = _open_pool(processes) if processes else None
 
     def arrays(self, pair: SyntheticPair, sample: int) -> Dict[str, np.ndarray]:
@@ -123,7 +128,15 @@ class SyntheticLoader:
     def _made(self, pair: SyntheticPair) -> TrainingPair:
         if self._pool is None:
             return make_training_pair(pair.settings, pair.number)
-        return self._pool.submit(make_training_pair, pair.settings, pair.number).result()
+        first = pair.number - pair.number % 2
+        key = (pair.settings, first)
+        with self._lock:
+            if key not in self._twins:
+                self._twins[key] = self._pool.submit(make_training_pair, pair.settings, first)
+                if len(self._twins) > _TWINS:
+                    self._twins.popitem(last=False)
+            made = self._twins[key]
+        return made.result().swapped() if pair.number % 2 else made.result()
 
 
 def synthetic_orders(data: SyntheticData, spec: ModelSpec, seed: int) -> Tuple[SyntheticOrder, SyntheticOrder]:

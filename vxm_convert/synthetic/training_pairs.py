@@ -77,9 +77,19 @@ class TrainingPair:
     moving_plain: np.ndarray
     fixed_plain: np.ndarray
 
+    def swapped(self) -> TrainingPair:
+        """The same pair the other way round."""
+        return TrainingPair(
+            self.fixed, self.moving, self.fixed_labels, self.moving_labels, self.fixed_plain, self.moving_plain
+        )
+
 
 def make_training_pair(settings: SyntheticSettings, number: int) -> TrainingPair:
-    """Pair `number` of the endless sequence; the same arguments give the same arrays."""
+    """Pair `number` of the endless sequence; the same arguments give the same arrays. An odd one is the one before it the
+    other way round, which costs nothing to make.
+    """
+    if number % 2:
+        return make_training_pair(settings, number - 1).swapped()
     rng = np.random.RandomState([settings.seed, _STREAM, number % (1 << 32)])
     kind = "heads" if rng.uniform() < settings.heads else "shapes"
     maps = [_deformed(rng, anatomy, settings.shape) for anatomy in _anatomies(rng, kind, settings.shape)]
