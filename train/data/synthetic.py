@@ -140,11 +140,9 @@ class SyntheticLoader:
 
 
 def synthetic_orders(data: SyntheticData, spec: ModelSpec, seed: int) -> Tuple[SyntheticOrder, SyntheticOrder]:
-    """Pairs to train on, and pairs to validate with."""
+    """Pairs to train on, and pairs to validate with: of the same kinds, from a seed of their own."""
     settings = SyntheticSettings(spec.volume_shape, seed, data.heads, data.same_contrast)
-    return SyntheticOrder(settings), SyntheticOrder(
-        replace(settings, seed=VALIDATION_SEED, heads=0.5, same_contrast=0.5), data.validation
-    )
+    return SyntheticOrder(settings), SyntheticOrder(replace(settings, seed=VALIDATION_SEED), data.validation)
 
 
 def _sample_of(made: TrainingPair) -> Dict[str, np.ndarray]:

@@ -45,11 +45,11 @@ def random_contrast(rng: np.random.RandomState, kind: str) -> np.ndarray:
     ndarray, shape (256,), float32, 0..1.
     """
     draw = rng.uniform()
-    if kind == "shapes" or draw < 0.15:
+    if kind == "shapes" or draw < 0.1:
         values = rng.uniform(0.0, 1.0, _LABELS)
-    elif draw < 0.55:
+    elif draw < 0.65:
         values = _t1_like() * (1.0 + rng.normal(0.0, 0.05, _LABELS))
-    elif draw < 0.75:
+    elif draw < 0.85:
         # Bent by a random curve through 5 points: T2-like, FLAIR-like, and what no scanner shows.
         values = np.interp(_t1_like(), np.linspace(0.0, 1.05, 5), rng.uniform(0.0, 1.0, 5)) + rng.normal(
             0.0, 0.03, _LABELS

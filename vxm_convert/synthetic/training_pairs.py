@@ -29,7 +29,7 @@ _MARGIN = 8
 #: a label with fewer voxels in either map is not scored
 _FEWEST_VOXELS = 60
 #: knot distance, voxels, and the largest spread of the displacements of either scan, voxels
-_DEFORMATION: Sequence[Tuple[float, float]] = ((40.0, 3.0), (20.0, 1.8), (10.0, 0.7))
+_DEFORMATION: Sequence[Tuple[float, float]] = ((40.0, 2.6), (20.0, 1.6), (10.0, 0.7))
 
 
 @dataclass(frozen=True)

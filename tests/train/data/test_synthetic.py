@@ -25,7 +25,7 @@ def test_samples_do_not_depend_on_the_number_of_processes() -> None:
 
 def test_validation_pairs_are_none_of_the_training_and_the_same_for_every_seed() -> None:
     train, validation = synthetic_orders(SyntheticData(validation=3), SPEC, 7)
-    _, of_another_run = synthetic_orders(SyntheticData(validation=3, heads=0.1), SPEC, 8)
+    _, of_another_run = synthetic_orders(SyntheticData(validation=3), SPEC, 8)
     pairs = validation.each_once()
     assert len(pairs) == 3 and pairs == of_another_run.each_once()
     assert {pair.settings.seed for pair in pairs} == {VALIDATION_SEED}
