@@ -44,7 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--runs", default=[], nargs="*", type=Path, metavar="DIR", help="training folders, in order, for the curve"
     )
     parser.add_argument("--variant", default="vm2", choices=sorted(VARIANTS), help="(default: %(default)s)")
-    parser.add_argument("--shape", default="160,192,224", metavar="X,Y,Z", help="grid in spec.json (default: %(default)s)")
+    parser.add_argument(
+        "--shape", default="160,192,224", metavar="X,Y,Z", help="grid in spec.json (default: %(default)s)"
+    )
     parser.add_argument("--out", default=None, type=Path, metavar="DIR", help="(default: models/<variant>)")
     return parser
 

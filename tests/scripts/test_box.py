@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from scripts.box import CURVE_NAME, curve_of, main, mean_weights
-from vxm_convert.artifacts.sha256sums import read_manifest
 from vxm_convert.artifacts.files import sha256_of
+from vxm_convert.artifacts.sha256sums import read_manifest
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.model.variables import expected_variables
 from vxm_convert.weights.files import find_checkpoint
