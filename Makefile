@@ -14,7 +14,8 @@ STAMP_TF2    := $(VENV_TF2)/.stamp
 # Variables of the stages. OUT is the output folder of whichever stage is asked for.
 DATA         ?=
 ATLAS        ?=
-CKPT         ?= build/train
+# Weights of one's own training first, else those that come with the source.
+CKPT         ?= $(if $(wildcard build/train/*.index),build/train,models/$(VARIANT))
 VARIANT      ?= vm2
 SHAPE        ?= 160,192,224
 BATCH        ?= 1
@@ -92,7 +93,8 @@ train: $(STAMP) $(if $(filter intel,$(TF)),$(STAMP_INTEL)) $(if $(filter 2,$(TF)
 build/cohort/atlas.npz: | $(STAMP)
 	$(PY) -m vxm_convert phantom --out build/cohort
 
-export-om: $(STAMP) ## CKPT=build/train VARIANT= SHAPE= BATCH= PRECISION= SOC= OUT=build/vxm
+export-om: $(STAMP) ## CKPT=build/train, else models/ VARIANT= SHAPE= BATCH= PRECISION= SOC= OUT=build/vxm
+	@echo "weights: $(CKPT)"
 	$(PY) -m export --checkpoint $(CKPT) --variant $(VARIANT) --shape $(SHAPE) --batch $(BATCH) --precision $(PRECISION) --soc-version $(SOC) --out $(or $(OUT),build/vxm)
 
 register: $(STAMP) ## INPUT= ATLAS= MODEL=build/vxm/vxm.om COMPARE=1 OUT=build/registered

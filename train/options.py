@@ -27,6 +27,7 @@ from vxm_convert.cliargs import add_common_group, help_texts
 from vxm_convert.errors import SpecError, VolumeError
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
 from vxm_convert.model.spec import INTEGRATION_STEPS, VARIANTS, ModelSpec, Shape3, parse_shape
+from vxm_convert.weights.box import checkpoint_or_box
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
 LOG = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
         seed=args.seed,
         keep=args.keep,
         save_every=args.save_every,
-        init=args.init,
+        init=checkpoint_or_box(args.init, args.variant) if args.init is not None else None,
         h5_indexing=args.h5_indexing,
         resume=args.resume,
         threads=args.threads,
@@ -176,9 +177,9 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "--init",
         default=None,
         type=Path,
-        metavar="FILE",
-        help="weights to start from: a TensorFlow checkpoint (also from an Ascend 910) or a Keras .h5 (default: "
-        "random)",
+        metavar="FILE|box",
+        help="weights to start from: a TensorFlow checkpoint (also from an Ascend 910), a Keras .h5, or box for those in "
+        "models/ (default: random)",
     )
     files.add_argument(
         "--h5-indexing",
