@@ -93,12 +93,9 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
         args.dice_weight,
         args.labels,
     )
-    if synthetic is not None:
-        shape, cohort = _synthetic_shape(args.shape), Cohort(())
-    else:
-        shape = atlas_shape(args.atlas) if args.atlas is not None else None
-        cohort = read_cohort(data, args.seed)
-        shape = shape or atlas_shape(cohort.train[0].moving)
+    given = _given_shape(args)
+    cohort = Cohort(()) if synthetic is not None else read_cohort(data, args.seed)
+    shape = given if given is not None else atlas_shape(cohort.train[0].moving)
     if args.shape is not None and parse_shape(args.shape) != shape:
         have, first = ",".join(str(n) for n in shape), args.atlas or cohort.train[0].moving
         raise VolumeError(
@@ -135,10 +132,13 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
     ), cohort
 
 
-def _synthetic_shape(text: Optional[str]) -> Shape3:
-    if text is None:
+def _given_shape(args: argparse.Namespace) -> Optional[Shape3]:
+    """That of the atlas; of synthetic pairs, which may have any, that of --shape; None where only the scans tell."""
+    if not args.synthetic:
+        return atlas_shape(args.atlas) if args.atlas is not None else None
+    if args.shape is None:
         raise SpecError("shape: none given; --synthetic needs the grid of its pairs, pass --shape 64,64,64")
-    return parse_shape(text)
+    return parse_shape(args.shape)
 
 
 def _shares(text: str) -> Tuple[float, float, float]:

@@ -10,8 +10,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections import OrderedDict
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Tuple
 
@@ -84,7 +83,7 @@ class SyntheticLoader:
         self._seed = seed
         self._kept: Dict[SyntheticPair, TrainingPair] = {}
         #: the last few pairs; each is used twice, see `make_training_pair`
-        self._twins: OrderedDict = OrderedDict()
+        self._twins: Dict[Tuple[SyntheticSettings, int], Future] = {}
         self._lock = threading.Lock()
         self._pool = _open_pool(processes) if processes else None
 
@@ -134,9 +133,10 @@ class SyntheticLoader:
             if key not in self._twins:
                 self._twins[key] = self._pool.submit(make_training_pair, pair.settings, first)
                 if len(self._twins) > _TWINS:
-                    self._twins.popitem(last=False)
-            made = self._twins[key]
-        return made.result().swapped() if pair.number % 2 else made.result()
+                    del self._twins[next(iter(self._twins))]
+            twin = self._twins[key]
+        made: TrainingPair = twin.result()
+        return made.swapped() if pair.number % 2 else made
 
 
 def synthetic_orders(data: SyntheticData, spec: ModelSpec, seed: int) -> Tuple[SyntheticOrder, SyntheticOrder]:

@@ -268,7 +268,10 @@ class _Run:
         return ", ".join(pair.name for pair in self._pairs(step))
 
     def _pairs(self, step: int) -> List[Pair]:
-        return self._order.pairs_of_step(step * self._backend.ranks + self._backend.rank, self._settings.spec.batch)
+        pairs: List[Pair] = self._order.pairs_of_step(
+            step * self._backend.ranks + self._backend.rank, self._settings.spec.batch
+        )
+        return pairs
 
     def _not_finite(self, records: Records, step: int, loss: float) -> TrainingError:
         pairs = self._pairs(step)
@@ -281,7 +284,7 @@ class _Run:
 
     def _failure(self, step: int, exc: Exception) -> Exception:
         """A reader's own exception, or what TensorFlow says, in one message."""
-        reason = self._loader.error
+        reason: Optional[Exception] = self._loader.error
         if isinstance(reason, VxmError):
             return TrainingError(
                 f"step {step}: {reason}; the last good checkpoint is {self._last}, --resume goes on from it"
@@ -300,8 +303,8 @@ def _source(settings: TrainSettings, cohort: Cohort) -> Tuple[Any, Any, Any]:
     """Order of the pairs, pairs of the validation, and what makes samples of them."""
     data, seed = settings.data, settings.seed
     if data.synthetic is not None:
-        loader = SyntheticLoader(settings.spec, data.synthetic.processes, seed)
-        return synthetic_orders(data.synthetic, settings.spec, seed) + (loader,)
+        train, validation = synthetic_orders(data.synthetic, settings.spec, seed)
+        return train, validation, SyntheticLoader(settings.spec, data.synthetic.processes, seed)
     atlas_seg = segmentation_of(data.atlas) if data.atlas is not None else None
     with_labels = settings.loss.dice_weight > 0
     loader = Loader(settings.spec, data.atlas, atlas_seg, with_labels, data.augment, data.cache, seed)
