@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from vxm_convert.errors import VolumeError
-from vxm_convert.scans.contrast import fit_contrast
+from vxm_convert.intensities.contrast import fit_contrast
 
 SHAPE = (32, 40, 36)
 
