@@ -37,7 +37,7 @@ AGAIN := $(MAKE)
 need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-intel setup-tf2 demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table intensity-table numerics doctor clean
+.PHONY: help setup setup-intel setup-tf demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table intensity-table numerics doctor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,7 +59,7 @@ $(STAMP_INTEL): requirements/py37.lock scripts/find_python.sh
 	$(VENV_INTEL)/bin/pip install -q --no-deps -r $(VENV_INTEL)/intel.lock intel-tensorflow==1.15.2
 	touch $@
 
-setup-tf2: $(STAMP_TF2) ## a Python 3.11 environment with TensorFlow 2.15, for training (make train TF=2): its CPU kernels are faster
+setup-tf: $(STAMP_TF2) ## a Python 3.11 environment with TensorFlow 2.15, for training (make train TF=2): its CPU kernels are faster
 
 $(STAMP_TF2): requirements/tf2.lock scripts/find_python.sh
 	"$$(scripts/find_python.sh 3.11)" -m venv $(VENV_TF2)
