@@ -8,11 +8,14 @@ STAMP        := $(VENV)/.stamp
 STAMP_CURRENT:= $(VENV_CURRENT)/.stamp
 VENV_INTEL   ?= .venv-intel
 STAMP_INTEL  := $(VENV_INTEL)/.stamp
+VENV_TF2     ?= .venv-tf2
+STAMP_TF2    := $(VENV_TF2)/.stamp
 
 # Variables of the stages. OUT is the output folder of whichever stage is asked for.
 DATA         ?=
 ATLAS        ?=
-CKPT         ?= build/train
+# Weights of one's own training first, else those that come with the source.
+CKPT         ?= $(if $(wildcard build/train/*.index),build/train,models/$(VARIANT))
 VARIANT      ?= vm2
 SHAPE        ?= 160,192,224
 BATCH        ?= 1
@@ -34,7 +37,7 @@ AGAIN := $(MAKE)
 need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-intel demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table intensity-table numerics doctor clean
+.PHONY: help setup setup-intel setup-tf demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table intensity-table numerics doctor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +59,13 @@ $(STAMP_INTEL): requirements/py37.lock scripts/find_python.sh
 	$(VENV_INTEL)/bin/pip install -q --no-deps -r $(VENV_INTEL)/intel.lock intel-tensorflow==1.15.2
 	touch $@
 
+setup-tf: $(STAMP_TF2) ## a Python 3.11 environment with TensorFlow 2.15, for training (make train TF=2): its CPU kernels are faster
+
+$(STAMP_TF2): requirements/tf2.lock scripts/find_python.sh
+	"$$(scripts/find_python.sh 3.11)" -m venv $(VENV_TF2)
+	$(VENV_TF2)/bin/pip install -q --no-deps -r requirements/tf2.lock
+	touch $@
+
 demo: $(STAMP) ## everything once, on scans it makes itself (OUT=build/demo)
 	@$(PY) -m scripts.demo --out $(or $(OUT),build/demo)
 
@@ -75,13 +85,16 @@ lint: $(STAMP) ## ruff's rules and format, mypy's types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-train: $(STAMP) $(if $(filter intel,$(TF)),$(STAMP_INTEL)) $(if $(DATA),,build/cohort/atlas.npz) ## DATA= ATLAS= VARIANT= BATCH= EPOCHS= TF=intel OUT=build/train; without DATA on a synthetic cohort
-	$(if $(DATA),$(call need,ATLAS,/my/atlas.npz))$(if $(filter intel,$(TF)),$(VENV_INTEL)/bin/python,$(PY)) -m train --data $(or $(DATA),build/cohort/scans) --atlas $(or $(ATLAS),build/cohort/atlas.npz) --variant $(VARIANT) --batch $(BATCH) --epochs $(EPOCHS) --out $(or $(OUT),build/train)
+TRAIN_PY = $(if $(filter intel,$(TF)),$(VENV_INTEL)/bin/python,$(if $(filter 2,$(TF)),VXM_TENSORFLOW=2 $(VENV_TF2)/bin/python,$(PY)))
+
+train: $(STAMP) $(if $(filter intel,$(TF)),$(STAMP_INTEL)) $(if $(filter 2,$(TF)),$(STAMP_TF2)) $(if $(DATA),,build/cohort/atlas.npz) ## DATA= ATLAS= VARIANT= BATCH= EPOCHS= TF=intel|2 OUT=build/train; without DATA on a synthetic cohort
+	$(if $(DATA),$(call need,ATLAS,/my/atlas.npz))$(TRAIN_PY) -m train --data $(or $(DATA),build/cohort/scans) --atlas $(or $(ATLAS),build/cohort/atlas.npz) --variant $(VARIANT) --batch $(BATCH) --epochs $(EPOCHS) --out $(or $(OUT),build/train)
 
 build/cohort/atlas.npz: | $(STAMP)
 	$(PY) -m vxm_convert phantom --out build/cohort
 
-export-om: $(STAMP) ## CKPT=build/train VARIANT= SHAPE= BATCH= PRECISION= SOC= OUT=build/vxm
+export-om: $(STAMP) ## CKPT=build/train, else models/ VARIANT= SHAPE= BATCH= PRECISION= SOC= OUT=build/vxm
+	@echo "weights: $(CKPT)"
 	$(PY) -m export --checkpoint $(CKPT) --variant $(VARIANT) --shape $(SHAPE) --batch $(BATCH) --precision $(PRECISION) --soc-version $(SOC) --out $(or $(OUT),build/vxm)
 
 register: $(STAMP) ## INPUT= ATLAS= MODEL=build/vxm/vxm.om COMPARE=1 OUT=build/registered

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Prints the path of a Python that really runs: `find_python.sh 3.7` or `find_python.sh current` (3.11 or newer).
+# Prints the path of a Python that really runs: `find_python.sh 3.7`, `find_python.sh 3.11`, or `find_python.sh current` (3.11 or newer).
 # Refuses to guess: a pyenv shim that exists but fails is passed over, not returned. Exit 1 with advice where nothing fits.
 set -u
 
@@ -13,6 +13,13 @@ case $want in
         versions="3.7"
         test_code='import sys, venv; sys.exit(sys.version_info[:2] != (3, 7))'
         ;;
+    3.11)
+        override=${PYTHON311:-}
+        override_name=PYTHON311
+        names=python3.11
+        versions="3.11"
+        test_code='import sys, venv; sys.exit(sys.version_info[:2] != (3, 11))'
+        ;;
     current)
         override=${PYTHON_CURRENT:-}
         override_name=PYTHON_CURRENT
@@ -21,7 +28,7 @@ case $want in
         test_code='import sys, venv; sys.exit(sys.version_info[:2] < (3, 11))'
         ;;
     *)
-        echo "find_python.sh: got '$want', expected 3.7 or current" >&2
+        echo "find_python.sh: got '$want', expected 3.7, 3.11 or current" >&2
         exit 2
         ;;
 esac
@@ -79,6 +86,8 @@ TensorFlow 1.15 exists for Python 3.7 and older only. Do one of these, then run 
   conda create -n py37 python=3.7
   make setup PYTHON37=/path/to/python3.7
 MESSAGE
+elif [ "$want" = 3.11 ]; then
+    echo "No Python 3.11 that runs was found (looked at: \$PYTHON311, python3.11 on PATH, pyenv, conda)." >&2
 else
     echo "No Python 3.11 or newer that runs was found (looked at: \$PYTHON_CURRENT, PATH, pyenv, conda)." >&2
 fi

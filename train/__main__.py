@@ -43,7 +43,8 @@ def main(argv: Optional[List[str]] = None) -> int:
 def _train(args: argparse.Namespace) -> int:
     settings, cohort = settings_from(args)
     atlas_seg = segmentation_of(settings.data.atlas) if settings.data.atlas is not None else None
-    check_cohort(cohort, settings.data.atlas, atlas_seg, settings.spec.volume_shape, settings.loss.dice_weight > 0)
+    if settings.data.synthetic is None:
+        check_cohort(cohort, settings.data.atlas, atlas_seg, settings.spec.volume_shape, settings.loss.dice_weight > 0)
     LOG.info("%s", headline(settings, cohort))
     from train.run.loop import train  # TensorFlow loads here, so that --help and bad options need none
 

@@ -20,12 +20,14 @@ from train.settings.run import (
     PENALTIES,
     DataSettings,
     LossSettings,
+    SyntheticData,
     TrainSettings,
 )
 from vxm_convert.cliargs import add_common_group, help_texts
 from vxm_convert.errors import SpecError, VolumeError
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
-from vxm_convert.model.spec import INTEGRATION_STEPS, VARIANTS, ModelSpec, parse_shape
+from vxm_convert.model.spec import INTEGRATION_STEPS, VARIANTS, ModelSpec, Shape3, parse_shape
+from vxm_convert.weights.box import checkpoint_or_box
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
 LOG = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ def build_parser(verbs: Optional[Mapping[str, str]] = None) -> argparse.Argument
     )
     _add_files(parser)
     _add_data(parser)
+    _add_synthetic(parser)
     _add_model(parser)
     _add_training(parser)
     _add_losses(parser)
@@ -66,6 +69,11 @@ def build_parser(verbs: Optional[Mapping[str, str]] = None) -> argparse.Argument
 
 def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
     """Settings and scans of a command line; the atlas gives the shape, and --shape must agree with it."""
+    synthetic = None
+    if args.synthetic:
+        synthetic = SyntheticData(args.synthetic_heads, args.same_contrast, args.validation_pairs, args.makers)
+    elif args.data is None:
+        raise SpecError("data: none given; pass --data with the folder of scans, or --synthetic")
     data = DataSettings(
         source=args.data,
         atlas=args.atlas,
@@ -73,6 +81,7 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
         split=_shares(args.split),
         augment=tuple(name.strip() for name in args.augment.split(",") if name.strip()),
         cache=args.cache,
+        synthetic=synthetic,
     )
     loss = LossSettings(
         args.loss,
@@ -84,9 +93,9 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
         args.dice_weight,
         args.labels,
     )
-    shape = atlas_shape(args.atlas) if args.atlas is not None else None
-    cohort = read_cohort(data, args.seed)
-    shape = shape or atlas_shape(cohort.train[0].moving)
+    given = _given_shape(args)
+    cohort = Cohort(()) if synthetic is not None else read_cohort(data, args.seed)
+    shape = given if given is not None else atlas_shape(cohort.train[0].moving)
     if args.shape is not None and parse_shape(args.shape) != shape:
         have, first = ",".join(str(n) for n in shape), args.atlas or cohort.train[0].moving
         raise VolumeError(
@@ -102,12 +111,13 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
         spec=spec,
         loss=loss,
         learning_rate=args.lr,
+        lr_half_life=args.lr_half_life,
         epochs=args.epochs,
         steps_per_epoch=args.steps_per_epoch,
         seed=args.seed,
         keep=args.keep,
         save_every=args.save_every,
-        init=args.init,
+        init=checkpoint_or_box(args.init, args.variant) if args.init is not None else None,
         h5_indexing=args.h5_indexing,
         resume=args.resume,
         threads=args.threads,
@@ -122,6 +132,15 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
     ), cohort
 
 
+def _given_shape(args: argparse.Namespace) -> Optional[Shape3]:
+    """That of the atlas; of synthetic pairs, which may have any, that of --shape; None where only the scans tell."""
+    if not args.synthetic:
+        return atlas_shape(args.atlas) if args.atlas is not None else None
+    if args.shape is None:
+        raise SpecError("shape: none given; --synthetic needs the grid of its pairs, pass --shape 64,64,64")
+    return parse_shape(args.shape)
+
+
 def _shares(text: str) -> Tuple[float, float, float]:
     try:
         train, validation, test = (float(part) for part in text.split(","))
@@ -134,11 +153,11 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
     files.add_argument(
         "--data",
-        required=True,
+        default=None,
         type=Path,
         metavar="DIR|FILE",
         help="folder of scans on the network grid (.npz, .nii, .nii.gz, .mgz, .mgh), or a manifest: .csv with columns "
-        "moving, fixed, seg, fixed_seg, split, or .txt with moving[,fixed[,seg]] per line (required)",
+        "moving, fixed, seg, fixed_seg, split, or .txt with moving[,fixed[,seg]] per line (required unless --synthetic)",
     )
     files.add_argument(
         "--atlas",
@@ -158,9 +177,9 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "--init",
         default=None,
         type=Path,
-        metavar="FILE",
-        help="weights to start from: a TensorFlow checkpoint (also from an Ascend 910) or a Keras .h5 (default: "
-        "random)",
+        metavar="FILE|box",
+        help="weights to start from: a TensorFlow checkpoint (also from an Ascend 910), a Keras .h5, or box for those in "
+        "models/ (default: random)",
     )
     files.add_argument(
         "--h5-indexing",
@@ -197,6 +216,44 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument(
         "--cache", action="store_true", help="keep decoded scans in memory, 4 bytes per voxel (default: off)"
+    )
+
+
+def _add_synthetic(parser: argparse.ArgumentParser) -> None:
+    made = parser.add_argument_group("synthetic pairs")
+    made.add_argument(
+        "--synthetic",
+        action="store_true",
+        help="train on pairs that are made at random, of shapes and heads with any contrast, and on no scan at all; "
+        "needs --shape (default: off)",
+    )
+    made.add_argument(
+        "--synthetic-heads",
+        default=0.5,
+        type=float,
+        metavar="SHARE",
+        help="share of the pairs that show heads (default: %(default)s)",
+    )
+    made.add_argument(
+        "--same-contrast",
+        default=0.5,
+        type=float,
+        metavar="SHARE",
+        help="share of the pairs whose two images have the same contrast (default: %(default)s)",
+    )
+    made.add_argument(
+        "--validation-pairs",
+        default=16,
+        type=int,
+        metavar="N",
+        help="pairs that are registered after every epoch to rank the checkpoints (default: %(default)s)",
+    )
+    made.add_argument(
+        "--makers",
+        default=1,
+        type=int,
+        metavar="N",
+        help="processes that make pairs; the pairs do not depend on it (default: %(default)s)",
     )
 
 
@@ -238,6 +295,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     run.add_argument(
         "--lr", default=1e-4, type=float, metavar="RATE", help="Adam's learning rate (default: %(default)s)"
+    )
+    run.add_argument(
+        "--lr-half-life",
+        default=None,
+        type=int,
+        metavar="STEPS",
+        help="steps after which the learning rate is half as large, and so on (default: it stays)",
     )
     run.add_argument(
         "--seed",

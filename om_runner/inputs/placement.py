@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 import numpy as np
 
 from om_runner.device.offline_model import OfflineModel
-from om_runner.inputs.scale import CONVENTION, MATCH, Scale, scale_of
+from om_runner.inputs.scale import CONTRAST, CONVENTION, MATCH, Scale, scale_of
 from om_runner.inputs.scans import LoadedScan, Scan, Source
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
@@ -91,7 +91,8 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
     if loaded.source is not None:
         LOG.info("%s: atlas on %s, network grid laid into it", scan.path.name, laid.grid.describe())
         _report_outside(scan.path, loaded.source.image, placement)
-    reference = reference_of(loaded.image, network.spacing_mm) if options.intensity == MATCH else None
+    fitted = options.intensity in (MATCH, CONTRAST)
+    reference = reference_of(loaded.image, network.spacing_mm) if fitted else None
     return replace(loaded, affine=np.array(network.affine), reference=reference)
 
 

@@ -10,13 +10,14 @@ from typing import List, Optional, Tuple
 
 import numpy as np
 
+from vxm_convert.intensities.contrast import fit_contrast
 from vxm_convert.intensities.matching import Curve, Reference, curve_doubt, fit_curve, flatten_shading, scale_doubts
 from vxm_convert.intensities.rules import Intensity, detect_intensity, percentile_intensity
 from vxm_convert.model.contract import IntensityRule
 from vxm_convert.scans.values import Volume
 
-CONVENTION, MATCH, PERCENTILE = "convention", "match", "percentile"
-INTENSITIES = (CONVENTION, MATCH, PERCENTILE)
+CONVENTION, MATCH, PERCENTILE, CONTRAST = "convention", "match", "percentile", "contrast"
+INTENSITIES = (CONVENTION, MATCH, PERCENTILE, CONTRAST)
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Scale:
     clipped : bool — whether values beyond that range are cut.
     curve : Curve or None — the fit to the atlas.
     reference : Reference or None — what the curve is fitted to.
+    contrast : bool — whether, once the scan lies on the atlas, it is given the atlas's contrast.
     """
 
     intensity: Intensity
@@ -37,6 +39,7 @@ class Scale:
     clipped: bool = False
     curve: Optional[Curve] = None
     reference: Optional[Reference] = None
+    contrast: bool = False
 
     @property
     def plain(self) -> bool:
@@ -62,6 +65,9 @@ class Scale:
         """What can be done only where the scan lies on the atlas: (X, Y, Z) float32 on the network grid."""
         if self.reference is None:
             return image
+        if self.contrast:
+            inside = image > 0
+            return fit_contrast(image, self.reference.image, inside).apply(image, inside)
         flat = flatten_shading(image, self.reference)
         return fit_curve(flat, self.reference, where).apply(flat)
 
@@ -81,7 +87,7 @@ def scale_of(
     rule : IntensityRule — of the contract.
     atlas : ndarray or None — the fixed image, network intensities; None for the atlas itself.
     how : str — one of `INTENSITIES`.
-    reference : Reference — the atlas as `match` needs it.
+    reference : Reference — the atlas as `match` and `contrast` need it.
 
     Raises
     ------
@@ -93,6 +99,11 @@ def scale_of(
         curve = fit_curve(volume.data, reference, where)
         doubt = curve_doubt(curve)
         return Scale(Intensity(curve.describe(), 1.0), rule, curve=curve, reference=reference), [doubt] if doubt else []
+    if how == CONTRAST and reference is not None:
+        # The curve only brings the values into range; how well it fits says nothing about another contrast.
+        curve = fit_curve(volume.data, reference, where)
+        name = "given the atlas's contrast by the regression of its intensities on the scan's"
+        return Scale(Intensity(name, 1.0), rule, curve=curve, reference=reference, contrast=True), []
     if how == PERCENTILE:
         return Scale(percentile_intensity(volume), rule, clipped=True), []
     scale = Scale(detect_intensity(volume, rule), rule)

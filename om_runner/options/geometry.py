@@ -42,7 +42,8 @@ def add_geometry_group(parser: argparse.ArgumentParser) -> None:
         choices=INTENSITIES,
         help="intensity scale of the scans: convention expects 0..255 or 0..1, as in FreeSurfer's brains; match takes any "
         "scale and fits the brain to the atlas by quantiles and slow shading; percentile maps the 99.9th percentile "
-        "of the positive voxels to 0.5, which costs precision (default: %(default)s)",
+        "of the positive voxels to 0.5, which costs precision; contrast takes any contrast (T2, inverted) and gives the "
+        "scan that of the atlas (default: %(default)s)",
     )
     group = parser.add_argument_group("outputs")
     group.add_argument(

@@ -69,6 +69,8 @@ def read_cohort(data: DataSettings, seed: int) -> Cohort:
     TrainingError
         No scans, no atlas where one is needed, a split that leaves nothing to train on.
     """
+    if data.source is None:
+        raise TrainingError("data: none given; pass --data with the folder of scans, or a manifest")
     if is_manifest(data.source):
         subjects = read_manifest(data.source)
     else:

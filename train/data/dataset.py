@@ -20,22 +20,27 @@ _MAX_READERS = 4
 _PREFETCH = 2
 
 
-def input_shapes(spec: ModelSpec, with_labels: bool) -> Dict[str, Tuple[Tuple[int, ...], tf.DType]]:
-    """Name → shape and dtype of what a training step reads."""
+def input_shapes(
+    spec: ModelSpec, with_labels: bool, synthetic: bool = False
+) -> Dict[str, Tuple[Tuple[int, ...], tf.DType]]:
+    """Name → shape and dtype of what a training step reads; labels are thinned out but for synthetic pairs."""
     half = spec.velocity_shape[:4]
     shapes = {"moving": (spec.image_shape, tf.float32), "fixed": (spec.image_shape, tf.float32)}
-    if with_labels:
+    if synthetic:
+        shapes.update({name: (spec.image_shape, tf.float32) for name in ("moving_plain", "fixed_plain")})
+        shapes.update({name: (spec.image_shape[:4], tf.uint8) for name in ("moving_seg", "fixed_seg")})
+    elif with_labels:
         shapes.update({"moving_seg": (half, tf.int32), "fixed_seg": (half, tf.int32)})
     if spec.diffeomorphic:
         shapes["noise"] = (spec.velocity_shape, tf.float32)
     return shapes
 
 
-def placeholders(spec: ModelSpec, with_labels: bool) -> Dict[str, tf.Tensor]:
+def placeholders(spec: ModelSpec, with_labels: bool, synthetic: bool = False) -> Dict[str, tf.Tensor]:
     """Inputs to be fed by hand."""
     return {
         name: tf.placeholder(dtype, shape, name=name)
-        for name, (shape, dtype) in input_shapes(spec, with_labels).items()
+        for name, (shape, dtype) in input_shapes(spec, with_labels, synthetic).items()
     }
 
 
@@ -57,7 +62,7 @@ def build_pipeline(order: PairOrder, loader: Loader, last_step: int, rank: int =
     `rank`.
     """
     batch = loader.spec.batch
-    shapes = input_shapes(loader.spec, loader.with_labels)
+    shapes = input_shapes(loader.spec, loader.with_labels, loader.synthetic)
 
     def load(sample: np.ndarray) -> List[np.ndarray]:
         step, place = divmod(int(sample), batch)

@@ -18,6 +18,7 @@ from train.data.checks import labels_for
 from train.data.pairs import Pair
 from vxm_convert.errors import VolumeError
 from vxm_convert.intensities.rules import load_scan
+from vxm_convert.metrics.labels import label_set
 from vxm_convert.model.contract import IntensityRule
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.scans.scan_file import ScanFile
@@ -43,6 +44,8 @@ class Loader:
     cache : bool — keep decoded files in memory.
     seed : int — of augmentation and noise.
     """
+
+    synthetic = False
 
     def __init__(
         self,
@@ -113,6 +116,10 @@ class Loader:
             except VolumeError:
                 found.append(None)
         return found[0], found[1]
+
+    def label_ids(self, name: str) -> Tuple[int, ...]:
+        """Labels of a set that are scored."""
+        return tuple(n for n in label_set(name) if n != 0)
 
     def _fixed_of(self, pair: Pair) -> Tuple[Path, Optional[Path]]:
         """The fixed image and its segmentation: the pair's own, else the atlas."""

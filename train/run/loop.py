@@ -20,6 +20,7 @@ from train.data.cohort import Cohort, segmentation_of
 from train.data.dataset import Pipeline, build_pipeline
 from train.data.loading import Loader
 from train.data.pairs import Pair, PairOrder
+from train.data.synthetic import SyntheticLoader, synthetic_orders
 from train.devices.base import Backend
 from train.devices.open import open_backend
 from train.graph.initial import load_initial
@@ -81,16 +82,10 @@ class _Run:
 
     def __init__(self, settings: TrainSettings, cohort: Cohort, made_from: Dict[str, str], backend: Backend) -> None:
         self._settings, self._cohort, self._backend, self._made_from = settings, cohort, backend, made_from
-        data = settings.data
-        self._order = PairOrder(cohort.train, data.pairing, settings.seed)
         # Further processes of a run write their logs apart and leave validation and checkpoints to the first.
         self._out = settings.out / f"worker-{backend.rank}" if backend.rank else settings.out
-        validated = cohort.validation if not backend.rank else ()
-        self._validation = PairOrder(validated, data.pairing, settings.seed).each_once() if validated else []
-        atlas_seg = segmentation_of(data.atlas) if data.atlas is not None else None
-        self._loader = Loader(
-            settings.spec, data.atlas, atlas_seg, settings.loss.dice_weight > 0, data.augment, data.cache, settings.seed
-        )
+        self._order, validation, self._loader = _source(settings, cohort)
+        self._validation = validation.each_once() if not backend.rank else []
         self._steps = settings.steps_per_epoch or self._order.steps_per_pass(settings.spec.batch * backend.ranks)
         self._last_step = settings.epochs * self._steps
         _check_calls(backend.steps_per_call, self._steps, settings.save_every)
@@ -198,7 +193,7 @@ class _Run:
         records.write(record)
         shown = {k: v for k, v in record.items() if k.startswith("loss")}
         records.scalars(
-            step, {**shown, "learning_rate": self._settings.learning_rate, "displacement": record["displacement"]}
+            step, {**shown, "learning_rate": numbers["learning_rate"], "displacement": record["displacement"]}
         )
         return record, values.get("images")
 
@@ -273,7 +268,10 @@ class _Run:
         return ", ".join(pair.name for pair in self._pairs(step))
 
     def _pairs(self, step: int) -> List[Pair]:
-        return self._order.pairs_of_step(step * self._backend.ranks + self._backend.rank, self._settings.spec.batch)
+        pairs: List[Pair] = self._order.pairs_of_step(
+            step * self._backend.ranks + self._backend.rank, self._settings.spec.batch
+        )
+        return pairs
 
     def _not_finite(self, records: Records, step: int, loss: float) -> TrainingError:
         pairs = self._pairs(step)
@@ -286,7 +284,7 @@ class _Run:
 
     def _failure(self, step: int, exc: Exception) -> Exception:
         """A reader's own exception, or what TensorFlow says, in one message."""
-        reason = self._loader.error
+        reason: Optional[Exception] = self._loader.error
         if isinstance(reason, VxmError):
             return TrainingError(
                 f"step {step}: {reason}; the last good checkpoint is {self._last}, --resume goes on from it"
@@ -299,6 +297,18 @@ class _Run:
                 "them again with --resume"
             )
         return reason if reason is not None else exc
+
+
+def _source(settings: TrainSettings, cohort: Cohort) -> Tuple[Any, Any, Any]:
+    """Order of the pairs, pairs of the validation, and what makes samples of them."""
+    data, seed = settings.data, settings.seed
+    if data.synthetic is not None:
+        train, validation = synthetic_orders(data.synthetic, settings.spec, seed)
+        return train, validation, SyntheticLoader(settings.spec, data.synthetic.processes, seed)
+    atlas_seg = segmentation_of(data.atlas) if data.atlas is not None else None
+    with_labels = settings.loss.dice_weight > 0
+    loader = Loader(settings.spec, data.atlas, atlas_seg, with_labels, data.augment, data.cache, seed)
+    return PairOrder(cohort.train, data.pairing, seed), PairOrder(cohort.validation, data.pairing, seed), loader
 
 
 def _check_calls(steps_per_call: int, steps: int, save_every: int) -> None:

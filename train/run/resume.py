@@ -39,6 +39,8 @@ def fingerprint(settings: TrainSettings, steps: int, ranks: int, made_from: Dict
         "loss_scale": settings.scale.to_dict(),
         # Left to the device, it may change with the device.
         "convolutions": None if settings.convolutions == "auto" else settings.convolutions,
+        "synthetic": data.synthetic.to_dict() if data.synthetic is not None else None,
+        "lr_half_life": settings.lr_half_life,
         "workers": ranks if ranks > 1 else None,
         "files": dict(made_from),
     }

@@ -22,6 +22,8 @@ def loss_text(settings: TrainSettings) -> str:
 
 def counts_text(cohort: Cohort) -> str:
     """How many scans are in each part."""
+    if not cohort.subjects:
+        return "synthetic pairs"
     return f"{len(cohort.train)} scans, {len(cohort.validation)} for validation, {len(cohort.test)} for test"
 
 

@@ -15,7 +15,6 @@ from train.data.pairs import Pair
 from train.graph.training_graph import TrainingGraph
 from vxm_convert.geometry.reference_warp import warp_nearest
 from vxm_convert.metrics.jacobian import folding
-from vxm_convert.metrics.labels import label_set
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.network.tf1 import tf
 
@@ -53,7 +52,7 @@ def _validate_pair(
     moving, fixed = loader.labels_of(pair)
     before = after = None
     if moving is not None and fixed is not None and np.isfinite(flow[0]).all():
-        ids = [n for n in label_set(labels) if n != 0]
+        ids = loader.label_ids(labels)
         before, after = (dice(seg, fixed, ids).mean for seg in (moving, warp_nearest(moving, flow[0])))
     return {
         "image": float(image),

@@ -67,25 +67,54 @@ class LossSettings:
 
 
 @dataclass(frozen=True)
+class SyntheticData:
+    """Pairs made on the fly (`vxm_convert.synthetic.training_pairs`) instead of scans.
+
+    Parameters
+    ----------
+    heads, same_contrast : float — shares of the pairs, see there.
+    validation : int — pairs to validate with after every epoch.
+    processes : int — that make pairs.
+    """
+
+    heads: float = 0.5
+    same_contrast: float = 0.5
+    validation: int = 16
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        check_range("synthetic-heads", self.heads, 0 <= self.heads <= 1, "a share from 0 to 1", "0.5")
+        check_range("same-contrast", self.same_contrast, 0 <= self.same_contrast <= 1, "a share from 0 to 1", "0.5")
+        check_range("validation-pairs", self.validation, 0 <= self.validation <= 1000, "0 to 1000", "16")
+        check_range("makers", self.processes, 0 <= self.processes <= 64, "0 to 64", "1")
+
+    def to_dict(self) -> Dict[str, Any]:
+        """What shapes the weights."""
+        return {"heads": self.heads, "same_contrast": self.same_contrast, "validation": self.validation}
+
+
+@dataclass(frozen=True)
 class DataSettings:
     """What is learnt from.
 
     Parameters
     ----------
-    source : Path — folder of scans, or a manifest (.csv or .txt).
+    source : Path — folder of scans, or a manifest (.csv or .txt); None with synthetic pairs.
     atlas : Path — fixed image; None only where scans are registered to each other.
     pairing : str — ``atlas``: every scan to the atlas; ``scans``: every scan to another one.
     split : 3 floats — shares of train, validation and test; 1,0,0 trains on everything.
     augment : tuple of str — of ``flip`` and ``intensity``; none by default.
     cache : bool — keep decoded scans in memory.
+    synthetic : SyntheticData — pairs that are made, or None.
     """
 
-    source: Path
+    source: Optional[Path]
     atlas: Optional[Path]
     pairing: str = "atlas"
     split: Tuple[float, float, float] = (1.0, 0.0, 0.0)
     augment: Tuple[str, ...] = ()
     cache: bool = False
+    synthetic: Optional[SyntheticData] = None
 
     def __post_init__(self) -> None:
         check_choice("pairs", self.pairing, PAIRINGS)
@@ -101,6 +130,8 @@ class DataSettings:
             raise SpecError(
                 f"split: got {self.split}, expected shares of {names} that add up to 1; pass --split 0.8,0.1,0.1"
             )
+        if self.synthetic is not None and (self.source is not None or self.atlas is not None):
+            raise SpecError("synthetic: got --data or --atlas as well; synthetic pairs use no scans, leave them out")
 
 
 @dataclass(frozen=True)
@@ -145,7 +176,7 @@ class TrainSettings:
     data, loss : see there.
     out : Path — output folder.
     spec : ModelSpec — network, volume shape and batch.
-    learning_rate : float — Adam's.
+    learning_rate : float — Adam's; with `lr_half_life`, that of the first step, and half of it after so many steps.
     epochs, steps_per_epoch : int — the latter None for one pass over the scans.
     seed : int — initial weights, order of the scans, split, augmentation and sampling.
     keep, save_every : int — newest checkpoints to keep; steps between checkpoints besides the epochs' ends, 0 for none.
@@ -168,6 +199,7 @@ class TrainSettings:
     spec: ModelSpec
     loss: LossSettings = field(default_factory=LossSettings)
     learning_rate: float = 1e-4
+    lr_half_life: Optional[int] = None
     epochs: int = 50
     steps_per_epoch: Optional[int] = None
     seed: int = 0
@@ -188,6 +220,8 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_range("lr", self.learning_rate, 0 < self.learning_rate < float("inf"), "a number above 0", "1e-4")
+        if self.lr_half_life is not None:
+            check_range("lr-half-life", self.lr_half_life, self.lr_half_life >= 1, "at least 1", "1000")
         check_range("epochs", self.epochs, self.epochs >= 1, "at least 1", "50")
         check_range("keep", self.keep, self.keep >= 1, "at least 1", "5")
         check_range("seed", self.seed, 0 <= self.seed < 2**31, f"0 to {2**31 - 1}", "0")

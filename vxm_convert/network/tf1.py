@@ -18,6 +18,9 @@ from vxm_convert.errors import ToolchainError
 __all__ = ["REQUIRED_VERSION", "tf"]
 
 REQUIRED_VERSION = "1.15"
+#: Set to 2, TensorFlow 2 is taken as well, by its 1.x interface: its kernels for CPUs train twice as fast. Nothing but training
+#: and evaluation is tested with it; graphs are exported by 1.15 only.
+VERSION_VARIABLE = "VXM_TENSORFLOW"
 
 
 def _import_tensorflow() -> ModuleType:
@@ -36,7 +39,9 @@ def _import_tensorflow() -> ModuleType:
             f"{REQUIRED_VERSION} on Python 3.7; run `make setup` and use its Python, only om_runner works without "
             "TensorFlow"
         ) from exc
-    if not tf.__version__.startswith(REQUIRED_VERSION + "."):
+    if tf.__version__.startswith("2.") and os.environ.get(VERSION_VARIABLE) == "2":
+        tf.disable_v2_behavior()
+    elif not tf.__version__.startswith(REQUIRED_VERSION + "."):
         raise ToolchainError(
             f"TensorFlow: {sys.executable} has {tf.__version__}, expected {REQUIRED_VERSION}.x; run `make setup` and "
             "use its Python"

@@ -71,7 +71,7 @@ STRUCTURES: Tuple[Structure, ...] = (
     Structure(15, 15, 30.0, (0.0, 0.46, -0.28), (0.08, 0.13, 0.07)),  # fourth ventricle
     Structure(24, 24, 26.0, (0.0, 0.36, 0.28), (0.10, 0.08, 0.10)),  # CSF
 )
-_TISSUE = {3: 74.0, 42: 74.0, 2: 110.0, 41: 110.0}
+CORTEX_AND_WHITE = {3: 74.0, 42: 74.0, 2: 110.0, 41: 110.0}
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _ellipsoid(head: np.ndarray, centre: Vector, radii: Vector) -> np.ndarray:
 def _scan(seg: np.ndarray, settings: PhantomSettings, rng: np.random.RandomState) -> np.ndarray:
     """uint8 scan of a label map: tissue values, partial volume, a mild bias field, noise; zero outside the head."""
     lookup = np.zeros(int(seg.max()) + 1)
-    table = dict(_TISSUE)
+    table = dict(CORTEX_AND_WHITE)
     for one in STRUCTURES:
         table[one.left] = table[one.right] = one.intensity
     for label, value in table.items():
