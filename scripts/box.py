@@ -113,7 +113,7 @@ def _draw(curves: Sequence[Tuple[np.ndarray, np.ndarray, np.ndarray]], path: Pat
     start = 0.0
     for number, (at, missed, validated) in enumerate(curves):
         label = {"soft": "soft Dice, training", "before": "Dice before, validation", "after": "Dice after, validation"}
-        named = label if number == 0 else dict.fromkeys(label)
+        named: Dict[str, Optional[str]] = {key: text if number == 0 else None for key, text in label.items()}
         axes.plot(start + at, 1 - missed, color="0.6", label=named["soft"])
         axes.plot(start + validated[:, 0], validated[:, 1], "--", color="tab:orange", label=named["before"])
         axes.plot(start + validated[:, 0], validated[:, 2], "o-", markersize=3, color="tab:blue", label=named["after"])

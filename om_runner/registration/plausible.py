@@ -110,7 +110,7 @@ def _figures(
 
 def _share_of_side(field: np.ndarray) -> float:
     longest = [max(-float(field[..., axis].min()), float(field[..., axis].max())) for axis in range(3)]
-    return max(length / side for length, side in zip(longest, field.shape))
+    return float(max(length / side for length, side in zip(longest, field.shape)))
 
 
 def likeness(moved: np.ndarray, *others: np.ndarray) -> Optional[float]:

@@ -83,7 +83,7 @@ class SyntheticLoader:
         self._seed = seed
         self._kept: Dict[SyntheticPair, TrainingPair] = {}
         #: the last few pairs; each is used twice, see `make_training_pair`
-        self._twins: Dict[Tuple[SyntheticSettings, int], Future] = {}
+        self._twins: Dict[Tuple[SyntheticSettings, int], Future[TrainingPair]] = {}
         self._lock = threading.Lock()
         self._pool = _open_pool(processes) if processes else None
 
