@@ -8,8 +8,8 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from om_runner.qc.canvas import GREYS, SIGNS, Palette, edges, greys, mosaic, put_letters, signs, thicken
 from om_runner.qc.case import Case
+from om_runner.qc.colours import GREYS, SIGNS, Palette, edges, greys, mosaic, put_letters, signs, thicken
 from om_runner.qc.measures import Brightness, brightness
 from om_runner.qc.slices import CELL, Cut, Slices, interpolate, shown_box
 from vxm_convert.geometry.fields import Warp

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import quote
 
-from om_runner.qc.canvas import GREYS, SIGNS, colour_of
+from om_runner.qc.colours import GREYS, SIGNS, colour_of
 from om_runner.qc.pictures import DIFFERENCE_END, OUTLINES
 from om_runner.qc.record import SUBJECT_PAGE, Record
 from om_runner.qc.slices import CONVENTION

@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from om_runner.qc.canvas import GREYS, SIGNS, colour_of, mosaic, put_letters
 from om_runner.qc.case import by_affine_alone, onto
+from om_runner.qc.colours import GREYS, SIGNS, colour_of, mosaic, put_letters
 from om_runner.qc.measures import brightness, correlation, warnings_of, white_of
 from om_runner.qc.pictures import draw, line_spacing
 from om_runner.qc.record import PICTURES, read_record, read_records, write_case

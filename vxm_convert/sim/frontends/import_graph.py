@@ -27,7 +27,7 @@ from vxm_convert.sim.frontends.tensorflow import (
     tensor_array,
 )
 from vxm_convert.sim.frontends.tensorflow.folding import SHAPE_ONLY
-from vxm_convert.sim.frontends.tensorflow.importer import PASS_THROUGH, Importer, Shape, layout_of, original_names
+from vxm_convert.sim.frontends.tensorflow.import_state import PASS_THROUGH, Importer, Shape, layout_of, original_names
 from vxm_convert.sim.frontends.tensorflow.walk import reachable
 from vxm_convert.sim.refusal import AtcRefusal
 

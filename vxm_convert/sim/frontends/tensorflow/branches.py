@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Dict, FrozenSet, List, Optional, Tuple
 
 from vxm_convert.formats.tf_graph import TfNode
-from vxm_convert.sim.frontends.tensorflow.importer import Importer
+from vxm_convert.sim.frontends.tensorflow.import_state import Importer
 from vxm_convert.sim.frontends.tensorflow.walk import sources_of
 from vxm_convert.sim.refusal import AtcRefusal
 

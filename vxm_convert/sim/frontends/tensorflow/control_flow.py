@@ -16,7 +16,7 @@ from vxm_convert.formats.tf_graph import TfNode
 from vxm_convert.sim.frontends.tensorflow import branches, functions
 from vxm_convert.sim.frontends.tensorflow.folding import fold
 from vxm_convert.sim.frontends.tensorflow.functions import MAX_ITERATIONS
-from vxm_convert.sim.frontends.tensorflow.importer import PASS_THROUGH, Importer
+from vxm_convert.sim.frontends.tensorflow.import_state import PASS_THROUGH, Importer
 from vxm_convert.sim.frontends.tensorflow.walk import ordered, sources_of
 from vxm_convert.sim.refusal import AtcRefusal
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import numpy as np
 
 from vxm_convert.formats.tf_graph import TfNode
-from vxm_convert.sim.frontends.tensorflow.importer import Importer
+from vxm_convert.sim.frontends.tensorflow.import_state import Importer
 from vxm_convert.sim.frontends.tensorflow.selection import plan_slice
 from vxm_convert.sim.refusal import AtcRefusal
 

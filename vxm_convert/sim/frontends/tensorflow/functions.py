@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from vxm_convert.formats.tf_graph import TfFunction, TfNode
-from vxm_convert.sim.frontends.tensorflow.importer import Importer
+from vxm_convert.sim.frontends.tensorflow.import_state import Importer
 from vxm_convert.sim.frontends.tensorflow.walk import reachable
 from vxm_convert.sim.refusal import AtcRefusal
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict
 
 from vxm_convert.formats.tf_graph import TfNode
-from vxm_convert.sim.frontends.tensorflow.importer import Importer
+from vxm_convert.sim.frontends.tensorflow.import_state import Importer
 from vxm_convert.sim.refusal import AtcRefusal
 
 INPUT_DTYPES = ("float16", "float32", "uint8", "int32", "int64", "bool")

@@ -8,7 +8,7 @@ from typing import Callable, Dict
 from vxm_convert.ascend.operators import OPS
 from vxm_convert.formats.tf_graph import TfNode
 from vxm_convert.sim.frontends.tensorflow.convolution import axes_of, geometry
-from vxm_convert.sim.frontends.tensorflow.importer import Importer
+from vxm_convert.sim.frontends.tensorflow.import_state import Importer
 from vxm_convert.sim.refusal import AtcRefusal
 
 

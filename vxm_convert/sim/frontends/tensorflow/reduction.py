@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict
 
 from vxm_convert.ascend.operators import OPS
 from vxm_convert.formats.tf_graph import TfNode
-from vxm_convert.sim.frontends.tensorflow.importer import Importer, axis_of, broadcast
+from vxm_convert.sim.frontends.tensorflow.import_state import Importer, axis_of, broadcast
 from vxm_convert.sim.refusal import AtcRefusal
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vxm_convert.ascend.operators import OPS
 from vxm_convert.formats.tf_graph import TfNode
-from vxm_convert.sim.frontends.tensorflow.importer import Importer, Shape, axis_of
+from vxm_convert.sim.frontends.tensorflow.import_state import Importer, Shape, axis_of
 from vxm_convert.sim.refusal import AtcRefusal
 
 

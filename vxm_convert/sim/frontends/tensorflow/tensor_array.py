@@ -13,7 +13,7 @@ from typing import Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from vxm_convert.formats.tf_graph import TfNode
-from vxm_convert.sim.frontends.tensorflow.importer import Importer
+from vxm_convert.sim.frontends.tensorflow.import_state import Importer
 from vxm_convert.sim.refusal import AtcRefusal
 
 #: More elements than any batch has; a size from a damaged graph is not followed.
