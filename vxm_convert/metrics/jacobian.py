@@ -127,12 +127,12 @@ def folding(flow_vox: np.ndarray) -> Folding:
 def jacobian_stats(flow_vox: np.ndarray) -> JacobianStats:
     """Folding and distribution of the determinant; keeps one float32 per voxel for the percentiles."""
     low, high, bins = _HISTOGRAM
-    folded, minimum, used = 0, math.inf, 0
+    folded, minimum, maximum, used = 0, math.inf, -math.inf, 0
     kept = np.empty(int(np.prod(flow_vox.shape[:3])), dtype=np.float32)
     counts = np.zeros(bins + 2, dtype=np.int64)
     for some in in_order(lambda start, stop: _Slab(_determinant(flow_vox, start, stop)), _slabs(flow_vox.shape[0])):
         folded += some.folded
-        minimum = min(minimum, some.minimum)
+        minimum, maximum = min(minimum, some.minimum), max(maximum, some.maximum)
         kept[used : used + some.values.size] = some.values
         used += some.values.size
         counts += some.counts
@@ -144,7 +144,7 @@ def jacobian_stats(flow_vox: np.ndarray) -> JacobianStats:
         "below": int(counts[0]),
         "above": int(counts[-1]),
     }
-    stats = Folding(kept.size, folded, minimum)
+    stats = Folding(kept.size, folded, minimum, maximum)
     return JacobianStats(stats, p01, p50, p99, float(known.max()) if used else math.nan, histogram)
 
 
@@ -155,13 +155,15 @@ class _Slab:
         low, high, bins = _HISTOGRAM
         self.folded = _count_folded(slab)
         finite = _finite(slab)
-        self.minimum, largest = (float(finite.min()), float(finite.max())) if finite.size else (math.inf, -math.inf)
+        self.minimum, self.maximum = (
+            (float(finite.min()), float(finite.max())) if finite.size else (math.inf, -math.inf)
+        )
         with np.errstate(over="ignore"):
             self.values = finite.astype(np.float32)
         finite -= low
         finite *= bins / (high - low)
         finite += 1.0
-        if not low <= self.minimum <= largest < high:
+        if not low <= self.minimum <= self.maximum < high:
             finite = np.minimum(np.maximum(finite, 0.0), bins + 1.0)
         self.counts = np.bincount(finite.astype(np.intp), minlength=bins + 2)
 

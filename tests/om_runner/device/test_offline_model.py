@@ -60,7 +60,7 @@ def test_an_om_of_another_export(om):
 
 def test_a_contract_without_om(om, tmp_path):
     fakes.contract(om="").save(tmp_path / "contract.json")
-    with pytest.raises(ContractError, match="names no .om"):
+    with pytest.raises(ContractError, match="hashes.om is .., expected a sha256"):
         model.open_model(om)
 
 

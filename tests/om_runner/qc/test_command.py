@@ -164,7 +164,7 @@ def _resign(path, atlas=None, **changes):
         (nan_moved, "NaN"),
         (other_atlas, "another fixed image"),
         (no_sidecar, "cannot read"),
-        (foolish_sidecar, "no JSON"),
+        (foolish_sidecar, "not JSON"),
         (foolish_placement, "damaged placement"),
         (other_shape, "lies on"),
         (gone, "missing"),
@@ -203,4 +203,4 @@ def test_wrong_folders_and_names(bench, tmp_path, capsys):
     wrong = fakes.write_scan(tmp_path / "other.npz", 9)
     assert qc("--registered", bench.out, "--atlas", wrong, "--out", tmp_path / "w") == 1
     (bench.out / "run.json").write_text("[", encoding="utf-8")
-    assert "no JSON" in error("--registered", bench.out)
+    assert "not JSON" in error("--registered", bench.out)

@@ -138,7 +138,7 @@ CHOSEN = (
 def verbs(folder, given):
     """Every verb with the file in every place that takes an image, a segmentation, a warp or points."""
     warp, image, out = folder / "warp.nii.gz", folder / "image.nii.gz", folder / "out" / "made.nii.gz"
-    table = folder / "out" / "made.csv"
+    table, labels = folder / "out" / "made.csv", folder / "labels.nii.gz"
     return {
         "image": ("apply", "--transform", warp, "--image", given, "--out", out),
         "labels": ("apply", "--transform", warp, "--image", given, "--interpolation", "labels", "--out", out),
@@ -146,7 +146,7 @@ def verbs(folder, given):
         "fixed": ("apply", "--transform", warp, "--image", image, "--fixed", given, "--out", out),
         "points": ("apply", "--transform", warp, "--points", given, "--out", table),
         "convert": ("convert-warp", "--warp", given, "--warp-format", "itk", "--out", out),
-        "evaluate": ("evaluate", "--fixed-seg", given, "--moved-seg", image, "--out", table),
+        "evaluate": ("evaluate", "--fixed-seg", given, "--moved-seg", labels, "--out", table),
         "invert": ("invert", "--warp", given, "--inverse", out),
         "jacobian": ("jacobian", "--warp", given, "--map", out),
         "mask": ("jacobian", "--warp", warp, "--mask", given, "--map", out),
@@ -162,7 +162,7 @@ PLACES = {
     "fixed": ("image.nii.gz", {"NaN", "interpolated", "gz bomb behind the voxels"}),
     "points": ("points.csv", set()),
     "convert": ("warp.nii.gz", set()),
-    "evaluate": ("image.nii.gz", set()),
+    "evaluate": ("labels.nii.gz", set()),
     "invert": ("warp.nii.gz", set()),
     "jacobian": ("warp.nii.gz", set()),
     "mask": ("image.nii.gz", {"NaN", "interpolated"}),
@@ -175,7 +175,12 @@ def folder(tmp_path):
     grid = Grid(hostile.SHAPE, np.diag([-1.0, 1.0, 1.0, 1.0]))
     write_warp(tmp_path / "warp.nii.gz", Warp(np.zeros(grid.shape + (3,), np.float32), grid, grid), "itk")
     hostile.nifti(tmp_path / "image.nii.gz")
-    (tmp_path / "points.csv").write_text("x,y,z,t\n1,2,3,0\n", encoding="utf-8")
+    # Two structures of FreeSurfer, white matter and cortex of the left side.
+    hostile.nifti(
+        tmp_path / "labels.nii.gz",
+        np.where(np.arange(np.prod(hostile.SHAPE)) % 2, 2, 3).reshape(hostile.SHAPE).astype(np.uint8),
+    )
+    (tmp_path / "points.csv").write_text("x,y,z,t\n-1,2,3,0\n", encoding="utf-8")
     return tmp_path
 
 
