@@ -30,7 +30,8 @@ REPORTS = ("junit.xml", "report.csv", "report.html", "report.json")
 def register(cwd: Path, model: Path, cohort: Cohort, out: Path, *extra: str):
     base = ["om_runner", "--input", cohort.scans, "--atlas", cohort.atlas, "--model", model, "--out", out]
     done = run_stage(cwd, *base, *extra)
-    assert done.returncode == 0, done.stderr
+    # With a limit the other scans are missing, which is not success.
+    assert done.returncode == (1 if "--limit" in extra else 0), done.stderr
     return done
 
 
