@@ -5,7 +5,7 @@ A file is a 64-bit little-endian header length, a protobuf message DumpData of t
 inputs, outputs, buffers and workspaces in this order ("v2"; docs of the vendor's comparison tool). The order of the
 parts and the names of the fields come from there; **the field numbers of DumpData are chosen here and were not checked
 against a file of a real device**, so other readers of dumps may need this schema. Tensors are in storage form (blocked
-layouts, fp16 as fp16). Nothing is allocated from a length before it was compared with the file.
+layouts, fp16 as fp16). Lengths are compared with the file before anything is allocated.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class DumpTensor:
     ----------
     data : ndarray — in storage form.
     layout : int — aclFormat number.
-    original_shape : tuple of int — what the framework's graph knew; that of `data` where the layout is plain.
+    original_shape : tuple of int — the shape in the framework's graph; that of `data` if the layout is plain.
     """
 
     data: np.ndarray
@@ -92,7 +92,7 @@ class Dump:
 
 
 class DumpName(NamedTuple):
-    """The parts of a dump file's name; in `op_name` every ``/`` and ``.`` has become ``_``."""
+    """The parts of a dump file's name; in `op_name` every ``/`` and ``.`` is replaced by ``_``."""
 
     op_type: str
     op_name: str
@@ -110,15 +110,17 @@ def dump_name(op_type: str, op_name: str, task_id: int, stream_id: int, time: in
 
 
 def plain_name(name: str) -> str:
-    """A node's name as dump files have it; nothing of it can leave a folder."""
+    """A node's name in the form of dump files; it cannot name another folder."""
     return re.sub(r"[/.\\\s\0]", "_", name)
 
 
 def parse_dump_name(name: str) -> DumpName:
-    """The inverse of ``str(dump_name(…))``; raises FormatError for another kind of name."""
+    """The inverse of ``str(dump_name(…))``; raises FormatError for other names."""
     match = _NAME.match(name)
     if match is None:
-        raise FormatError(f"{name}: no name of a dump file, expected <OpType>.<op_name>.<task>.<stream>.<16 digits>")
+        raise FormatError(
+            f"{name}: not the name of a dump file, expected <OpType>.<op_name>.<task>.<stream>.<16 digits>"
+        )
     op_type, op_name, *numbers = match.groups()
     return DumpName(op_type, op_name, *map(int, numbers))
 
@@ -163,7 +165,7 @@ def _put_tensor(entry: Message, tensor: DumpTensor) -> Union[bytes, memoryview]:
 
 
 def write_dump(path: Path, dump: Dump) -> None:
-    """Write a dump file, all of it or nothing."""
+    """Write a dump file atomically."""
     with atomic_path(path) as temporary, open(str(temporary), "wb") as handle:
         for part in _parts(dump):
             handle.write(part)
@@ -180,12 +182,12 @@ def read_dump(path: Path) -> Dump:
     ArtifactError
         The file cannot be read.
     FormatError
-        Its header or its lengths are not those of a dump file.
+        If its header or its lengths are not those of a dump file.
     """
     try:
         with open(str(path), "rb") as handle:
-            # Mapped, not read: the tensors of a large layer stay on disk until they are looked at. Nothing can be
-            # mapped of an empty file.
+            # Map the file instead of reading it: the tensors of a large layer stay on disk until they are used. An
+            # empty file cannot be mapped.
             empty = not os.fstat(handle.fileno()).st_size
             content: Union[bytes, mmap.mmap] = b"" if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
             data = memoryview(content)
@@ -203,19 +205,20 @@ def decode_dump(data: Union[bytes, memoryview], where: str = "dump in memory") -
     length = struct.unpack_from("<Q", data)[0]
     if not 0 < length <= min(MAX_HEADER, len(data) - 8):
         raise FormatError(
-            f"{where}: header length {length}, {len(data) - 8} bytes follow; no dump file of version 2, or truncated"
+            f"{where}: header length {length}, {len(data) - 8} bytes follow; the file is truncated or not a dump file "
+            "of version 2"
         )
     message = parse(_MESSAGES["DumpData"], bytes(data[8 : 8 + length]), where)
     if message.version != VERSION:
-        raise FormatError(f"{where}: version {message.version!r}, expected {VERSION!r}; no dump file of version 2")
+        raise FormatError(f"{where}: version {message.version!r}, expected {VERSION!r}; not a dump file of version 2")
     if not message.op_name:
-        raise FormatError(f"{where}: names no operator")
+        raise FormatError(f"{where}: does not name an operator")
     entries = list(message.input) + list(message.output) + list(message.buffer) + list(message.space)
     announced = sum(entry.size for entry in entries)
     if 8 + length + announced != len(data):
         raise FormatError(
-            f"{where}: the header announces {announced} bytes of tensors, {len(data) - 8 - length} follow it; damaged "
-            "file"
+            f"{where}: the header announces {announced} bytes of tensors, {len(data) - 8 - length} follow it; the "
+            "file is damaged"
         )
     chunks = _Chunks(data, 8 + length)
     return Dump(
@@ -230,7 +233,7 @@ def decode_dump(data: Union[bytes, memoryview], where: str = "dump in memory") -
 
 
 class _Chunks:
-    """Takes pieces off the payload, one after the other."""
+    """Takes tensors from the payload, one after the other."""
 
     def __init__(self, data: Union[bytes, memoryview], position: int) -> None:
         self._data = memoryview(data)

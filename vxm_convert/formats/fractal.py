@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The 910's blocked layouts: weights for the cube unit and blocked feature maps. 16 × 16 blocks, zero padded.
 
-Layouts as the open GE sources define them (`base/formats/format_transfers/format_transfer_dhwcn_fractal_z_3D.cc`
-and its neighbours); those of images and matrices cross-checked against a file that the real ATC wrote.
+Layouts as the open GE sources define them (`base/formats/format_transfers/format_transfer_dhwcn_fractal_z_3D.cc` and
+similar files); the layouts of images and matrices were checked against a file that the real ATC wrote.
 """
 
 from __future__ import annotations

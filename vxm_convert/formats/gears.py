@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Offline models for several shapes ("gears"): where MODEL_DEF says which, and the rules that they obey.
+"""Offline models for several shapes ("gears"): where MODEL_DEF lists them, and their rules.
 
-The first graph has the model's edge (each tensor as large as its largest gear) and one Case node; each gear is a graph
-of its own, which the Case node names. ``ascend_mbatch_shape_data``, an input behind the model's own, picks the gear.
-Names of nodes and attributes follow the open GE sources (multi-batch pass); **no real file with gears was at hand to
-check this layout against**, so a real file that it does not fit is read without its gears.
+The first graph is the model's interface (each tensor as large as in its largest gear) with one Case node; each gear is
+a separate graph, which the Case node names. ``ascend_mbatch_shape_data``, an input after the model's own, selects the
+gear. Names of nodes and attributes follow the open GE sources (multi-batch pass); **the layout was not checked against
+a real file with gears**, so a real file that does not fit is read without its gears.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ SHAPE_DATA = "ascend_mbatch_shape_data"
 SHAPE_CONST = "ascend_mbatch_shape_const"
 MAP_INDEX = "ascend_mbatch_shape_mapindex"
 CASE = "ascend_mbatch_shape_case"
-#: behind the name of every node of a gear; the gear's number follows
+#: suffix of the name of every node of a gear, before the gear's number
 POSTFIX = "_ascend_mbatch_batch_"
 #: of the Case node: number of gears, kind, profile of each gear (``_pred_value_<gear>``), inputs in the user's order
 BATCH_NUM, KIND, PROFILE, ORDER = "_batch_num", "_dynamic_type", "_pred_value_", "_user_designate_shape_order"
-#: of Data: its shape with -1 for what a gear sets; of NetOutput: "gear,output,side,side…" for each gear and output
+#: of Data: its shape with -1 for each side that a gear sets; of NetOutput: "gear,output,side,side…" for each gear and
+#: output
 ORIGIN_DIMS, OUTPUT_DIMS = "_mbatch_origin_input_dims", "_dynamic_output_dims"
 BATCH, IMAGE, DIMS = 1, 2, 3
 #: kind → ATC's flag
@@ -37,14 +38,14 @@ Shapes = Dict[str, Shape]
 
 @dataclass(frozen=True)
 class Gears:
-    """What a model can be set to.
+    """The gears of a model.
 
     Parameters
     ----------
     kind : int — BATCH, IMAGE or DIMS.
     profiles : tuple of tuple of int — the numbers of each gear: (batch,), (height, width), or one per side of -1.
-    declared : dict — input → shape with -1 where the gear decides, in the model's order.
-    order : tuple of str — inputs in the order that the user gave, which is that of a profile's numbers.
+    declared : dict — input → shape with -1 for each side that the gear sets, in the model's order.
+    order : tuple of str — inputs in the user's order, which is the order of a profile's numbers.
     outputs : tuple — per gear the shapes of all outputs.
     graphs : tuple of str — the branch of each gear.
     """
@@ -73,7 +74,7 @@ class Gears:
 
 
 def filled(declared: Mapping[str, Shape], order: Sequence[str], kind: int, profile: Shape) -> Shapes:
-    """Shapes with a gear's numbers where they are -1; raises ValueError where numbers and sides do not match."""
+    """Shapes with a gear's numbers in place of -1; raises ValueError if numbers and sides do not match."""
     result = dict(declared)
     numbers = list(profile)
     for name in order:
@@ -81,22 +82,22 @@ def filled(declared: Mapping[str, Shape], order: Sequence[str], kind: int, profi
         if kind != DIMS and open_sides:
             numbers = list(profile)
         if open_sides > len(numbers):
-            raise ValueError(f"{profile} has not enough numbers for the shape {declared[name]} of {name}")
+            raise ValueError(f"{profile} has too few numbers for the shape {declared[name]} of {name}")
         taken = iter(numbers[:open_sides])
         result[name] = tuple(next(taken) if side == -1 else side for side in declared[name])
         numbers = numbers[open_sides:]
     if numbers:
-        raise ValueError(f"{profile} has more numbers than the shapes have sides of -1")
+        raise ValueError(f"{profile} has more numbers than there are sides of -1")
     return result
 
 
 def largest(shapes: Sequence[Shape]) -> Shape:
-    """The shape with most elements, the first of equals."""
+    """The shape with the most elements, or the first of several."""
     return max(shapes, key=count_of)
 
 
 def count_of(shape: Shape) -> int:
-    """Elements of a tensor; Python's numbers do not overflow."""
+    """Number of elements of a tensor; Python's integers do not overflow."""
     total = 1
     for side in shape:
         total *= side
@@ -104,7 +105,7 @@ def count_of(shape: Shape) -> int:
 
 
 def profiles_text(case_attrs: Mapping[str, Any]) -> str:
-    """The gears that a Case node's attributes name, unchecked, for display; empty where they do not name any."""
+    """The gears in a Case node's attributes, unchecked, for display; empty if there are none."""
     kind, count = case_attrs.get(KIND), case_attrs.get(BATCH_NUM)
     if kind not in FLAGS or not isinstance(count, int) or not 0 < count <= MAX_GEARS:
         return ""
@@ -114,7 +115,7 @@ def profiles_text(case_attrs: Mapping[str, Any]) -> str:
 
 
 def read_gears(model: Model, where: str) -> Optional[Gears]:
-    """The gears of a model, None without; raises FormatError where its graphs and attributes do not agree."""
+    """The gears of a model, or None; raises FormatError if its graphs and attributes do not agree."""
     cases = [op for op in model.ops if op.type == "Case" and BATCH_NUM in op.attrs]
     if not cases:
         return None
@@ -151,7 +152,7 @@ class _Reader:
     def _ints(self, op: Op, key: str) -> Tuple[int, ...]:
         value = op.attrs.get(key)
         if not isinstance(value, list) or not all(type(entry) is int for entry in value):
-            self._refuse(f"attribute {key} of {op.name!r} is no list of whole numbers")
+            self._refuse(f"attribute {key} of {op.name!r} is not a list of whole numbers")
         return tuple(value)
 
     def _profiles(self) -> Tuple[int, Tuple[Shape, ...]]:
@@ -173,12 +174,12 @@ class _Reader:
         return kind, profiles
 
     def _declared(self, numbers: int) -> Shapes:
-        """Own inputs with their shapes; checks the one that picks the gear."""
+        """The model's own inputs with their shapes; checks the input that selects the gear."""
         data = [op for op in self.model.ops if op.type == "Data"]
         if [op.attrs.get("index") for op in data] != list(range(len(data))) or not all(
             len(op.output_descs) == 1 for op in data
         ):
-            self._refuse("the inputs are not numbered from 0 in their order, or one has not one output")
+            self._refuse("the inputs are not numbered from 0 in order, or one of them does not have exactly one output")
         if len(data) < 2 or data[-1].name != SHAPE_DATA:
             self._refuse(f"the last input is not {SHAPE_DATA}")
         picks = data[-1].output_descs[0]
@@ -196,7 +197,7 @@ class _Reader:
         return tuple(order)
 
     def _check_inputs(self, gear: int, ops: List[Op], shapes: Shapes) -> None:
-        """A gear's graph takes the model's own inputs, in their order and with its shapes."""
+        """Check that a gear's graph takes the model's own inputs, in their order and with the gear's shapes."""
         data = [op for op in ops if op.type == "Data"]
         root = [op.output_descs[0] for op in self.model.ops if op.type == "Data"][:-1]
         taken = [(op.attrs.get("index"), [(desc.dtype, desc.logical_shape) for desc in op.output_descs]) for op in data]
@@ -208,18 +209,18 @@ class _Reader:
         if not ops or ops[-1].type != "NetOutput" or last.type != "NetOutput":
             self._refuse(f"the model's graph or that of gear {gear} does not end in NetOutput")
         if [desc.dtype for desc in ops[-1].output_descs] != [desc.dtype for desc in last.output_descs]:
-            self._refuse(f"the graph of gear {gear} gives other outputs than the model")
+            self._refuse(f"the outputs of gear {gear} differ from those of the model")
         return tuple(desc.logical_shape for desc in ops[-1].output_descs)
 
     def _check_edge(self, shapes: List[Shapes], outputs: Tuple[Tuple[Shape, ...], ...]) -> None:
-        """Each tensor at the edge is as large as its largest gear, and NetOutput lists its shapes."""
+        """Check that each input and output is as large as in its largest gear, and that NetOutput lists its shapes."""
         last = self.model.ops[-1]
         wanted = output_dims(outputs)
         if last.attrs.get(OUTPUT_DIMS) != wanted:
-            self._refuse(f"attribute {OUTPUT_DIMS} is {last.attrs.get(OUTPUT_DIMS)}, its graphs give {wanted}")
+            self._refuse(f"attribute {OUTPUT_DIMS} is {last.attrs.get(OUTPUT_DIMS)}, expected {wanted} from its graphs")
         names = self.model.attrs.get("attr_model_out_nodes_name")
         if not isinstance(names, list) or len(names) != len(last.output_descs):
-            self._refuse(f"{names} are named as outputs, the graphs have {len(last.output_descs)}")
+            self._refuse(f"{names} outputs are named, the graphs have {len(last.output_descs)}")
         for op in self.model.ops:
             if op.type == "Data" and op.name != SHAPE_DATA:
                 self._check_largest(op.name, op.output_descs[0].logical_shape, [gear[op.name] for gear in shapes])

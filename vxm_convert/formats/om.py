@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `.om` container: 256-byte header, partition table, partitions. One table drives writing, reading and checking.
 
-Layout as the open GE sources and files of the real ATC agree (docs/formats.md). Both widths of the partition table
-are read: 32-bit (CANN up to 6.x) and 64-bit (newer). Offsets in the table count from its end; partitions follow each
-other without gaps.
+Layout as the open GE sources and files of the real ATC agree (docs/formats.md). Reads both widths of the partition
+table: 32-bit (CANN up to 6.x) and 64-bit (newer). Offsets in the table count from its end; partitions follow each other
+without gaps.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class OmModel:
     weights: bytes
     partitions: Tuple[Tuple[str, int], ...]
     platform_version: str
-    #: shapes it can be set to; None: one shape (or, in a real file, shapes in a layout that is not known here)
+    #: its gears; None: one shape (or, in a real file, gears in an unknown layout)
     gears: Optional[Gears] = None
 
     @property
@@ -112,7 +112,7 @@ class OmModel:
 
     @property
     def simulated(self) -> bool:
-        """Whether the simulated ATC made it; the version attribute says so."""
+        """Whether the simulated ATC made it, by the version attribute."""
         return str(self.attrs.get("atc_version", "")).startswith(SIMULATED_PREFIX)
 
     @property
@@ -122,7 +122,7 @@ class OmModel:
 
 @dataclass(frozen=True)
 class Overview:
-    """What can be said about a model without reading its graph: attributes, bytes per partition name, gears as text."""
+    """Attributes, bytes per partition name and gears of a model, without reading its graph."""
 
     attrs: Dict[str, object]
     sizes: Dict[str, int]
@@ -132,8 +132,8 @@ class Overview:
 def write_om(path: Path, model: ge_ir.Model, kernels: Dict[str, bytes], platform_version: str) -> None:
     """Write a model with the four partitions of an offline model, in the order real files have.
 
-    Constants go to WEIGHTS_DATA at 512-byte boundaries, in node order; what several gears share is there once. Writing
-    is atomic.
+    Constants go to WEIGHTS_DATA at 512-byte boundaries, in node order; constants that gears share are written once.
+    Writing is atomic.
     """
     weights, offsets = _lay_out_weights(model.all_ops(), share=bool(model.branches))
     task_info = tasks.encode_tasks(model, len(weights))
@@ -150,7 +150,7 @@ def write_om(path: Path, model: ge_ir.Model, kernels: Dict[str, bytes], platform
 
 
 def write_original(path: Path, model: ge_ir.Model, platform_version: str) -> None:
-    """Write an "original" model: MODEL_DEF alone, with the constants inside; no device runs it."""
+    """Write an "original" model: MODEL_DEF alone, with the constants inside; it cannot run on a device."""
     _write(path, model.name, platform_version, [(MODEL_DEF, ge_ir.encode_model(model, {}))])
 
 
@@ -244,7 +244,7 @@ def read_model_def(path: Path) -> bytes:
 
 
 def read_overview(path: Path) -> Overview:
-    """Attributes and partition sizes, without judging the graph; raises as `read_om` does."""
+    """Attributes and partition sizes, without checking the graph; raises as `read_om` does."""
     data = _read(path)
     _, table = _open(data, str(path))
     message = ge_ir.parse_message(_partition(data, table, MODEL_DEF), str(path))
@@ -273,14 +273,14 @@ def parse_om(data: bytes, where: str = "model in memory") -> OmModel:
         tasks.check_tasks(_partition(data, table, TASK_INFO), where)
     partitions = tuple((PARTITION_NAMES[kind], length) for kind, (_, length) in table.items())
     parsed = OmModel(_header_text(header, "name", where), model, weights, partitions, _platform(header))
-    # Again, now that the model itself says who made it: damage may have hit the header's word for it.
+    # Check again, now that the model itself says who made it: the header's flag may be damaged.
     _check_sum(data, header, parsed.simulated, where)
     try:
         return replace(parsed, gears=read_gears(model, where))
     except FormatError:
         if parsed.simulated:
             raise
-        log.info("%s: the real ATC stored its gears in a layout that is not known here", where)
+        log.info("%s: the real ATC stored its gears in an unknown layout, so they are ignored", where)
         return parsed
 
 
@@ -291,12 +291,12 @@ def _open(data: bytes, where: str) -> Tuple[np.void, Dict[int, Tuple[int, int]]]
     table = _parse_table(data, header, where)
     if MODEL_DEF not in table:
         found = ", ".join(PARTITION_NAMES[kind] for kind in table)
-        raise FormatError(f"{where}: has no MODEL_DEF partition, only {found}; this is no executable offline model")
+        raise FormatError(f"{where}: has no MODEL_DEF partition, only {found}; this is not an executable offline model")
     return header, table
 
 
 def _partition(data: bytes, table: Dict[int, Tuple[int, int]], kind: int) -> bytes:
-    """Bytes of a partition; none where the file does not have it."""
+    """Bytes of a partition; empty if the file does not have it."""
     start, size = table.get(kind, (0, 0))
     return data[start : start + size]
 
@@ -319,7 +319,7 @@ def _check_header(data: bytes, where: str) -> np.void:
     if data[:4] != MAGIC:
         kind = "a frozen TensorFlow graph (pb)" if data[:1] == b"\n" else "another kind of file"
         raise FormatError(
-            f"{where}: starts with {data[:4]!r}, expected {MAGIC!r}: this is {kind}, no offline model; compile it "
+            f"{where}: starts with {data[:4]!r}, expected {MAGIC!r}: this is {kind}, not an offline model; compile it "
             "with `python -m export`"
         )
     if len(data) < HEADER_SIZE + 4:
@@ -339,7 +339,7 @@ def _check_header(data: bytes, where: str) -> np.void:
 
 
 def _check_kind(header: np.void, where: str) -> None:
-    """The header's numbers that say what kind of model this is."""
+    """Check the header's fields for the kind of model."""
     if int(header["version"]) not in _VERSIONS:
         raise FormatError(f"{where}: format version {int(header['version']):#x}, expected {HEADER_VERSION:#x}")
     if int(header["is_encrypt"]):
@@ -355,10 +355,10 @@ def _check_kind(header: np.void, where: str) -> None:
 
 
 def _header_text(header: np.void, field: str, where: str) -> str:
-    """A text of the header: UTF-8, closed by a zero byte."""
+    """A text of the header: UTF-8, terminated by a zero byte."""
     raw = bytes(header[field])
     if len(raw) == HEADER.fields[field][0].itemsize:
-        raise FormatError(f"{where}: the header's {field} has no end")
+        raise FormatError(f"{where}: the header's {field} is not terminated by a zero byte")
     try:
         return raw.split(b"\0")[0].decode("utf-8")
     except UnicodeDecodeError as exc:
@@ -370,8 +370,8 @@ def _platform(header: np.void) -> str:
 
 
 def _check_sum(data: bytes, header: np.void, ours: bool, where: str) -> None:
-    """Files of the simulated ATC carry a checksum; a real file has the flag and the field at zero, or a signature of
-    its own.
+    """Files of the simulated ATC carry a checksum; in a real file, flag and field are zero, or the field holds a
+    signature.
     """
     stored = bytes(header["checksum"])
     flagged = int(header["is_checksum"])
@@ -381,7 +381,7 @@ def _check_sum(data: bytes, header: np.void, ours: bool, where: str) -> None:
         )
     if ours and stored != _digest(data):
         raise FormatError(
-            f"{where}: its bytes do not give the checksum in its header; the file is damaged, copy or compile it again"
+            f"{where}: its checksum differs from the one in its header; the file is damaged, copy or compile it again"
         )
 
 
@@ -407,8 +407,8 @@ def _parse_table(data: bytes, header: np.void, where: str) -> Dict[int, Tuple[in
             )
         if offset != expected or base + offset + size > len(data):
             raise FormatError(
-                f"{where}: partition {PARTITION_NAMES[kind]} lies at {offset} with {size} bytes, "
-                f"expected offset {expected} inside {len(data) - base} bytes"
+                f"{where}: partition {PARTITION_NAMES[kind]} is at {offset} with {size} bytes, expected offset "
+                f"{expected} inside {len(data) - base} bytes"
             )
         table[kind] = (base + offset, size)
         expected = offset + size

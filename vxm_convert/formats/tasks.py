@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The TASK_INFO partition: domi.ModelTaskDef, what the device's scheduler is given. Written small and read for its
-encoding only.
+"""The TASK_INFO partition: domi.ModelTaskDef for the device's scheduler. We write a minimal one and check only the
+encoding when reading.
 
 Field numbers of `Ascend/metadef: proto/task.proto` (Apache-2.0).
 """
@@ -25,7 +25,7 @@ _MESSAGES = build_messages(
         "TaskDef": [(1, "id", "uint32"), (2, "type", "uint32"), (10, "stream_id", "uint32")],
     },
 )
-#: Nodes without a task of their own: the graph's edges and what the compiler resolves.
+#: Nodes without a task: inputs, outputs, and nodes that the compiler resolves.
 _NO_TASK = ("Data", "Const", "NetOutput", "Reshape", "Case")
 #: A task that launches a kernel.
 _KERNEL = 0
@@ -45,9 +45,7 @@ def encode_tasks(model: Model, weight_size: int) -> bytes:
 
 
 def check_tasks(data: bytes, where: str) -> int:
-    """Number of tasks; raises FormatError where the partition is no ModelTaskDef or a task runs on a stream that it
-    does not have.
-    """
+    """Number of tasks; raises FormatError if the partition is not a ModelTaskDef or a task runs on a missing stream."""
     message = parse(_MESSAGES["ModelTaskDef"], data, where)
     streams = max(message.stream_num, 1)
     if message.HasField("stream_num") and any(task.stream_id >= streams for task in message.task):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the index of a TensorFlow checkpoint (``<prefix>.index``) without TensorFlow: names, dtypes, shapes, places. No
-values.
+"""Reads the index of a TensorFlow checkpoint (``<prefix>.index``) without TensorFlow: names, dtypes, shapes and
+positions, but no values.
 
 The index is a sorted string table: blocks of prefix-compressed keys, an index block, and a 48-byte footer (TensorFlow
-1.15: `core/lib/io/{table,format,block}.cc`); its values are messages of `tensor_bundle.proto`. Nothing is allocated
-from a length before it was compared with the file.
+1.15: `core/lib/io/{table,format,block}.cc`); its values are messages of `tensor_bundle.proto`. Lengths are compared
+with the file before anything is allocated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INDEX_SUFFIX = ".index"
 MAX_INDEX_BYTES = 64 << 20
 FOOTER_SIZE = 48
 MAGIC = 0xDB4775248B80FB57
-#: behind each block: how it is compressed (0: not), and a masked CRC-32C of block and that byte
+#: after each block: its compression (0: none), and a masked CRC-32C of the block and that byte
 _TRAILER = struct.Struct("<BI")
 _MASK_DELTA = 0xA282EAD8
 _MAX_RANK = 32
@@ -73,7 +73,7 @@ def read_index(path: Path) -> CheckpointIndex:
     ArtifactError
         The file cannot be read.
     FormatError
-        It is no checkpoint index, is damaged (check sums), or compressed, which TensorFlow never writes.
+        If it is not a checkpoint index, is damaged (check sums), or is compressed, which TensorFlow never does.
     """
     path = Path(path)
     data = read_bounded(
@@ -84,7 +84,7 @@ def read_index(path: Path) -> CheckpointIndex:
     except (IndexError, struct.error, ValueError) as exc:
         raise FormatError(f"{path}: not the index of a TensorFlow checkpoint ({exc}); copy or train it again") from exc
     if not pairs or pairs[0][0] != b"":
-        raise FormatError(f"{path}: the table has no header entry; this is no checkpoint of TensorFlow")
+        raise FormatError(f"{path}: the table has no header entry; this is not a TensorFlow checkpoint")
     header = parse(_MESSAGES["BundleHeaderProto"], pairs[0][1], str(path))
     if header.endianness:
         raise FormatError(f"{path}: written on a big-endian machine, expected little-endian")
@@ -121,13 +121,13 @@ def _pairs(data: bytes) -> Iterator[Tuple[bytes, bytes]]:
 def _block(data: bytes, offset: int, size: int) -> bytes:
     end = offset + size
     if end + _TRAILER.size > len(data) - FOOTER_SIZE:
-        raise ValueError(f"a block of {size} bytes at {offset} ends behind the file's last")
+        raise ValueError(f"a block of {size} bytes at {offset} ends after the end of the file")
     kind, stored = _TRAILER.unpack_from(data, end)
     if kind != 0:
         raise ValueError(f"block at {offset} is compressed (type {kind})")
     checksum = _crc32c(data[offset : end + 1])
     if (((checksum >> 15) | (checksum << 17)) + _MASK_DELTA) & 0xFFFFFFFF != stored:
-        raise ValueError(f"check sum of the block at {offset} does not fit")
+        raise ValueError(f"check sum of the block at {offset} is wrong")
     return data[offset:end]
 
 
@@ -143,7 +143,7 @@ def _entries(block: bytes) -> Iterator[Tuple[bytes, bytes]]:
         own, position = _varint(block, position)
         length, position = _varint(block, position)
         if shared > len(key) or position + own + length > end:
-            raise ValueError("an entry ends behind its block")
+            raise ValueError("an entry ends after its block")
         key = key[:shared] + block[position : position + own]
         position += own
         yield key, block[position : position + length]

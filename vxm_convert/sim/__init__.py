@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled stand-ins for ATC and the ACL runtime; product code reaches them through `vxm_convert.toolchain` only."""
+"""Labelled replacements for ATC and the ACL runtime; product code reaches them only through `vxm_convert.toolchain`."""

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults that a simulated device can be told to have, by name. This module decides when one strikes; it calls nothing
-of ACL.
+"""Faults of the simulated device, by name. This module decides when a fault occurs; it calls nothing of ACL.
 
 They are switched on by ``VXM_SIM_FAULT=name[:argument][,name…]``, read when ``acl.init`` is called, or by `injected`:
 
@@ -30,14 +29,14 @@ import numpy as np
 VARIABLE = "VXM_SIM_FAULT"
 HANG_VARIABLE = "VXM_SIM_HANG_SECONDS"
 _HANG_SECONDS = 60.0
-#: How often an execution that hangs looks whether it may go on, in seconds.
+#: Interval in seconds at which a hanging execution checks whether it may continue.
 _HANG_CHECK_S = 0.01
 #: Bytes that ``corrupt_output`` changes.
 _CORRUPT_BYTES = 64
-#: The bits of every fp32 value in them: a 0 becomes the NaN of arithmetic.
+#: The bits of every fp32 value in them: a 0 becomes an arithmetic NaN.
 _CORRUPT_BITS = np.uint32(0x7FC00001)
 _CALLS = "calls"
-#: Calls that a client undoes things with: they succeed on a lost device too, or its bookkeeping could not be emptied.
+#: Calls with which a client cleans up: they succeed on a lost device too, otherwise its records could not be cleared.
 _RELEASES = ("free", "destroy", "unload", "reset", "finalize", "unsubscribe", "get_", "set_context", "update")
 #: name → default argument
 _DEFAULTS = {
@@ -54,7 +53,7 @@ _DEFAULTS = {
 
 
 class Strike(NamedTuple):
-    """A fault that strikes now: the call's return code and the message."""
+    """A fault that occurs now: the call's return code and the message."""
 
     code: int
     message: str
@@ -66,7 +65,7 @@ def parse_faults(text: str) -> Dict[str, str]:
     Raises
     ------
     ValueError
-        An unknown name, or an argument that the fault cannot have.
+        For an unknown name or an illegal argument.
     """
     found: Dict[str, str] = {}
     for part in filter(None, (word.strip() for word in text.split(","))):
@@ -91,7 +90,7 @@ def _check_argument(name: str, argument: str) -> None:
 
 
 class Faults:
-    """The faults that are switched on and how far each has counted."""
+    """The active faults and their counters."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -108,13 +107,13 @@ class Faults:
         self.released.clear()
 
     def read_environment(self) -> None:
-        """Take the faults of a process that starts; raises ValueError for a malformed variable."""
+        """Read the faults of a starting process; raises ValueError for a malformed variable."""
         with self._lock:
             self._from_environment = parse_faults(os.environ.get(VARIABLE, ""))
             self._restart()
 
     def argument(self, name: str) -> Optional[str]:
-        """The argument of a fault that is on, None for one that is not."""
+        """The argument of an active fault, or None."""
         for group in reversed(self._injected):
             if name in group:
                 return group[name]
@@ -122,9 +121,7 @@ class Faults:
 
     # when each strikes --------------------------------------------------------------------------------------
     def at_call(self, name: str, device_id: Optional[int]) -> Optional[Strike]:
-        """What a call meets on a device that was lost; `device_id` of the calling thread's context, None without
-        one.
-        """
+        """The failure of a call on a lost device; `device_id` of the calling thread's context, None if it has none."""
         short = name.rpartition(".")[2]
         if (
             not self._lost
@@ -155,10 +152,10 @@ class Faults:
             )
         if used <= most:
             return None
-        return Strike(207001, f"{count} bytes asked, no device memory left (injected fault oom_malloc:{limit})")
+        return Strike(207001, f"{count} bytes requested, no device memory left (injected fault oom_malloc:{limit})")
 
     def at_execute(self, device_id: int, stop: Callable[[], bool]) -> Optional[Strike]:
-        """Called before an execution computes; a hang spends its time here until `stop()`, `release` or its bound."""
+        """Called before an execution computes; a hang waits here until `stop()`, `release` or its time limit."""
         lost, hang = self.argument("device_lost"), self.argument("hang")
         with self._lock:
             self._executions += 1
@@ -186,7 +183,7 @@ class Faults:
         return self.argument("wrong_soc") or true_name
 
     def slowness(self) -> float:
-        """How many times longer executions take; 1.0 without the fault."""
+        """Factor by which executions take longer; 1.0 without the fault."""
         return float(self.argument("slow") or 1)
 
     def spoil(self, outputs: List[np.ndarray]) -> None:
@@ -194,7 +191,7 @@ class Faults:
         index = self.argument("corrupt_output")
         if index is not None and int(index) < len(outputs):
             raw = outputs[int(index)]
-            # On a multiple of 4, so that whole numbers are spoilt.
+            # At a multiple of 4, so that whole values are changed.
             start = raw.size // 8 * 4
             raw[start : start + _CORRUPT_BYTES].view(np.uint32)[:] ^= _CORRUPT_BITS
         unsteady = self.argument("unsteady_output")
@@ -204,7 +201,7 @@ class Faults:
             raw[raw.size // 8 * 4] ^= 1
 
     def written(self, index: int, count: int) -> int:
-        """How many of `count` bytes an execution writes to output `index`."""
+        """Number of the `count` bytes that an execution writes to output `index`."""
         half = self.argument("half_output")
         return count // 2 if half is not None and int(half) == index else count
 
@@ -214,7 +211,7 @@ FAULTS = Faults()
 
 @contextmanager
 def injected(text: str, hang_seconds: Optional[float] = None) -> Iterator[Faults]:
-    """Switch faults on for the time of a with statement, counting anew; `FAULTS.released.set()` ends a hang.
+    """Activate faults within a with statement, with counters at zero; `FAULTS.released.set()` ends a hang.
 
     Raises
     ------

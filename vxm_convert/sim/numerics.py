@@ -21,7 +21,7 @@ def to_half(values: np.ndarray) -> np.ndarray:
 
 
 def round_to_half(values: np.ndarray) -> np.ndarray:
-    """`to_half`, given back in float32: every value lies on the fp16 grid."""
+    """`to_half`, returned as float32: every value is on the fp16 grid."""
     return to_half(values).astype(np.float32)
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why the simulated ATC refuses: the E-code of the real one, and our own words for cause and remedy."""
+"""Refusals of the simulated ATC: the E-code of the real one, and our own words for cause and remedy."""
 
 from __future__ import annotations
 
 from typing import Dict, Sequence, Tuple
 
-#: code → title of its message; codes and their occasions as the open ATC sources use them, wording ours
+#: code → title of its message; codes and their use as in the open ATC sources, wording ours
 TITLES: Dict[str, str] = {
     "E10001": "Value outside the legal set",
     "E10002": "Malformed --input_shape",
@@ -56,9 +56,9 @@ class AtcRefusal(Exception):
     Parameters
     ----------
     code : str — key of `TITLES`.
-    message : str — what is wrong, with the offending names and values.
-    cause, solution : str — further lines of the error block; empty ones are left out.
-    operators : list of (name, type) — the model's operators where it was refused before they became nodes.
+    message : str — the error, with the names and values involved.
+    cause, solution : str — further lines of the error block; empty ones are omitted.
+    operators : list of (name, type) — the model's operators, if it was refused before they became nodes.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled stand-ins for ATC and the ACL runtime. Product code reaches them through `vxm_convert.toolchain.find`
-only.
+"""Labelled replacements for ATC and the ACL runtime. Product code reaches them only through
+`vxm_convert.toolchain.find`.
 """
 
 from __future__ import annotations
@@ -8,5 +8,5 @@ from __future__ import annotations
 from vxm_convert import __version__
 from vxm_convert.formats.om import SIMULATED_PREFIX
 
-#: What every simulated artefact carries as its tool version.
+#: Tool version of every simulated artefact.
 SIM_VERSION = SIMULATED_PREFIX + __version__

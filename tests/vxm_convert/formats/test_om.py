@@ -192,7 +192,7 @@ BEHIND_THE_CHECKSUM = {
     "model type": (lambda d: _edit(d, 82, "<B", 6), "model type 6, expected 0 to 5"),
     "no models": (lambda d: _edit(d, 156, "<I", 0), "holds 0 models"),
     "dynamic flag": (lambda d: _edit(d, 193, "<B", 1), "dynamic shapes"),
-    "name without end": (lambda d: d[:84] + b"n" * 32 + d[116:], "name has no end"),
+    "name without end": (lambda d: d[:84] + b"n" * 32 + d[116:], "name is not terminated by a zero byte"),
     "name of no text": (lambda d: d[:84] + b"\xff\xfe\0" + d[87:], "name is not UTF-8"),
     "platform hides who made it": (
         lambda d: _edit(d[:160] + bytes(20) + d[180:], 81, "<B", 0),
@@ -235,7 +235,7 @@ BEHIND_THE_CHECKSUM = {
     "constant of absurd shape": (_constant(lambda t: t.desc.shape.dim.extend([1 << 62] * 2)), "do not hold"),
     "constant without bytes": (
         _constant(lambda t: (t.desc.shape.dim.__setitem__(0, 0), _set("weight_size", 0)(t.desc))),
-        "holds no bytes",
+        "contains no bytes",
     ),
     "constant unlike its node": (
         _op("Const", lambda op: op.output_desc[0].shape.dim.append(1)),
@@ -262,7 +262,7 @@ def test_refuses_by_its_own_rule_behind_a_fitting_checksum(how, om_path):
 def test_a_weight_that_changed_does_not_fit_the_checksum(om_path):
     data = bytearray(om_path.read_bytes())
     data[data.index(om.read_om(om_path).weights)] ^= 1
-    with pytest.raises(FormatError, match="do not give the checksum"):
+    with pytest.raises(FormatError, match="checksum differs from the one in its header"):
         om.parse_om(bytes(data))
 
 

@@ -199,7 +199,7 @@ DAMAGED = {
     "compressed": (index_bytes(ENTRIES, kind=1), "compressed"),
     "without header": (index_bytes(ENTRIES[1:]), "no header"),
     "without entries": (index_bytes([]), "no header"),
-    "handles of zero": (b"\0" * 40 + struct.pack("<Q", MAGIC), "ends behind"),
+    "handles of zero": (b"\0" * 40 + struct.pack("<Q", MAGIC), "ends after the end of the file"),
     "endless number": (b"\xff" * 40 + struct.pack("<Q", MAGIC), "more than 64 bits"),
     "big-endian": (index_bytes([(b"", b"\x08\x01\x10\x01")]), "big-endian"),
     "no message": (index_bytes([(b"", b"\x08\x01"), (b"a", b"\xff")]), "BundleEntryProto"),

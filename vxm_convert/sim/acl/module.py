@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for the ``acl`` module of CANN: the same calls, over a device simulated on this machine's CPU.
+"""A replacement for the ``acl`` module of CANN: the same calls, on a device that this machine's CPU simulates.
 
 ``acl.rt``, ``acl.mdl``, ``acl.prof`` and ``acl.util`` are attributes, as in the C extension, and no constants are
-exported. Settings come from the environment when ``acl.init`` is called: VXM_SIM_DEVICES (how many devices, default 1),
-VXM_SIM_MEMORY (bytes of memory per device, default 32 GiB), VXM_SIM_SOC (chip, default Ascend910A) and VXM_SIM_STRICT=1
-(refuse what a device may refuse but this one usually only warns of, report what was never given back), VXM_SIM_SPEED
-(0.001 to 1: how fast models execute, 1 as fast as this CPU) and VXM_SIM_FAULT (see `vxm_convert.sim.faults`).
+exported. Settings come from the environment when ``acl.init`` is called: VXM_SIM_DEVICES (number of devices, default
+1), VXM_SIM_MEMORY (bytes of memory per device, default 32 GiB), VXM_SIM_SOC (chip, default Ascend910A) and
+VXM_SIM_STRICT=1 (refuse what a device may refuse and this one normally only warns about, report leaks), VXM_SIM_SPEED
+(0.001 to 1: speed of executions, 1 is that of this CPU) and VXM_SIM_FAULT (see `vxm_convert.sim.faults`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vxm_convert.sim.acl.streams import callbacks as _callbacks
 from vxm_convert.sim.acl.streams import events as _events
 from vxm_convert.sim.acl.streams import stream as _streams
 
-# Importing a module enters its calls into the table.
+# Importing a module adds its calls to the table.
 _SUBJECTS = (
     _runtime,
     _streams,
@@ -60,7 +60,7 @@ globals().update(_functions_of(""))
 _API = sorted(_functions_of("")) + ["mdl", "prof", "rt", "util"]
 
 
-#: Parts of the real module that inference on volumes has no use for: single operators, images and video, matrix
+#: Parts of the real module that inference on volumes does not need: single operators, images and video, matrix
 #: libraries.
 _ABSENT = ("op", "media", "himpi", "blas", "fv")
 

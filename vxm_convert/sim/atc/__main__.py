@@ -25,7 +25,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Run one command line; returns 0 or 255."""
     arguments = sys.argv[1:] if argv is None else argv
     _say(START)
-    _say(f"SIMULATED toolchain: {SIM_VERSION} of vxm_convert stands in for ATC; the result holds no device code")
+    _say(
+        f"SIMULATED toolchain: {SIM_VERSION} of vxm_convert takes the place of ATC; the result contains no device code"
+    )
     try:
         given = parse_arguments(arguments)
     except UsageError as exc:

@@ -30,10 +30,10 @@ _MAX_PATH = 4096
 _USE_REAL = "Compile with the real one (VXM_TOOLCHAIN=cann)."
 #: Flags that the simulator cannot honour, and why. They are refused rather than ignored.
 UNSUPPORTED = {
-    "insert_op_conf": "AIPP prepares 8-bit camera images; a volume is fed as it is",
-    "input_shape_range": "ranges make a model without fixed shapes; give single ones, or several with --dynamic_dims",
-    "singleop": "single operators are not compiled; give a model",
-    "compress_weight_conf": "weights are stored as they are",
+    "insert_op_conf": "AIPP prepares 8-bit camera images; volumes need no preparation",
+    "input_shape_range": "ranges make a model without fixed shapes; pass single shapes, or several with --dynamic_dims",
+    "singleop": "single operators are not compiled; pass a model",
+    "compress_weight_conf": "weights are stored unchanged",
     "compression_optimize_conf": "quantisation is not simulated",
     "is_input_adjust_hw_layout": "inputs keep the framework's layout",
     "is_output_adjust_hw_layout": "outputs keep the framework's layout",
@@ -49,7 +49,7 @@ _FILES = (
 
 
 def check_request(flags: Dict[str, str], command: str) -> CompileRequest:
-    """Validate everything that can be judged without the graph; raises AtcRefusal for the first thing wrong."""
+    """Validate everything that does not need the graph; raises AtcRefusal for the first error."""
     _check_start(flags)
     soc = check_soc(flags["soc_version"], flags["aicore_num"])
     _check_paths(flags)
@@ -89,8 +89,8 @@ def check_request(flags: Dict[str, str], command: str) -> CompileRequest:
 
 
 def check_framework(flags: Dict[str, str], legal: Optional[List[str]] = None) -> None:
-    """E10007 for a framework that ATC does not know, E10008 for Caffe without weights, E10055 for one that the
-    simulator cannot read.
+    """E10007 for an unknown framework, E10008 for Caffe without weights, E10055 for a framework that the simulator
+    cannot read.
     """
     framework = flags["framework"]
     if framework not in _FRAMEWORKS:
@@ -110,11 +110,11 @@ def check_path(flag: str, path: str) -> None:
     if not _PATH_CHARACTERS.match(path):
         raise AtcRefusal("E10001", f"--{flag} is {path!r}; a path may hold letters, digits and -._/ only")
     if not os.path.isfile(path) or not os.access(path, os.R_OK):
-        raise AtcRefusal("E10001", f"--{flag} is {path!r}, which is no readable file")
+        raise AtcRefusal("E10001", f"--{flag} is {path!r}, which is not a readable file")
 
 
 def check_log(flags: Dict[str, str]) -> None:
-    """E10010 for an unknown log level; the first check of all."""
+    """E10010 for an unknown log level; the very first check."""
     if flags["log"] not in _LOG_LEVELS:
         raise AtcRefusal("E10010", f"--log is {flags['log']!r}, expected one of {', '.join(_LOG_LEVELS)}")
 
@@ -136,7 +136,7 @@ def _check_start(flags: Dict[str, str]) -> None:
             raise AtcRefusal("E10054", f"--{name} is required")
     if flags["weight"]:
         raise AtcRefusal(
-            "E10055", f"--weight is {flags['weight']!r}; weights in a file of their own belong to Caffe (--framework=0)"
+            "E10055", f"--weight is {flags['weight']!r}; separate weight files belong to Caffe (--framework=0)"
         )
 
 
@@ -161,7 +161,7 @@ def _check_implmode(flags: Dict[str, str]) -> Dict[str, int]:
     if types and mode.endswith("_for_all"):
         raise AtcRefusal(
             "E10001",
-            f"--optypelist_for_implmode is {types!r}; --op_select_implmode={mode} is for all operators already",
+            f"--optypelist_for_implmode is {types!r}; --op_select_implmode={mode} already applies to all operators",
         )
     return {kind.strip(): sidefiles.IMPL_MODES[mode] for kind in types.split(",") if kind.strip()}
 
@@ -169,7 +169,7 @@ def _check_implmode(flags: Dict[str, str]) -> Dict[str, int]:
 def _check_precision(flags: Dict[str, str]) -> str:
     mode, newer = flags["precision_mode"], flags["precision_mode_v2"]
     if mode and newer:
-        raise AtcRefusal("E10056", "--precision_mode and --precision_mode_v2 exclude each other; give one of them")
+        raise AtcRefusal("E10056", "--precision_mode and --precision_mode_v2 exclude each other; pass one of them")
     mode = _V2_MODES.get(newer, newer) if newer else mode or FORCE_HALF
     if mode not in MODES:
         raise AtcRefusal("E10001", f"precision mode {mode!r} needs bf16, which a first-generation 910 does not have")

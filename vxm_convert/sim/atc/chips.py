@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which ``--soc_version`` values compile: those of the table of chips, matched to the letter as the real compiler does."""
+"""Which ``--soc_version`` values compile: those of the table of chips, matched exactly, as in the real compiler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_soc(value: str, cores: str) -> str:
     Raises
     ------
     AtcRefusal
-        E20101 for a chip that is not in the table, E20103 for more cores than it has.
+        E20101 for an unknown chip, E20103 for more cores than it has.
     """
     soc = canonical(value)
     if soc not in CHIPS:

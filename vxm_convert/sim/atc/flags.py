@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ATC's command line: which flags exist, what they default to, which values are legal, how arguments are read.
+"""ATC's command line: the flags, their defaults and legal values, and how arguments are parsed.
 
 Source: open ATC sources (`api/atc/atc_flags.cc`, `cmd_flag_info.cc`); the help texts are ours.
 """
@@ -70,7 +70,7 @@ FLAGS: Dict[str, Flag] = {
     "core_type": Flag(TEXT, "AiCore", ("AiCore", "VectorCore"), "core type"),
     "aicore_num": Flag(NUMBER, "", (), "number of AI cores"),
     "enable_small_channel": Flag(SWITCH, "0", (), "first-layer optimisation"),
-    "disable_reuse_memory": Flag(SWITCH, "0", (), "1 keeps every tensor alive"),
+    "disable_reuse_memory": Flag(SWITCH, "0", (), "1 disables the reuse of memory"),
     "op_compiler_cache_mode": Flag(TEXT, "", ("disable", "enable", "force"), "operator cache"),
     "op_compiler_cache_dir": Flag(TEXT, "", (), "folder of the operator cache"),
     "op_bank_path": Flag(TEXT, "", (), "operator tuning bank"),
@@ -78,7 +78,7 @@ FLAGS: Dict[str, Flag] = {
     "debug_dir": Flag(TEXT, "./kernel_meta", (), "folder of debug files"),
     "check_report": Flag(TEXT, "check_result.json", (), "report of the pre-check or of a failed parse"),
     "deterministic": Flag(SWITCH, "0", (), "deterministic kernels"),
-    "external_weight": Flag(NUMBER, "0", ("0", "1", "2"), "weights in a file of their own"),
+    "external_weight": Flag(NUMBER, "0", ("0", "1", "2"), "weights in separate files"),
     "enable_scope_fusion_passes": Flag(TEXT, "", (), "scope fusion passes to switch on"),
     "enable_single_stream": Flag(BOOLEAN, "false", (), "one stream only"),
     "enable_compress_weight": Flag(BOOLEAN, "false", (), "weight compression"),
@@ -104,7 +104,7 @@ FLAGS: Dict[str, Flag] = {
     "host_env_os": Flag(TEXT, "", ("linux",), "operating system of the host"),
     "host_env_cpu": Flag(TEXT, "", ("x86_64", "aarch64"), "processor of the host"),
     "status_check": Flag(SWITCH, "0", (), "overflow detection"),
-    "atomic_clean_policy": Flag(SWITCH, "0", (), "when memory is cleaned"),
+    "atomic_clean_policy": Flag(SWITCH, "0", (), "when memory is cleared"),
     "is_weight_clip": Flag(SWITCH, "1", (), "clip weights to finite fp16"),
     "tiling_schedule_optimize": Flag(SWITCH, "0", (), "tiling on the device"),
     "help": Flag(BOOLEAN, "false", (), "show this text"),
@@ -115,14 +115,14 @@ _FALSE = ("0", "f", "false", "n", "no")
 
 
 class UsageError(Exception):
-    """The arguments are not ATC's grammar; the text goes to stderr."""
+    """The arguments break ATC's grammar; the text goes to stderr."""
 
 
 def parse_arguments(argv: Sequence[str]) -> Dict[str, str]:
     """Flag → value for the flags that were given.
 
-    ``--a=b``, ``--a b`` and ``-a`` are equal, ``-`` inside a name counts as ``_``, a unique beginning of a name is
-    enough. Raises UsageError for unknown flags, missing values and stray words.
+    ``--a=b``, ``--a b`` and ``-a`` are equivalent, ``-`` inside a name counts as ``_``, and a unique prefix of a name
+    is enough. Raises UsageError for unknown flags, missing values and stray words.
     """
     given: Dict[str, str] = {}
     words: List[str] = list(argv)

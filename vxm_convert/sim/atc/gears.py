@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``--dynamic_batch_size``, ``--dynamic_image_size``, ``--dynamic_dims``: the rules that their profiles obey.
+"""``--dynamic_batch_size``, ``--dynamic_image_size``, ``--dynamic_dims``: the rules for their profiles.
 
 The open ATC sources name E10009, E10012, E10018 to E10020, E10031, E10035 to E10040, E10045 and E10046 for dynamic
-profiles. **Which of them stands for which rule is our assignment within that range**, not checked against a real ATC.
+profiles. **The assignment of codes to rules within that range is ours**, not checked against a real ATC.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Shapes = Dict[str, Tuple[int, ...]]
 
 
 def chosen_gear(flags: Dict[str, str]) -> str:
-    """Name of the dynamic flag in use, or an empty string; raises AtcRefusal E10009 where several are."""
+    """Name of the dynamic flag in use, or an empty string; raises AtcRefusal E10009 if there are several."""
     given = [name for name in FLAGS if flags[name]]
     if len(given) > 1:
         raise AtcRefusal(
-            "E10009", f"{' and '.join('--' + name for name in given)} exclude each other; give one of them"
+            "E10009", f"{' and '.join('--' + name for name in given)} exclude each other; pass one of them"
         )
     return given[0] if given else ""
 
 
 def check_gears(flags: Dict[str, str], shapes: Shapes) -> Optional[GearRequest]:
-    """Profiles of the dynamic flag in use (None without one), checked against the -1 sides of ``--input_shape``."""
+    """Profiles of the dynamic flag in use (None if there is none), checked against the -1 sides of ``--input_shape``."""
     name = chosen_gear(flags)
     if not name:
         return None
@@ -60,7 +60,8 @@ def _check_places(name: str, layout: str, framework: str, shapes: Shapes, unknow
             wanted = {"NCHW": [2, 3], "NHWC": [1, 2]}.get(layout or ("NCHW" if framework == _ONNX else "NHWC"))
             if wanted != places or len(shapes[node]) != 4:
                 raise AtcRefusal(
-                    "E10019", f"--input_shape of {node} is {shapes[node]}; with --{name} height and width alone are -1"
+                    "E10019",
+                    f"--input_shape of {node} is {shapes[node]}; with --{name} only height and width may be -1",
                 )
     if name == "dynamic_dims" and layout not in ("", "ND"):
         raise AtcRefusal("E10001", f"--input_format is {layout!r}; --dynamic_dims needs ND")
@@ -88,7 +89,7 @@ def _check_profiles(name: str, profiles: List[Tuple[int, ...]], unknown: int) ->
     for profile in profiles:
         if any(not 0 < side <= _MAX_SIDE for side in profile):
             raise AtcRefusal(
-                "E10037", f"--{name} has the profile {profile}; every number must be above 0 and have 31 bits"
+                "E10037", f"--{name} has the profile {profile}; every number must be above 0 and fit 31 bits"
             )
         if name == "dynamic_image_size" and len(profile) != 2:
             raise AtcRefusal("E10020", f"--{name} has the profile {profile}, expected height,width")

@@ -24,11 +24,11 @@ Say = Callable[[str], None]
 
 
 def run_mode(flags: Dict[str, str], command: str, say: Say) -> None:
-    """Do what the flags ask; raises AtcRefusal."""
+    """Do what the flags request; raises AtcRefusal."""
     action = _MODES.get(flags["mode"])
     if action is None:
         raise AtcRefusal(
-            "E10055", f"--mode={flags['mode']}: the simulated ATC knows the modes {', '.join(sorted(_MODES))}"
+            "E10055", f"--mode={flags['mode']}: the simulated ATC has the modes {', '.join(sorted(_MODES))}"
         )
     action(flags, command, say)
 
@@ -38,7 +38,7 @@ def _compile(flags: Dict[str, str], command: str, say: Say) -> None:
     if not is_first_910(request.soc_version):
         say(f"NOTE: the simulated device rounds as an Ascend 910 does; {request.soc_version} is recorded in the model")
     parse = _parser(flags)
-    # Of several shapes the largest says what the model is; each is compiled by itself.
+    # The largest of several shapes represents the model; each is compiled separately.
     asked = static_request(request, largest_gear(request)) if request.gears else request
     static, nodes = parse(asked)
     try:
@@ -60,7 +60,7 @@ def _compile(flags: Dict[str, str], command: str, say: Say) -> None:
 
 
 def _parser(flags: Dict[str, str]) -> Parser:
-    """What gives the model's nodes for a request with static shapes; a frozen graph is read once."""
+    """A function that returns the model's nodes for a request with static shapes; it reads a frozen graph once."""
     graphs: List[List[TfNode]] = []
 
     def parse(request: CompileRequest) -> Tuple[CompileRequest, List[TfNode]]:
@@ -73,7 +73,7 @@ def _parser(flags: Dict[str, str]) -> Parser:
 
 
 def _parse(flags: Dict[str, str], request: CompileRequest) -> Tuple[CompileRequest, List[TfNode]]:
-    """The model's nodes; a file that cannot be parsed leaves a check report."""
+    """The model's nodes; writes a check report if the file cannot be parsed."""
     try:
         if flags["framework"] == TENSORFLOW:
             return request, read_graph(Path(flags["model"]))
@@ -104,7 +104,7 @@ def _parse(flags: Dict[str, str], request: CompileRequest) -> Tuple[CompileReque
 
 
 def _precheck(flags: Dict[str, str], command: str, say: Say) -> None:
-    """Reads and compiles without writing a model; the report lists every operator."""
+    """Read and compile without writing a model; the report lists every operator."""
     request, parse = check_request(flags, command), _parser(flags)
     static, nodes = parse(static_request(request, largest_gear(request)) if request.gears else request)
     listed = [(node.name, node.op) for node in nodes]

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ATC writes beside a model or says about one: fusion_result.json, check_result.json, the display of a model's
-attributes.
-"""
+"""Files and texts of ATC about a model: fusion_result.json, check_result.json, the display of a model's attributes."""
 
 from __future__ import annotations
 
@@ -19,18 +17,18 @@ from vxm_convert.sim.version import SIM_VERSION
 
 FUSION_RESULT = "fusion_result.json"
 CHECK_RESULT = "check_result.json"
-#: Refusals of the parser: about the model and its operators, not about the command line.
+#: Refusals of the parser, which concern the model and its operators, not the command line.
 PARSE_CODES = ("E10501", "E12", "E13", "E19999")
 Node = Tuple[str, str]
 
 
 def side_file(name: str) -> Path:
-    """In ``$ASCEND_WORK_PATH`` if that is set, else in the working folder."""
+    """The path in ``$ASCEND_WORK_PATH`` if that is set, else in the working folder."""
     return Path(os.environ.get("ASCEND_WORK_PATH", "")) / name
 
 
 def write_fusion_result(model: Model) -> None:
-    """How often each fusion pass matched and took effect."""
+    """Number of matches and effects of each fusion pass."""
     fused = sum(len(op.attrs.get("_datadump_original_op_names", [])) > 1 for op in model.all_ops())
     times = {"effect_times": str(fused), "match_times": str(fused)}
     write_text(
@@ -51,7 +49,7 @@ def write_fusion_result(model: Model) -> None:
 
 
 def is_parse_failure(refusal: AtcRefusal) -> bool:
-    """Whether the model was refused while it was read, so that a check report belongs to it."""
+    """Whether the model was refused while it was read, so that a check report is due."""
     return refusal.code.startswith(PARSE_CODES)
 
 
@@ -82,7 +80,7 @@ def write_check_report(path: str, model: str, nodes: Sequence[Node], refusal: Op
 
 
 def model_info(overview: Overview) -> List[str]:
-    """Lines of mode 6 and ``--display_model_info=1``: the real one's fields; their wording and order were not checked
+    """Lines of mode 6 and ``--display_model_info=1``: the fields of the real one; wording and order were not checked
     against it.
 
     The line about gears is ours.

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that ATC's flags name: kept dtypes, mixed-precision lists, precision per operator, fusion switches.
 
-Each reader refuses a missing or malformed file with the code of the real tool. The files are small; larger ones than
-`MAX_BYTES` are not read.
+Each reader refuses a missing or malformed file with the code of the real tool, and files larger than `MAX_BYTES`.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ IMPL_MODES = {
     "enable_hi_float_32_execution": 64,
     "keep_fp16": 128,
 }
-#: list of --modify_mixlist → what it says about an operator in mixed precision: True fp16, False fp32, None as its
-#: predecessor
+#: list of --modify_mixlist → type of an operator in mixed precision: True fp16, False fp32, None like its predecessor
 _LISTS = {"white-list": True, "black-list": False, "gray-list": None}
 
 
@@ -44,7 +42,7 @@ _CUSTOM_LINE = re.compile(
 
 
 def read_text(flag: str, path: str) -> str:
-    """Text of the file behind a flag; E10001 where it cannot be read."""
+    """Text of the file that a flag names; E10001 if it cannot be read."""
     try:
         if os.path.getsize(path) > MAX_BYTES:
             raise AtcRefusal("E10001", f"--{flag} is {path!r}, which has more than {MAX_BYTES} bytes")
@@ -52,7 +50,7 @@ def read_text(flag: str, path: str) -> str:
     except OSError as exc:
         raise AtcRefusal("E10001", f"--{flag} is {path!r}, which cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
-        raise AtcRefusal("E10001", f"--{flag} is {path!r}, which is no text file") from exc
+        raise AtcRefusal("E10001", f"--{flag} is {path!r}, which is not a text file") from exc
 
 
 def read_keep_dtype(path: str) -> Tuple[FrozenSet[str], FrozenSet[str]]:
@@ -66,7 +64,7 @@ def read_custom_dtypes(path: str) -> Tuple[CustomDtypes, ...]:
     """Lines of a ``--customize_dtypes`` file.
 
     ``node::InputDtype:float16,float32,OutputDtype:float32`` or ``OpType::Type:InputDtype:…,OutputDtype:…``; either part
-    may be left out, and so may a type in its list, which leaves that operand as it is.
+    may be omitted, and so may a type in its list, which leaves that operand unchanged.
     """
     entries: List[CustomDtypes] = []
     for line in read_text("customize_dtypes", path).splitlines() if path else []:
@@ -88,7 +86,7 @@ def read_custom_dtypes(path: str) -> Tuple[CustomDtypes, ...]:
         unknown = [word for words in (into, out) for word in words if word and word not in CUSTOM_TYPES]
         if unknown:
             raise AtcRefusal(
-                "E10001", f"--customize_dtypes asks for {unknown[0]!r}, expected one of {', '.join(CUSTOM_TYPES)}"
+                "E10001", f"--customize_dtypes requests {unknown[0]!r}, expected one of {', '.join(CUSTOM_TYPES)}"
             )
         entries.append(CustomDtypes(found.group("type") or found.group("node"), bool(found.group("type")), into, out))
     return tuple(entries)
@@ -102,7 +100,7 @@ def _less_comma(text: Optional[str]) -> str:
 def read_mixlist(path: str) -> Dict[str, Optional[bool]]:
     """Operator type → new list of a ``--modify_mixlist`` file.
 
-    ``{"black-list": {"to-add": […], "to-remove": […]}, "white-list": {…}}``; what is only removed becomes gray.
+    ``{"black-list": {"to-add": […], "to-remove": […]}, "white-list": {…}}``; a type that is only removed becomes gray.
     """
     if not path:
         return {}
@@ -139,7 +137,7 @@ def read_op_precision(path: str) -> Tuple[Dict[str, int], Dict[str, int]]:
         parser.read_string(read_text("op_precision_mode", path))
     except configparser.Error as exc:
         raise AtcRefusal(
-            "E10001", f"--op_precision_mode is {path!r}, which is no ini file ({type(exc).__name__})"
+            "E10001", f"--op_precision_mode is {path!r}, which is not an ini file ({type(exc).__name__})"
         ) from exc
     found: List[Dict[str, int]] = []
     for section in ("ByOpType", "ByNodeName"):
@@ -154,8 +152,8 @@ def read_op_precision(path: str) -> Tuple[Dict[str, int], Dict[str, int]]:
 
 
 def read_disabled_fusions(path: str, passes: Sequence[str]) -> FrozenSet[str]:
-    """Which of `passes` a ``--fusion_switch_file`` turns off: ``Pass:off`` lines or the JSON form; a pass's own line
-    wins over ALL.
+    """Which of `passes` a ``--fusion_switch_file`` turns off: ``Pass:off`` lines or the JSON form; the line of a pass
+    overrides ALL.
     """
     if not path:
         return frozenset()
@@ -189,4 +187,4 @@ def _read_json(flag: str, path: str) -> Any:
     try:
         return json.loads(read_text(flag, path))
     except (ValueError, RecursionError) as exc:
-        raise AtcRefusal("E10032", f"--{flag} is {path!r}, which is no JSON") from exc
+        raise AtcRefusal("E10032", f"--{flag} is {path!r}, which is not JSON") from exc

@@ -28,8 +28,8 @@ Outputs = List[Tuple[str, int]]
 
 
 def parse_input_shape(text: str, dynamic: bool = False) -> Dict[str, Tuple[int, ...]]:
-    """``name:d,d;name:d,d`` → shapes; the last colon separates, because node names may hold some. `dynamic`
-    allows -1.
+    """``name:d,d;name:d,d`` → shapes; the last colon separates, because node names may contain colons. `dynamic` allows
+    -1.
     """
     shapes: Dict[str, Tuple[int, ...]] = {}
     for entry in filter(None, text.split(";")):
@@ -39,13 +39,13 @@ def parse_input_shape(text: str, dynamic: bool = False) -> Dict[str, Tuple[int, 
             raise AtcRefusal(
                 "E10055",
                 f"--input_shape gives {name} the range {dims}; the simulated ATC takes single shapes only",
-                solution="Give one number per side, several shapes with --dynamic_dims, or compile with the real ATC "
+                solution="Pass one number per side, pass several shapes with --dynamic_dims, or compile with the real ATC "
                 "(VXM_TOOLCHAIN=cann).",
             )
         if not colon or not name or not all(re.match(r"^-?[0-9]{1,18}$", part) for part in parts):
             example = "For example moving:1,160,192,224,1"
             raise AtcRefusal(
-                "E10002", f"--input_shape holds {entry!r}, expected name:number,number,…", solution=example
+                "E10002", f"--input_shape contains {entry!r}, expected name:number,number,…", solution=example
             )
         sides = tuple(int(part) for part in parts)
         if any(side <= 0 and not (dynamic and side == -1) for side in sides):
@@ -60,13 +60,13 @@ def parse_out_nodes(text: str) -> Outputs:
     for entry in filter(None, text.split(";")):
         name, colon, index = entry.rpartition(":")
         if not colon or not name or not re.match(r"^[0-9]{1,9}$", index):
-            raise AtcRefusal("E10001", f"--out_nodes holds {entry!r}, expected node:index")
+            raise AtcRefusal("E10001", f"--out_nodes contains {entry!r}, expected node:index")
         nodes.append((name, int(index)))
     return nodes
 
 
 def parse_output_type(text: str, outputs: Outputs) -> Tuple[str, Dict[Tuple[str, int], str]]:
-    """(dtype of all outputs or "", dtype of single outputs); single ones must be named in ``--out_nodes`` too."""
+    """(dtype of all outputs or "", dtype of single outputs); single outputs must also be in ``--out_nodes``."""
     if not text:
         return "", {}
     if ":" not in text:
@@ -76,7 +76,7 @@ def parse_output_type(text: str, outputs: Outputs) -> Tuple[str, Dict[Tuple[str,
         place, _, kind = entry.rpartition(":")
         name, colon, index = place.rpartition(":")
         if not colon or not name or not re.match(r"^[0-9]{1,9}$", index):
-            raise AtcRefusal("E10001", f"--output_type holds {entry!r}, expected TYPE or node:index:TYPE")
+            raise AtcRefusal("E10001", f"--output_type contains {entry!r}, expected TYPE or node:index:TYPE")
         if (name, int(index)) not in outputs:
             raise AtcRefusal("E10001", f"--output_type names {place}, which --out_nodes does not have")
         chosen[(name, int(index))] = _output_type(kind)

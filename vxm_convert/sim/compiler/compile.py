@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a frozen graph to a simulated offline model: the passes in order, the model's attributes, the file.
 
-The result has the real container and the real graph language, but no kernels: where a real file holds device code,
-this one holds a marked text, and its version attribute starts with ``sim-``.
+The result has the real container and the real graph language, but no kernels: a marked text takes the place of device
+code, and the version attribute starts with ``sim-``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vxm_convert.sim.version import SIM_VERSION
 
 KERNEL_TEXT = b"simulated kernel of vxm_convert: no device code"
 OUTPUT_NODE = "Node_Output"
-#: name of the real pass that puts a bias into its convolution
+#: name of the real pass that fuses a bias into its convolution
 BIAS_FUSION = "ConvBiasaddFusionPass"
 
 
@@ -46,7 +46,7 @@ class GearRequest:
 
 @dataclass(frozen=True)
 class CompileRequest:
-    """What a command line asks for, after all checks of its grammar."""
+    """The request of a command line, after all checks of its grammar."""
 
     model_name: str
     soc_version: str
@@ -61,7 +61,7 @@ class CompileRequest:
     #: dtype of all outputs, and of single ones (node, index); empty keeps the graph's
     output_type: str = ""
     output_types: Dict[Tuple[str, int], str] = field(default_factory=dict)
-    #: inputs that are fed in fp16
+    #: inputs fed in fp16
     half_inputs: FrozenSet[str] = frozenset()
     #: operator type → its list in mixed precision (True fp16, False fp32, None as its predecessor), where the user
     #: moved it
@@ -72,11 +72,11 @@ class CompileRequest:
     custom_dtypes: Tuple[CustomDtypes, ...] = ()
     #: graph fusion passes that are switched off
     fusions_off: FrozenSet[str] = frozenset()
-    #: names at the model's edge where `out_nodes` are nodes that the importer made; empty: from `out_nodes`
+    #: names of the outputs if `out_nodes` are nodes that the importer made; empty: from `out_nodes`
     out_names: Tuple[str, ...] = ()
     #: with it, `input_shapes` hold -1; see `vxm_convert.sim.compiler.gears`
     gears: Optional[GearRequest] = None
-    #: input as `input_shapes` has it → its node, where they differ
+    #: input in `input_shapes` → its node, if they differ
     input_nodes: Dict[str, str] = field(default_factory=dict)
 
 
@@ -91,7 +91,7 @@ def compile_graph(nodes: List[TfNode], request: CompileRequest) -> Model:
     )
     feed_half(ops, request.half_inputs)
     ops = drop_dead(ops, outputs)
-    # Bias first: afterwards a convolution and its bias are one operator that gets one dtype.
+    # Fuse the bias first: then a convolution and its bias are one operator with one dtype.
     if BIAS_FUSION not in request.fusions_off:
         ops = fuse_bias(ops, outputs)
     assign_dtypes(ops, request.precision_mode, keep, request.mixlist)
@@ -137,8 +137,8 @@ def write_original(path: Path, model: Model) -> None:
 
 
 def _name_origins(ops: List[Op]) -> None:
-    """Say on every computed output which tensor of the framework's graph it is: of fused nodes the last one's, as dump
-    tools expect.
+    """Record on every computed output its tensor in the framework's graph: for fused nodes that of the last one, as
+    dump tools expect.
     """
     for op in ops:
         names = original_names(op)
@@ -171,7 +171,7 @@ def _net_output(ops: List[Op], outputs: List[str]) -> Op:
 
 
 def _model_attrs(ops: List[Op], out_names: List[str], request: CompileRequest) -> Dict[str, object]:
-    # A node on the AI CPU gets a stream of its own, and an event each way.
+    # A node on the AI CPU gets its own stream, and an event in each direction.
     second = any(op.type == "FrameworkOp" for op in ops)
     return {
         "atc_cmdline": request.command,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chooses fp16 or fp32 per operator as ``--precision_mode`` and ``--keep_dtype`` demand, and inserts the casts.
 
-Rules as the vendor documents them for the 910 and as the open fusion engine codes them
+The rules are those of the vendor's documentation for the 910 and of the open fusion engine
 (`op_dtype_selection_strategy_*.cc`); see docs/precision.md.
 """
 
@@ -56,7 +56,7 @@ def assign_dtypes(
                 _with_float(desc, into if i < singles else "float32") for i, desc in enumerate(op.input_descs)
             ]
             op.output_descs = [_with_float(desc, out) for desc in op.output_descs]
-        # Constants take whatever type their reader has, so nobody follows them.
+        # Constants take the type of their reader, so nothing follows them.
         for index, desc in enumerate(op.output_descs if op.data is None else ()):
             produced[f"{op.name}:{index}"] = desc.dtype
 
@@ -94,7 +94,9 @@ def _vector_dtype(op: Op, mode: str, kept: bool, row: OpSupport, produced: Dict[
 
 
 def _choose_cast(op: Op, mode: str, kept: bool, row: OpSupport, produced: Dict[str, str]) -> Tuple[str, str]:
-    """A cast of the graph itself: float → int takes what is there, int → float gives what the mode prefers."""
+    """A cast in the graph itself: float → int takes the existing type, int → float gives the type that the mode
+    prefers.
+    """
     into = _predecessor(op, produced)
     return into, _vector_dtype(op, mode, kept, row, produced)
 
@@ -130,8 +132,8 @@ def _lacks_single(op: Op) -> bool:
 def insert_casts(ops: List[Op], outputs: List[Tuple[str, str]]) -> Tuple[List[Op], List[str]]:
     """Make every edge agree in dtype.
 
-    A constant is stored in the type its reader wants; any other mismatch gets a ``trans_Cast_<n>``, one per tensor and
-    type. `outputs` are (tensor, dtype at the model's edge). Returns the operators and the outputs' tensors.
+    A constant is stored in the type of its reader; any other mismatch gets a ``trans_Cast_<n>``, one per tensor and
+    type. `outputs` are (tensor, dtype of the model's output). Returns the operators and the outputs' tensors.
     """
     maker = _CastMaker(ops)
     result: List[Op] = []

@@ -12,7 +12,7 @@ TAKES_BIAS = ("Conv3D", "Conv2D", "DepthwiseConv2D", "MatMulV2")
 
 
 def drop_dead(ops: List[Op], outputs: List[str]) -> List[Op]:
-    """Keep inputs and whatever the outputs need, in the given order."""
+    """Keep inputs and everything that the outputs need, in the given order."""
     by_name = {op.name: op for op in ops}
     needed = set()
     stack = [name.rpartition(":")[0] for name in outputs]
@@ -28,7 +28,7 @@ def fuse_bias(ops: List[Op], outputs: List[str]) -> List[Op]:
     """Convolution or matrix product → BiasAdd, or Add of a constant vector, becomes one operator with three inputs.
 
     Before: ``y = BiasAdd(Conv3D(x, w), b)``; after: ``y = Conv3D(x, w, b)`` under the convolution's name. The fused
-    operator lists both original names, and its output says which original tensor it is, so that dumps can be matched.
+    operator lists both original names, and its output names the original tensor, so that dumps can be matched.
     """
     readers: Dict[str, int] = {}
     for source in [source for op in ops for source in op.inputs] + outputs:
@@ -70,7 +70,7 @@ def _adds_bias(op: Op, source: Op, bias: Op) -> bool:
 
 
 def _constants_first(ops: List[Op]) -> List[Op]:
-    """A fused bias may stand after its convolution in the old order; constants depend on nothing."""
+    """A fused bias may come after its convolution in the old order; constants depend on nothing."""
     return (
         [op for op in ops if op.type == "Data"]
         + [op for op in ops if op.data is not None]

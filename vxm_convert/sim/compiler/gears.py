@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles a model for several shapes: every gear by itself with its static shape, then all of them into one model.
+"""Compiles a model for several shapes: each gear separately with its static shape, then all of them in one model.
 
-The layout is that of `formats.gears`. A constant that several gears have is kept once.
+The layout is that of `formats.gears`. A constant of several gears is kept once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Parser = Callable[[CompileRequest], Tuple[CompileRequest, List[TfNode]]]
 
 
 def static_request(request: CompileRequest, gear: int) -> CompileRequest:
-    """The request for one gear; raises AtcRefusal E10045 where its numbers do not match the sides of -1."""
+    """The request for one gear; raises AtcRefusal E10045 if its numbers do not match the sides of -1."""
     wanted = _gears_of(request)
     try:
         shapes = layout.filled(request.input_shapes, list(request.input_shapes), wanted.kind, wanted.profiles[gear])
@@ -34,7 +34,7 @@ def static_request(request: CompileRequest, gear: int) -> CompileRequest:
 
 
 def largest_gear(request: CompileRequest) -> int:
-    """The gear whose inputs have most elements together."""
+    """The gear whose inputs have the most elements in total."""
     counts = [
         sum(layout.count_of(shape) for shape in static_request(request, gear).input_shapes.values())
         for gear in range(len(_gears_of(request).profiles))
@@ -43,9 +43,7 @@ def largest_gear(request: CompileRequest) -> int:
 
 
 def compile_gears(parse: Parser, request: CompileRequest) -> Model:
-    """Compile every gear and join them; raises AtcRefusal with the code of the gear that cannot be compiled, and its
-    name.
-    """
+    """Compile every gear and join them; raises AtcRefusal with the code and name of a gear that cannot be compiled."""
     wanted = _gears_of(request)
     models: List[Model] = []
     known: Dict[bytes, np.ndarray] = {}
@@ -85,7 +83,7 @@ def _share_constants(ops: List[Op], known: Dict[bytes, np.ndarray]) -> None:
 
 def _join(models: List[Model], wanted: GearRequest, declared: Dict[str, layout.Shape]) -> Model:
     data = [[op for op in model.ops if op.type == "Data"] for model in models]
-    # Inputs that the command line does not name come behind those that it names, with the graph's own shape.
+    # Inputs that the command line does not name come after those that it names, with the graph's own shape.
     shapes = {op.name: declared.get(op.name, op.output_descs[0].logical_shape) for op in data[0]}
     order = [name for name in declared if name in shapes] + [name for name in shapes if name not in declared]
     inputs = [_edge_input(row, shapes[row[0].name]) for row in zip(*data)]
@@ -112,7 +110,7 @@ def _join(models: List[Model], wanted: GearRequest, declared: Dict[str, layout.S
 
 
 def _edge_input(row: Sequence[Op], declared: layout.Shape) -> Op:
-    """The model's input behind that of each gear, as large as the largest."""
+    """The model's input for that of each gear, as large as the largest."""
     desc = _largest([op.output_descs[0] for op in row])
     return replace(row[0], attrs={**row[0].attrs, layout.ORIGIN_DIMS: list(declared)}, output_descs=[desc])
 
@@ -123,7 +121,7 @@ def _largest(descs: Sequence[Desc]) -> Desc:
 
 
 def _picking(wanted: GearRequest, index: int) -> List[Op]:
-    """The input that picks a gear, the table of gears, and the node that finds the one in the other."""
+    """The input that selects a gear, the table of gears, and the node that looks up the one in the other."""
     length, mark = len(wanted.profiles[0]), {"_mbatch_inserted_node": True}
     table = np.array(wanted.profiles, np.int32).reshape(-1)
     asked, known, found = Desc("int32", (length,)), Desc("int32", table.shape), Desc("int32", ())
@@ -164,7 +162,7 @@ def _case(
 
 
 def _renamed(ops: List[Op], postfix: str) -> List[Op]:
-    """The gear's nodes under names of their own; its inputs say which operand of the Case node they are."""
+    """The gear's nodes with their own names; its inputs record which operand of the Case node they are."""
     renamed = []
     for op in ops:
         inputs = ["{0}{2}:{1}".format(*source.rpartition(":")[::2], postfix) for source in op.inputs]
@@ -174,14 +172,14 @@ def _renamed(ops: List[Op], postfix: str) -> List[Op]:
 
 
 def _attrs(models: List[Model], ops: List[Op]) -> Dict[str, Any]:
-    """Those of the first gear, with what depends on the gear as the largest needs it."""
+    """The attributes of the first gear, with those that depend on the gear taken from the largest."""
     attrs: Dict[str, Any] = dict(models[0].attrs)
     for name in ("memory_size", "stream_num", "event_num"):
         attrs[name] = max(int(model.attrs[name]) for model in models)
     attrs["zero_copy_memory_size"] = sum(
         padded_size(d.nbytes) for op in ops if op.type in ("Data", "NetOutput") for d in op.output_descs
     )
-    # One label for each branch, and one behind them.
+    # One label for each branch, and one after them.
     attrs["label_num"] = len(models) + 1
     attrs["task_index_op_name"] = [layout.MAP_INDEX] + [
         f"{name}{layout.POSTFIX}{gear}"

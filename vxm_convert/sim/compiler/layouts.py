@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stores tensors as the kernels want them: blocks of 16 channels around convolutions, packed weights, TransData in
+"""Stores tensors as the kernels need them: blocks of 16 channels around convolutions, packed weights, TransData in
 between.
 
 Volumes are NDC1HWC0 with FRACTAL_Z_3D filters, images NC1HWC0 with FRACTAL_Z filters; fp16 matrix weights are
@@ -17,7 +17,7 @@ from vxm_convert.formats import fractal
 from vxm_convert.formats.ge_ir import Desc, Op
 
 BLOCKED = ("NDC1HWC0", "NC1HWC0")
-#: Operators whose kernels take any layout and hand it on (pattern formatAgnostic in the operator information).
+#: Operators whose kernels take any layout and keep it (pattern formatAgnostic in the operator information).
 AGNOSTIC = frozenset(
     "LeakyRelu Relu Relu6 Elu Selu Sigmoid Tanh Square Sqrt Rsqrt Neg Abs Exp Expm1 Log Log1p Floor Ceil Round Rint "
     "Sign Softplus "
@@ -49,7 +49,7 @@ UNPACK: Dict[str, Callable[[np.ndarray, Tuple[int, ...]], np.ndarray]] = {
     "FRACTAL_Z": fractal.unpack_fractal_z,
     "FRACTAL_NZ": fractal.unpack_fractal_nz,
 }
-#: Operators whose kernels take and give blocks only, and the position of their feature map.
+#: Operators whose kernels take and return only blocks, and the position of their feature map.
 FEATURE_MAP = {
     "Conv3D": 0,
     "Conv2D": 0,
@@ -67,9 +67,7 @@ FEATURE_MAP = {
 
 
 def blocked(desc: Desc, layout: str = "") -> Desc:
-    """The same image or volume in 16-channel blocks; `layout` says where its channels are, if not where the tensor
-    says.
-    """
+    """The same image or volume in 16-channel blocks; `layout` overrides the position of its channels."""
     shape, origin = desc.logical_shape, layout or desc.logical_layout
     last = shape[:1] + shape[2:] + shape[1:2] if origin == "NCHW" else shape
     name, stored = (
@@ -79,12 +77,12 @@ def blocked(desc: Desc, layout: str = "") -> Desc:
 
 
 def plain(desc: Desc) -> Desc:
-    """The same tensor as the framework's graph had it."""
+    """The same tensor in the layout of the framework's graph."""
     return replace(desc, shape=desc.logical_shape, layout=desc.logical_layout, origin_shape=(), origin_layout="")
 
 
 def unpacked(op: Op) -> np.ndarray:
-    """A weight as the framework's graph had it, whatever its storage; dtype unchanged."""
+    """A weight in the layout of the framework's graph, from any storage; dtype unchanged."""
     desc = op.output_descs[0]
     return UNPACK[desc.layout](op.data, desc.logical_shape) if desc.layout in UNPACK else op.data
 
@@ -101,7 +99,7 @@ def assign_layouts(ops: List[Op], outputs: List[str]) -> Tuple[List[Op], List[st
             changer.pack_weights(op, PACKINGS[op.type], result)
         positions = [FEATURE_MAP[op.type]] if op.type in FEATURE_MAP else range(len(op.inputs))
         for position in positions:
-            # What was packed has no other layout to change to.
+            # A packed weight has no other layout.
             if op.type not in PACKINGS or position != PACKINGS[op.type].position:
                 op.inputs[position] = changer.provide(op.inputs[position], want, result)
                 op.input_descs[position] = changer.descs[op.inputs[position]]
@@ -114,7 +112,7 @@ def assign_layouts(ops: List[Op], outputs: List[str]) -> Tuple[List[Op], List[st
 
 
 def _wanted(op: Op, descs: Dict[str, Desc]) -> str:
-    """The origin layout of the blocks an operator works on, or nothing where it works on plain tensors."""
+    """The origin layout of the blocks an operator works on, or an empty string if it works on plain tensors."""
     if op.type in FEATURE_MAP:
         return str(op.attrs.get("data_format") or "NHWC")
     found = [descs[name] for name in op.inputs]
@@ -140,7 +138,7 @@ class _LayoutChanger:
             self.descs[f"{op.name}:{index}"] = desc
 
     def provide(self, source: str, want: str, result: List[Op]) -> str:
-        """The tensor in blocks of origin layout `want`, or plain where `want` is empty."""
+        """The tensor in blocks of origin layout `want`, or plain if `want` is empty."""
         desc = self.descs[source]
         have = desc.logical_layout if desc.layout in BLOCKED else ""
         if have == want:
@@ -158,7 +156,7 @@ class _LayoutChanger:
         return self.made[key]
 
     def pack_weights(self, op: Op, packing: Packing, result: List[Op]) -> None:
-        """Plain constant → packed constant, once per weight and layout; what is computed or fp32 stays plain."""
+        """Plain constant → packed constant, once per weight and layout; computed and fp32 weights stay plain."""
         source = op.inputs[packing.position]
         name = source.rpartition(":")[0]
         weights = next(made for made in result if made.name == name)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What flags ask of single nodes: inputs fed in fp16, data types of outputs, kept types, kernel modes. One function per
-flag.
+"""What flags request for single nodes: inputs fed in fp16, data types of outputs, kept types, kernel modes. One
+function per flag.
 
-A name that the graph does not have is refused as the real compiler refuses it; nothing is ignored.
+Names that are not in the graph are refused, as by the real compiler; nothing is ignored.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def feed_half(ops: List[Op], names: FrozenSet[str]) -> None:
             raise AtcRefusal("E10016", f"--input_fp16_nodes names node {name}, which the graph does not have")
         op = by_name[name]
         if op.type != "Data":
-            raise AtcRefusal("E10017", f"--input_fp16_nodes names node {name}, which is a {op.type} and no input")
+            raise AtcRefusal("E10017", f"--input_fp16_nodes names node {name}, which is a {op.type}, not an input")
         if op.output_descs[0].dtype not in ("float32", "float16"):
             raise AtcRefusal(
-                "E10001", f"--input_fp16_nodes names {name}, which is {op.output_descs[0].dtype} and no float input"
+                "E10001", f"--input_fp16_nodes names {name}, which is {op.output_descs[0].dtype} not a float input"
             )
         op.output_descs = [replace(op.output_descs[0], dtype="float16")]
 
@@ -38,9 +38,7 @@ def feed_half(ops: List[Op], names: FrozenSet[str]) -> None:
 def result_types(
     asked: List[Tuple[str, int]], found: List[str], every: str, single: Dict[Tuple[str, int], str]
 ) -> List[str]:
-    """Dtype of each output: ``--output_type`` for all (`every`) or some (`single`), else what the graph has
-    (`found`).
-    """
+    """Dtype of each output: ``--output_type`` for all (`every`) or some (`single`), else that of the graph (`found`)."""
     chosen = [
         single.get(asked[i], every or dtype) if i < len(asked) else every or dtype for i, dtype in enumerate(found)
     ]
@@ -48,7 +46,7 @@ def result_types(
         if new != old and new not in RESULT_TYPES:
             raise AtcRefusal(
                 "E20001",
-                f"--output_type asks for {new}; the simulated device converts results to {', '.join(RESULT_TYPES)} "
+                f"--output_type requests {new}; the simulated device converts results to {', '.join(RESULT_TYPES)} "
                 "only",
                 solution="Compile with the real ATC (VXM_TOOLCHAIN=cann).",
             )
@@ -56,7 +54,7 @@ def result_types(
 
 
 def names_to_keep(ops: List[Op], names: FrozenSet[str], types: FrozenSet[str]) -> FrozenSet[str]:
-    """``--keep_dtype``: node names, and every node of the types; E10016 lists names that the graph does not have."""
+    """``--keep_dtype``: node names, and every node of the types; E10016 lists names that are not in the graph."""
     known = {name for op in ops for name in [op.name] + original_names(op)}
     unknown = sorted(names - known)
     if unknown:
@@ -65,8 +63,8 @@ def names_to_keep(ops: List[Op], names: FrozenSet[str], types: FrozenSet[str]) -
 
 
 class CustomDtypes(NamedTuple):
-    """A line of ``--customize_dtypes``: types of a node's (or of every node of a type's) inputs and outputs; "" leaves
-    one as it is.
+    """A line of ``--customize_dtypes``: types of the inputs and outputs of a node, or of every node of a type; ""
+    leaves one unchanged.
     """
 
     name: str
@@ -76,11 +74,10 @@ class CustomDtypes(NamedTuple):
 
 
 def customise(ops: List[Op], lines: Iterable[CustomDtypes], known: FrozenSet[str]) -> None:
-    """``--customize_dtypes``: wins over everything that was decided before; a line for a node wins over one for its
-    type.
+    """``--customize_dtypes``: overrides all earlier decisions; a line for a node overrides one for its type.
 
-    E10016 for a node that the graph (`known`) does not have; a name that a fusion took away has no effect any more.
-    E20001 where the operator has no kernel for the types.
+    E10016 for a node that the graph (`known`) does not have; a name removed by a fusion has no effect. E20001 if the
+    operator has no kernel for the types.
     """
     ordered = sorted(lines, key=lambda line: not line.is_type)
     unknown = sorted(line.name for line in ordered if not line.is_type and line.name not in known)
@@ -117,7 +114,7 @@ def _retyped(op: Op, line: CustomDtypes, descs: List[Desc], types: Tuple[str, ..
 
 
 def _check_kernel(op: Op) -> None:
-    """Vector kernels have one float type for all, the cube takes fp16 and gives either."""
+    """Vector kernels have one float type for all operands; the cube takes fp16 and returns fp16 or fp32."""
     row = support_of(op.type)
     if row is None or op.type == "Cast":
         return
@@ -134,7 +131,7 @@ def _check_kernel(op: Op) -> None:
 
 
 def mark_kernel_modes(ops: Iterable[Op], by_type: Dict[str, int], by_node: Dict[str, int]) -> None:
-    """``--op_precision_mode``: recorded on the operator. The simulated kernels are of the precise kind throughout."""
+    """``--op_precision_mode``: recorded on the operator. All simulated kernels are of the precise kind."""
     for op in ops:
         modes = [by_node[name] for name in [op.name] + original_names(op) if name in by_node]
         mode = modes[0] if modes else by_type.get(op.type)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CPU engines behind the simulated device: OpenVINO, or ONNX Runtime where that is missing; which rewrites pay on
-each.
+"""The CPU engines behind the simulated device: OpenVINO, or ONNX Runtime where that is missing; which rewrites are
+worthwhile on each.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import openvino
 
 VARIABLE = "VXM_SIM_ENGINE"
-#: Arrays in, arrays out; what comes out may be the engine's own memory and holds until the next call: a second copy of
-#: inner tensors, or of the largest layers alone, would not fit.
+#: Arrays in, arrays out; results may be the engine's own memory and are valid until the next call, because a second
+#: copy of inner tensors, or of the largest layers alone, would not fit.
 Runner = Callable[[List[np.ndarray]], List[np.ndarray]]
 _INTERLEAVING = [0, 4, 5, 1, 6, 2, 7, 3]
 _OPTIONS = {
@@ -30,19 +30,19 @@ _OPTIONS = {
 
 
 class Engine(NamedTuple):
-    """How a lowered graph is compiled, and the rewrites that make it fastest here."""
+    """How to compile a lowered graph, and the rewrites that make it fastest here."""
 
     compile: Callable[[bytes, List[str], List[str]], Runner]
     fastest: Callable[[], FrozenSet[str]]
 
 
 def find_engine() -> Engine:
-    """The engine that VXM_SIM_ENGINE asks for, or the best of the installed ones.
+    """The engine that VXM_SIM_ENGINE names, or the best of the installed ones.
 
     Raises
     ------
     ToolchainError
-        It is not installed, or none is.
+        If it is not installed, or no engine is.
     """
     choice = os.environ.get(VARIABLE) or "auto"
     if choice not in ("auto", "openvino", "onnxruntime"):
@@ -83,11 +83,11 @@ def _compiled(serialized: bytes) -> Any:
 def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
     compiled = _compiled(serialized)
     request = compiled.create_infer_request()
-    # An input that nothing reads is gone from the compiled form.
+    # The compiled form has no inputs that nothing reads.
     read = {name for port in compiled.inputs for name in port.get_names()}
 
     def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
-        # `infer` would answer with copies.
+        # `infer` would return copies.
         request.start_async({name: _finite(array) for name, array in zip(inputs, arrays) if name in read})
         request.wait()
         return [request.get_tensor(name).data for name in outputs]
@@ -99,9 +99,8 @@ def _interleave_in_blocks(model: openvino.Model) -> None:
     """``Reshape → Transpose → Reshape`` that spreads channels over all three axes of a volume becomes OpenVINO's
     DepthToSpace.
 
-    The same values in the same places. Its kernel takes and gives the layout that convolutions work in (channels in
-    blocks); a Transpose would need a reorder before and behind. ONNX has the operator for images only, so it cannot be
-    written there.
+    Values and positions stay the same. Its kernel keeps the layout of convolutions (channels in blocks); a Transpose
+    would need a reorder before and after. ONNX has the operator only for images, so ONNX cannot express it.
     """
     try:
         from openvino.runtime import opset8
@@ -137,17 +136,15 @@ def _order(turn: openvino.Node) -> List[int]:
 def _fastest_in_openvino() -> FrozenSet[str]:
     """Everything, but `phases` only where this version on this processor computes transposed convolutions by matrices.
 
-    OpenVINO 2023.1 does so with AVX2, and has a direct kernel with AVX-512; OpenVINO 2026 has one for both. It is
-    asked.
+    OpenVINO 2023.1 does so with AVX2, and has a direct kernel with AVX-512; OpenVINO 2026 has one for both. The engine
+    reports its kernel.
     """
     base = frozenset(("upsampling", "transposed", "lanes", "channels"))
     return base | {"phases"} if "gemm" in _transposed_kernel() else base
 
 
 def _transposed_kernel() -> str:
-    """Name of the kernel that OpenVINO takes for a transposed convolution as `phase` makes them; empty if it does not
-    say.
-    """
+    """Name of OpenVINO's kernel for a transposed convolution as `transposed` makes them; empty if unknown."""
     builder, channels = OnnxBuilder(), 16
     weights = builder.constant(np.ones((channels, channels, 4, 4, 4), np.float32))
     value = builder.one("ConvTranspose", "x", weights, kernel_shape=[4] * 3, strides=[2] * 3, pads=[1] * 6)
@@ -164,7 +161,8 @@ def _transposed_kernel() -> str:
 
 
 def _fastest_in_onnxruntime() -> FrozenSet[str]:
-    """No transposed convolution is left over, as all become phases: of volumes, it takes longer than what it replaces.
+    """No transposed convolution remains, as all become phases: for volumes it takes longer than the operators it
+    replaces.
 
     Its kernel for volumes goes through a matrix of columns, one for all outputs, so that `lanes` would only add taps.
     """
@@ -179,8 +177,7 @@ def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str]) -> Ru
     session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
 
     def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
-        # What the device holds in fp16 is fp32 in the lowered graph; this engine, unlike the other, does not convert by
-        # itself.
+        # The device's fp16 inputs are fp32 in the lowered graph; this engine, unlike the other, does not convert them.
         wide = [array.astype(np.float32) if array.dtype == np.float16 else array for array in arrays]
         results: List[np.ndarray] = session.run(outputs, {name: _finite(array) for name, array in zip(inputs, wide)})
         return results
@@ -189,7 +186,7 @@ def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str]) -> Ru
 
 
 def _finite(array: np.ndarray) -> Any:
-    """NaN and infinity cannot arise inside (everything saturates), so they are dealt with where they could come in."""
+    """NaN and infinity cannot arise inside (everything saturates), so it is enough to handle them in the inputs."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return np.nan_to_num(array)
     return array

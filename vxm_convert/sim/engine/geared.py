@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A loaded model with several shapes: one `engine.Program` per gear, prepared when it is first used, a few kept."""
+"""A loaded model with several shapes: one `engine.Program` per gear, prepared when it is first used, of which a few are
+kept.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,11 @@ Tensors = List[TensorDesc]
 
 
 class GearedProgram:
-    """`inputs` and `outputs` are those of the file: each as large as its largest gear, the input that picks a gear
-    last.
+    """`inputs` and `outputs` are those of the file: each as large as in its largest gear, with the input that selects
+    the gear last.
 
-    The gear with the smallest outputs is prepared at once: operators without a kernel are found when the model is
-    loaded, and the largest is left alone until the device has said that it has the memory.
+    The gear with the smallest outputs is prepared at once, which finds operators without a kernel at load time; the
+    largest is prepared only after the device has confirmed that it has the memory.
 
     Parameters
     ----------
@@ -33,7 +35,7 @@ class GearedProgram:
     Raises
     ------
     FormatError
-        The smallest gear cannot be executed.
+        If the smallest gear cannot be executed.
     """
 
     def __init__(self, model: OmModel, gears: Gears, load: Callable[[OmModel], Program]) -> None:
@@ -49,13 +51,13 @@ class GearedProgram:
         self.program(sizes.index(min(sizes)))
 
     def tensors(self, gear: int) -> Tuple[Tensors, Tensors]:
-        """The model's own inputs and its outputs as they are in a gear."""
+        """The model's own inputs and outputs in a gear."""
         shapes = self.gears.shapes(gear)
         inputs = [replace(desc, shape=shapes[desc.name]) for desc in self.inputs[:-1]]
         return inputs, [replace(desc, shape=shape) for desc, shape in zip(self.outputs, self.gears.outputs[gear])]
 
     def program(self, gear: int) -> Program:
-        """The program of a gear; raises FormatError where its graph cannot be executed."""
+        """The program of a gear; raises FormatError if its graph cannot be executed."""
         with self._lock:
             found = self._prepared.pop(gear, None)
             if found is None:

@@ -20,9 +20,9 @@ def load_program(model: OmModel) -> Union[Program, GearedProgram]:
     Raises
     ------
     ToolchainError
-        The model is not a simulated one, or no engine is installed.
+        If the model is not a simulated one, or no engine is installed.
     FormatError
-        Its graph cannot be executed although the container is intact.
+        If its graph cannot be executed although the container is intact.
     """
     if not model.simulated:
         raise ToolchainError(

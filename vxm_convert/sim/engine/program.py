@@ -21,13 +21,14 @@ from vxm_convert.sim.refusal import AtcRefusal
 
 log = logging.getLogger(__name__)
 
-#: Bytes of work memory from which on a model is not held in two compiled forms, for running and for dumping, at a time.
+#: Models with more bytes of work memory than this are never held in two compiled forms (for running and for dumping) at
+#: the same time.
 LARGE = 1 << 28
 
 
 @dataclass(frozen=True)
 class TensorDesc:
-    """One input or output at the model's edge."""
+    """One input or output of the model."""
 
     name: str
     shape: Tuple[int, ...]
@@ -48,7 +49,7 @@ def edge_of(model: OmModel) -> Tuple[List[TensorDesc], List[TensorDesc]]:
 
 
 class Form:
-    """A compiled form of a model; `close` gives its memory back, and the next call compiles it again."""
+    """A compiled form of a model; `close` frees its memory, and the next call compiles it again."""
 
     def __init__(self, compile_it: Callable[[], Runner]) -> None:
         self._compile = compile_it
@@ -66,8 +67,8 @@ class Form:
 class Program:
     """A loaded model, ready to run.
 
-    `inputs` and `outputs` are lists of `TensorDesc` in the model's order; `work_bytes` and `weight_bytes` are what the
-    device would need for it.
+    `inputs` and `outputs` are lists of `TensorDesc` in the model's order; `work_bytes` and `weight_bytes` are the
+    memory that the device would need for it.
     """
 
     def __init__(self, model: OmModel, runner: Runner, form: Form) -> None:
@@ -81,13 +82,13 @@ class Program:
         self._dumping: Optional[Tuple[List[str], Runner]] = None
 
     def run(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
-        """Execute once; arrays have exactly the shapes and dtypes of `inputs`, results those of `outputs` and belong to
-        the caller.
+        """Execute once; arrays have exactly the shapes and dtypes of `inputs`, results those of `outputs`; the caller
+        owns the results.
         """
         return [np.array(result) for result in self.lend(arrays)]
 
     def lend(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
-        """As `run`, but the results may be the engine's own memory, and hold until the next call only."""
+        """As `run`, but the results may be the engine's own memory, valid until the next call."""
         self._check(arrays)
         if self.work_bytes >= LARGE:
             self._dumping = None
@@ -95,7 +96,7 @@ class Program:
         return [np.asarray(result, desc.dtype).reshape(desc.shape) for result, desc in zip(results, self.outputs)]
 
     def run_with_dumps(self, arrays: List[np.ndarray], tensors: Iterable[str]) -> Iterator[Tuple[str, int, np.ndarray]]:
-        """Execute once more and give inner values; the form of the program that can do so is built at the first call.
+        """Execute once and yield inner values; the form of the program for this is built at the first call.
 
         Parameters
         ----------
@@ -109,7 +110,7 @@ class Program:
         """
         self._check(arrays)
         producers = {f"{op.name}:{index}": (op, index) for op in self.ops for index in range(len(op.output_descs))}
-        # What NetOutput gives is what it takes.
+        # The outputs of NetOutput are its inputs.
         source = {f"{self.ops[-1].name}:{index}": name for index, name in enumerate(self.ops[-1].inputs)}
         wanted = sorted(tensors)
         inner = sorted({source.get(name, name) for name in wanted if producers[name][0].data is None})
@@ -122,11 +123,11 @@ class Program:
         for name in wanted:
             op, index = producers[name]
             value = op.data if op.data is not None else values[source.get(name, name)]
-            # A copy: what the engine gave is its own memory.
+            # A copy, because the result is the engine's own memory.
             yield op.name, index, np.array(value, op.output_descs[index].dtype)
 
     def _compile_for(self, tensors: List[str], producers: Dict[str, Tuple[Op, int]]) -> Runner:
-        """The program with other outputs; rewrites that would remove one of them do not happen, as each is read."""
+        """The program with other outputs; rewrites cannot remove any of them, as each is read."""
         descs = [producers[name][0].output_descs[producers[name][1]] for name in tensors]
         net_output = replace(self.ops[-1], inputs=list(tensors), input_descs=descs, output_descs=descs)
         runner, inputs = _build([copy.copy(op) for op in self.ops[:-1]] + [net_output])
@@ -151,14 +152,14 @@ def load_static(model: OmModel) -> Program:
         form = Form(compile_it)
         return Program(model, _with_random(model.graph, names, form), form)
     except (AtcRefusal, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as exc:
-        # The container was intact, so whatever fails here is the graph that it holds; engines report with RuntimeError.
+        # The container was intact, so a failure here is due to the graph; engines raise RuntimeError.
         raise FormatError(
             f"{model.name}: the graph inside the offline model cannot be executed ({exc}); compile it again"
         ) from exc
 
 
 def _build(ops: List[Op]) -> Tuple[Runner, List[str]]:
-    """The compiled graph, made executable as the environment says, and the names of its inputs."""
+    """The compiled graph in executable form, with the settings of the environment, and the names of its inputs."""
     engine = engines.find_engine()
     settings = rewrites.settings(engine.fastest())
     if not settings.rounding:
@@ -181,7 +182,7 @@ def _truncated_normal(source: np.random.RandomState, op: Op) -> np.ndarray:
     return values
 
 
-#: What the simulated AI CPU draws, by the node's type in the framework's graph.
+#: Random numbers of the simulated AI CPU, by the node's type in the framework's graph.
 DRAWS: Dict[str, Callable[[np.random.RandomState, Op], np.ndarray]] = {
     "RandomStandardNormal": lambda source, op: source.standard_normal(op.output_descs[0].shape),
     # fp32 has fewer numbers below 1 than fp64 has: rounding must not give 1 itself.
@@ -194,10 +195,10 @@ DRAWS: Dict[str, Callable[[np.random.RandomState, Op], np.ndarray]] = {
 
 
 def _with_random(ops: List[Op], inputs: List[str], runner: Runner) -> Runner:
-    """Draw what AI CPU operators draw, and feed it behind the model's own inputs.
+    """Draw the random numbers of AI CPU operators, and feed them after the model's own inputs.
 
-    NumPy's generator, seeded with both seed attributes: a loaded model gives the same sequence each time it is loaded,
-    and goes on in it from run to run, as TensorFlow does for a seed. The numbers are not TensorFlow's; neither promises
+    Uses NumPy's generator, seeded with both seed attributes: the sequence is the same each time a model is loaded and
+    continues from run to run, as TensorFlow does for a seed. The numbers differ from TensorFlow's; neither guarantees
     them.
     """
     by_name = {op.name: op for op in ops}

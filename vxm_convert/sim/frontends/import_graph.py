@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frozen TensorFlow graph → operators of the device's graph language, with static shapes, still in fp32.
 
-Each handler turns one TensorFlow node into at most one computing operator and infers its shape. What the real parser
-folds into attributes (axes, target shapes, permutations) is folded here; nodes that no output needs are left out.
+Each handler turns one TensorFlow node into at most one computing operator and infers its shape. Operands that the real
+parser folds into attributes (axes, target shapes, permutations) are folded here too; nodes that no output needs are
+dropped.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ HANDLERS: Dict[str, Callable[[Importer, TfNode], None]] = {}
 for _room in (inputs, elementwise, rearrange, shapes, selection, convolution, pooling, reduction, tensor_array):
     HANDLERS.update(_room.HANDLERS)
 
-#: Folded into constants before a handler is asked; they have none.
+#: Folded into constants before handlers are looked up; they have none.
 _FOLDED = SHAPE_ONLY | {"Fill", "Range", "LinSpace", "BroadcastArgs", "MatrixDiag", "InvertPermutation", "IdentityN"}
 
 
 def import_graph(
     nodes: List[TfNode], input_shapes: Dict[str, Shape], out_nodes: List[Tuple[str, int]]
 ) -> Tuple[List[Op], List[str]]:
-    """Operators in topological order, and the tensor behind each requested output.
+    """Operators in topological order, and the tensor of each requested output.
 
     Parameters
     ----------
-    input_shapes : dict — shapes given by ``--input_shape``; they replace the graph's without being compared with them.
+    input_shapes : dict — shapes given by ``--input_shape``; they replace the graph's shapes without a comparison.
     out_nodes : list of (node, index) — outputs in order; empty means the leaves of the graph.
 
     Raises
@@ -80,7 +81,7 @@ def _check_names(importer: Importer, out_nodes: List[Tuple[str, int]]) -> None:
         if node is None:
             raise AtcRefusal("E10016", f"--input_shape names node {name}, which the graph does not have")
         if node.op != "Placeholder":
-            raise AtcRefusal("E10017", f"--input_shape names node {name}, which is a {node.op} and no input")
+            raise AtcRefusal("E10017", f"--input_shape names node {name}, which is a {node.op}, not an input")
     for name, _ in out_nodes:
         if name not in importer.nodes:
             raise AtcRefusal("E10016", f"--out_nodes names node {name}, which the graph does not have")
@@ -108,6 +109,6 @@ def _check_support(needed: List[TfNode]) -> None:
         raise AtcRefusal(
             "E20001",
             f"the simulated compiler cannot execute {len(missing)} operators: {listing}",
-            "The 910 supports them; this stand-in does not yet.",
+            "The 910 supports them; the simulator does not.",
             "Compile with the real ATC (VXM_TOOLCHAIN=cann).",
         )

@@ -73,7 +73,7 @@ BROKEN = {
     "payload cut": (lambda: encode_dump(sample())[:-1], "announces"),
     "payload too long": (lambda: encode_dump(sample()) + b"x", "announces"),
     "another version": (lambda: with_header(lambda m: setattr(m, "version", "1.0")), "version '1.0'"),
-    "no operator": (lambda: with_header(lambda m: m.ClearField("op_name")), "names no operator"),
+    "no operator": (lambda: with_header(lambda m: m.ClearField("op_name")), "does not name an operator"),
     "unknown dtype": (lambda: with_header(lambda m: setattr(m.input[0], "data_type", 99)), "input 0: data type 99"),
     "shape and size disagree": (
         lambda: with_header(lambda m: m.output[0].shape.dim.append(2)),

@@ -64,7 +64,7 @@ def test_copies_stay_inside_their_buffers(sim):
     acl = sim.start()
     (small, _), (large, _) = acl.rt.malloc(64, 0), acl.rt.malloc(256, 0)
     assert acl.rt.memcpy(small, 64, large, 65, D2D) == 107000
-    assert "said to have 64" in acl.get_recent_err_msg()
+    assert "declared with 64" in acl.get_recent_err_msg()
     # The stated limit lies; the table of allocations does not
     assert acl.rt.memcpy(small, 256, large, 256, D2D) == 107000
     assert acl.rt.memcpy(large, 256, small, 256, D2D) == 107000

@@ -102,7 +102,7 @@ def test_a_careless_program_works_and_is_told_so_when_strict(bench, tmp_path):
         "1 model descriptions",
     ):
         assert said in strict.stderr, (said, strict.stderr)
-    leaks = [line for line in strict.stderr.splitlines() if "not given back" in line]
+    leaks = [line for line in strict.stderr.splitlines() if "not released" in line]
     assert len(leaks) == len(set(leaks)) == 5, "each kind once"
 
 

@@ -68,7 +68,7 @@ def test_leaks_are_reported_at_finalize_which_succeeds(sim, strict, caplog, acqu
     if with_reset:
         assert strict.rt.reset_device(0) == 0
     assert strict.finalize() == 0
-    assert heard("not given back before acl.finalize", said), SIM.findings
+    assert heard("not released before acl.finalize", said), SIM.findings
     assert said in caplog.text
 
 

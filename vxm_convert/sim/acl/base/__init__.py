@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every simulated call needs: the process state, argument checks, and utilities of the host."""
+"""What every simulated call needs: the process state, argument checks, and host utilities."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration files of `init` and `set_dump`, and the dump files that they ask for."""
+"""The configuration files of `init` and `set_dump`, and the dump files that they request."""

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dumping asked for while the program runs: models that are loaded between `set_dump` and `finalize_dump` are
-dumped.
-"""
+"""Dumping on request of the running program: models that are loaded between `set_dump` and `finalize_dump` are dumped."""
 
 from __future__ import annotations
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Process memory as device memory: blocks, datasets, tensor descriptions, and what was never freed."""
+"""Process memory as device memory: blocks, datasets, tensor descriptions, and leaks."""

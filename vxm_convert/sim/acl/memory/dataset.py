@@ -12,7 +12,7 @@ _MASK32 = (1 << 32) - 1
 
 
 class DataBuffer:
-    """``address`` and ``size`` in bytes; both 0 ask the system to allocate that output."""
+    """``address`` and ``size`` in bytes; both 0 make the system allocate that output."""
 
     def __init__(self, address: int, size: int) -> None:
         self.address = address
@@ -26,13 +26,13 @@ class Dataset:
         self.handles: List[int] = []
         #: handles of tensor descriptions by position, see `tensordesc`
         self.descriptions: Dict[int, int] = {}
-        #: those that the system made and that go with the dataset
+        #: descriptions that the system made and that it frees with the dataset
         self.own: List[int] = []
-        #: numbers of the gear that its contents are for, see `gears`
+        #: numbers of the gear of its contents, see `gears`
         self.profile: Tuple[int, ...] = ()
 
     def buffers(self) -> List[DataBuffer]:
-        """Raises AclFailure(100000) when one of them was destroyed meanwhile."""
+        """Raises AclFailure(100000) if one of them was destroyed in the meantime."""
         return [buffer_of(handle) for handle in self.handles]
 
 
@@ -91,7 +91,7 @@ def create_dataset() -> int:
 
 @call("mdl.destroy_dataset", "K", needs=0)
 def destroy_dataset(handle: int) -> None:
-    """The buffers in it live on."""
+    """The buffers in it stay valid."""
     for description in dataset_of(handle).own:
         SIM.drop_handle(description)
     SIM.drop_handle(handle)
@@ -114,5 +114,5 @@ def get_dataset_num_buffers(handle: int) -> int:
 def get_dataset_buffer(handle: int, index: int) -> int:
     handles = dataset_of(handle).handles
     if index >= len(handles):
-        raise AclFailure(100000, f"the dataset has {len(handles)} buffers, number {index} was asked")
+        raise AclFailure(100000, f"the dataset has {len(handles)} buffers, number {index} was requested")
     return handles[index]

@@ -17,7 +17,7 @@ _MAX_DIMS = 128
 
 
 class TensorDesc:
-    """What a client said about a tensor, or what the system says about an output."""
+    """A client's description of a tensor, or the system's description of an output."""
 
     def __init__(self, data_type: int, dims: Tuple[int, ...], layout: int) -> None:
         self.data_type = data_type
@@ -53,7 +53,7 @@ def get_tensor_desc_num_dims(handle: int) -> int:
 def get_tensor_desc_dim_v2(handle: int, index: int) -> int:
     dims = _desc(handle).dims
     if index >= len(dims):
-        raise AclFailure(100000, f"dimension {index} was asked, the tensor has {len(dims)}")
+        raise AclFailure(100000, f"dimension {index} was requested, the tensor has {len(dims)}")
     return dims[index]
 
 
@@ -73,7 +73,7 @@ def get_dataset_tensor_desc(handle: int, index: int) -> int:
 
 
 def describe_outputs(dataset: Dataset, tensors: List[Any]) -> None:
-    """Say what shapes an execution gave, unless the client has said so itself."""
+    """Describe the output shapes of an execution, unless the client has described them."""
     for index, tensor in enumerate(tensors):
         dims = tuple(int(side) for side in tensor.shape)
         handle = dataset.descriptions.get(index, 0)

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading, sizing and unloading of offline models. What runs a model is the engine's affair, reached by
-`PROGRAM_LOADER`.
-"""
+"""Loading, sizing and unloading of offline models. The engine runs a model; it is reached through `PROGRAM_LOADER`."""
 
 from __future__ import annotations
 
@@ -26,12 +24,12 @@ MAX_MODEL_BYTES = 4 << 30
 
 
 class LoadedModel(NamedTuple):
-    """What a loader gives back.
+    """The result of a loader.
 
     Parameters
     ----------
     program : engine.Program — ``inputs``, ``outputs``, ``run``, ``work_bytes``, ``weight_bytes``.
-    name, soc_version : str — as the offline model says.
+    name, soc_version : str — from the offline model.
     """
 
     program: Any
@@ -40,21 +38,21 @@ class LoadedModel(NamedTuple):
 
 
 def load_from_bytes(data: bytes, where: str) -> LoadedModel:
-    """Parse an offline model and prepare it for execution; raises VxmError for one that cannot run here."""
-    # Not at the top: the engine imports an inference library, which programs that load no model should not wait for.
+    """Parse an offline model and prepare it for execution; raises VxmError if it cannot run here."""
+    # Imported here: the engine imports an inference library, which programs that load no model do not need.
     from vxm_convert.formats.om import parse_om
     from vxm_convert.sim.engine.load import load_program
 
     om = parse_om(data, where)
     if not om.simulated:
         raise VxmError(
-            f"{where}: was compiled by a real ATC and holds kernels of the device, which the simulated device cannot "
-            "execute"
+            f"{where}: was compiled by a real ATC and contains kernels of the device, which the simulated device "
+            "cannot execute"
         )
     return LoadedModel(load_program(om), om.name, om.soc_version)
 
 
-#: ``(bytes, where) -> LoadedModel``; tests put a program of their own here.
+#: ``(bytes, where) -> LoadedModel``; tests replace it with their own program.
 PROGRAM_LOADER: Callable[[bytes, str], LoadedModel] = load_from_bytes
 
 
@@ -69,7 +67,7 @@ class Model:
         self.context = context
         self.lock = threading.Lock()
         self.dumper: Any = None
-        #: number of the gear that was set last; None before, and in a model with one shape
+        #: number of the gear that was set last; None before that, and for a model with one shape
         self.gear: Optional[int] = None
 
     def release(self) -> None:
@@ -77,17 +75,17 @@ class Model:
         self.booked = 0
 
 
-#: The model that was sized last, so that sizing before loading does not prepare it twice.
+#: The model that was sized last, so that loading after sizing does not prepare it again.
 _sized: Dict[str, LoadedModel] = {}
 
 
 def _prepare(data: bytes, where: str, keep: bool = False) -> LoadedModel:
-    """The model in `data`; with `keep` it is kept for one load that may follow.
+    """The model in `data`; with `keep` it is kept for one later load.
 
     Raises
     ------
     AclFailure
-        100003 for bytes that are no offline model, 545001 for one that this device cannot run, 545000 for a bug.
+        100003 for bytes that are not an offline model, 545001 if this device cannot run it, 545000 for a bug.
     """
     digest = hashlib.sha256(data).hexdigest()
     loaded = _sized.pop(digest, None)
@@ -121,7 +119,7 @@ def _read_memory(address: int, size: int) -> bytes:
     if size == 0:
         raise AclFailure(145006, "the model data has size 0")
     if size > MAX_MODEL_BYTES:
-        raise AclFailure(145006, f"the model data is said to have {size} bytes, expected at most {MAX_MODEL_BYTES}")
+        raise AclFailure(145006, f"the model data is declared with {size} bytes, expected at most {MAX_MODEL_BYTES}")
     check_span(address, size, "model data")
     return ctypes.string_at(address, size)
 
@@ -135,11 +133,11 @@ def _check_chip(loaded: LoadedModel, device: Device, where: str) -> None:
 
 
 def _check_user_memory(what: str, address: int, size: int, needed: int) -> int:
-    """Bytes the system has to book itself: all when the client gives no memory, else none."""
+    """Bytes that the system must book: all if the client provides no memory, else none."""
     if address == 0:
         return needed
     if size < needed:
-        raise AclFailure(100000, f"{what} memory of {size} bytes given, the model needs {needed}")
+        raise AclFailure(100000, f"{what} memory has {size} bytes, the model needs {needed}")
     if needed:
         check_span(address, needed, what + " memory")
     return 0
@@ -192,7 +190,7 @@ def load_from_mem_with_mem(address: int, size: int, work: int, work_size: int, w
 
 
 def loaded_from_file(path: str) -> LoadedModel:
-    """The model in a file, kept for a load that may follow."""
+    """The model in a file, kept for one later load."""
     return _prepare(_read_file(path), path, keep=True)
 
 
@@ -264,7 +262,7 @@ def load_with_config(handle: int) -> int:
     if kind in (_BY_FILE, _BY_FILE_WITH_MEM):
         path: Optional[str] = config.options.get(_PATH)
         if not path:
-            raise AclFailure(100000, "the load type asks for a file but option 2 (path) is not set")
+            raise AclFailure(100000, "the load type needs a file, but option 2 (path) is not set")
         data, where = _read_file(path), path
     elif kind in (_BY_MEM, _BY_MEM_WITH_MEM):
         data, where = _read_memory(config.number(_ADDRESS), config.number(_SIZE)), "model in memory"

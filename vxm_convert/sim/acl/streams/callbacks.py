@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Callbacks: a stream hands a function to a host thread, which runs it when it asks for work."""
+"""Callbacks: a stream passes a function to a host thread, which runs it when it requests work."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vxm_convert.sim.acl.base.args import CONTEXT, INIT, call
 from vxm_convert.sim.acl.base.state import SIM, AclFailure, log
 from vxm_convert.sim.acl.streams.stream import stream_of
 
-#: How often a stream held by a callback looks whether it is being destroyed, in seconds.
+#: Interval in seconds at which a stream held by a callback checks whether it is being destroyed.
 _BLOCKING_CHECK_S = 0.05
 
 
 class Reports:
-    """Callbacks waiting for the host thread that asked for them."""
+    """Callbacks that wait for the subscribed host thread."""
 
     def __init__(self) -> None:
         self.streams = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events: marks in a stream that can be waited for and whose distance in time can be asked."""
+"""Events: marks in a stream that clients can wait for, with the time between two of them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def stream_wait_event(stream: int, handle: int) -> None:
 
 @call("rt.event_elapsed_time", "KK", gives=(0.0,), needs=CONTEXT)
 def event_elapsed_time(start: int, end: int) -> float:
-    """Milliseconds between two events that their streams have reached."""
+    """Milliseconds between two events that were reached."""
     first, last = _event(start), _event(end)
     if not (first.reached.is_set() and last.reached.is_set()):
         raise AclFailure(107000, "an event is not reached yet: record both and synchronize first")

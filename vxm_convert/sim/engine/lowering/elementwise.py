@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vector operators, element by element: computed in fp32 on fp16 operands and rounded once, unless a function says
-otherwise.
+"""Vector operators, element by element: computed in fp32 on fp16 operands and rounded once, except where a function
+documents otherwise.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def _binary(kind: str) -> Callable[[Lowering, Op], List[Value]]:
 
 
 def _bound(kind: str) -> Callable[[Lowering, Op], List[Value]]:
-    """Maximum and Minimum. OpenVINO turns an integer bound by one number into an fp32 clamp, which cannot count beyond
-    2**24;
-    written as a vector the bound stays an integer operation."""
+    """Maximum and Minimum. OpenVINO turns an integer bound by one number into an fp32 clamp, which is exact only up to
+    2**24; with a vector as bound it stays an integer operation.
+    """
     plain = _binary(kind)
 
     def build(state: Lowering, op: Op) -> List[Value]:
@@ -103,7 +103,7 @@ def _rsqrt(state: Lowering, op: Op) -> List[Value]:
 
 
 def _near_zero(state: Lowering, x: str, far: str, square: float, cubic: float) -> str:
-    """``x + square · x² + cubic · x³`` near zero, where a formula that adds 1 first would lose x; `far` elsewhere."""
+    """``x + square · x² + cubic · x³`` near zero, where adding 1 first would lose x; `far` elsewhere."""
     builder = state.builder
     inner = builder.one("Add", builder.scalar(square), builder.one("Mul", x, builder.scalar(cubic)))
     near = builder.one("Mul", x, builder.one("Add", builder.scalar(1.0), builder.one("Mul", x, inner)))
@@ -152,9 +152,7 @@ def _div_no_nan(state: Lowering, op: Op) -> List[Value]:
 
 
 def _floor_divide(state: Lowering, op: Op) -> List[Value]:
-    """Towards minus infinity. Integers: ONNX truncates, so the quotient is lowered where a remainder has the other
-    sign.
-    """
+    """Towards minus infinity. Integers: ONNX truncates, so the quotient is lowered if the remainder has the other sign."""
     builder = state.builder
     left, right = (state.get(source) for source in op.inputs)
     if op.output_descs[0].dtype not in INTEGERS:
@@ -165,7 +163,7 @@ def _floor_divide(state: Lowering, op: Op) -> List[Value]:
 
 
 def _floor_mod(state: Lowering, op: Op) -> List[Value]:
-    """What FloorDiv leaves, with the divisor's sign."""
+    """Remainder of FloorDiv, with the divisor's sign."""
     builder = state.builder
     left, right = (state.get(source) for source in op.inputs)
     if op.output_descs[0].dtype not in INTEGERS:
@@ -176,13 +174,13 @@ def _floor_mod(state: Lowering, op: Op) -> List[Value]:
 
 
 def _floored(state: Lowering, name: str) -> str:
-    """From 2**23 on fp32 holds integers only; ONNX Runtime's Floor goes astray at infinity."""
+    """From 2**23 on, all fp32 numbers are integers; ONNX Runtime's Floor is wrong at infinity."""
     small = state.builder.one("Less", state.builder.one("Abs", name), state.builder.scalar(2.0**23))
     return state.builder.one("Where", small, state.builder.one("Floor", name), name)
 
 
 def _integer_division(state: Lowering, op: Op, left: str, right: str) -> List[str]:
-    """(quotient, remainder, where the remainder has the other sign than the divisor); x / 0 is taken as x / 1.
+    """(quotient, remainder, mask of remainders with the other sign than the divisor); x / 0 counts as x / 1.
 
     Engines may divide integers in fp32, so the remainder is divided once more; quotients below 2**24 are exact then.
     """
@@ -199,13 +197,13 @@ def _integer_division(state: Lowering, op: Op, left: str, right: str) -> List[st
 
 
 def _truncated(state: Lowering, op: Op) -> List[Value]:
-    """TruncateDiv, and what it leaves (Mod, TruncateMod), which has the dividend's sign."""
+    """TruncateDiv and its remainder (Mod, TruncateMod), which has the dividend's sign."""
     builder = state.builder
     left, right = (state.get(source) for source in op.inputs)
     dtype = op.output_descs[0].dtype
     if dtype in INTEGERS:
         quotient, rest, _ = _integer_division(state, op, left, right)
-        # Where the remainder has the divisor's sign but not the dividend's, the division went too far by one.
+        # If the remainder has the divisor's sign but not the dividend's, the quotient is too large by one.
         zero, one = (builder.constant(np.array(n, dtype)) for n in (0, 1))
         against = builder.one("Xor", builder.one("Less", rest, zero), builder.one("Less", left, zero))
         against = builder.one("And", builder.one("Not", builder.one("Equal", rest, zero)), against)
@@ -226,7 +224,7 @@ def _truncated(state: Lowering, op: Op) -> List[Value]:
 
 
 def _zero_wins(kind: str, deciding: int) -> Callable[[Lowering, Op], List[Value]]:
-    """Xdivy, Xlogy, MulNoNan: 0 where the deciding operand is 0, whatever the other is."""
+    """Xdivy, Xlogy, MulNoNan: 0 if the deciding operand is 0, for any value of the other."""
 
     def build(state: Lowering, op: Op) -> List[Value]:
         builder = state.builder

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiled graph → ONNX that a CPU engine executes with the 910's rounding.
 
-Convolutions want channels first, the graph has them last. Every value therefore carries the axis order it is in, and
-a transposition appears only where a reader needs the other one.
+ONNX convolutions need channels first, the graph has them last. Every value therefore records its axis order, and a
+transposition appears only if a reader needs the other order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vxm_convert.sim.engine.rewrites.transposed import fold_upsampling
 from vxm_convert.sim.engine.rewrites.upsampling import find_upsampling
 from vxm_convert.sim.refusal import AtcRefusal
 
-#: Operators that only move or select values: what goes in on the fp16 grid comes out on it.
+#: Operators that only move or select values: fp16 inputs give fp16 results.
 EXACT = frozenset(
     "ConcatV2D Reshape TransposeD GatherV2D Unpack Pack TileD SliceD StridedSliceD TransData Maximum Minimum Relu Neg "
     "Abs Floor Round "
@@ -35,7 +35,7 @@ MAKES_NAN = frozenset(
     "RealDiv Div Sqrt Rsqrt Log Log1p Pow Reciprocal Inv FloorDiv FloorMod Tan Asin Acos "
     "Acosh Atanh Xlogy Xdivy Mod TruncateMod TruncateDiv".split()
 )
-#: Operators whose fp32 result can be infinite, so that a later one can make NaN of it.
+#: Operators whose fp32 result can be infinite, which a later one can turn into NaN.
 MAKES_INFINITY = frozenset("Exp Expm1 DivNoNan Sinh Cosh".split())
 
 LOWERINGS: Dict[str, Callable[[Lowering, Op], List[Value]]] = {}

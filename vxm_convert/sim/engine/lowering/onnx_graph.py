@@ -12,7 +12,7 @@ from vxm_convert.ascend.limits import HALF_MAX
 from vxm_convert.sim.numerics import rounding_constants
 
 OPSET = 15
-#: Newest IR that ONNX Runtime 1.10, the last for Python 3.7 beside TensorFlow 1.15, reads.
+#: Newest IR that ONNX Runtime 1.10 reads, the last one for Python 3.7 with TensorFlow 1.15.
 IR_VERSION = 8
 _HUGE = 1e30
 _TYPES = {
@@ -26,9 +26,7 @@ _TYPES = {
 
 
 class OnnxBuilder:
-    """Collects nodes and constants. fp16 tensors of the device are fp32 tensors here whose values lie on the fp16
-    grid.
-    """
+    """Collects nodes and constants. fp16 tensors of the device are fp32 tensors here, with values on the fp16 grid."""
 
     def __init__(self, rounding: bool = True) -> None:
         self._rounding = rounding
@@ -48,7 +46,7 @@ class OnnxBuilder:
         return self.node(kind, inputs, **attrs)[0]
 
     def constant(self, value: np.ndarray) -> str:
-        """An initializer, shared by equal values; half becomes float."""
+        """An initializer, shared between equal values; half becomes float."""
         array = np.ascontiguousarray(value, np.float32 if value.dtype == np.float16 else value.dtype).reshape(
             value.shape
         )
@@ -65,23 +63,23 @@ class OnnxBuilder:
     def round_half(self, value: str) -> str:
         """fp32 → nearest fp16 value, saturating; see `numerics.rounding_constants` for the proof.
 
-        Plain Cast pairs would be removed by every inference engine tried, and the rounding with them. Where rounding is
-        switched off for a measurement, the value itself.
+        Every inference engine tried removes plain Cast pairs and thereby the rounding. If rounding is switched off for
+        a measurement, the value itself.
         """
         if not self._rounding:
             return value
         factor, floor = rounding_constants()
         clipped = self.one("Clip", value, self.scalar(-HALF_MAX), self.scalar(HALF_MAX))
         size = self.one("Max", self.one("Abs", clipped), self.scalar(floor))
-        # sign(x): engines run Sign itself unfused and slowly. Below 1e-30 it is a fraction of 1, and x is lost in s as
-        # it must be.
+        # sign(x): engines run Sign itself slowly and unfused. Below 1e-30 it is a fraction of 1, and x vanishes in s as
+        # intended.
         sign = self.one("Clip", self.one("Mul", clipped, self.scalar(_HUGE)), self.scalar(-1.0), self.scalar(1.0))
         magnitude = self.one("Mul", self.one("Mul", size, self.scalar(factor)), sign)
         shifted = self.one("Add", clipped, magnitude)
         return self.one("Sub", shifted, self.one("Sub", shifted, clipped))
 
     def clear_nan(self, value: str) -> str:
-        """NaN → 0, as the device converts it. For operators that can make one; comparing x with itself would be
+        """NaN → 0, as the device converts it. For operators that can produce NaN; comparing x with itself would be
         optimised away.
         """
         return self.one("Where", self.one("IsNaN", value), self.scalar(0.0), value)

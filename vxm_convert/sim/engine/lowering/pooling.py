@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pooling and resizing. Averages leave the padding out, as TensorFlow's do; resizing follows TensorFlow's
-coordinates.
-"""
+"""Pooling and resizing. Averages exclude the padding, as TensorFlow's do; resizing follows TensorFlow's coordinates."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks moved between batch, image and channels; axes turned round; the largest values; sums along an axis."""
+"""Blocks moved between batch, image and channels; reversed axes; largest values; sums along an axis."""
 
 from __future__ import annotations
 

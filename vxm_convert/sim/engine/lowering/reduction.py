@@ -22,7 +22,7 @@ def _reduce(kind: str) -> Callable[[Lowering, Op], List[Value]]:
 
 
 def _truth(kind: str) -> Callable[[Lowering, Op], List[Value]]:
-    """All is the least of 0 and 1, Any the greatest."""
+    """All is the minimum of 0 and 1, Any the maximum."""
 
     def build(state: Lowering, op: Op) -> List[Value]:
         numbers = state.builder.one("Cast", state.get(op.inputs[0]), to=1)
@@ -38,7 +38,7 @@ def _softmax(kind: str) -> Callable[[Lowering, Op], List[Value]]:
 
 
 def _arg(kind: str) -> Callable[[Lowering, Op], List[Value]]:
-    """The first of equal values."""
+    """Takes the first of equal values."""
 
     def build(state: Lowering, op: Op) -> List[Value]:
         name = state.builder.one(kind, state.get(op.inputs[0]), axis=op.attrs["dimension"], keepdims=0)

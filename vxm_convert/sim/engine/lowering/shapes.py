@@ -20,13 +20,13 @@ def _concat(state: Lowering, op: Op) -> List[Value]:
 
 
 def _joins_channels(state: Lowering, op: Op, rank: int) -> bool:
-    """Images of one channel are joined where channels come first: as whole images, not number by number."""
+    """Images of one channel are joined with channels first: as whole images, not number by number."""
     narrow = all(desc.logical_shape[-1] == 1 for desc in op.input_descs)
     return "channels" in state.settings.rewrites and narrow and op.attrs["concat_dim"] == rank - 1
 
 
 def _interleave(state: Lowering, op: Op) -> List[Value]:
-    """Made by `phases` and `lanes`: groups of channels become neighbouring voxels, the last axis fastest."""
+    """Made by the rewrites `phases` and `lanes`: groups of channels become neighbouring voxels, the last axis fastest."""
     builder, factors, shape = state.builder, op.attrs["factors"], op.output_descs[0].logical_shape
     small = [side // factor for side, factor in zip(shape[1:4], factors)]
     wide = [factor for factor in factors if factor > 1]
@@ -60,7 +60,7 @@ def _reshape(state: Lowering, op: Op) -> List[Value]:
 
 
 def _shaped(state: Lowering, name: str, shape: Tuple[int, ...]) -> str:
-    """OpenVINO takes no empty list as the shape of a scalar; all axes of one are squeezed instead."""
+    """OpenVINO does not accept an empty list as the shape of a scalar; all axes are squeezed instead."""
     return state.builder.one("Reshape", name, state.integers(shape)) if shape else state.builder.one("Squeeze", name)
 
 
@@ -76,7 +76,7 @@ def _gather(state: Lowering, op: Op) -> List[Value]:
 
 def _gather_in_batches(state: Lowering, op: Op) -> str:
     """(batch…, outer…, axis, inner…) and (batch…, picks…): one Gather over the rows of all batches, numbered
-    through.
+    consecutively.
     """
     builder, axis, batch = state.builder, op.attrs["axis"], op.attrs["batch_dims"]
     source, indices = (desc.logical_shape for desc in op.input_descs)
@@ -100,13 +100,13 @@ def _gather_nd(state: Lowering, op: Op) -> List[Value]:
 
 
 def _scatter_nd(state: Lowering, op: Op) -> List[Value]:
-    """Rows that share a place are added up first: ONNX's ScatterND of this opset keeps one of them only."""
+    """Rows with the same index are added first: ONNX's ScatterND of this opset keeps only one of them."""
     desc, indices = op.output_descs[0], np.asarray(state.consts[op.inputs[0]].data, np.int64)
     rest = desc.logical_shape[indices.shape[-1] :]
     rows, back = np.unique(indices.reshape(-1, indices.shape[-1]), axis=0, return_inverse=True)
     back = np.asarray(back).reshape(-1)
     updates = state.builder.one("Reshape", state.get(op.inputs[1]), state.integers((len(back),) + rest))
-    # Round k holds the k-th value of every place, or a zero.
+    # Round k holds the k-th value of every index, or a zero.
     order = np.argsort(back, kind="stable")
     rank = np.zeros(len(back), np.int64)
     rank[order] = np.arange(len(back)) - np.searchsorted(back[order], back[order])
@@ -125,7 +125,7 @@ def _scatter_nd(state: Lowering, op: Op) -> List[Value]:
 
 
 def _one_hot(state: Lowering, op: Op) -> List[Value]:
-    """An index outside of the depth gives no "on" at all, negative ones included."""
+    """An index outside the depth, including negative ones, sets no "on" value."""
     builder, axis = state.builder, op.attrs["axis"]
     shape = [1] * len(op.output_descs[0].logical_shape)
     shape[axis] = op.attrs["depth"]
@@ -168,7 +168,7 @@ def _split(state: Lowering, op: Op) -> List[Value]:
 def _slice(state: Lowering, op: Op) -> List[Value]:
     offsets, size = np.array(op.attrs["offsets"], np.int64), np.array(op.attrs["size"], np.int64)
     steps = np.array(op.attrs.get("strides") or [1] * len(size), np.int64)
-    # Backwards up to the first element: ONNX would read an end of -1 as "before the last".
+    # Backwards to the first element: ONNX would read an end of -1 as "before the last".
     ends = np.where((steps < 0) & (offsets + size * steps < 0), -(1 << 31), offsets + size * steps)
     if len(size) == 0:
         return [Value(state.get(op.inputs[0]), False)]
@@ -209,7 +209,7 @@ def _pad(state: Lowering, op: Op) -> List[Value]:
 
 
 def _mirror_pad(state: Lowering, op: Op) -> List[Value]:
-    """By indices, axis after axis: ONNX has no symmetric mode."""
+    """Uses indices, axis by axis: ONNX has no symmetric mode."""
     name, widths = state.get(op.inputs[0]), op.attrs["paddings"]
     for axis, side in enumerate(op.input_descs[0].logical_shape):
         before, after = widths[2 * axis : 2 * axis + 2]
@@ -222,7 +222,7 @@ def _mirror_pad(state: Lowering, op: Op) -> List[Value]:
 
 
 def _trans_data(state: Lowering, op: Op) -> List[Value]:
-    """A layout of the device; the engine keeps its own."""
+    """A layout of the device; the engine uses its own."""
     return [state.values.get(op.inputs[0]) or Value(state.get(op.inputs[0]), False)]
 
 

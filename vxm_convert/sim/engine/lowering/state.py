@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""State of a lowering: the ONNX built so far, and where each tensor of the compiled graph is in it."""
+"""State of a lowering: the ONNX built so far, and the position of each tensor of the compiled graph in it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Lowering:
         rank = len(shape)
         perm = [0, rank - 1] + list(range(1, rank - 1)) if channels_first else [0] + list(range(2, rank)) + [1]
         if shape[-1] == 1 and "channels" in self.settings.rewrites:
-            # One channel: both orders lie in memory alike.
+            # One channel: both orders have the same memory layout.
             return self.builder.one(
                 "Reshape", name, self.integers([shape[axis] for axis in perm] if channels_first else shape)
             )
@@ -59,16 +59,16 @@ class Lowering:
         return tensor in self.values and self.values[tensor].channels_first
 
     def weight(self, tensor: str) -> np.ndarray:
-        """A constant as the framework's graph had it, in fp32."""
+        """A constant in the layout of the framework's graph, in fp32."""
         return unpacked(self.consts[tensor]).astype(np.float32)
 
     def integers(self, values: object) -> str:
-        """A constant vector of int64, as ONNX wants shapes and axes."""
+        """A constant vector of int64, the form of shapes and axes in ONNX."""
         return self.builder.constant(np.array(values, np.int64))
 
 
 def axis_in(axis: int, rank: int, channels_first: bool) -> int:
-    """Where an axis of the graph's tensor is in a value that may have its channels first."""
+    """Position of an axis of the graph's tensor in a value that may have its channels first."""
     if not channels_first or axis == 0:
         return axis
     return 1 if axis == rank - 1 else axis + 1

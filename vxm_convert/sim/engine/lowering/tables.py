@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of one fp16 number by table: exact, and the same on every engine and processor.
 
-Engines compute exp, erf and their like in fp32 with a few units of the last place to spare, each in its own way, so a
-result beside the middle of two fp16 numbers may round either way. fp16 has 65 536 numbers: the function is computed
-for all of them once, in float64, rounded to fp32 as the device's vector unit holds it, then to fp16, and looked up.
-That is what NumPy's float16 functions give. A lookup costs a dozen passes over the tensor; arithmetic that fp32 does
-exactly enough (square root, quotients) has no table, nor has what a VoxelMorph graph is made of.
+Each engine computes exp, erf and similar functions in fp32 with its own errors in the last places, so a result near the
+middle of two fp16 numbers may round either way. fp16 has 65 536 numbers: the function is computed once for all of them,
+in float64, rounded to fp32 as in the device's vector unit, then to fp16, and looked up. NumPy's float16 functions give
+the same. A lookup takes a dozen passes over the tensor; arithmetic that is exact enough in fp32 (square root,
+quotients) has no table, nor have the operators of a VoxelMorph graph.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vxm_convert.sim.numerics import round_to_half
 _LEAST = 2.0**-14
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 
-#: float64 on the values of all fp16 numbers; what is undefined is NaN, which becomes 0, or infinite, which saturates.
+#: float64 on the values of all fp16 numbers; undefined results are NaN, which becomes 0, or infinite, which saturates.
 FUNCTIONS: Dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "Exp": np.exp,
     "Expm1": np.expm1,
@@ -59,9 +59,9 @@ def has_table(op: Op) -> bool:
 
 
 def table_of(kind: str) -> np.ndarray:
-    """float32, (65536,): results by the bits of the fp16 operand, on the fp16 grid. Not to be written to."""
+    """float32, (65536,): results indexed by the bits of the fp16 operand, on the fp16 grid. Read-only."""
     if kind not in _tables:
-        # Infinities and NaN cannot be operands: they saturate before.
+        # Infinities and NaN cannot be operands: they have already been saturated.
         numbers = round_to_half(np.arange(1 << 16, dtype=np.uint16).view(np.float16)).astype(np.float64)
         with np.errstate(all="ignore"):
             _tables[kind] = round_to_half(FUNCTIONS[kind](numbers).astype(np.float32))
@@ -69,17 +69,18 @@ def table_of(kind: str) -> np.ndarray:
 
 
 def lower_by_table(state: Lowering, op: Op) -> Value:
-    """Look the operand up, in whatever axis order it is."""
+    """Look up the operand in its present axis order."""
     first = state.is_first(op.inputs[0])
     index = _bits(state, state.get(op.inputs[0], first))
     return Value(state.builder.one("Gather", state.builder.constant(table_of(op.type)), index, axis=0), first)
 
 
 def _bits(state: Lowering, x: str) -> str:
-    """int32 bits of an fp16 number that is held in fp32; ONNX has no operator for it.
+    """int32 bits of an fp16 number stored in fp32; ONNX has no operator for this.
 
-    With e = max(floor(log2 |x|), −14) they are ``1024·(e + 14) + 1024·|x|·2**−e``, and 2**15 more below zero. The largest
-    number below a power of two is 7e-4 away from it in log2, so that half of that makes an inexact logarithm safe.
+    With e = max(floor(log2 |x|), −14) they are ``1024·(e + 14) + 1024·|x|·2**−e``, and 2**15 more below zero. The
+    largest number below a power of two is 7e-4 away from it in log2, so half of that is a safe margin for an inexact
+    logarithm.
     """
     builder = state.builder
     size = builder.one("Abs", x)

@@ -2,15 +2,15 @@
 """Engine rewrite: a convolution with few outputs computes four neighbouring voxels at a time, so that vector lanes are
 full.
 
-Before: ``y = Conv3D(x, w, b)``, kernel 3, stride 1, N ≤ 4 outputs; engines compute 8 or 16 outputs at once, whatever N
-is. After: ``y = Interleave(Conv3D(x, w', b'))`` with stride 2 along the first two axes, a kernel of 4×4×3 and 4·N
-outputs: output (i, j, n) is w of n moved by i and j inside a kernel of zeros, and gives the voxel (2a + i, 2b + j).
-Every sum has the same terms and zeros besides. Three outputs fill 3/8 of the lanes before and 12/16 after, for 16/9 of
-the taps, and two blocks of outputs share each load: the flow convolution takes 0.4 to 0.5 of its CPU time on a
-processor with AVX2. Of the shapes tried (2, 4, 5, 8 neighbours along one axis; 2×2; 2×2×2) none is faster in the whole
-network; rows along the last axis stay whole.
+Before: ``y = Conv3D(x, w, b)``, kernel 3, stride 1, N ≤ 4 outputs; engines compute 8 or 16 outputs at once, for any N.
+After: ``y = Interleave(Conv3D(x, w', b'))`` with stride 2 along the first two axes, a kernel of 4×4×3 and 4·N outputs:
+output (i, j, n) is w of n, shifted by i and j inside a kernel of zeros, and produces the voxel (2a + i, 2b + j). Every
+sum has the same terms, plus zeros. Three outputs fill 3/8 of the lanes before and 12/16 after, for 16/9 of the taps,
+and two blocks of outputs share each load: the flow convolution takes 0.4 to 0.5 of its CPU time on a processor with
+AVX2. Of the shapes tried (2, 4, 5, 8 neighbours along one axis; 2×2; 2×2×2) none is faster in the whole network; rows
+along the last axis stay contiguous.
 
-Rounding: the sum of a voxel is rounded where it was, before it is moved to its place.
+Rounding: the sum of a voxel is rounded at the same point, before it is moved to its position.
 """
 
 from __future__ import annotations

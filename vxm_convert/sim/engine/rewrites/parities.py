@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engine rewrite: the transposed convolution that `phase` makes becomes eight small convolutions, one per parity of the
-output.
+"""Engine rewrite: the transposed convolution that `transposed` makes becomes eight small convolutions, one per parity
+of the output.
 
 Before: ``y = ConvTranspose3D(x, k)``, kernel 4, stride 2, padding 1 along every axis. After:
-``y = Interleave(Concat(Conv3D(x, k_p) for the eight parities p))``, kernels of 2×2×2, which are disjoint parts of k.
-Along one axis, ``y[2i] = x[i−1]·k[3] + x[i]·k[1]`` and ``y[2i+1] = x[i]·k[2] + x[i+1]·k[0]``. The multiplications are
-the same ones.
+``y = Interleave(Concat(Conv3D(x, k_p) for the eight parities p))``, kernels of 2×2×2, which are disjoint parts of k. Along
+one axis, ``y[2i] = x[i−1]·k[3] + x[i]·k[1]`` and ``y[2i+1] = x[i]·k[2] + x[i+1]·k[0]``. The multiplications are the
+same.
 
-For engines that have no direct kernel for transposed convolutions of volumes and go through a matrix of columns instead
+For engines without a direct kernel for transposed convolutions of volumes, which go through a matrix of columns instead
 (OpenVINO 2023.1 on processors with AVX2 only: twice the CPU time of this form, layout changes and interleaving
 included).
 """
@@ -27,7 +27,7 @@ _TAPS = ([3, 1], [2, 0])
 
 
 def split_phases(ops: List[Op]) -> List[Op]:
-    """Apply the rewrite to every transposed convolution that `phase.fold_upsampling` made."""
+    """Apply the rewrite to every transposed convolution that `transposed.fold_upsampling` made."""
     constants = {f"{op.name}:0": op for op in ops if op.data is not None}
     result: List[Op] = []
     for op in ops:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which engine rewrites the simulated device uses and whether it rounds: VXM_SIM_REWRITES and VXM_SIM_ROUNDING, for
-measurement.
+measurements.
 
-A rewrite makes the compiled graph cheaper for a CPU and leaves what it computes alone; each is a module of its own with
-before, after and proof. Without a wish of the user's, those are taken that pay on the engine and processor at hand.
+A rewrite makes the compiled graph cheaper for a CPU and does not change its results; each is a separate module with
+before, after and proof. By default, those that are faster on this engine and processor are used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REWRITES: Dict[str, str] = {
     "lanes": "a convolution with few outputs computes four neighbouring voxels at a time",
     "channels": "volumes of one channel are joined channels first",
 }
-#: What a rewrite works on is made by another one, which it therefore brings along.
+#: A rewrite that works on the result of another one includes that one.
 _NEEDS: Dict[str, Tuple[str, ...]] = {"transposed": ("upsampling",), "phases": ("upsampling", "transposed")}
 _UNROUNDED = "ROUNDING OFF, not the 910's arithmetic"
 
@@ -37,19 +37,19 @@ class Settings(NamedTuple):
 
 
 def settings(fastest: Iterable[str], environ: Optional[Mapping[str, str]] = None) -> Settings:
-    """What the environment asks for; `fastest` are the rewrites of ``auto``.
+    """The settings in the environment; `fastest` are the rewrites of ``auto``.
 
     Raises
     ------
     ToolchainError
-        For a value that a variable cannot have; the message lists those it can.
+        For an illegal value of a variable; the message lists the legal ones.
     """
     environ = os.environ if environ is None else environ
     return Settings(_chosen(environ.get(VARIABLE) or "auto", frozenset(fastest)), rounds(environ))
 
 
 def rounds(environ: Optional[Mapping[str, str]] = None) -> bool:
-    """Whether the simulated device rounds as the 910 does; only off for measuring what the rounding costs.
+    """Whether the simulated device rounds as the 910 does; off only for measuring the effect of rounding.
 
     Raises
     ------
@@ -65,12 +65,12 @@ def rounds(environ: Optional[Mapping[str, str]] = None) -> bool:
 
 
 def named(environ: Mapping[str, str]) -> str:
-    """Version of the simulated toolchain as reports and side-cars name it; it says so where the rounding is off.
+    """Version of the simulated toolchain in reports and side-cars; it mentions if the rounding is off.
 
     Raises
     ------
     ToolchainError
-        As `settings`: before a model is loaded, where the message would arrive as that of a load that failed.
+        As `settings`, but before a model is loaded, when the message would appear as a failed load.
     """
     return SIM_VERSION if settings((), environ).rounding else f"{SIM_VERSION} ({_UNROUNDED})"
 
@@ -83,7 +83,7 @@ def _chosen(value: str, fastest: FrozenSet[str]) -> FrozenSet[str]:
     unknown = [name for name in names if name not in REWRITES]
     if unknown:
         raise ToolchainError(
-            f"{VARIABLE}: got {', '.join(map(repr, unknown))}, expected auto, all, none, "
-            f"or some of {', '.join(REWRITES)} with commas between"
+            f"{VARIABLE}: got {', '.join(map(repr, unknown))}, expected auto, all, none, or some of "
+            f"{', '.join(REWRITES)}, separated by commas"
         )
     return frozenset(names).union(*(_NEEDS.get(name, ()) for name in names))

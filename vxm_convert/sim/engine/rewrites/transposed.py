@@ -2,10 +2,10 @@
 """Engine rewrite: a 3×3×3 convolution of an upsampled volume becomes a transposed convolution of the small one.
 
 Before: ``y = Conv3D(Concat(Upsample(x), skip), w, b)``; after: ``y = ConvTranspose3D(x, k) + Conv3D(skip, w_skip, b)``.
-Upsampling copies each voxel twice per axis, so taps that meet the same copy may be added first. Along one axis, with
+Upsampling copies each voxel twice per axis, so taps on the same copy may be added first. Along one axis, with
 ``u[j] = x[j // 2]`` and taps w0, w1, w2, the sum over ``u`` is a transposed convolution (stride 2, padding 1) with
-``k = [w2, w1 + w2, w0 + w1, w0]``; zero padding of ``u`` needs no term of its own, because both copies of a voxel lie
-inside or outside together. A third of the multiplications and the concatenated volume (0.9 GiB at full size) are saved.
+``k = [w2, w1 + w2, w0 + w1, w0]``; zero padding of ``u`` needs no extra term, because both copies of a voxel are inside
+or outside together. A third of the multiplications and the concatenated volume (0.9 GiB at full size) are saved.
 
 Rounding: the taps are fp16 values and are added in fp32, so products and sums are those of the plain form in another
 order; the result is rounded where the plain form rounds it.
@@ -53,7 +53,7 @@ def _upsampled_and_skip(op: Op, producers: Dict[str, Op]) -> Optional[Tuple[Op, 
         return None
     source, rounded = _skip_moves(op.inputs[0], producers)
     if source.type == "Upsample":
-        # Without a skip the sum that remains is the bias.
+        # Without a skip, only the bias remains of the sum.
         return (source, None, rounded) if len(op.inputs) > 2 else None
     if source.type != "ConcatV2D" or source.attrs["concat_dim"] != 4 or len(source.inputs) != 2:
         return None
@@ -62,7 +62,7 @@ def _upsampled_and_skip(op: Op, producers: Dict[str, Op]) -> Optional[Tuple[Op, 
 
 
 def _skip_moves(tensor: str, producers: Dict[str, Op]) -> Tuple[Op, bool]:
-    """The operator behind layout changes and float casts, and whether one of the casts rounds to fp16."""
+    """The operator before layout changes and float casts, and whether one of the casts rounds to fp16."""
     op, rounded = producers[tensor], False
     while op.type == "TransData" or (
         op.type == "Cast" and op.input_descs[0].dtype in FLOATS and op.output_descs[0].dtype in FLOATS
@@ -113,7 +113,7 @@ def _rewrite(op: Op, upsample: Op, skip: Optional[str], rounded: bool, producers
 
 
 def _round_first(name: str, tensor: str, rounded: bool, producers: Dict[str, Op]) -> Tuple[List[Op], str]:
-    """Rounding commutes with copying: do it on the small volume and on the skip, before they would be joined."""
+    """Rounding commutes with copying: round the small volume and the skip before they would be joined."""
     desc = _desc(tensor, producers)
     if not rounded or desc.dtype == "float16":
         return [], tensor

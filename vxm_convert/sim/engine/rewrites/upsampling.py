@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Engine rewrite: nearest upsampling written as concatenations becomes one operator.
 
-Before (for each of the three axes): ``Reshape → ConcatV2D(x, x) → Reshape``, each voxel doubled along one axis.
-After: ``Upsample``. Both copy values, so the result is the same to the bit; the channels need not be moved to the end
-and back, which is what the concatenations cost on a CPU.
+Before (for each of the three axes): ``Reshape → ConcatV2D(x, x) → Reshape``, each voxel doubled along one axis. After:
+``Upsample``. Both copy values, so the result is the same to the bit; it saves moving the channels to the end and back,
+which makes the concatenations slow on a CPU.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Dict, List, Optional, Tuple
 from vxm_convert.formats.ge_ir import Op
 from vxm_convert.sim.compiler.fusion import drop_dead
 
-#: Operators that change how a tensor is stored or read, not what it holds.
+#: Operators that change how a tensor is stored or read, not its values.
 MOVES = ("Reshape", "TransData")
 
 
@@ -55,7 +55,7 @@ def _one_axis(
         return None
     part = concat.input_descs[0].logical_shape
     where = concat.attrs["concat_dim"]
-    # Behind the concatenated axis lie all values of one voxel along the doubled axis.
+    # After the concatenated axis come all values of one voxel along the doubled axis.
     inner = 1
     for side in part[where:]:
         inner *= side

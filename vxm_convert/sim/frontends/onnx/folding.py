@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an ONNX model computes on constants and shapes alone, as exporters write it to compute sizes.
+"""Computations of an ONNX model on constants and shapes alone, which exporters write to compute sizes.
 
-ONNX's own reference implementation computes it. A constant found can make shapes known, and a shape other constants, so
-shape inference and folding take turns until nothing new comes.
+ONNX's own reference implementation computes it. A new constant can make shapes known, and a new shape other constants,
+so shape inference and folding alternate until nothing changes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 Shapes = Dict[str, Tuple[int, ...]]
 #: Operators that only folding executes.
 KNOWN = ("Constant", "Shape", "Size", "ConstantOfShape", "Range")
-#: Elements of a folded constant; a larger one belongs into the file.
+#: Largest number of elements of a folded constant; a larger constant belongs into the file.
 MAX_FOLDED = 1 << 24
-#: Constants of up to so many elements may be sizes, and are told to the shape inference.
+#: Constants with up to this many elements may be sizes, and are passed to the shape inference.
 _MAX_SIZES = 64
 
 
@@ -33,9 +33,7 @@ def fold_known(
     opset: int,
     infer: Callable[[onnx.ModelProto], Shapes],
 ) -> Shapes:
-    """Add what is known to `consts`, in place; returns the static shapes of all tensors. `model` loses the folded
-    nodes.
-    """
+    """Add known values to `consts`, in place; returns the static shapes of all tensors. `model` loses the folded nodes."""
     from onnx import numpy_helper
 
     while True:
@@ -48,7 +46,7 @@ def fold_known(
                 consts.update(values)
         if not found:
             return shapes
-        # What is large is no size; its node stays, so that the shape inference knows its shape.
+        # A large constant is not a size; its node stays, so that the shape inference knows its shape.
         small = {name: value for name, value in found.items() if value.size <= _MAX_SIZES}
         kept = [node for node in model.graph.node if not set(node.output) <= set(small)]
         del model.graph.node[:]
@@ -57,7 +55,7 @@ def fold_known(
 
 
 def _values(node: OnnxNode, consts: Dict[str, np.ndarray], shapes: Shapes, opset: int) -> Dict[str, np.ndarray]:
-    """Outputs that are known by now; empty where they are not."""
+    """Outputs if they are known by now, else empty."""
     if node.type in ("Shape", "Size"):
         source = node.inputs[0] if node.inputs else ""
         shape = consts[source].shape if source in consts else shapes.get(source)
@@ -107,7 +105,7 @@ def _compute(node: OnnxNode, consts: Dict[str, np.ndarray], opset: int) -> Dict[
     single = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     try:
         values = ReferenceEvaluator(single).run(None, {name: consts[name] for name in given})
-    except Exception as exc:  # the reference implementation raises errors of its own and whatever NumPy raises
+    except Exception as exc:  # the reference implementation raises its own errors and those of NumPy
         raise AtcRefusal(
             "E20001", f"{node.name} ({node.type}): its constant operands do not fit together ({exc})"
         ) from exc

@@ -11,7 +11,7 @@ from vxm_convert.sim.frontends.onnx.ops import OnnxNode, Order, Translator, padd
 from vxm_convert.sim.refusal import AtcRefusal
 
 Handler = Callable[[Translator, OnnxNode], None]
-#: Below what fp16 can hold, so that padding never wins a maximum.
+#: Below the fp16 range, so that padding never is the maximum.
 _LOWEST = np.float32(-65504)
 #: More groups than any transposed convolution in use; each becomes a node.
 MAX_GROUPS = 512
@@ -39,7 +39,7 @@ def _format(spatial: int) -> str:
 
 
 def _pad(made: Translator, node: OnnxNode, source: str, pads: Sequence[int], value: Optional[np.float32] = None) -> str:
-    """`pads` as ONNX lists them: all before, then all after; spatial axes of a tensor with channels last."""
+    """`pads` in ONNX order, all before, then all after; spatial axes of a tensor with channels last."""
     spatial = len(pads) // 2
     table = [[0, 0]] + [[pads[i], pads[i + spatial]] for i in range(spatial)] + [[0, 0]]
     operands = [source, made.constant(f"{node.name}/pads", np.int32(table))]
@@ -49,7 +49,7 @@ def _pad(made: Translator, node: OnnxNode, source: str, pads: Sequence[int], val
 
 
 def _conv(made: Translator, node: OnnxNode) -> None:
-    """In any number of groups; other padding than SAME and VALID becomes a Pad of its own."""
+    """Handles any number of groups; padding other than SAME and VALID becomes a separate Pad."""
     filters, groups = made.const(node, 1), int(node.attrs.get("group", 1))
     if filters is None or filters.ndim not in (4, 5):
         raise _refuse(node, "expected a constant 2-D or 3-D filter")
@@ -134,7 +134,7 @@ def _conv_transpose(made: Translator, node: OnnxNode) -> None:
 
 
 def _pool(made: Translator, node: OnnxNode) -> None:
-    """MaxPool and AveragePool. A window beyond the padding (ceil_mode) sees less of the image."""
+    """MaxPool and AveragePool. A window beyond the padding (ceil_mode) covers less of the image."""
     last, spatial = _last(made, node)
     sides, target = made.shape(node.inputs[0], node)[2:], made.shape(node.outputs[0], node)[2:]
     kernel, strides = tuple(node.attrs["kernel_shape"]), tuple(node.attrs.get("strides") or (1,) * spatial)
@@ -177,7 +177,7 @@ def _shares(
     pads: Sequence[int],
     counted: bool,
 ) -> np.ndarray:
-    """(…, 1): size of the window over how many of its places count; per axis, so the product over the axes."""
+    """(…, 1): size of the window divided by the number of counted positions, per axis, multiplied over the axes."""
     result = np.ones((1,) * len(sides))
     for axis, side in enumerate(sides):
         low, high = (-pads[axis], side + pads[axis + len(sides)]) if counted else (0, side)
@@ -229,7 +229,7 @@ def _local_response(made: Translator, node: OnnxNode) -> None:
 
 
 def _places(node: OnnxNode, old: int, new: int, scale: float) -> np.ndarray:
-    """float64 coordinate in the source of every place of the result, along one axis."""
+    """float64 source coordinate of every position of the result, along one axis."""
     index = np.arange(new, dtype=np.float64)
     mode = _text(node, "coordinate_transformation_mode", "half_pixel") if node.type == "Resize" else "asymmetric"
     if mode == "align_corners":
@@ -252,9 +252,7 @@ _NEAREST: Dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _resize(made: Translator, node: OnnxNode) -> None:
-    """Nearest neighbour or linear, axis by axis, any number of axes: Gather, and for linear the sum of two by
-    weight.
-    """
+    """Nearest neighbour or linear, axis by axis, any number of axes: one Gather, and for linear a weighted sum of two."""
     source, target = made.shape(node.inputs[0], node), made.shape(node.outputs[0], node)
     kind = _text(node, "mode", "nearest")
     nearest = _text(node, "nearest_mode", "round_prefer_floor") if node.type == "Resize" else "floor"

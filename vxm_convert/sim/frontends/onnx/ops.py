@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX operators → nodes as a frozen TensorFlow graph has them, so that one importer and one set of kernels serve both.
+"""ONNX operators → nodes of a frozen TensorFlow graph, so that one importer and one set of kernels serve both.
 
-ONNX has channels first, the kernels have them last. A transposition therefore is no node: every value remembers how its
-axes are ordered, and one node appears only where a reader needs the order of ONNX.
+ONNX has channels first, the kernels have them last. A transposition therefore adds no node: every value records the
+order of its axes, and a node appears only if a reader needs the order of ONNX.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Order = Tuple[int, ...]
 DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
 
 
-#: A larger tensor fits into no device; nothing of a size from a damaged file is allocated.
+#: No device holds a larger tensor; sizes from a damaged file are never allocated.
 MAX_ELEMENTS = 1 << 34
 
 
 class Value(NamedTuple):
-    """A tensor of the made graph; axis i of the ONNX tensor is axis ``order[i]`` of it."""
+    """A tensor of the new graph; axis i of the ONNX tensor is axis ``order[i]`` of it."""
 
     tensor: str
     order: Order
@@ -41,9 +41,9 @@ class OnnxNode(NamedTuple):
 
 
 class Translator:
-    """Nodes made so far, and what each ONNX tensor became."""
+    """Nodes made so far, and the tensor of each ONNX tensor."""
 
-    #: of the model's default operators; says what a Softmax means
+    #: opset of the model's default operators; determines the meaning of Softmax
     opset = 13
 
     def __init__(self, shapes: Dict[str, Tuple[int, ...]], consts: Dict[str, np.ndarray]) -> None:
@@ -55,7 +55,7 @@ class Translator:
         self._made: Dict[Tuple[str, Order], str] = {}
 
     def unique(self, hint: str) -> str:
-        """`hint` without colons; numbered where it is taken."""
+        """`hint` without colons, numbered if it is already used."""
         name = hint.replace(":", "_")
         count = self._names[name] = self._names.get(name, -1) + 1
         return self.unique(f"{name}__{count}") if count else name
@@ -76,7 +76,7 @@ class Translator:
             raise AtcRefusal(
                 "E20001",
                 f"{node.name} ({node.type}): the shape of {name} is not known when the model is compiled",
-                solution="Export with static shapes or give --input_shape.",
+                solution="Export with static shapes or pass --input_shape.",
             )
         count = 1
         for side in self.shapes[name]:
@@ -88,7 +88,7 @@ class Translator:
         return self.shapes[name]
 
     def const(self, node: OnnxNode, position: int) -> Optional[np.ndarray]:
-        """Value of an operand, None where it is left out; E20001 where it is not constant."""
+        """Value of an operand, None if it is omitted; E20001 if it is not constant."""
         if position >= len(node.inputs) or not node.inputs[position]:
             return None
         if node.inputs[position] not in self.consts:
@@ -99,7 +99,7 @@ class Translator:
         return self.values[name].order if name in self.values else tuple(range(rank))
 
     def get(self, name: str, order: Optional[Order] = None) -> str:
-        """The tensor of an ONNX value with its axes in `order` (None: as ONNX has them)."""
+        """The tensor of an ONNX value with its axes in `order` (None: ONNX order)."""
         if name in self.consts:
             return self._constant_in_order(name, order)
         value = self.values[name]
@@ -126,7 +126,7 @@ class Translator:
         return self._made[key]
 
     def put(self, node: OnnxNode, tensor: str, order: Optional[Order] = None, index: int = 0) -> None:
-        """Say what an output of `node` became."""
+        """Record the tensor of an output of `node`."""
         rank = len(self.shape(node.outputs[index], node))
         self.values[node.outputs[index]] = Value(tensor, order if order is not None else tuple(range(rank)))
 
@@ -157,8 +157,8 @@ def _alias(made: Translator, node: OnnxNode) -> None:
 
 
 def binary(op: str) -> Callable[[Translator, OnnxNode], None]:
-    """Two or more operands (Max and Min take any number); operands of one rank keep the order of the first that is
-    turned.
+    """Two or more operands (Max and Min take any number); operands of one rank take the order of the first transposed
+    one.
     """
 
     def build(made: Translator, node: OnnxNode) -> None:
@@ -197,7 +197,7 @@ def _clip(made: Translator, node: OnnxNode) -> None:
 def padding_of(
     node: OnnxNode, sides: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> Tuple[str, Tuple[int, ...]]:
-    """(TensorFlow's word, pads to add before); ONNX lists all pads before, then all after."""
+    """(TensorFlow's padding mode, pads to add); ONNX lists all pads before, then all after."""
     auto = node.attrs.get("auto_pad", b"NOTSET")
     auto = auto.decode() if isinstance(auto, bytes) else auto
     if auto in ("SAME_UPPER", "VALID"):
@@ -219,7 +219,7 @@ def padding_of(
 def _same(
     sides: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> Tuple[List[int], List[int]]:
-    """What SAME adds before and after each axis."""
+    """Padding of SAME before and after each axis."""
     before, after = [], []
     for side, width, stride, dilation in zip(sides, kernel, strides, dilations):
         total = max((-(-side // stride) - 1) * stride + (width - 1) * dilation + 1 - side, 0)
@@ -287,7 +287,7 @@ def _tile(made: Translator, node: OnnxNode) -> None:
 
 
 def _batch_norm(made: Translator, node: OnnxNode) -> None:
-    """For inference it is a factor and an offset per channel."""
+    """In inference it is a factor and an offset per channel."""
     scale, offset, mean, variance = (np.asarray(made.const(node, position), np.float64) for position in (1, 2, 3, 4))
     factor = scale / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
     rank = len(made.shape(node.inputs[0], node))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX operators without a picture in mind: activations, comparisons, matrix products, reductions, picking and
+"""ONNX operators that do not assume images: activations, comparisons, matrix products, reductions, selection and
 padding.
 """
 
@@ -15,7 +15,7 @@ from vxm_convert.sim.refusal import AtcRefusal
 Handler = Callable[[Translator, OnnxNode], None]
 
 
-#: Wider than any border; a width from a damaged file is not followed.
+#: Wider than any border; larger widths come from damaged files and are refused.
 MAX_PAD = 1 << 16
 
 
@@ -148,7 +148,7 @@ def _matmul(made: Translator, node: OnnxNode) -> None:
 
 
 def _reduce(op: str, before: str = "", after: str = "") -> Handler:
-    """A reduction, with a function of the elements in front of it and one of the result behind it."""
+    """A reduction, with a function of the elements before it and one of the result after it."""
 
     def build(made: Translator, node: OnnxNode) -> None:
         rank = len(made.shape(node.inputs[0], node))
@@ -209,7 +209,7 @@ def _slice(made: Translator, node: OnnxNode) -> None:
     for position, axis in enumerate(axes):
         step = steps[position] if steps else 1
         plan[axis] = slice(starts[position], ends[position], step).indices(shape[axis])
-    # Backwards past the first element ends "nowhere", which only the mask can say.
+    # Backwards past the first element ends "nowhere", which only the mask can express.
     open_end = sum(1 << axis for axis, (_, stop, step) in enumerate(plan) if step < 0 and stop < 0)
     parts = [
         made.constant(f"{node.name}/{key}", np.int32([entry[k] for entry in plan]))
@@ -263,7 +263,7 @@ def _take(made: Translator, node: OnnxNode, tensor: str, places: np.ndarray, axi
 
 
 def _gather(made: Translator, node: OnnxNode) -> None:
-    """Negative constant indices count from the end, which TensorFlow's Gather does not know."""
+    """Negative constant indices count from the end, which TensorFlow's Gather does not support."""
     axis = node.attrs.get("axis", 0) % len(made.shape(node.inputs[0], node))
     side, known = made.shape(node.inputs[0], node)[axis], made.consts.get(node.inputs[1])
     if known is None:
@@ -275,7 +275,7 @@ def _gather(made: Translator, node: OnnxNode) -> None:
 
 
 def _gather_elements(made: Translator, node: OnnxNode) -> None:
-    """The index of one axis is given, all others are the place of the result: a GatherNd."""
+    """The operand gives the index of one axis, the position in the result all others: a GatherNd."""
     shape, target = made.shape(node.inputs[0], node), made.shape(node.outputs[0], node)
     axis, known = node.attrs.get("axis", 0) % len(shape), made.consts.get(node.inputs[1])
     if known is not None:
@@ -310,12 +310,12 @@ def _gather_nd(made: Translator, node: OnnxNode) -> None:
 
 
 def _scatter_nd(made: Translator, node: OnnxNode) -> None:
-    """Rows are replaced: what is there is masked out, the new ones are scattered into zeros and added."""
+    """Rows are replaced: old ones are masked out, new ones are scattered into zeros and added."""
     indices, shape = made.const(node, 1), made.shape(node.inputs[0], node)
     reduction = node.attrs.get("reduction", b"none")
     rows = np.empty((0, 1)) if indices is None else indices.reshape(-1, indices.shape[-1])
     if indices is None or reduction not in (b"none", "none") or len(np.unique(rows, axis=0)) != len(rows):
-        raise _refuse(node, "expected constant indices, each place once, and no reduction")
+        raise _refuse(node, "expected constant indices, each index once, and no reduction")
     places = np.where(indices < 0, indices + np.array(shape[: indices.shape[-1]]), indices)
     mask = np.ones(shape, np.float32)
     mask[tuple(np.moveaxis(places, -1, 0))] = 0
@@ -330,7 +330,7 @@ def _one_hot(made: Translator, node: OnnxNode) -> None:
     if depth is None or values is None:
         raise _refuse(node, "expected a constant depth and constant values")
     count, known = int(depth.reshape(-1)[0]), made.consts.get(node.inputs[0])
-    # Shape inference leaves the depth open.
+    # Shape inference does not know the depth.
     shape = list(made.shape(node.inputs[0], node))
     axis = int(node.attrs.get("axis", -1)) % (len(shape) + 1)
     made.shapes.setdefault(node.outputs[0], tuple(shape[:axis] + [count] + shape[axis:]))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Version-1 conditionals: Switch and Merge.
 
-A predicate that is known leaves one branch dead. One that the input decides (a fed ``is_training``) lets both branches
-be computed, and Merge becomes a selection; a device would run one of them, with the same result.
+A known predicate makes one branch dead. If the input decides it (a fed ``is_training``), both branches are computed,
+and Merge becomes a selection; a device would run one of them, with the same result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vxm_convert.sim.frontends.tensorflow.import_state import Importer
 from vxm_convert.sim.frontends.tensorflow.walk import sources_of
 from vxm_convert.sim.refusal import AtcRefusal
 
-#: What must hold for a tensor to exist: (tensor of a predicate, its value) of every conditional around it.
+#: Conditions for a tensor to exist: (tensor of a predicate, its value) of every conditional around it.
 Conditions = FrozenSet[Tuple[str, bool]]
 
 
@@ -41,7 +41,7 @@ def import_merge(importer: Importer, node: TfNode, sources: List[str]) -> None:
         return
     names = [name for name in node.inputs if not name.startswith("^")]
     found = [_of_tensor(importer, name) for name in names]
-    # The conditional that ends here is the one whose two values meet, or that only one of them knows.
+    # The conditional that ends here is the one whose two values meet, or that only one side has.
     ending = [(tensor, value) for tensor, value in found[1] - found[0] if (tensor, not value) in found[0]]
     ending = ending or list(found[1] - found[0]) or [(tensor, not value) for tensor, value in found[0] - found[1]]
     if len(ending) != 1:
@@ -61,7 +61,7 @@ def import_merge(importer: Importer, node: TfNode, sources: List[str]) -> None:
 
 
 def conditions_of(importer: Importer, node: TfNode) -> Conditions:
-    """Everything that must hold for a node to run."""
+    """All conditions for a node to run."""
     result: Conditions = frozenset()
     for name in node.inputs:
         result |= _of_tensor(importer, name) if not name.startswith("^") else frozenset()
@@ -69,7 +69,7 @@ def conditions_of(importer: Importer, node: TfNode) -> Conditions:
 
 
 def note_conditions(importer: Importer, node: TfNode) -> None:
-    """Remember a node's conditions for its outputs."""
+    """Record a node's conditions for its outputs."""
     found = conditions_of(importer, node)
     if found:
         importer.conditions[node.name] = found
@@ -81,11 +81,11 @@ def _of_tensor(importer: Importer, name: str) -> Conditions:
 
 
 def pin_constants(nodes: Dict[str, TfNode]) -> Dict[str, TfNode]:
-    """Nodes to replace or add, so that constants of a branch hang on it by a data edge.
+    """Nodes to replace or add, so that a data edge connects constants of a branch to it.
 
     ``Merge(constant ^pivot, …)``  →  ``Merge(Switch(constant, predicate):k, …)``
 
-    A constant knows its branch only by a control edge to the branch's pivot, which is an Identity behind the
+    A constant is connected to its branch only by a control edge to the branch's pivot, an Identity after the
     predicate's Switch.
     """
     changed: Dict[str, TfNode] = {}
@@ -106,7 +106,7 @@ def pin_constants(nodes: Dict[str, TfNode]) -> Dict[str, TfNode]:
 
 
 def _pivot(nodes: Dict[str, TfNode], start: str) -> Optional[Tuple[str, int]]:
-    """(predicate, branch) of what a tensor without any Switch behind it belongs to."""
+    """(predicate, branch) of a tensor that does not depend on a Switch."""
     todo, seen, found = [start], {start}, None
     while todo:
         node = nodes.get(todo.pop())

@@ -2,10 +2,11 @@
 """Walks the graph in order and resolves version-1 control flow: conditionals with a known predicate, loops with a known
 trip count.
 
-A while loop is unrolled by partial evaluation: its variables are followed iteration by iteration, the condition must
-fold to a constant each time, and the body is copied as ``node/iteration_<n>``. The real compiler keeps the loop and
-runs its TensorArray nodes on the AI CPU, so a compiled loop is larger here and its step time says nothing about a
-device; operators of a copy carry ``vxm_unrolled_iteration``, and the model names its loops in ``vxm_unrolled_loops``.
+A while loop is unrolled by partial evaluation: the importer follows its variables iteration by iteration, the condition
+must fold to a constant each time, and the body is copied as ``node/iteration_<n>``. The real compiler keeps the loop
+and runs its TensorArray nodes on the AI CPU, so a compiled loop is larger here, and its time per step says nothing
+about a device; operators of a copy carry ``vxm_unrolled_iteration``, and the model names its loops in
+``vxm_unrolled_loops``.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class _Walker:
         return ordered(self.importer.nodes, roots, self._needs, known)
 
     def _needs(self, node: TfNode) -> List[str]:
-        """A loop is one node: its exits need what enters it."""
+        """A loop counts as one node: its exits need its inputs."""
         if node.name in self.by_exit:
             return [source for enter in self.by_exit[node.name].enters for source in sources_of(enter)]
         return sources_of(node)
@@ -89,7 +90,7 @@ class _Walker:
                     import_node(self.importer, copy)
 
     def _run_body(self, nodes: Dict[str, TfNode], args: Sequence[str], roots: Sequence[str]) -> None:
-        """Import a function's nodes, which have names of their own by now."""
+        """Import a function's nodes, which already have unique names."""
         _check_operands(nodes.values())
         nodes.update(branches.pin_constants(nodes))
         self.importer.nodes.update(nodes)

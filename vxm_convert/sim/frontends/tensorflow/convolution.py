@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutions over images and volumes, transposed ones, the bias behind them, batch normalisation at inference."""
+"""Convolutions over images and volumes, transposed ones, their bias, batch normalisation at inference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vxm_convert.sim.refusal import AtcRefusal
 
 
 class Axes(NamedTuple):
-    """Where the channels and the spatial axes of a data_format are."""
+    """Positions of the channels and the spatial axes of a data_format."""
 
     layout: str
     channel: int
@@ -70,9 +70,7 @@ def _attrs(node: TfNode, rank: int) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:
 
 
 def _conv(importer: Importer, node: TfNode) -> None:
-    """Conv2D, Conv3D and DepthwiseConv2dNative; a filter of fewer channels than the input has goes over it in
-    groups.
-    """
+    """Conv2D, Conv3D and DepthwiseConv2dNative; a filter with fewer channels than the input is applied in groups."""
     source, filters = importer.desc(node.inputs[0]), importer.desc(node.inputs[1])
     rank = 5 if node.op == "Conv3D" else 4
     if len(source.shape) != rank or len(filters.shape) != rank:
@@ -152,7 +150,7 @@ def _bias_add(importer: Importer, node: TfNode) -> None:
     channel = 1 if layout == "NCHW" else len(source.shape) - 1
     if bias.shape != source.shape[channel : channel + 1] or layout not in ("NHWC", "NDHWC", "NCHW"):
         raise AtcRefusal("E20001", f"{node.name}: bias {bias.shape} does not fit axis {channel} of {source.shape}")
-    # A matrix has its channels last whatever the format says.
+    # A matrix has its channels last, whatever the format.
     order = "NCHW" if channel < len(source.shape) - 1 else "NHWC"
     importer.add(node, "BiasAdd", node.inputs[:2], [(source.dtype, source.shape)], source.layout, data_format=order)
 
@@ -160,7 +158,7 @@ def _bias_add(importer: Importer, node: TfNode) -> None:
 def _batch_norm(importer: Importer, node: TfNode) -> None:
     """``y = x · s + o`` with ``s = scale / sqrt(variance + epsilon)``, ``o = offset − mean · s``, folded here in fp32.
 
-    In training form mean and variance are the batch's own; of its outputs, y is given.
+    In training form, mean and variance are those of the batch; only the output y is provided.
     """
     source = importer.desc(node.inputs[0])
     axes = axes_of(node, len(source.shape))

@@ -49,7 +49,7 @@ def _question(importer: Importer, node: TfNode) -> None:
 
 
 def _many(importer: Importer, node: TfNode) -> None:
-    """AddN, ClipByValue: any number of operands of the first one's type."""
+    """AddN, ClipByValue: any number of operands with the type of the first."""
     names = [name for name in node.inputs if not name.startswith("^")]
     shape = broadcast(node, *(importer.desc(name).shape for name in names))
     attrs = {"N": len(names)} if node.op != "ClipByValue" else {}
@@ -83,7 +83,7 @@ def _cast(importer: Importer, node: TfNode) -> None:
 
 
 def _layout(importer: Importer, node: TfNode, rank: int) -> str:
-    """An element-wise result lies as its operands do."""
+    """An element-wise result has the layout of its operands."""
     descs = [importer.desc(name) for name in node.inputs if not name.startswith("^")]
     return next((desc.layout for desc in descs if len(desc.shape) == rank), "")
 

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Constant folding: nodes whose result is known when the graph is compiled become constants, computed in the graph's
-own types.
+"""Constant folding: nodes with a result known at compile time become constants, computed in the graph's own types.
 
-The real compiler folds the same kinds of nodes on the host. Folding is what makes shapes, ranges and loop counters
-known.
+The real compiler folds the same kinds of nodes on the host. Folding makes shapes, ranges and loop counters known.
 """
 
 from __future__ import annotations
@@ -18,14 +16,14 @@ from vxm_convert.sim.frontends.tensorflow.selection import plan_slice
 from vxm_convert.sim.refusal import AtcRefusal
 
 Folder = Callable[..., Any]
-#: The shape of their operand decides; its values need not be known.
+#: The result depends on the operand's shape; its values need not be known.
 SHAPE_ONLY = frozenset("Shape ShapeN Size Rank ZerosLike OnesLike".split())
-#: Elements of a folded constant; a larger one would not fit into a frozen graph either.
+#: Largest number of elements of a folded constant; a larger one would not fit into a frozen graph either.
 MAX_FOLDED = 1 << 28
 
 
 def fold(importer: Importer, node: TfNode) -> Optional[List[np.ndarray]]:
-    """Values of the node's outputs, or None where they depend on the model's inputs."""
+    """Values of the node's outputs, or None if they depend on the model's inputs."""
     names = [name for name in node.inputs if not name.startswith("^")]
     if node.op in SHAPE_ONLY:
         return [_from_shape(importer, node, name) for name in names]

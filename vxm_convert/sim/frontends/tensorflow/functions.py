@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Version-2 control flow: calls of functions, conditionals and loops whose bodies stand in the graph's function
-library.
+"""Version-2 control flow: calls of functions, conditionals and loops whose bodies are in the graph's function library.
 
-The real compiler keeps the bodies as subgraphs that the device runs. Here a body is copied in where it is called, a
-loop once per iteration; a branch that the input decides is computed on both sides and selected from.
+The real compiler keeps the bodies as subgraphs that the device runs. Here the importer inlines a body at each call, a
+loop body once per iteration; if the input decides a branch, both sides are computed and one is selected.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ CALLS = frozenset("PartitionedCall StatefulPartitionedCall".split())
 CHOICES = frozenset("If StatelessIf Case StatelessCase".split())
 LOOPS = frozenset("While StatelessWhile".split())
 OPERATORS = CALLS | CHOICES | LOOPS
-#: Unrolling further would make a model that no device loads.
+#: Further unrolling would make a model that no device loads.
 MAX_ITERATIONS = 1024
-#: Nodes that calls may copy in altogether; nested calls multiply.
+#: Largest number of inlined nodes in total; nested calls multiply.
 MAX_COPIED = 1 << 18
 
 #: Imports the body: (its nodes, names of the arguments, names of the results' nodes).
@@ -41,7 +40,7 @@ def bodies_of(nodes: Sequence[TfNode]) -> Iterator[TfNode]:
 
 
 def functions_of(node: TfNode) -> List[TfFunction]:
-    """The functions that a node executes; E12013 where the library does not have one."""
+    """The functions that a node executes; E12013 if one is not in the library."""
     if node.op not in OPERATORS:
         return []
     keys = ("f",) if node.op in CALLS else ("cond", "body") if node.op in LOOPS else ("then_branch", "else_branch")
@@ -74,7 +73,7 @@ class Caller:
         self.copied = 0
 
     def expand(self, node: TfNode, iteration: str) -> None:
-        """Import what `node` executes and say what its outputs are; `iteration` marks copies inside of another loop."""
+        """Import the functions of `node` and define its outputs; `iteration` marks copies inside another loop."""
         sources = [self.importer.tensor(name) for name in node.inputs if not name.startswith("^")]
         functions = functions_of(node)
         if any(source in self.importer.dead for source in sources):
@@ -93,7 +92,7 @@ class Caller:
         value = self.importer.constant(sources[0])
         case = "Case" in node.op
         if value is not None:
-            # Case takes the last branch for a number that has none.
+            # Case takes the last branch for a number without a branch.
             last = len(functions) - 1
             picked = (int(value) if 0 <= int(value) <= last else last) if case else 1 - int(bool(value))
             return self._call(functions[picked], node.name, node.name, sources[1:], iteration)
@@ -101,7 +100,7 @@ class Caller:
             raise AtcRefusal(
                 "E20001",
                 f"{node.name} ({node.op}): which branch runs depends on the input",
-                "The simulated compiler takes a branch by the input for conditionals with one truth value only.",
+                "The simulated compiler supports input-dependent branches only for conditionals with one truth value.",
             )
         taken, other = (
             self._call(function, f"{node.name}/{side}", node.name, sources[1:], iteration)
@@ -128,7 +127,7 @@ class Caller:
             if len(tests) != 1:
                 raise AtcRefusal(
                     "E13026",
-                    f"{node.name} ({node.op}): its condition gives {len(tests)} results, expected one truth value",
+                    f"{node.name} ({node.op}): its condition returns {len(tests)} results, expected one truth value",
                 )
             goes_on = self.importer.constant(tests[0])
             if goes_on is None:
@@ -157,7 +156,7 @@ class Caller:
         nodes = _needed(function)
         self.copied += len(nodes)
         if self.copied > MAX_COPIED:
-            raise AtcRefusal("E20001", f"{origin}: calls copy in more than {MAX_COPIED} nodes")
+            raise AtcRefusal("E20001", f"{origin}: calls inline more than {MAX_COPIED} nodes")
         scope = f"{prefix}/{function.name}"
         copies = {}
         for node in nodes:
@@ -167,7 +166,7 @@ class Caller:
         args = [f"{scope}/{name}" for name in function.args]
         taken = [name for name in list(copies) + args if name in self.importer.nodes]
         if taken:
-            raise AtcRefusal("E13026", f"{origin}: the graph has a node {taken[0]} of its own; rename it")
+            raise AtcRefusal("E13026", f"{origin}: the graph already has a node {taken[0]}; rename it")
         self.importer.aliases.update({f"{name}:0": source for name, source in zip(args, sources)})
         results = [f"{scope}/{name}" for name in function.returns]
         self.run_body(copies, args, [name.partition(":")[0] for name in results])

@@ -32,9 +32,9 @@ class Importer:
         self.aliases: Dict[str, str] = {}
         #: tensors of branches that are never taken
         self.dead: Set[str] = set()
-        #: tensor arrays by the name of their flow tensor: the tensor behind each element
+        #: tensor arrays by the name of their flow tensor: the tensor of each element
         self.arrays: Dict[str, Tuple[Optional[str], ...]] = {}
-        #: node, or ``node:index`` where outputs differ → predicates around it that the input decides, and their values
+        #: node, or ``node:index`` if outputs differ → input-dependent predicates around it, and their values
         self.conditions: Dict[str, FrozenSet[Tuple[str, bool]]] = {}
         #: copy made of a loop's body → (node it was copied from, "frame#iteration")
         self.copies: Dict[str, Tuple[str, str]] = {}
@@ -50,7 +50,7 @@ class Importer:
         op_name, _, index = tensor.rpartition(":")
         op = self.ops.get(op_name)
         if op is None or not index.isdigit() or int(index) >= len(op.output_descs):
-            raise AtcRefusal("E13026", f"{tensor} is no tensor that the compiled graph computes")
+            raise AtcRefusal("E13026", f"{tensor} is not a tensor of the compiled graph")
         return op.output_descs[int(index)]
 
     def constant(self, name: str) -> Optional[np.ndarray]:
@@ -113,7 +113,7 @@ def layout_of(shape: Sequence[int]) -> str:
 
 
 def original_names(op: Op) -> List[str]:
-    """Nodes of the framework's graph that an operator stands for."""
+    """Nodes of the framework's graph that became an operator."""
     names: Optional[List[str]] = op.attrs.get("_datadump_original_op_names")
     return names or []
 
@@ -127,7 +127,7 @@ def axis_of(node: TfNode, value: int, rank: int) -> int:
 
 
 def broadcast(node: TfNode, *shapes: Shape) -> Shape:
-    """Shape of an element-wise result; nothing of that size is allocated."""
+    """Shape of an element-wise result, without allocating it."""
     try:
         return tuple(np.broadcast(*(np.broadcast_to(np.empty(()), shape) for shape in shapes)).shape)
     except ValueError as exc:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes where values come from: placeholders, constants, random numbers."""
+"""Nodes that are sources of values: placeholders, constants, random numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _placeholder(importer: Importer, node: TfNode) -> None:
         raise AtcRefusal(
             "E20001",
             f"input {node.name} has shape {shape}; the simulated compiler takes static shapes only",
-            solution="Freeze with static shapes or give --input_shape.",
+            solution="Freeze with static shapes or pass --input_shape.",
         )
     known = node.attrs.get("shape")
     if known is not None and len(known) != len(shape):
@@ -39,8 +39,7 @@ def _const(importer: Importer, node: TfNode) -> None:
 def _random(importer: Importer, node: TfNode) -> None:
     """Runs on the AI CPU with TensorFlow's own kernel, so the node keeps its type as an attribute and its fp32.
 
-    Attributes as a file that the real ATC wrote has them. Seeds of 0 mean "any" to TensorFlow; here they are a seed
-    too.
+    Attributes are those of a file that the real ATC wrote. Seeds of 0 mean "any" in TensorFlow; here 0 is a seed too.
     """
     shape = importer.ints(node, 0)
     whole = node.op == "RandomUniformInt"
@@ -53,7 +52,7 @@ def _random(importer: Importer, node: TfNode) -> None:
         {"minval": int(importer.const(node, 1)), "maxval": int(importer.const(node, 2))} if whole else {}
     )
     if whole and limits["minval"] >= limits["maxval"]:
-        raise AtcRefusal("E20001", f"{node.name}: nothing between {limits['minval']} and {limits['maxval']} to draw")
+        raise AtcRefusal("E20001", f"{node.name}: there is no number between {limits['minval']} and {limits['maxval']}")
     importer.add(
         node,
         "FrameworkOp",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes that move blocks of an image, turn axes round, sort, or add along an axis."""
+"""Nodes that move blocks of an image, reverse axes, sort, or add along an axis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vxm_convert.sim.refusal import AtcRefusal
 
 def _space_batch(importer: Importer, node: TfNode) -> None:
     """SpaceToBatchND and BatchToSpaceND, which TensorFlow writes around a convolution with dilation; and their 2-D
-    forerunners.
+    predecessors.
     """
     source = importer.desc(node.inputs[0])
     if node.op in ("SpaceToBatch", "BatchToSpace"):
@@ -37,13 +37,13 @@ def _space_batch(importer: Importer, node: TfNode) -> None:
             if (sides[axis] + before + after) % side:
                 raise AtcRefusal(
                     "E20001",
-                    f"{node.name} ({node.op}): axis {axis} of {source.shape} with its edges: no multiple of {side}",
+                    f"{node.name} ({node.op}): axis {axis} of {source.shape} with its edges: not a multiple of {side}",
                 )
             sides[axis] = (sides[axis] + before + after) // side
         else:
             sides[axis] = sides[axis] * side - before - after
     if node.op.startswith("Batch") and sides[0] % count:
-        raise AtcRefusal("E20001", f"{node.name} ({node.op}): a batch of {sides[0]} is no multiple of {count}")
+        raise AtcRefusal("E20001", f"{node.name} ({node.op}): a batch of {sides[0]} is not a multiple of {count}")
     sides[0] = sides[0] * count if node.op.startswith("Space") else sides[0] // count
     importer.add(
         node, OPS[node.op].ge_type, node.inputs[:1], [(source.dtype, tuple(sides))], block_shape=block, edges=edges
@@ -74,7 +74,7 @@ def _reverse(importer: Importer, node: TfNode) -> None:
 
 
 def _top(importer: Importer, node: TfNode) -> None:
-    """Largest values of the last axis, largest first, and where they are; of equal ones the first."""
+    """Largest values of the last axis, largest first, and their indices; the first of equal ones."""
     source, count = importer.desc(node.inputs[0]), int(importer.const(node, 1))
     if not source.shape or not 0 < count <= source.shape[-1]:
         raise AtcRefusal("E20001", f"{node.name}: the {count} largest of shape {source.shape}")
@@ -101,7 +101,7 @@ def _local_response(importer: Importer, node: TfNode) -> None:
     source = importer.desc(node.inputs[0])
     if len(source.shape) != 4:
         raise AtcRefusal("E20001", f"{node.name} (LRN): takes NHWC images, got {source.shape}")
-    # An attribute at its default need not stand in the file.
+    # An attribute with its default value may be missing in the file.
     given = {"depth_radius": 5, "bias": 1.0, "alpha": 1.0, "beta": 0.5}
     given.update({key: node.attrs[key] for key in given if node.attrs.get(key) is not None})
     importer.add(node, "LRN", node.inputs[:1], [(source.dtype, source.shape)], source.layout, **given)

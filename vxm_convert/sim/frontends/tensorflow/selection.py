@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes that pick values: slices, gathers, one-hot vectors, scatters."""
+"""Nodes that select values: slices, gathers, one-hot vectors, scatters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vxm_convert.sim.refusal import AtcRefusal
 
 
 class SlicePlan(NamedTuple):
-    """Per axis of the source: first index, how many, step; and the shape of the result."""
+    """Per axis of the source: first index, count, step; and the shape of the result."""
 
     offsets: List[int]
     sizes: List[int]

@@ -84,7 +84,7 @@ def _pack(importer: Importer, node: TfNode) -> None:
 
 
 def _split(importer: Importer, node: TfNode) -> None:
-    """Split(axis, x) into equal parts; SplitV(x, sizes, axis) into given ones, of which one may be -1."""
+    """Split(axis, x) into equal parts; SplitV(x, sizes, axis) into parts of given sizes, one of which may be -1."""
     position = 1 if node.op == "Split" else 0
     source = importer.desc(node.inputs[position])
     axis = axis_of(node, int(importer.const(node, 0 if node.op == "Split" else 2)), len(source.shape))

@@ -2,8 +2,8 @@
 """Tensor arrays, resolved while the graph is imported: the flow tensor names the state, and the state is a tuple of
 tensors.
 
-The real compiler leaves these nodes to the AI CPU. Here a scatter becomes Unpack, a gather becomes Pack, and reading
-and writing only rename tensors; that needs constant sizes and indices, which an unrolled loop has.
+The real compiler runs these nodes on the AI CPU. Here a scatter becomes Unpack, a gather becomes Pack, and reading and
+writing only rename tensors; that needs constant sizes and indices, which an unrolled loop has.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vxm_convert.formats.tf_graph import TfNode
 from vxm_convert.sim.frontends.tensorflow.import_state import Importer
 from vxm_convert.sim.refusal import AtcRefusal
 
-#: More elements than any batch has; a size from a damaged graph is not followed.
+#: More elements than any batch has; larger sizes come from damaged graphs and are refused.
 MAX_ELEMENTS = 1 << 16
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Orders of a TensorFlow graph's nodes, without recursion (graphs are deep). Control edges carry no data and are left
-out.
+"""Orders of a TensorFlow graph's nodes, without recursion (graphs are deep). Control edges carry no data and are
+ignored.
 """
 
 from __future__ import annotations
