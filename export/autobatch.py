@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``--batch auto``: the batch that the estimate of the chip's time and memory advises, with a record that it was chosen
-so.
-"""
+"""``--batch auto``: the batch that the estimate of the chip's time and memory recommends, with a record of the choice."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class BatchChoice:
-    """The batch, the advice in words, and the table that it rests on."""
+    """The batch, the recommendation in words, and its table."""
 
     batch: int
     why: str
@@ -38,7 +36,7 @@ class BatchChoice:
 def choose_batch(
     spec: ModelSpec, plan: PrecisionPlan, soc_version: str, files: CheckpointFiles, h5_indexing: str
 ) -> BatchChoice:
-    """Freeze the graph with batch 1 in a temporary folder and ask the estimate.
+    """Freeze the graph with batch 1 in a temporary folder and run the estimate.
 
     Parameters
     ----------
@@ -47,9 +45,9 @@ def choose_batch(
     Raises
     ------
     ToolchainError
-        No batch is advised: nothing fits, or the chip's memory is not known.
+        If no batch is recommended: nothing fits, or the chip's memory is unknown.
     VxmError
-        As reading the weights and freezing say.
+        As raised by reading the weights and by freezing.
     """
     from export import freeze
     from export.preflight.view.shapes import tensorflow_shapes
@@ -64,7 +62,7 @@ def choose_batch(
         estimate = run_preflight(pb, soc_version, plan, outputs, tensorflow_shapes(pb)).time
     chosen: Optional[int] = estimate.recommended
     if chosen is None:
-        raise ToolchainError(f"--batch {AUTO}: {advice(estimate)}; or give a number")
+        raise ToolchainError(f"--batch {AUTO}: {advice(estimate)}; or pass a number")
     rows = [
         {"batch": row.batch, "ms_per_scan": row.ms_per_scan, "memory_bytes": row.memory, "fits": row.fits}
         for row in estimate.batches

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract of a graph that is about to be exported. Needs no TensorFlow."""
+"""The contract of a graph before its export. Needs no TensorFlow."""
 
 from __future__ import annotations
 

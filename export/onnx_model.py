@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``frozen.pb`` → ``vxm.onnx`` through tf2onnx, checked and run. The work happens in a process of its own:
+"""``frozen.pb`` → ``vxm.onnx`` through tf2onnx, checked and run. The work happens in a separate process:
 
 tf2onnx orders names by hashing, so equal bytes need ``PYTHONHASHSEED=0``, which only a new process can have (and,
-because it also hashes objects by address, new names for the constants, see `_name_constants`); and the memory of a
-full-size run goes back to the system when it ends.
+because it also hashes objects by address, new names for the constants, see `_name_constants`); and the system gets back
+the memory of a full-size run when it ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 OPSET = 15
 _TAIL_LINES = 8
 _PROG = "onnx"
-#: how `run_main` begins the one message of a user-fixable error
+#: prefix of `run_main` for the message of a user-fixable error
 _ERROR_MARK = f"{_PROG}: error: "
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,8 +43,7 @@ def make_onnx(pb: Path, contract: Path, onnx_path: Path, pair: Dict[str, np.ndar
     pair : dict — ``moving`` and ``fixed``, (B, X, Y, Z, 1), float32.
 
     Returns
-    -------
-    dict — ``moved`` and ``flow`` as the ONNX model computes them, and ``engine``: what ran it.
+    ------- dict — ``moved`` and ``flow`` of the ONNX model, and ``engine``: the engine that ran it.
 
     Raises
     ------
@@ -58,7 +57,7 @@ def make_onnx(pb: Path, contract: Path, onnx_path: Path, pair: Dict[str, np.ndar
         with np.load(str(results), allow_pickle=False) as data:
             return {"moved": data["moved"], "flow": data["flow"], "engine": str(data["engine"])}
     except OSError as exc:
-        raise ArtifactError(f"{onnx_path.parent}: cannot write or read there ({exc}); is the disk full?") from exc
+        raise ArtifactError(f"{onnx_path.parent}: cannot write or read files there ({exc}); is the disk full?") from exc
     finally:
         for path in (feeds, results):
             if path.exists():
@@ -66,7 +65,7 @@ def make_onnx(pb: Path, contract: Path, onnx_path: Path, pair: Dict[str, np.ndar
 
 
 def tool_versions() -> Dict[str, str]:
-    """Versions of what shapes the ONNX file."""
+    """Versions of the tools that determine the ONNX file."""
     import onnx
     import tf2onnx
 
@@ -86,12 +85,13 @@ def _run_worker(arguments: List[Any]) -> None:
             raise ToolchainError(f"ONNX: {said.split(_ERROR_MARK, 1)[1]}")
         tail = "\n".join(said.splitlines()[-_TAIL_LINES:])
         raise ToolchainError(
-            f"ONNX: the conversion ended with code {done.returncode}; --skip-onnx goes on without it; it said:\n{tail}"
+            f"ONNX: the conversion ended with code {done.returncode}; --skip-onnx exports without it; its "
+            f"output:\n{tail}"
         )
 
 
 def convert(pb: Path, contract: GraphContract, onnx_path: Path) -> None:
-    """Convert with tf2onnx and let onnx.checker see the result; raises ToolchainError for dynamic shapes."""
+    """Convert with tf2onnx and check the result with onnx.checker; raises ToolchainError for dynamic shapes."""
     import onnx
     import tf2onnx
 
@@ -123,8 +123,8 @@ def convert(pb: Path, contract: GraphContract, onnx_path: Path) -> None:
 def _name_constants(graph: onnx.GraphProto) -> None:
     """Name every constant after the first node and input that reads it, and store them in that order.
 
-    tf2onnx merges equal constants by walking sets of objects, whose order follows memory addresses: which name survives
-    changes from run to run, the nodes and their order do not.
+    tf2onnx merges equal constants by walking sets of objects, whose order follows memory addresses: the surviving name
+    changes from run to run, but not the nodes and their order.
     """
     constants = {tensor.name: tensor for tensor in graph.initializer}
     renamed: Dict[str, str] = {}
@@ -141,7 +141,7 @@ def _name_constants(graph: onnx.GraphProto) -> None:
 
 
 def run_onnx(onnx_path: Path, contract: GraphContract, pair: Dict[str, np.ndarray]) -> Dict[str, Any]:
-    """Run with ONNX Runtime, or with OpenVINO where that is missing."""
+    """Run with ONNX Runtime, or with OpenVINO if that is missing."""
     feeds = {t.tensor_name: pair[t.meaning] for t in contract.inputs}
     names = [t.tensor_name for t in contract.outputs]
     try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proof that an artefact computes what the one before it computes: checkpoint graph ↔ frozen.pb ↔ ONNX.
+"""Shows that each artefact computes the same as the previous one: checkpoint graph ↔ frozen.pb ↔ ONNX.
 
 One deterministic pair of smooth random images goes through both sides; errors are taken in float64. The limits lie in
-``parity_limits.json``: the pb is the same program and must agree almost to the bit; where a plan splits weights it adds
+``parity_limits.json``: the pb is the same program and must agree almost to the bit; if a plan splits weights, it adds
 the same terms in another order; ONNX runs on another engine that sums in another order everywhere.
 """
 
@@ -34,7 +34,7 @@ def smooth_pair(spec: ModelSpec, seed: int = PAIR_SEED) -> Arrays:
     """``moving`` and ``fixed``, shape (B, X, Y, Z, 1), float32, 0..1: random blobs a few voxels wide, half of them
     shared.
 
-    Smooth, because on white noise a warp turns rounding of the flow into noise as large as the image.
+    The images are smooth because a warp of white noise turns rounding of the flow into noise as large as the image.
     """
     rng = np.random.RandomState(seed)
     shared, own = _blobs(spec, rng), [_blobs(spec, rng) for _ in range(2)]
@@ -82,7 +82,7 @@ def compare(kind: str, reference: Arrays, test: Arrays, names: Sequence[str]) ->
     Parameters
     ----------
     kind : str — entry of the limits file: ``frozen_pb``, ``frozen_pb_split`` or ``onnx``.
-    names : two str — what reference and test are, for the record.
+    names : two str — descriptions of reference and test, for the record.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def compare(kind: str, reference: Arrays, test: Arrays, names: Sequence[str]) ->
     ]
     if exceeded:
         raise PrecisionError(
-            f"parity {names[0]} vs {names[1]}: {'; '.join(exceeded)} is allowed; the two do not compute the same, do "
+            f"parity {names[0]} vs {names[1]}: {'; '.join(exceeded)} is allowed; the two do not compute the same; do "
             "not use the export"
         )
     return {

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Precision plans in files: what ``export tune`` writes and ``export --plan`` takes. Refuses whatever it does not
-know.
-"""
+"""Precision plans in files: ``export tune`` writes them and ``export --plan`` takes them. Refuses unknown entries."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from vxm_convert.errors import ArtifactError, FormatError
 from vxm_convert.model.precision import PrecisionPlan
 
 SCHEMA = 1
-#: `--precision_mode` values of ATC that a 910 has and that this program knows to judge
+#: `--precision_mode` values of ATC that a 910 has and that this program can assess
 MODES = (
     "force_fp16",
     "allow_mix_precision",
@@ -29,12 +27,12 @@ _KEYS = ("schema", "name", "mode", "keep_dtype", "split_weights", "reasons")
 _NEEDED = ("schema", "name", "mode")
 _MAX_BYTES = 4 << 20
 _PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
-#: as TensorFlow allows it; a name goes into a file of one name per line
+#: the form that TensorFlow allows; each name becomes a line of a file
 _NODE_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]{0,1023}")
 
 
 def save_plan(path: Path, plan: PrecisionPlan, reasons: Optional[Mapping[str, str]] = None) -> None:
-    """Write a plan; `reasons` say, per decision, why it is there."""
+    """Write a plan; `reasons` gives the reason for each decision."""
     write_json(path, {"schema": SCHEMA, **plan.to_dict(), "reasons": dict(reasons or {})})
 
 
@@ -46,8 +44,8 @@ def load_plan(path: Path) -> PrecisionPlan:
     ArtifactError
         If the file cannot be read.
     FormatError
-        If it is no plan: not JSON, unknown or missing entries, unknown mode, names that no node can have, names given
-        twice.
+        If it is not a plan: not JSON, unknown or missing entries, unknown mode, names that no node can have, repeated
+        names.
     """
     path = Path(path)
     data = _read(path)
@@ -80,7 +78,7 @@ def _read(path: Path) -> Dict[str, Any]:
             f"{path}: cannot read the plan ({exc.strerror}); pass a file that `python -m export tune` wrote"
         ) from exc
     if len(raw) > _MAX_BYTES:
-        raise FormatError(f"{path}: more than {_MAX_BYTES} bytes; this is no plan")
+        raise FormatError(f"{path}: more than {_MAX_BYTES} bytes; this is not a plan")
     try:
         data = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as exc:
@@ -97,9 +95,9 @@ def _names(path: Path, data: Mapping[str, Any], key: str) -> Tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or not _NODE_NAME.fullmatch(name):
             raise FormatError(
-                f"{path}: {key} holds {name!r}, which no node can be called; give names as `inspect` shows them"
+                f"{path}: {key} contains {name!r}, which is not a node name; use names as `inspect` shows them"
             )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise FormatError(f"{path}: {key} names {', '.join(twice)} more than once; give each name once")
+        raise FormatError(f"{path}: {key} names {', '.join(twice)} more than once; list each name once")
     return tuple(names)

@@ -162,7 +162,7 @@ RECORDED = {
     "driver.txt": (255, "EL0004", "driver", "npu-smi", ()),
     "licence.txt": (255, "E19999", "licence", "npu-smi", ()),
     "unknown_flag.txt": (255, None, "value", "atc --help", ()),
-    "terminated.txt": (-15, None, "told to stop", "run again", ()),
+    "terminated.txt": (-15, None, "stopped by a signal", "run again", ()),
 }
 
 
@@ -267,7 +267,7 @@ def test_a_damaged_model_is_a_failure(folder, contract, fake_atc, make_om, damag
     om = make_om(contract)
     om.write_bytes(damage(om.read_bytes()))
     succeed(fake_atc, om)
-    with pytest.raises(AtcError, match="no valid offline model"):
+    with pytest.raises(AtcError, match="wrote an invalid offline model"):
         compile_om(folder, contract, fake_atc.toolchain)
     assert_nothing_made(folder)
 

@@ -68,7 +68,7 @@ def test_without_a_usable_state_file_the_newest_counts(tmp_path, state):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+    with pytest.raises(CheckpointError, match="contains no checkpoint"):
         find_checkpoint(tmp_path)
 
 

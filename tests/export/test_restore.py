@@ -94,7 +94,7 @@ def test_integers_in_place_of_weights_are_refused(tmp_path, weights):
 
 def test_nan_weights_are_refused(tmp_path, weights):
     values = {**weights, "conv3d_2/bias": np.full(32, np.nan, np.float32)}
-    with pytest.raises(CheckpointError, match="conv3d_2/bias holds NaN"):
+    with pytest.raises(CheckpointError, match="conv3d_2/bias contains NaN"):
         load(write_checkpoint(tmp_path / "nan", values))
 
 
@@ -143,7 +143,7 @@ def test_h5_files_are_not_trusted(tmp_path, weights):
         layer = handle["model_weights/conv3d_67/conv3d_67"]
         del layer["bias:0"]
         layer["bias:0"] = h5py.ExternalLink("/etc/hostname", "/x")
-    with pytest.raises(CheckpointError, match="link to another place"):
+    with pytest.raises(CheckpointError, match="is a link"):
         load(linked)
 
     text = write_h5(tmp_path / "strings.h5", weights)

@@ -97,7 +97,7 @@ EXPORT: Dict[str, Tuple[List[str], Tuple[str, ...]]] = {
     ),
     "a folder without checkpoint": (
         ["--checkpoint", "{folder}/empty"],
-        ("empty", "holds no checkpoint", "pass --checkpoint"),
+        ("empty", "contains no checkpoint", "pass --checkpoint"),
     ),
     "no keras file": (
         ["--checkpoint", "{folder}/file.h5"],

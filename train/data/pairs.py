@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pair is number n of a run: a pure function of the seed and n, so that a resumed run goes on exactly where it
-was.
-"""
+"""Pair number n of a run is a pure function of the seed and n, so that a resumed run continues exactly where it was."""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ class PairOrder:
     Parameters
     ----------
     subjects : sequence of Subject
-    pairing : str — ``atlas``, or ``scans``: a subject without a fixed scan of its own gets another subject's scan at
+    pairing : str — ``atlas``, or ``scans``: a subject without its own fixed scan gets that of another subject at
         random.
     seed : int
     """
@@ -50,7 +48,7 @@ class PairOrder:
         self._permutation = lru_cache(maxsize=4)(self._shuffled)
 
     def steps_per_pass(self, batch: int) -> int:
-        """Batches that show every subject at least once."""
+        """Number of batches that contain every subject at least once."""
         return -(-len(self.subjects) // batch)
 
     def pair(self, sample: int) -> Pair:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hashes of everything that training or an evaluation reads."""
+"""Hashes of all files that a training or an evaluation reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vxm_convert.artifacts.files import sha256_of
 
 
 def sources_of(cohort: Cohort, atlas: Optional[Path]) -> Dict[str, str]:
-    """Role → sha256 of every file a run reads; scans of one name are told apart by their folders."""
+    """Role → sha256 of every file a run reads; folders distinguish scans with the same name."""
     files = {
         path: None for s in cohort.subjects for path in (s.moving, s.fixed, s.seg, s.fixed_seg) if path is not None
     }

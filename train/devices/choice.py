@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which device a run trains on. Tries in child processes what could end this one; imports neither TensorFlow nor
+"""The device of a run. Uses child processes for imports that could end this one; imports neither TensorFlow nor
 npu_bridge.
 """
 
@@ -28,26 +28,26 @@ def choose_device(choice: str, system: Path = Path("/")) -> Tuple[str, str]:
 
     Parameters
     ----------
-    choice : str — of `DEVICES`; auto takes an NPU before a GPU before the CPU.
+    choice : str — one of `DEVICES`; auto prefers an NPU, then a GPU, then the CPU.
     system : Path — root of the file system, for device nodes.
 
     Raises
     ------
     TrainingError
-        If the device that was asked for cannot be used.
+        If the requested device cannot be used.
     """
     if choice == "npu":
         problem = _npu_problem()
         if problem is not None:
             raise TrainingError(
-                f"device: npu was asked for, but {problem}; `python -m vxm_convert doctor` says what is there"
+                f"device: npu was requested, but {problem}; `python -m vxm_convert doctor` shows what is installed"
             )
         return "npu", "npu_bridge can be imported"
     if choice == "gpu":
         if not _gpus():
             raise TrainingError(
-                "device: gpu was asked for, but TensorFlow sees none; install tensorflow-gpu 1.15 with CUDA 10.0, "
-                "or pass --device cpu"
+                "device: gpu was requested, but TensorFlow sees none; install tensorflow-gpu 1.15 with CUDA 10.0, or "
+                "pass --device cpu"
             )
         return "gpu", "TensorFlow sees it"
     return ("cpu", "asked for") if choice == "cpu" else _best(system)
@@ -79,7 +79,7 @@ def _npu_problem() -> Optional[str]:
 
 
 def _gpus() -> bool:
-    """Asked in a child: TensorFlow takes the whole memory of every GPU it lists, for as long as its process lives."""
+    """Runs in a child process: TensorFlow takes the whole memory of every GPU it lists until its process ends."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", _LIST_GPUS],

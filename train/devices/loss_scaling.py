@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loss scaling off the NPU: TensorFlow's own managers, under the variable names that npu_bridge's have.
+"""Loss scaling without an NPU: TensorFlow's own managers, with the variable names of npu_bridge's.
 
 The loss is multiplied by a scale before the gradients are taken and the gradients are divided by it afterwards, so that
 small ones do not vanish in float16. A step whose gradients are not finite changes no weight and no moment of Adam.
-Because the update then stands inside a `tf.cond`, Adam's counters are saved as ``cond/beta1_power`` and
+Because the update is then inside a `tf.cond`, Adam's counters are saved as ``cond/beta1_power`` and
 ``cond/beta2_power``, on every device.
 """
 
@@ -17,7 +17,7 @@ from vxm_convert.network.tf1 import tf
 Manager = TypeVar("Manager")
 
 GROWTH, SHRINKAGE = 2.0, 0.5
-#: at the places of npu_bridge's constructors
+#: in the positions of npu_bridge's constructors
 SCALE_VARIABLES = ("loss_scale", "good_steps", "bad_steps")
 
 

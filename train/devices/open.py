@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens the backend of the device that a training asks for."""
+"""Opens the backend of a training's device."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ def pair_pictures(moving: np.ndarray, fixed: np.ndarray, moved: np.ndarray, flow
 
 
 def slices(volume: np.ndarray) -> np.ndarray:
-    """The middle slices across the three axes, side by side."""
+    """The middle slices along the three axes, side by side."""
     parts = [np.take(volume, side // 2, axis=axis) for axis, side in enumerate(volume.shape)]
     return _beside([_bytes(part) for part in parts])
 
 
 def warped_grid(flow: np.ndarray) -> np.ndarray:
-    """Lines every 8 voxels of the moving grid, as they fall into the same three slices of the fixed grid."""
+    """Lines every 8 voxels of the moving grid, in the same three slices of the fixed grid."""
     parts = []
     for axis, side in enumerate(flow.shape[:3]):
         plane = np.take(flow, side // 2, axis=axis)

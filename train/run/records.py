@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run writes down about itself: metrics.jsonl, train.log in the form of earlier logs, TensorBoard's event
-files.
-"""
+"""Records of a run: metrics.jsonl, train.log in the form of earlier logs, TensorBoard's event files."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 def format_step(record: Dict[str, Any], image: str) -> str:
-    """One line in the form that logs of earlier Ascend 910 runs have, so that they can be compared by the same
-    scripts.
-    """
+    """One line in the form of logs of earlier Ascend 910 runs, so that the same scripts can compare them."""
     return (
         f"step {record['step']} ---> loss: {record['loss']:.6g}, loss_{image}: {record['loss_' + image]:.6g}, "
         f"loss_flow: {record['loss_flow']:.6g}, time: {record['seconds']:.3f}"
@@ -57,7 +53,7 @@ class Records:
     ----------
     folder : Path — the run's output.
     image : str — name of the similarity loss.
-    step, epoch : int — first ones that will be run; what an interrupted run logged behind them is dropped.
+    step, epoch : int — first ones that will be run; later log entries of an interrupted run are dropped.
     tensorboard : bool — write event files.
     """
 
@@ -69,7 +65,7 @@ class Records:
         self._log = open(str(folder / TRAIN_LOG_NAME), "a", encoding="utf-8")
         self._events = tf.summary.FileWriter(str(folder / TENSORBOARD_FOLDER)) if tensorboard else None
         if self._events is not None and step:
-            # Tells TensorBoard to forget what it has from here on.
+            # Makes TensorBoard discard what it has from here on.
             self._events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
 
     def __enter__(self) -> Records:
@@ -82,11 +78,11 @@ class Records:
             self._events.close()
 
     def steps_from(self, first: int) -> List[Dict[str, Any]]:
-        """Kept records of steps from `first` on: those of an epoch that was broken off."""
+        """Kept records of steps from `first` on: those of an interrupted epoch."""
         return [r for r in self.kept if "event" not in r and r["step"] >= first]
 
     def write(self, record: Dict[str, Any]) -> None:
-        """One record: at once, so that a killed run has it."""
+        """Write one record immediately, so that it survives if the run is killed."""
         self._metrics.write(json.dumps(record, sort_keys=True, allow_nan=False) + "\n")
         self._metrics.flush()
         line = self._line(record)
@@ -103,7 +99,7 @@ class Records:
             )
 
     def pictures(self, step: int, pictures: Dict[str, np.ndarray]) -> None:
-        """To TensorBoard; (height, width) uint8 each."""
+        """Write pictures to TensorBoard; (height, width) uint8 each."""
         if self._events is None:
             return
         images = {

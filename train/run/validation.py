@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration of the validation pairs with the weights of the moment. Changes no weights; diffeomorphic variants use
-their mean.
-"""
+"""Registers the validation pairs with the current weights. Changes no weights; diffeomorphic variants use their mean."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ def validate(
 
 
 def score_of(result: Dict[str, Any]) -> Tuple[str, float]:
-    """The figure by which checkpoints are ranked, larger is better: Dice where there are labels, else minus the
-    similarity loss.
-    """
+    """The figure that ranks checkpoints, larger is better: Dice if there are labels, else minus the similarity loss."""
     return ("dice", result["dice"]) if result["dice"] is not None else ("minus image loss", -result["image"])
 
 
@@ -45,7 +41,7 @@ def _validate_pair(
     feeds = {}
     for name, tensor in built.inputs.items():
         shape = tensor.shape.as_list()
-        # Every place of the batch holds the same pair, so that the mean over the batch is the pair's own.
+        # All entries of the batch are the same pair, so the mean over the batch is that of the pair.
         value = sample[name] if name in sample else np.zeros(shape[1:], tensor.dtype.as_numpy_dtype)
         feeds[tensor] = np.broadcast_to(value, shape)
     image, flow = session.run([built.scalars["image"], built.images["flow"]], feeds)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signs that a training goes wrong although its loss is a number. Only judges; the loop says it."""
+"""Signs that a training goes wrong although its loss is finite. Only judges; the loop logs the warnings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Dict, List
 #: steps
 FLAT_FLOW = 1e-3
 _FLAT_AFTER_STEPS = 100
-#: share of folded voxels that is worth a word, and its growth from epoch to epoch
+#: share of folded voxels that is worth a warning, and its growth from epoch to epoch
 _FOLDED = 0.01
 _GROWTH = 1.5
 #: share of steps; the published run on a 910 lost 4.5 %
@@ -17,7 +17,8 @@ _SKIPPED = 0.1
 
 
 class Watch:
-    """Judges every epoch; `state` goes into checkpoints, so that a resumed run warns as an unbroken one.
+    """Judges every epoch; `state` goes into checkpoints, so that a resumed run gives the same warnings as an
+    uninterrupted one.
 
     Parameters
     ----------
@@ -43,9 +44,8 @@ class Watch:
         warnings = []
         if steps_done >= _FLAT_AFTER_STEPS and displacement < FLAT_FLOW:
             warnings.append(
-                f"the flow stays near zero: {displacement:.2g} voxels in the mean after {steps_done} steps, expected "
-                f"above {FLAT_FLOW:g}; "
-                "lower --lambda, raise --lr, or check that the scans differ from the atlas"
+                f"the flow stays near zero: {displacement:.2g} voxels on average after {steps_done} steps, expected "
+                f"above {FLAT_FLOW:g}; lower --lambda, raise --lr, or check that the scans differ from the atlas"
             )
         if folded > _FOLDED and folded > _GROWTH * self._folded:
             warnings.append(
@@ -57,7 +57,7 @@ class Watch:
 
 
 def scaling_warnings(scale: float, skipped: int, steps: int) -> List[str]:
-    """What an epoch's loss scaling says about the run.
+    """Warnings from the loss scaling of an epoch.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def scaling_warnings(scale: float, skipped: int, steps: int) -> List[str]:
     warnings = []
     if scale <= 1:
         warnings.append(
-            "the loss scale has fallen to 1: gradients overflow without being scaled; look at the scans, or lower --lr"
+            "the loss scale has fallen to 1: gradients overflow without scaling; check the scans, or lower --lr"
         )
     if skipped > _SKIPPED * steps:
         advice = "lower --loss-scale-value, or pass --loss-scale exponential"

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training is asked to do, checked; nothing here imports TensorFlow."""
+"""The settings of a training, checked; nothing here imports TensorFlow."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An affine map between the spaces of two images, and its conversion to the matrices that other tools store. No file is
-touched here.
+"""An affine map between the spaces of two images, and its conversion to the matrices that other tools store. Opens no
+file.
 
-In memory: ``pull``, RAS mm of the fixed space → RAS mm of the moving space, the direction in which resampling needs it.
-ITK stores the same direction in LPS; FSL and FreeSurfer store the opposite one.
+In memory: ``pull``, RAS mm of the fixed space → RAS mm of the moving space, the direction for resampling. ITK stores
+the same direction in LPS; FSL and FreeSurfer store the opposite one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import LPS, Grid, corner_distance_mm
 
-#: FreeSurfer's own tolerance on the geometry that an LTA names
+#: FreeSurfer's own tolerance for the geometry in an LTA
 GEOMETRY_TOLERANCE = 1e-3
 _MAX_ENTRY = 1e6
 _MIN_DETERMINANT = 1e-6
@@ -29,12 +29,12 @@ class Affine:
     Parameters
     ----------
     pull : ndarray, shape (4, 4), float64.
-    fixed, moving : Grid — of the images that the file names, or None where it names none.
+    fixed, moving : Grid — of the images in the file, or None if it names none.
 
     Raises
     ------
     VolumeError
-        When the matrix is not finite, not affine or singular.
+        If the matrix is not finite, not affine, or singular.
     """
 
     pull: np.ndarray
@@ -65,19 +65,19 @@ class Affine:
         )
 
     def check_grids(self, fixed: Optional[Grid], moving: Optional[Grid], where: str) -> None:
-        """Whether the images at hand are those that the file names.
+        """Check that the given images are those in the file.
 
         Raises
         ------
         VolumeError
-            When a grid that the file names is not the given one within `GEOMETRY_TOLERANCE`.
+            If a grid in the file differs from the given one by more than `GEOMETRY_TOLERANCE`.
         """
         for role, named, given in (("fixed", self.fixed, fixed), ("moving", self.moving, moving)):
             if named is None or given is None or _agree(named, given):
                 continue
             other = self.moving if role == "fixed" else self.fixed
             turned = other is not None and _agree(other, given)
-            advice = "it goes the other way: invert it" if turned else "it was made for another image"
+            advice = "it has the opposite direction: invert it" if turned else "it was made for another image"
             raise VolumeError(
                 f"{where}: its {role} geometry is {named.describe()}, c_ras {_text(named)}; the {role} image has "
                 f"{given.describe()}, c_ras {_text(given)}; {advice}"
@@ -90,7 +90,7 @@ def from_lps(matrix: np.ndarray) -> Affine:
 
 
 def from_fsl(matrix: np.ndarray, fixed: Grid, moving: Grid) -> Affine:
-    """From flirt's matrix, moving scaled voxels → fixed scaled voxels; both images' grids are part of its meaning."""
+    """From flirt's matrix, moving scaled voxels → fixed scaled voxels; its meaning depends on both images' grids."""
     push = (
         fixed.affine
         @ np.linalg.inv(fixed.to_fsl())
@@ -102,7 +102,7 @@ def from_fsl(matrix: np.ndarray, fixed: Grid, moving: Grid) -> Affine:
 
 
 def from_push(matrix: np.ndarray, fixed: Optional[Grid] = None, moving: Optional[Grid] = None) -> Affine:
-    """From a matrix moving RAS → fixed RAS, as an LTA of type 1 has it (source = moving, destination = fixed)."""
+    """From a matrix moving RAS → fixed RAS, as in an LTA of type 1 (source = moving, destination = fixed)."""
     return Affine(_inverse(matrix), fixed, moving)
 
 

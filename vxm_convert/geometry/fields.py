@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A displacement field in memory and its conversion to other frames. No file is touched here.
+"""A displacement field in memory and its conversion to other frames. Opens no file.
 
-In memory a warp is `u`: at index x of the fixed grid the moving image is read at voxel m = x + u(x) of the moving grid
-(pull). The moving grid may be any grid; u is then an index difference between two different grids and is as large as
-their origins and axes make it. A displacement in a frame (mm) is d(x) = A_M m − A_F x with the two grids' voxel → frame
+In memory a warp is `u`: at index x of the fixed grid, the moving image is read at voxel m = x + u(x) of the moving grid
+(pull). The moving grid may be any grid; u is then an index difference between two grids and includes the difference of
+their origins and axes. A displacement in a frame (mm) is d(x) = A_M m − A_F x with the two grids' voxel → frame
 matrices.
 """
 
@@ -34,7 +34,7 @@ class Warp:
     Raises
     ------
     VolumeError
-        When the shapes disagree.
+        If the shapes disagree.
     """
 
     u: np.ndarray
@@ -48,7 +48,7 @@ class Warp:
             )
 
     def on_moving(self, moving: Grid) -> Warp:
-        """The same map in space, with positions counted in voxels of another moving grid. float64."""
+        """The same map in space, with positions in voxels of another moving grid; float64."""
         if np.array_equal(moving.affine, self.moving.affine):
             return Warp(self.u, self.fixed, moving)
         ras = to_frame(self.u, self.fixed.affine, self.moving.affine, np.float64)
@@ -71,7 +71,7 @@ def warp_from_frame(field: np.ndarray, frame: str, fixed: Grid, moving: Grid) ->
 
 
 def identity_warp(fixed: Grid, moving: Grid) -> Warp:
-    """The warp that leaves every point of space where it is. float64."""
+    """The identity in space; float64."""
     return Warp(
         from_frame(np.broadcast_to(np.zeros(3), fixed.shape + (3,)), fixed.affine, moving.affine), fixed, moving
     )
@@ -103,7 +103,7 @@ def from_frame(field: np.ndarray, fixed: np.ndarray, moving: np.ndarray, dtype: 
 
 
 def slabs(size: int, step: int = SLAB) -> Iterator[slice]:
-    """Slices that cover an axis, `step` planes at a time, so that temporary arrays stay small."""
+    """Slices that cover an axis, `step` planes each, so that temporary arrays stay small."""
     for start in range(0, size, step):
         yield slice(start, min(start + step, size))
 
@@ -134,5 +134,5 @@ def check_finite(field: np.ndarray, what: str) -> None:
 
 
 def _offset(shape: Tuple[int, ...], part: slice, difference: np.ndarray) -> np.ndarray:
-    """(A_M − A_F) x of a slab, in mm; one zero vector where the grids agree."""
+    """(A_M − A_F) x of a slab, in mm; one zero vector if the grids are equal."""
     return apply_affine(difference, index_block(shape, part)) if difference.any() else np.zeros(3)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numerical inversion of a map in space by damped fixed-point iteration, point by point; and the error that any inverse
-leaves.
+"""Numerical inversion of a map in space by damped fixed-point iteration, point by point; and the error of any inverse.
 
-For a target point q the source p with T(p) = q is sought: p ← p + s · A⁻¹ (q − T(p)), where A is the affine part of T
-and s is halved whenever the residual grows. It converges where T differs from A by less than A itself, and finds some
-preimage, or none, in a fold.
+For a target point q it seeks the source p with T(p) = q: p ← p + s · A⁻¹ (q − T(p)), where A is the affine part of T
+and s is halved whenever the residual grows. It converges if T differs from A by less than A itself; in a fold it finds
+one of the preimages, or none.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ class Consistency:
 
 @dataclass(frozen=True)
 class InverseReport:
-    """What an inversion reached.
+    """The accuracy of an inversion.
 
     Parameters
     ----------
-    moving_mm : Consistency — |T(T⁻¹(q)) − q| at the moving voxels whose preimage lies on the fixed grid.
-    fixed_mm : Consistency — |T⁻¹(T(p)) − p| at the fixed voxels that T carries onto the moving grid, T⁻¹ interpolated
+    moving_mm : Consistency — |T(T⁻¹(q)) − q| at the moving voxels whose preimage is on the fixed grid.
+    fixed_mm : Consistency — |T⁻¹(T(p)) − p| at the fixed voxels that T maps onto the moving grid, T⁻¹ interpolated
         linearly.
-    folded : int — moving voxels whose preimage lies in a fold (determinant at most 0).
-    method : str — ``fixed point``, or ``negative velocity``, which iterates nothing.
-    not_converged, outside : int — moving voxels that kept more than the tolerance, and those with a preimage outside
+    folded : int — moving voxels whose preimage is in a fold (determinant at most 0).
+    method : str — ``fixed point``, or ``negative velocity``, which needs no iteration.
+    not_converged, outside : int — moving voxels with a residual above the tolerance, and those with a preimage outside
         the fixed grid.
     """
 
@@ -78,7 +77,7 @@ def solve(
     ----------
     mapping : callable — RAS points (n, 3) → RAS points (n, 3), mm.
     points : ndarray, shape (n, 3) — targets, RAS mm.
-    affine : ndarray, shape (4, 4) — the map's affine part, which gives the start and the step.
+    affine : ndarray, shape (4, 4) — the map's affine part, which determines start and step.
 
     Returns
     -------
@@ -139,7 +138,7 @@ def invert(
 
 
 def measure(warp: Warp, inverse: Warp, method: str) -> InverseReport:
-    """What an inverse that was made otherwise reaches; nothing in it counts as not converged.
+    """The accuracy of an inverse from another method; no voxel counts as not converged.
 
     Parameters
     ----------
@@ -174,9 +173,7 @@ def affine_part(warp: Warp) -> np.ndarray:
     matrix[:3, :3] = solution[:3].T
     matrix[:3, 3] = solution[3] - matrix[:3, :3] @ centre
     if abs(np.linalg.det(matrix[:3, :3])) < 1e-3:
-        raise VolumeError(
-            "inversion: the warp squeezes space flat, it has no inverse; was it read in the right format?"
-        )
+        raise VolumeError("inversion: the warp collapses space and has no inverse; was it read in the right format?")
     return matrix
 
 

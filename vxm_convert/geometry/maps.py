@@ -19,7 +19,7 @@ from vxm_convert.lazy import LazyModule
 
 ndimage = LazyModule("scipy.ndimage")
 
-#: what a warp does to points outside its grid: continue the border's displacement, or leave them where they are
+#: effect of a warp on points outside its grid: continue the border's displacement, or do not move them
 BEYOND = ("edge", "zero")
 
 
@@ -28,7 +28,7 @@ class SpaceMap:
 
     Parameters
     ----------
-    steps : sequence of Warp and Affine — in the order in which a fixed point meets them.
+    steps : sequence of Warp and Affine — in the order in which they act on a fixed point.
     beyond : str — ``edge`` or ``zero``, see `BEYOND`.
 
     Raises
@@ -62,7 +62,7 @@ class SpaceMap:
 
 
 class _SpatialField:
-    """A warp as displacement in RAS mm on its fixed grid, which linear interpolation treats the same for any moving
+    """A warp as displacement in RAS mm on its fixed grid; linear interpolation of it does not depend on the moving
     grid.
     """
 
@@ -85,7 +85,7 @@ class _SpatialField:
 def compose(steps: Sequence[Union[Warp, Affine]], fixed: Grid, moving: Grid, beyond: str = "edge") -> Warp:
     """One displacement field on `fixed` that reads from `moving`, for a chain of steps; float64.
 
-    A single warp that already lies on both grids is returned as it is.
+    A single warp on these grids is returned unchanged.
     """
     if len(steps) == 1 and isinstance(steps[0], Warp) and steps[0].fixed == fixed:
         return steps[0].on_moving(moving)

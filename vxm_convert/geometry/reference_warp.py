@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference's warps in NumPy: nearest neighbour for segmentations, linear in float64 to judge the model's own
+"""The reference's warps in NumPy: nearest neighbour for segmentations, linear in float64 to assess the model's own
 warp.
 """
 
@@ -13,7 +13,7 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.metrics.chunked import in_order
 
 _SLAB = 4
-#: float32 from 2**23 to 2**24 are whole numbers; the middle of them takes sums of both signs
+#: float32 numbers from 2**23 to 2**24 are whole; their middle allows sums of both signs
 _NO_FRACTION = np.float32(1.5 * 2**23)
 _EXACT = 2**22 - 1
 
@@ -22,7 +22,7 @@ def warp_nearest(labels: np.ndarray, flow_vox: np.ndarray) -> np.ndarray:
     """Labels at the displaced positions: index = rint(p + u), ties to even, clamped to the grid (edge replication).
 
     Positions are float32 as in the reference (VoxelMorph's SpatialTransformer, ``tf.round`` then clip), so that ties
-    fall alike.
+    round the same way.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def warp_nearest(labels: np.ndarray, flow_vox: np.ndarray) -> np.ndarray:
     Raises
     ------
     VolumeError
-        When shapes do not match or the flow holds NaN or Inf.
+        If shapes do not match or the flow contains NaN or Inf.
     """
     shape = labels.shape
     if flow_vox.shape != shape + (3,):
@@ -48,7 +48,7 @@ def warp_nearest(labels: np.ndarray, flow_vox: np.ndarray) -> np.ndarray:
 
 
 def _by_slabs(work: Callable[[int, int], np.ndarray], out: np.ndarray, planes: int) -> np.ndarray:
-    """Fill `out` with what `work(start, stop)` gives for the planes from start to stop of the first axis."""
+    """Fill `out` with the results of `work(start, stop)` for the planes from start to stop of the first axis."""
 
     def fill(start: int, stop: int) -> None:
         out[start:stop] = work(start, stop)
@@ -61,7 +61,7 @@ def _by_slabs(work: Callable[[int, int], np.ndarray], out: np.ndarray, planes: i
 def _nearest_slab(flat: np.ndarray, part: np.ndarray, start: int, shape: Tuple[int, ...]) -> np.ndarray:
     """One slab of `warp_nearest`; `flat` holds all labels in C order."""
     if not _all_finite(part):
-        raise VolumeError("nearest warp: the flow holds NaN or Inf; expected finite displacements from the model")
+        raise VolumeError("nearest warp: the flow contains NaN or Inf; expected finite displacements from the model")
     x, y, z = (
         _nearest_index(part[..., axis], grid, side)
         for axis, (grid, side) in enumerate(zip(_indices(part, start), shape))
@@ -76,9 +76,9 @@ def _nearest_slab(flat: np.ndarray, part: np.ndarray, start: int, shape: Tuple[i
 def _nearest_index(u: np.ndarray, grid: np.ndarray, side: int) -> np.ndarray:
     position = grid.astype(np.float32) + u.astype(np.float32)
     if position.min() < -_EXACT or position.max() > _EXACT:
-        # As floats: a displacement beyond int32 must not wrap around.
+        # Computed as floats: a displacement beyond int32 must not wrap around.
         position = np.clip(position, -1, side)
-    # Rounds to even as numpy.rint, which takes ten times as long before NumPy 1.20: no float32 beyond it has a
+    # Rounds to even like numpy.rint, which takes ten times as long before NumPy 1.20: no float32 beyond this has a
     # fraction.
     position += _NO_FRACTION
     position -= _NO_FRACTION
@@ -101,7 +101,7 @@ def _indices(part: np.ndarray, start: int) -> List[np.ndarray]:
 
 def _all_finite(part: np.ndarray) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
-        # The sum says so in one pass; large finite values may overflow in it.
+        # The sum shows it in one pass; large finite values may overflow in it.
         return bool(np.isfinite(part.sum()) or np.isfinite(part).all())
 
 
@@ -109,8 +109,7 @@ def warp_linear(image: np.ndarray, flow_vox: np.ndarray) -> np.ndarray:
     """The network's linear warp in float64: the blend at p + u of the eight neighbours ⌊p + u⌋ and ⌊p + u⌋ + 1, clamped
     to the grid.
 
-    Against it, the moved image of a device shows what the device's own warp adds to the error, whatever the flow is
-    worth.
+    Compared with it, the moved image of a device shows the error of the device's own warp, independent of the flow.
 
     Parameters
     ----------
@@ -118,8 +117,7 @@ def warp_linear(image: np.ndarray, flow_vox: np.ndarray) -> np.ndarray:
     flow_vox : ndarray, shape (X, Y, Z, 3) — displacement in voxels of *fixed*, added to the fixed index.
 
     Returns
-    -------
-    ndarray, shape (X, Y, Z), float64 — NaN where the flow is not finite.
+    ------- ndarray, shape (X, Y, Z), float64 — NaN if the flow is not finite.
 
     Raises
     ------
@@ -140,7 +138,7 @@ def _blend(flat: np.ndarray, part: np.ndarray, start: int, shape: Tuple[int, ...
     good = None if _all_finite(part) else np.isfinite(part).all(axis=-1)
     strides = (shape[1] * shape[2], shape[2], 1)
     offsets, weights = [], []
-    # Half the bytes of what NumPy gathers with; these passes wait for memory.
+    # Half the bytes of NumPy's own index type; these passes are bound by memory.
     index = np.int32 if flat.size < 2**31 else np.int64
     for axis, (grid, side) in enumerate(zip(_indices(part, start), shape)):
         u = part[..., axis].astype(np.float64)
@@ -167,9 +165,9 @@ def _blend(flat: np.ndarray, part: np.ndarray, start: int, shape: Tuple[int, ...
 
 
 def _floor(u: np.ndarray, side: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Largest whole number at most u, and what u has beyond it; overwrites u."""
+    """Largest whole number at most u, and the fraction of u; overwrites u."""
     if u.min() < -side - 1 or u.max() > side + 1:
-        # Beyond the grid every displacement ends at its border, where both neighbours are one voxel.
+        # Beyond the grid every displacement ends at its border, where both neighbours are the same voxel.
         np.clip(u, -side - 1, side + 1, out=u)
     whole = np.floor(u)
     u -= whole

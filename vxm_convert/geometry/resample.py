@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One resampling of an image through a warp: linear, nearest, or label-safe; in slabs, so that temporaries stay small.
 
-Outside the moving image two rules exist. ``zero``: positions beyond the box of the voxels (0.5 outside the outer
-centres, as ITK has it) give the fill value. ``clamp``: they take the nearest border voxel, which is what the network's
-own warp does.
+There are two rules outside the moving image. ``zero``: positions outside the box of the voxels (0.5 beyond the outer
+centres, as in ITK) give the fill value. ``clamp``: they take the nearest border voxel, as the network's own warp does.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ def resample(
     Parameters
     ----------
     image : ndarray, shape of the moving grid, any real dtype.
-    interpolation : str — ``linear``; ``nearest`` (half to even, as the network's reference); ``labels``: every label's
-        indicator is
-        interpolated linearly and the largest wins (ties: the smaller label), so that structures keep smooth borders.
+    interpolation : str — ``linear``; ``nearest`` (half to even, as in the network's reference); ``labels``:
+        interpolates every label's indicator linearly and takes the largest (ties: the smaller label), so that
+        structures keep smooth borders.
     edge : str — ``zero`` or ``clamp``.
     fill : number — outside, for ``zero``.
 
@@ -46,7 +45,7 @@ def resample(
     Raises
     ------
     VolumeError
-        For an image that is not on the warp's moving grid, unknown names, and labels that are no integers.
+        For an image that is not on the warp's moving grid, unknown names, and labels that are not integers.
     """
     if interpolation not in INTERPOLATIONS or edge not in EDGES:
         raise VolumeError(
@@ -54,8 +53,8 @@ def resample(
         )
     if image.shape != warp.moving.shape:
         raise VolumeError(
-            f"resampling: image {image.shape}, the warp reads from {warp.moving.describe()}; this warp is another "
-            "image's"
+            f"resampling: image {image.shape}, the warp reads from {warp.moving.describe()}; this warp belongs to "
+            "another image"
         )
     if interpolation == "labels" and image.dtype.kind not in "uib":
         raise VolumeError(f"resampling: labels of dtype {image.dtype}, expected integers")
@@ -106,7 +105,8 @@ def sample_nearest(image: np.ndarray, at: np.ndarray) -> np.ndarray:
 def sample_labels(image: np.ndarray, at: np.ndarray) -> np.ndarray:
     """The label whose linearly interpolated indicator is largest, borders continued; the smaller label wins a tie.
 
-    Only labels at the eight voxels around a position can win, so one pass over them replaces one volume per label.
+    Only labels at the eight voxels around a position can be largest, so one pass over them replaces one volume per
+    label.
     """
     low, weight = [], []
     for d in range(3):
@@ -129,7 +129,7 @@ def _heaviest(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     order = np.argsort(labels, axis=0, kind="stable")
     labels, weights = np.take_along_axis(labels, order, 0), np.take_along_axis(weights, order, 0)
     sums = np.stack([np.where(labels == row, weights, 0).sum(axis=0) for row in labels])
-    # 1e-9: sums that are equal but for rounding are a tie; argmax then takes the first, the smallest label.
+    # 1e-9: sums that differ only by rounding are a tie; argmax then takes the first, which is the smallest label.
     winner = np.argmax(sums > sums.max(axis=0) - 1e-9, axis=0)
     return np.take_along_axis(labels, winner[np.newaxis], 0)[0]
 
@@ -142,7 +142,7 @@ SAMPLERS: Dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def to_dtype(values: np.ndarray, dtype: Union[str, np.dtype]) -> np.ndarray:
-    """Interpolated intensities in an image's own dtype: rounded and limited to its range where that is an integer."""
+    """Interpolated intensities in an image's own dtype: rounded and clipped to its range if that is an integer."""
     dtype = np.dtype(dtype)
     if dtype.kind not in "ui":
         return values.astype(dtype, copy=False)

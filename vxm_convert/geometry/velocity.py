@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inverse of a diffeomorphic network's flow: its velocity, negated, through the same integration that the network's
-graph has.
+"""The inverse of a diffeomorphic network's flow: its negated velocity, integrated as in the network's graph.
 
-A stationary velocity v gives the flow exp(v); exp(−v) is its inverse. Both are computed on the grid of half the
-resolution and then doubled (`vxm_convert.network.integrate`), so the two undo each other up to the error of
-interpolation: the caller measures it.
+A stationary velocity v gives the flow exp(v); exp(−v) is its inverse. Both are computed at half resolution and then
+upsampled (`vxm_convert.network.integrate`), so they cancel up to the interpolation error, which the caller measures.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ def inverse_flow(velocity: np.ndarray, steps: int) -> np.ndarray:
     Parameters
     ----------
     velocity : ndarray, shape (X/2, Y/2, Z/2, 3) — voxels of that grid.
-    steps : int — of scaling and squaring, as the network's.
+    steps : int — steps of scaling and squaring, as in the network.
 
     Returns
     -------
@@ -35,7 +33,7 @@ def inverse_flow(velocity: np.ndarray, steps: int) -> np.ndarray:
     Raises
     ------
     VolumeError
-        For another shape, and for NaN or Inf.
+        For another shape, or for NaN or Inf.
     """
     if velocity.ndim != 4 or velocity.shape[3] != 3 or not np.isfinite(velocity).all():
         raise VolumeError(f"velocity: array {velocity.shape}, expected finite numbers of shape (X/2, Y/2, Z/2, 3)")
@@ -55,9 +53,7 @@ def integrate(velocity: np.ndarray, steps: int) -> np.ndarray:
 
 
 def double(flow: np.ndarray) -> np.ndarray:
-    """Twice the voxels along every axis and twice the length: voxel i lies at i/2, the last value is repeated;
-    float32.
-    """
+    """Twice the voxels along every axis and twice the length: voxel i is at i/2, the last value is repeated; float32."""
     net = flow * np.float32(2.0)
     for axis in range(3):
         ahead = np.concatenate([np.take(net, range(1, net.shape[axis]), axis), np.take(net, [-1], axis)], axis=axis)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The graph contract: everything a later stage must know about an exported model, in one JSON file.
+"""The graph contract: everything that later stages need to know about an exported model, in one JSON file.
 
-Written by export, read by the ATC wrapper, the runtimes and the comparer. Node names, shapes and meanings are
-looked up here and never written down a second time.
+Export writes it; the ATC wrapper, the runtimes and the comparer read it. Node names, shapes and meanings are recorded
+only here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TensorSpec:
     meaning : str — ``moving``, ``fixed``, ``moved``, ``flow``, or ``velocity`` (of diffeomorphic variants).
     node, index : str, int — producing node in the pb and its output index.
     shape : tuple of int — static, batch first.
-    dtype : str — NumPy name of the dtype at the model's edge.
+    dtype : str — NumPy name of the dtype of the model's input or output.
     layout : str — ``NDHWC``.
     frame, unit : str — e.g. ``fixed voxel grid`` and ``voxel``; for images the unit is ``intensity 0..1``.
     """
@@ -61,7 +61,7 @@ class NetworkAxes:
 
 @dataclass(frozen=True)
 class IntensityRule:
-    """How stored intensities become network inputs: ``value / scale``, expected to land in [low, high]."""
+    """Conversion of stored intensities to network inputs: ``value / scale``, expected in [low, high]."""
 
     scale: float = 255.0
     low: float = 0.0
@@ -82,7 +82,7 @@ class GraphContract:
     intensity: IntensityRule = IntensityRule()
     #: role → sha256, roles: checkpoint, frozen_pb, onnx, om
     hashes: Dict[str, str] = field(default_factory=dict)
-    #: tool → version, as far as they shaped the artefacts
+    #: tool → version, for tools that determine the artefacts
     tools: Dict[str, str] = field(default_factory=dict)
 
     def tensor(self, meaning: str) -> TensorSpec:
@@ -91,7 +91,7 @@ class GraphContract:
             if spec.meaning == meaning:
                 return spec
         have = ", ".join(s.meaning for s in self.inputs + self.outputs)
-        raise ContractError(f"contract: no tensor means {meaning!r}, it has {have}; export the model again")
+        raise ContractError(f"contract: no tensor with meaning {meaning!r}, only {have}; export the model again")
 
     def to_dict(self) -> Dict[str, Any]:
         data = asdict(self)
@@ -132,7 +132,7 @@ class GraphContract:
 
     @classmethod
     def load(cls, path: Path) -> GraphContract:
-        """Read ``contract.json``; raises ArtifactError when missing or huge, ContractError when malformed."""
+        """Read ``contract.json``; raises ArtifactError if it is missing or huge, ContractError if it is malformed."""
         path = Path(path)
         try:
             content = read_bounded(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Precision plans by name, and the ATC flags each one becomes.
+"""Precision plans by name, and the ATC flags of each.
 
-What the modes mean on an Ascend 910 (vendor documentation of ``--precision_mode``; the 910's Conv3D takes
-fp16 operands only and gives fp16 or fp32): see docs/precision.md.
+docs/precision.md describes the modes on an Ascend 910 (vendor documentation of ``--precision_mode``; the 910's Conv3D
+takes only fp16 operands and returns fp16 or fp32).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from vxm_convert.errors import ContractError
 
 @dataclass(frozen=True)
 class PrecisionPlan:
-    """How the compiler is to choose dtypes.
+    """How the compiler chooses dtypes.
 
     Parameters
     ----------
-    name : str — preset the plan came from.
+    name : str — name of the preset.
     mode : str — value of ATC's ``--precision_mode``.
     keep_dtype : tuple of str — node names that keep the graph's fp32 (ATC's ``--keep_dtype`` file, one per line).
-    split_weights : tuple of str — layers whose weights are exported as an fp16 part and the rest
+    split_weights : tuple of str — layers whose weights are exported in two parts, fp16 and the rest
         (`export.passes.apply`).
     """
 
@@ -52,11 +52,11 @@ class PrecisionPlan:
 
 
 # More than half of the flow's error comes from the fp16 weights of the first layer, which costs 0.3 % of the FLOPs
-# (docs/precision.md has the measurement), so it gets the exact ones.
+# (docs/precision.md has the measurement), so it gets exact weights.
 _FIRST_LAYER = ("conv3d",)
 
 PLANS: Dict[str, PrecisionPlan] = {
-    # Everything the device can do in fp16, the warp included.
+    # Everything that the device can compute in fp16, including the warp.
     "fast": PrecisionPlan("fast", "force_fp16"),
     # Convolutions in fp16; vector operators have fp32 kernels on the 910 and keep it.
     "balanced": PrecisionPlan("balanced", "allow_fp32_to_fp16", split_weights=_FIRST_LAYER),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ModelSpec: which network it is. Filter counts and variants stand here and nowhere else."""
+"""ModelSpec: the network. The only place with filter counts and variants."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VARIANTS: Dict[str, Tuple[Tuple[int, ...], Tuple[int, ...]]] = {
     "vm2double": (tuple(2 * n for n in _ENCODER), (64, 64, 64, 64, 64, 32, 32)),
     "miccai2018": (_ENCODER, (32, 32, 32, 32, 16)),
 }
-#: variants whose flow layer gives a velocity at half resolution, to be integrated
+#: variants whose flow layer outputs a velocity at half resolution, which is integrated
 DIFFEOMORPHIC_VARIANTS = ("miccai2018",)
 #: scaling-and-squaring steps of the published diffeomorphic network
 INTEGRATION_STEPS = 7
@@ -38,7 +38,7 @@ class ModelSpec:
     Parameters
     ----------
     variant : str — one of `VARIANTS`.
-    volume_shape : (int, int, int) — voxels of the network grid, axis order as the arrays; each divisible by 16.
+    volume_shape : (int, int, int) — voxels of the network grid, in array axis order; each divisible by 16.
     batch : int — static batch of the exported graph, ≥ 1.
     integration_steps : int — scaling-and-squaring steps of a diffeomorphic variant; 0 for the others, whose output is
         the
@@ -91,7 +91,7 @@ class ModelSpec:
 
     @property
     def diffeomorphic(self) -> bool:
-        """Whether the flow layer gives a velocity at half resolution."""
+        """Whether the flow layer outputs a velocity at half resolution."""
         return self.variant in DIFFEOMORPHIC_VARIANTS
 
     @property

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names and shapes of the network: layers, variables, graph nodes. Pure Python: readable without TensorFlow.
+"""Names and shapes of the network: layers, variables, graph nodes. Pure Python: needs no TensorFlow.
 
 The variable names are those of checkpoints trained with the Keras-style layers of the published training code
-(``conv3d``, ``conv3d_1``, …, ``flow``), the Ascend 910 checkpoint among them.
+(``conv3d``, ``conv3d_1``, …, ``flow``), including the Ascend 910 checkpoint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vxm_convert.model.spec import ModelSpec
 KERNEL_SIDE = 3
 FLOW_CHANNELS = 3
 FLOW_LAYER = "flow"
-#: second head of the diffeomorphic variant: the logarithm of the velocity's variance (the published name says sigma)
+#: second head of the diffeomorphic variant: the logarithm of the velocity's variance (the published name is sigma)
 LOG_SIGMA_LAYER = "log_sigma"
 HEADS = (FLOW_LAYER, LOG_SIGMA_LAYER)
 
@@ -24,7 +24,7 @@ FIXED_NODE = "fixed"
 MOVED_NODE = "moved"
 #: Not "flow": that scope belongs to the variables flow/kernel and flow/bias.
 FLOW_NODE = "flow_field"
-#: of diffeomorphic variants: what the displacement was integrated from, so that its negative can be
+#: of diffeomorphic variants: the velocity of the displacement, so that its negative can be integrated
 VELOCITY_NODE = "velocity"
 
 
@@ -44,14 +44,12 @@ class ConvLayer:
 
 
 def conv_name(number: int) -> str:
-    """``conv3d``, ``conv3d_1``, …: Keras numbers layers of one kind in order of creation, the first one without a
-    number.
-    """
+    """``conv3d``, ``conv3d_1``, …: Keras numbers layers of one kind in order of creation; the first one has no number."""
     return "conv3d" if number == 0 else f"conv3d_{number}"
 
 
 def conv_layers(spec: ModelSpec) -> Tuple[ConvLayer, ...]:
-    """Every convolution of the U-Net in order of creation, the flow layer last, or before the log_sigma layer if there
+    """Every convolution of the U-Net in order of creation, the flow layer last, or before the log_sigma layer, if there
     is one.
 
     The channels that enter a decoder layer are those of the layer below plus those of the skip connection; the
@@ -72,7 +70,7 @@ def conv_layers(spec: ModelSpec) -> Tuple[ConvLayer, ...]:
 
 
 def expected_variables(spec: ModelSpec) -> Dict[str, Tuple[int, ...]]:
-    """Variable name → shape of what a trained network has, in order of creation; inference does not read log_sigma."""
+    """Variable name → shape for a trained network, in order of creation; inference does not read log_sigma."""
     shapes: Dict[str, Tuple[int, ...]] = {}
     for layer in conv_layers(spec):
         shapes[layer.name + "/kernel"] = layer.kernel_shape

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inference graph: placeholders, U-Net, warp, named outputs. Holds no weights and runs nothing.
+"""The inference graph: placeholders, U-Net, warp, named outputs. Contains no weights and runs nothing.
 
-Rules it keeps: every shape static, no control flow, no `Shape`/`StridedSlice` arithmetic, no `Split`. A diffeomorphic
-variant registers by its mean velocity: nothing is sampled, and the log_sigma layer is not part of the graph.
+Its rules: every shape static, no control flow, no `Shape`/`StridedSlice` arithmetic, no `Split`. A diffeomorphic
+variant registers by its mean velocity: it draws no samples, and the log_sigma layer is not part of the graph.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from vxm_convert.network.warp import warp_linear
 def build_inference_graph(spec: ModelSpec) -> tf.Graph:
     """A new tf.Graph that registers `spec.batch` pairs.
 
-    Placeholders ``moving`` and ``fixed``: (B, X, Y, Z, 1), float32, intensities 0..1.
-    Outputs, each an Identity that nothing else reads: ``moved`` (B, X, Y, Z, 1), float32, and ``flow_field``
-    (B, X, Y, Z, 3), float32, displacement in voxels of the fixed grid, axis order as the array. Diffeomorphic variants
-    have ``velocity`` (B, X/2, Y/2, Z/2, 3) too, in voxels of the grid of half the resolution.
+    Placeholders ``moving`` and ``fixed``: (B, X, Y, Z, 1), float32, intensities 0..1. Outputs, each an Identity without
+    other readers: ``moved`` (B, X, Y, Z, 1), float32, and ``flow_field`` (B, X, Y, Z, 3), float32, displacement in
+    voxels of the fixed grid, axis order as the array. Diffeomorphic variants also have ``velocity`` (B, X/2, Y/2, Z/2,
+    3), in voxels of the half-resolution grid.
     """
     graph = tf.Graph()
     with graph.as_default():
@@ -30,7 +30,7 @@ def build_inference_graph(spec: ModelSpec) -> tf.Graph:
         net = build_unet(moving, fixed, spec)
         flow = velocity_to_displacement(net, spec.integration_steps) if spec.diffeomorphic else net
         moved = warp_linear(moving, flow)
-        # Some readers drop an output that other nodes consume, hence the trailing Identities.
+        # Some readers drop an output that other nodes consume, hence the final Identities.
         tf.identity(moved, name=MOVED_NODE)
         tf.identity(flow, name=FLOW_NODE)
         if spec.diffeomorphic:

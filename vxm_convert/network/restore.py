@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights by variable name, from TensorFlow checkpoints and Keras files. Never through a ``.meta``: graphs that were
-trained on an NPU hold ops that plain TensorFlow does not know, and a graph from a file is code.
+"""Weights by variable name, from TensorFlow checkpoints and Keras files. Never from a ``.meta``: graphs from an NPU
+contain ops that plain TensorFlow does not have, and a graph in a file is code.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def load_weights(files: CheckpointFiles, spec: ModelSpec, h5_indexing: str = "ij
     Raises
     ------
     CheckpointError
-        For variables that are missing, extra or of another shape, for NaN or Inf, and for unreadable files.
+        For missing or extra variables or other shapes, for NaN or Inf, and for unreadable files.
     """
     if h5_indexing not in INDEXINGS:
         raise CheckpointError(f"h5 indexing: got {h5_indexing!r}, expected one of {', '.join(INDEXINGS)}")
     if files.kind != "h5" and h5_indexing == "xy":
         raise CheckpointError(
-            f"{files.path}: --h5-indexing xy is for Keras .h5 files, this is a TensorFlow checkpoint; leave it out"
+            f"{files.path}: --h5-indexing xy is for Keras .h5 files, this is a TensorFlow checkpoint; omit it"
         )
     weights = _from_h5(files, spec) if files.kind == "h5" else _from_tensorflow(files, spec)
     bad = [name for name, value in weights.items() if not np.isfinite(value).all()]
     if bad:
         raise CheckpointError(
-            f"{files.path}: {', '.join(bad[:4])} holds NaN or Inf; the training diverged, take an earlier checkpoint"
+            f"{files.path}: {', '.join(bad[:4])} contains NaN or Inf; the training diverged, take an earlier checkpoint"
         )
     return swap_xy(weights) if h5_indexing == "xy" else weights
 
@@ -71,7 +71,7 @@ def _from_tensorflow(files: CheckpointFiles, spec: ModelSpec) -> Dict[str, np.nd
         dtypes = {name: dtype.name for name, dtype in reader.get_variable_to_dtype_map().items()}
         ignored = sorted(name for name in shapes if is_training_state(name))
         if ignored:
-            _LOG.debug("%s: leaving out %d variables of the training: %s", files.path, len(ignored), ", ".join(ignored))
+            _LOG.debug("%s: ignoring %d variables of the training: %s", files.path, len(ignored), ", ".join(ignored))
         network = {name: shape for name, shape in shapes.items() if name not in set(ignored)}
         names = _names(network, spec, files)
         _check_dtypes({name: dtypes[name] for name in names.values()}, files)
@@ -83,7 +83,7 @@ def _from_tensorflow(files: CheckpointFiles, spec: ModelSpec) -> Dict[str, np.nd
 
 
 def _names(found: Dict[str, Tuple[int, ...]], spec: ModelSpec, files: CheckpointFiles) -> Dict[str, str]:
-    """The network's variables → the names under which the file holds them; raises CheckpointError if they do not fit."""
+    """The network's variables → their names in the file; raises CheckpointError if they do not fit."""
     names = stored_names(found, spec, str(files.path))
     usual = {stored: name for name, stored in names.items()}
     check_fit({usual.get(name, name): shape for name, shape in found.items()}, spec, str(files.path))

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spatial transform by a displacement field, linear and nearest. Owns sampling; knows nothing of the network.
+"""Spatial transform by a displacement field, linear and nearest. Owns sampling; does not depend on the network.
 
 The value at fixed voxel p is the volume at p + u(p), edges replicated. The textbook form adds p and u in floating
-point, which in fp16 rounds positions beyond index 128 to eighths of a voxel. Here the position never exists as a float:
+point, which in fp16 rounds positions beyond index 128 to eighths of a voxel. Here the position is never a float:
 
-    b = p + int(floor(u))      integer, exact
-    f = u − floor(u)           in [0, 1), exact in whatever precision u has
-    value = Σ over the 8 corners of clamp(b or b + 1), blended with f axis by axis
+    b = p + int(floor(u))      integer, exact f = u − floor(u)           in [0, 1), exact in the precision of u value =
+    Σ over the 8 corners of clamp(b or b + 1), blended with f axis by axis
 
 Why this is the same function as clamping the position p + u to [0, S − 1] before interpolating, S being a side: p is
 a whole number, so floor(p + u) = p + floor(u) and the fraction is the same. Inside, nothing is clamped. For p + u < 0,
@@ -35,8 +34,7 @@ def warp_linear(volume: tf.Tensor, flow: tf.Tensor) -> tf.Tensor:
     flow : tf.Tensor, shape (B, X, Y, Z, 3), floating — displacement in voxels, axis order as the array ('ij').
 
     Returns
-    -------
-    tf.Tensor, shape (B, X, Y, Z, C). Its gradient with respect to `flow` passes through the fraction alone.
+    ------- tf.Tensor, shape (B, X, Y, Z, C). Its gradient with respect to `flow` passes only through the fraction.
 
     Raises
     ------

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scans that we make: heads with anatomy and pairs of random shapes, with known warps."""
+"""Synthetic scans with known warps: heads with anatomy, and pairs of random shapes."""

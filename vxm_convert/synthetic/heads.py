@@ -2,8 +2,8 @@
 """A synthetic cohort: an atlas and subjects that are known smooth deformations of it. For demos and tests, never for
 science.
 
-Owns the shapes of the phantom and the random fields. NumPy and SciPy only; the same seed gives the same files.
-Axes as the network grid: index 0 grows to the left, index 1 to inferior, index 2 to anterior.
+Owns the shapes of the phantom and the random fields. NumPy and SciPy only; the same seed gives the same files. Axes are
+those of the network grid: index 0 increases to the left, index 1 to inferior, index 2 to anterior.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _CORTEX_RADII: Vector = (0.80, 0.66, 0.88)
 _GYRUS_DEPTH = 0.07
 _GYRUS_FREQUENCY = 11.0
 
-#: Painted in this order, later ones over earlier ones; with cortex and white matter they make the 30 labels of the
+#: Painted in this order, later ones over earlier ones; with cortex and white matter these are the 30 labels of the
 #: VoxelMorph paper.
 STRUCTURES: Tuple[Structure, ...] = (
     Structure(8, 47, 72.0, (0.26, 0.48, -0.46), (0.30, 0.24, 0.30)),  # cerebellum cortex
@@ -76,7 +76,7 @@ CORTEX_AND_WHITE = {3: 74.0, 42: 74.0, 2: 110.0, 41: 110.0}
 
 @dataclass(frozen=True)
 class PhantomSettings:
-    """What a cohort is made from.
+    """Settings of a cohort.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def write_cohort(
 ) -> List[Path]:
     """Write ``atlas.npz``, ``scans/sub-NN.npz``, ``truth/sub-NN_flow.npz`` and ``phantom.json``.
 
-    The true flows lie in a folder of their own, so that ``scans`` can be registered as it is.
+    The true flows are in a separate folder, so that ``scans`` can be registered directly.
 
     Returns
     -------
@@ -203,7 +203,7 @@ def _label_map(coordinates: np.ndarray) -> np.ndarray:
     is_left = head[0] >= 0
     labels = np.zeros(coordinates.shape[1:], np.int16)
     depth = _ellipsoid(head, _WHITE_CENTRE, _CORTEX_RADII)
-    # Folds: the boundary of the white matter waves about the cortex's inner side.
+    # Folds: the boundary of the white matter oscillates about the inner side of the cortex.
     folds = (
         _GYRUS_DEPTH
         * np.sin(_GYRUS_FREQUENCY * head[0])
@@ -247,6 +247,6 @@ def random_velocity(settings: PhantomSettings, rng: np.random.RandomState) -> np
 
 
 def smooth_field(shape: Tuple[int, ...], rng: np.random.RandomState, waves: float) -> np.ndarray:
-    """Gaussian-filtered noise scaled to a largest magnitude of 1; `waves` is the side divided by the filter's sigma."""
+    """Gaussian-filtered noise, scaled to a largest magnitude of 1; `waves` is the side divided by the filter's sigma."""
     field = ndimage.gaussian_filter(rng.normal(size=shape), [n / waves for n in shape], mode="reflect")
     return field / np.abs(field).max()

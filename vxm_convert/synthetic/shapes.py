@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs of random smooth label maps with a known deformation between them: training data that shows no anatomy at all.
+"""Pairs of random smooth label maps with a known deformation between them: training data without any anatomy.
 
-A network that learns to register arbitrary shapes with arbitrary contrast has nothing to learn but registration (the
-idea of SynthMorph: Hoffmann et al., IEEE TMI 2022, section III-A; here both images of a pair share their contrast,
-because the losses compare intensities). Owns the maps and their contrast; deformations and files are those of
+A network that learns to register arbitrary shapes with arbitrary contrast learns only registration (the idea of
+SynthMorph: Hoffmann et al., IEEE TMI 2022, section III-A; here both images of a pair share their contrast, because the
+losses compare intensities). Owns the maps and their contrast; deformations and files are those of
 `vxm_convert.synthetic.heads`.
 """
 
@@ -34,9 +34,9 @@ from vxm_convert.synthetic.heads import (
 
 ndimage = LazyModule("scipy.ndimage")
 PAIRS_FILE = "pairs.csv"
-#: keeps a pair's random numbers apart from those of the heads with the same seed
+#: makes a pair's random numbers independent of those of the heads with the same seed
 _STREAM = 7
-#: coarse and fine shapes together, as sigma in voxels of the fields whose largest decides: gyri are some 3 voxels wide,
+#: coarse and fine shapes, as sigma in voxels of the fields; the largest field decides. Gyri are about 3 voxels wide,
 #: ventricles 10
 _SIGMAS = (2.5, 4.0, 7.0, 12.0)
 _MAX_BRIGHTNESS = 150.0
@@ -50,8 +50,7 @@ def write_pairs(
     ``phantom.json``.
 
     Returns
-    -------
-    Path — the manifest, to be given as ``--data`` to ``python -m train``.
+    ------- Path — the manifest, for ``--data`` of ``python -m train``.
     """
     folder = check_output_folder(folder)
     table = io.StringIO()
@@ -74,7 +73,7 @@ def make_pair(settings: PhantomSettings, index: int) -> Tuple[Phantom, Phantom]:
     """Moving and fixed image of pair `index`; ``fixed(p) = moving(p + flow(p))`` with the moving one's `flow`.
 
     The moving labels are those of the fixed image at coordinates deformed by exp(v), nearest neighbour, so its true
-    flow is exp(-v) - id. Ids are borrowed from `paper30`, so that Dice can be taken; they name no structure.
+    flow is exp(-v) - id. Ids are those of `paper30`, so that Dice can be computed; they do not name structures.
     """
     rng = np.random.RandomState([settings.seed, _STREAM, index + 1])
     labels = _random_labels(settings.shape, rng)
@@ -95,8 +94,8 @@ def _random_labels(shape: Tuple[int, ...], rng: np.random.RandomState) -> np.nda
     labels = np.zeros(shape, np.int16)
     for label in label_set("paper30"):
         sigma = _SIGMAS[rng.randint(len(_SIGMAS))]
-        # Equal spread for all widths, or the fine fields, whose smoothing leaves least of the noise, would never be the
-        # largest.
+        # Equal spread for all widths; otherwise the fine fields, with the weakest noise after smoothing, would never be
+        # the largest.
         field = ndimage.gaussian_filter(rng.normal(size=shape), sigma)
         field /= field.std()
         wins = field > best

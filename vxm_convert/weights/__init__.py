@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights on disk: which files a name means, whether they fit a network, Keras `.h5` files; needs no TensorFlow."""
+"""Weights on disk: the files of a checkpoint name, whether they fit a network, Keras `.h5` files; needs no TensorFlow."""

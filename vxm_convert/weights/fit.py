@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a set of variables is the network that was asked for, said in one message. Compares names and shapes only."""
+"""Whether a set of variables is the requested network, with one message if not. Compares only names and shapes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vxm_convert.model.variables import LOG_SIGMA_LAYER, expected_variables
 Shapes = Dict[str, Tuple[int, ...]]
 
 _MAX_NAMED = 4
-# What optimisers, loss scaling and step counters leave in a checkpoint beside the network. `cond/` comes from loss
-# scaling, which updates inside a tf.cond; `Variable` is the unnamed step counter of the Ascend training script.
+# Variables of optimisers, loss scaling and step counters in a checkpoint. `cond/` comes from loss scaling, which
+# updates inside a tf.cond; `Variable` is the unnamed step counter of the Ascend training script.
 _TRAINING_STATE = tuple(
     re.compile(p)
     for p in (
@@ -33,14 +33,13 @@ def is_training_state(name: str) -> bool:
 
 
 def check_fit(found: Shapes, spec: ModelSpec, where: str) -> None:
-    """Raise CheckpointError, naming the differences and what would fit, unless `found` is exactly the network of
+    """Raise CheckpointError with the differences and the fitting variants unless `found` is exactly the network of
     `spec`.
     """
     if not spec.diffeomorphic and any(name.split("/")[0] == LOG_SIGMA_LAYER for name in found):
         raise CheckpointError(
             f"{where}: has a {LOG_SIGMA_LAYER} layer, so it is a diffeomorphic network whose output is a velocity, "
-            "which --variant "
-            f"{spec.variant} is not; {_advice(found, spec)}"
+            f"unlike --variant {spec.variant}; {_advice(found, spec)}"
         )
     problems = _differences(found, expected_variables(spec))
     if not problems:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the network's variables in files that name them otherwise: inside a scope, or numbered in another way.
+"""Finds the network's variables in files with other names: inside a scope, or with other numbers.
 
-Layers of one kind are numbered in the order in which they were created, so that order and the shapes identify them.
-Nothing is guessed where the numbers leave the order open.
+Layers of one kind are numbered in the order in which they were created, so that order and the shapes identify them. If
+the numbers leave the order open, nothing is guessed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vxm_convert.model.variables import HEADS, conv_layers, expected_variables
 Shapes = Dict[str, Tuple[int, ...]]
 
 _LOG = logging.getLogger(__name__)
-#: what other layer libraries of TensorFlow 1 call the two variables of a convolution
+#: names of the two variables of a convolution in other layer libraries of TensorFlow 1
 _KINDS = {"kernel": "kernel", "weights": "kernel", "w": "kernel", "bias": "bias", "biases": "bias", "b": "bias"}
 _NUMBERED = re.compile(r"(.*?)_?(\d+)?$")
 _KERNEL_RANK = 5
@@ -25,7 +25,7 @@ ENCODER, DECODER, UNNAMED = range(3)
 
 
 class _Layer(NamedTuple):
-    """A convolution of the file: where its variables are, its name without scope and number, and its number."""
+    """A convolution of the file: its variables, its name without scope and number, and its number."""
 
     scope: str
     base: str
@@ -34,18 +34,17 @@ class _Layer(NamedTuple):
 
 
 def stored_names(found: Shapes, spec: ModelSpec, where: str) -> Dict[str, str]:
-    """Name of each of the network's variables → the name under which the file holds it.
+    """Name of each of the network's variables → its name in the file.
 
     Parameters
     ----------
     found : dict — name → shape of the file's variables, without those of the training.
-    spec : ModelSpec — the network that is looked for.
+    spec : ModelSpec — the requested network.
     where : str — the file, for the log.
 
     Returns
-    -------
-    dict — every name to itself where the names are the usual ones, or where they identify no layer;
-        `vxm_convert.weights.fit.check_fit` then says what is missing.
+    ------- dict — every name to itself if the names are the usual ones, or if they identify no layer;
+        `vxm_convert.weights.fit.check_fit` then reports what is missing.
     """
     expected = expected_variables(spec)
     usual = {name: name for name in expected}
@@ -54,7 +53,7 @@ def stored_names(found: Shapes, spec: ModelSpec, where: str) -> Dict[str, str]:
     layers = _in_order(found)
     heads = {layer.name for layer in conv_layers(spec)} & set(HEADS)
     named = {layer.base for layer in layers or ()} & set(HEADS)
-    # A head that is named beside one that is not could be either of two.
+    # A named head beside an unnamed one could be either of the two.
     if layers is None or len(layers) != len(conv_layers(spec)) or named not in (set(), heads):
         return usual
     names = {}
@@ -64,7 +63,7 @@ def stored_names(found: Shapes, spec: ModelSpec, where: str) -> Dict[str, str]:
     if set(names) != set(expected) or any(tuple(found[names[name]]) != shape for name, shape in expected.items()):
         return usual
     _LOG.warning(
-        "%s: names its layers otherwise (%s … %s); took its %d convolutions by order and shape",
+        "%s: has other layer names (%s … %s); matched its %d convolutions by order and shape",
         where,
         layers[0].scope,
         layers[-1].scope,
@@ -74,7 +73,7 @@ def stored_names(found: Shapes, spec: ModelSpec, where: str) -> Dict[str, str]:
 
 
 def _in_order(found: Shapes) -> Optional[List[_Layer]]:
-    """The file's convolutions in order of creation; None where their names do not tell it."""
+    """The file's convolutions in order of creation; None if their names do not determine it."""
     layers = _layers(found)
     heads = {layer.base: layer for layer in layers if layer.base in HEADS}
     rest = [layer for layer in layers if layer.base not in HEADS]
@@ -90,12 +89,12 @@ def _in_order(found: Shapes) -> Optional[List[_Layer]]:
 
 
 def _series(layer: _Layer) -> str:
-    """What the layers that are numbered together share: their scope and the name without the number."""
+    """The common part of layers numbered together: their scope and the name without the number."""
     return f"{layer.scope.rpartition('/')[0]}/{layer.base}"
 
 
 def _half(series: str) -> int:
-    """The half of the U-Net that a series names."""
+    """The half of the U-Net that the name of a series means."""
     words = re.split(r"[/_\d]+", series.lower())
     if any(word.startswith(("enc", "down", "contract")) for word in words):
         return ENCODER
@@ -119,6 +118,6 @@ def _layers(found: Shapes) -> List[_Layer]:
 
 def _base_and_number(name: str) -> Tuple[str, int]:
     """``conv3d_7`` → (conv3d, 7); the first layer of a kind has no number, which counts as 0."""
-    # The dimension in conv3d is no number of a layer.
+    # The dimension in conv3d is not the number of a layer.
     match = re.match(r"(conv3d)(?:_(\d+))?$", name, re.IGNORECASE) or _NUMBERED.match(name)
     return (match.group(1), int(match.group(2) or 0)) if match else (name, 0)

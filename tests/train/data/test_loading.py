@@ -151,7 +151,7 @@ def test_labels_are_asked_for_only_where_they_are_needed(cohort: Path, tmp_path:
     np.savez(str(tmp_path / "bare.npz"), vol=stored(cohort / "atlas.npz"))
     bare = Cohort((Subject(tmp_path / "bare.npz", seg=tmp_path / "bare.npz"),))
     check_cohort(bare, cohort / "atlas.npz", cohort / "atlas.npz", SHAPE, need_labels=False)
-    with pytest.raises(VolumeError, match="bare.npz *holds no array 'seg'"):
+    with pytest.raises(VolumeError, match="bare.npz *has no array 'seg'"):
         check_cohort(bare, cohort / "atlas.npz", cohort / "atlas.npz", SHAPE, need_labels=True)
     with pytest.raises(VolumeError, match="atlas.npz *no segmentation"):
         check_cohort(

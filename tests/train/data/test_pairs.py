@@ -137,9 +137,9 @@ def test_a_plain_list(folder: Path) -> None:
         ("moving,moving\ns0.npz,s1.npz\n", "at most once"),
         ("s0.npz\nnone.npz\nlist.txt\n", "(?s)2 lines.*line 2: none.npz: no such file.*line 3: list.txt: not a scan"),
         ("moving,split\ns0.npz,training\n", "split is 'training'"),
-        ("moving\n,\n", "1 cells more than columns"),
+        ("moving\n,\n", "1 more cells than columns"),
         ("moving,fixed\n,s1.npz\n", "no moving scan"),
-        ("# nothing\n", "names no scan"),
+        ("# nothing\n", "contains no scan"),
     ],
 )
 def test_manifests_that_are_refused(folder: Path, text: str, message: str) -> None:

@@ -176,7 +176,7 @@ def test_an_adapter_that_aborts_ends_no_run(
     assert main(options(cohort, tmp_path / "run", "--device", "npu")) == 1
     error = capsys.readouterr().err
     assert (
-        error.startswith("train: error: device: npu was asked for, but npu_bridge cannot be imported") and said in error
+        error.startswith("train: error: device: npu was requested, but npu_bridge cannot be imported") and said in error
     )
     assert "npu_bridge.npu_init" not in sys.modules and not (tmp_path / "run").exists()
     (tmp_path / "dev").mkdir()

@@ -99,7 +99,7 @@ def test_a_worker_that_is_left_alone_says_so(cohort: Path, project_root: Path, t
     workers = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
     alone = start(options(cohort, tmp_path / "o", "--workers", workers, "--worker-timeout", "1"), project_root)
     _, error = alone.communicate(timeout=300)
-    assert alone.returncode == 1 and b"step 0: another worker does not answer for 1 s" in error
+    assert alone.returncode == 1 and b"step 0: another worker has not answered for 1 s" in error
     assert (tmp_path / "o" / "model-0.state.json").exists()
 
 

@@ -135,8 +135,8 @@ def test_killed_and_resumed_with_sampled_velocities(cohort: Path, project_root: 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (["--lr", "0.002"], "lr: 0.001 then, 0.002 now"),
-        (["--seed", "1"], "seed: 0 then, 1 now"),
+        (["--lr", "0.002"], "lr: 0.001 in the checkpoint, 0.002 now"),
+        (["--seed", "1"], "seed: 0 in the checkpoint, 1 now"),
         (["--batch", "1"], "model: "),
         (["--variant", "vm2"], "model: "),
     ],
@@ -161,12 +161,12 @@ def test_other_scans_are_another_run(
         (scans / f"sub-0{number}.npz").write_bytes(content)
     argv = options(cohort, unbroken, PLAIN) + ["--resume", "--data", str(scans)]
     assert main(argv) == 1
-    assert "scan sub-02.npz: other bytes than then" in capsys.readouterr().err
+    assert "scan sub-02.npz: the bytes have changed" in capsys.readouterr().err
 
 
 def test_nothing_whole_to_resume_from(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(options(cohort, tmp_path / "run", PLAIN) + ["--resume"]) == 1
-    assert "no whole checkpoint to resume from" in capsys.readouterr().err
+    assert "no complete checkpoint to resume from" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_passed_over(cohort: Path, unbroken: Path, tmp_path: Path) -> None:
