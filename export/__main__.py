@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m export``: one checkpoint to frozen.pb, vxm.onnx, vxm.om and their contract; ``preflight`` checks a pb
-alone.
+"""``python -m export``: one checkpoint to frozen.pb, vxm.onnx, vxm.om and their contract; the verbs check a frozen
+graph and search for a precision plan.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from vxm_convert.weights.keras_h5 import INDEXINGS
 
 _LOG = logging.getLogger(__name__)
 _PROG = "export"
-#: first word of the command line → (module with ``main(argv, default_soc) -> int``, one line of help); any other start
-#: exports
+#: first word of the command line → (module with ``main(argv, default_soc) -> int``, one line of help); any other first
+#: word exports
 VERBS: Dict[str, Tuple[str, str]] = {
     "preflight": ("export.preflight.command", "find what ATC would refuse in a frozen graph; estimate its time"),
     "tune": ("export.tune.command", "find the fewest nodes that must stay in fp32 to meet an acceptance profile"),
@@ -124,7 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Parse, export, print where things are; returns the exit code."""
+    """Parse, export, print the paths of the results; returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     if words and words[0] in VERBS:
         return int(importlib.import_module(VERBS[words[0]][0]).main(words[1:], DEFAULT_SOC))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs ATC on a frozen graph. Owns the command line, the check of shapes before, and the check of the model after.
+"""Runs ATC on a frozen graph. Owns the command line, the check of shapes before and the check of the model after.
 
 ATC replaces the graph's shapes by those of the command line without comparing them, and writes files into its working
-folder; so the comparison happens here, and it always works in a folder of its own with relative names.
+folder; so the comparison happens here, and ATC always runs in a separate folder with relative names.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TENSORFLOW = 3
 _FAILED_LINE = "ATC run failed"
 _HEARTBEAT_SECONDS = 30.0
 _MAX_LOG_CHARS = 8 << 20
-#: only these of the environment are recorded: the rest is the user's business
+#: only these environment variables are recorded; the others may be private
 _RECORDED = (
     "ASCEND",
     "TE_PARALLEL_COMPILER",
@@ -47,7 +47,7 @@ _RECORDED = (
 
 
 def build_arguments(contract: GraphContract) -> List[str]:
-    """ATC's arguments, from the contract alone; file names are relative to the working folder."""
+    """ATC's arguments, derived from the contract alone; file names are relative to the working folder."""
     arguments = [
         "--model=" + FROZEN_PB_NAME,
         f"--framework={_TENSORFLOW}",
@@ -70,15 +70,15 @@ def compile_om(folder: Path, contract: GraphContract, toolchain: Toolchain) -> P
     ContractError
         If contract and pb, or contract and the finished model, disagree.
     AtcError
-        If ATC fails; carries its code and what it printed. No ``vxm.om`` is left then.
+        If ATC fails; with its code and output. No ``vxm.om`` is left in that case.
     ToolchainError
         If there is no ATC to run.
     """
     folder = Path(folder)
     if not toolchain.atc_command:
         raise ToolchainError(
-            f"ATC: {toolchain.root} holds the runtime only, no compiler; install the CANN toolkit or pass --toolchain "
-            "sim"
+            f"ATC: {toolchain.root} contains only the runtime, no compiler; install the CANN toolkit or pass "
+            "--toolchain sim"
         )
     check_pb(folder / FROZEN_PB_NAME, contract)
     if contract.precision.keep_dtype:
@@ -136,7 +136,7 @@ def _work_folder(folder: Path) -> Iterator[Path]:
         work.mkdir()
         yield work
     except OSError as exc:
-        raise ArtifactError(f"{folder}: cannot prepare a folder for ATC there ({exc}); is the disk full?") from exc
+        raise ArtifactError(f"{folder}: cannot prepare a folder for ATC ({exc}); is the disk full?") from exc
     finally:
         shutil.rmtree(str(work), ignore_errors=True)
 
@@ -179,7 +179,7 @@ def _run(command: List[str], work: Path, environment: Dict[str, str], log_path: 
 
 @contextmanager
 def _heartbeat() -> Iterator[None]:
-    """A compiler can be silent for minutes; say now and then that it still runs."""
+    """A compiler can be silent for minutes; log at intervals that it is still running."""
     done = threading.Event()
     started = time.monotonic()
 
@@ -197,15 +197,13 @@ def _heartbeat() -> Iterator[None]:
 
 
 def _check_run(code: int, log: str, work: Path) -> Path:
-    """The file ATC made, whatever it called it; raises AtcError unless exit code, last words and file agree on
-    success.
-    """
+    """The file that ATC made, under any name; raises AtcError unless exit code, last output and file agree on success."""
     made = sorted(work.glob(_STEM + ".om")) or sorted(work.glob(_STEM + "_*.om"))
     if code == 0 and _FAILED_LINE not in log and len(made) == 1:
         return made[0]
     if code == 0 and _FAILED_LINE not in log:
         raise AtcError(
-            f"ATC: ended without error but left {len(made)} offline models, expected 1; it said:\n{tail(log)}",
+            f"ATC: ended without error but left {len(made)} offline models, expected 1; its output:\n{tail(log)}",
             None,
             log,
         )
@@ -214,19 +212,17 @@ def _check_run(code: int, log: str, work: Path) -> Path:
     who = f"; operators: {name_operators(found.operators)}" if found.operators else ""
     text = found.explanation
     summary = f"ATC failed (exit code {code}), {shown}{who}; cause: {text.cause}; do this: {text.next_step}"
-    raise AtcError(f"{summary}; its last words:\n{tail(log)}", found.code, log)
+    raise AtcError(f"{summary}; its last output:\n{tail(log)}", found.code, log)
 
 
 def _check_model(path: Path, contract: GraphContract, log: str) -> None:
-    """Reload what was made: a model that cannot be read, or is of another chip or other tensors, is a failure of this
-    run.
-    """
+    """Reload the model; one that cannot be read, or has another chip or other tensors, is a failure of this run."""
     from vxm_convert.formats.om import read_om
 
     try:
         model = read_om(path)
     except FormatError as exc:
-        raise AtcError(f"ATC: reported success, but what it wrote is no valid offline model: {exc}", None, log) from exc
+        raise AtcError(f"ATC: reported success, but wrote an invalid offline model: {exc}", None, log) from exc
     wanted = canonical(contract.soc_version)
     if canonical(model.soc_version) != wanted:
         raise ContractError(

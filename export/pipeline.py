@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The export from checkpoint to offline model: steps in order, artefacts built aside and moved into place together."""
+"""The export from checkpoint to offline model: steps in order; artefacts are built in a temporary folder and moved into
+place together.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,8 @@ Arrays = Dict[str, np.ndarray]
 FAILED_LOG_NAME = "atc-failed.log"
 FAILED_PREFLIGHT_NAME = "preflight-failed.csv"
 _NO_TOOLCHAIN = {"kind": "none"}
-#: everything an export may write; what a run does not make anew is removed from an earlier one, so that a folder is of
-#: one piece
+#: everything an export may write; files of an earlier run that this one does not make are removed, so that a folder
+#: never mixes two exports
 _ARTEFACTS = (
     FROZEN_PB_NAME,
     ONNX_NAME,
@@ -63,18 +65,18 @@ _ARTEFACTS = (
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export and how.
+    """An export to do.
 
     Parameters
     ----------
     contract : GraphContract — model, tensors, precision and chip; hashes and tools still empty.
     files : CheckpointFiles — the weights.
     h5_indexing : str — ``ij`` or ``xy``.
-    toolchain : Toolchain — who compiles.
+    toolchain : Toolchain — the compiler.
     out : Path — folder for the artefacts.
     with_onnx : bool
     strict_preflight : bool — stop when preflight finds errors.
-    batch_choice : dict or None — how the batch was chosen, where not by the user; goes into ``parity.json`` and the
+    batch_choice : dict or None — how the batch was chosen, if not by the user; goes into ``parity.json`` and the
         contract.
     """
 
@@ -98,7 +100,7 @@ def export_model(request: ExportRequest) -> GraphContract:
     Raises
     ------
     VxmError
-        As the step that failed says. After a failure of ATC its log is kept as ``atc-failed.log``, after errors of
+        As raised by the failed step. After a failure of ATC its log is kept as ``atc-failed.log``, after errors of
         preflight its table as ``preflight-failed.csv``.
     """
     with _staging(request.out) as stage:
@@ -159,7 +161,7 @@ def _build(request: ExportRequest, stage: Path) -> GraphContract:
 
 
 def _preflight(request: ExportRequest, stage: Path) -> None:
-    """Check the graph, write the reports, say what was found; raises ToolchainError for errors unless they are only
+    """Check the graph, write the reports, log the findings; raises ToolchainError for errors unless they are only
     reported.
     """
     from export.preflight.view.shapes import tensorflow_shapes
@@ -224,7 +226,7 @@ def _step(number: int, text: str) -> None:
 
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """A folder inside `out` to build in; afterwards it is gone, and so is an `out` that did not exist before and stayed
+    """A temporary folder inside `out`; removed afterwards, together with an `out` that did not exist before and is
     empty.
     """
     existed = out.exists()
@@ -239,8 +241,8 @@ def _staging(out: Path) -> Iterator[Path]:
 
 
 def _publish(stage: Path, out: Path) -> None:
-    """Move the artefacts into place. The contract goes first and comes last: a folder without it is refused by every
-    reader.
+    """Move the artefacts into place. The contract is removed first and written last: every reader refuses a folder
+    without it.
     """
     finish_manifest(stage, files_below(stage, "."), {})
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which scans a run sees, and which of them it learns from, is validated with, or never touches. Opens no scan."""
+"""The scans of a run, split into those for training, validation and test. Opens no scan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vxm_convert.errors import TrainingError
 from vxm_convert.scans.discovery import find_segmentation, scan_files
 from vxm_convert.scans.header import volume_suffix
 
-#: keeps the split's random numbers apart from those of the order (see `train.data.pairs`)
+#: makes the split's random numbers independent of those of the order (see `train.data.pairs`)
 _SPLIT_STREAM = 1
 
 
@@ -43,7 +43,7 @@ def find_scans(folder: Path, atlas: Optional[Path]) -> List[Path]:
     Raises
     ------
     TrainingError
-        If the folder does not exist or holds no scan.
+        If the folder does not exist or contains no scan.
     VolumeError
         If it cannot be listed.
     """
@@ -67,7 +67,7 @@ def read_cohort(data: DataSettings, seed: int) -> Cohort:
     Raises
     ------
     TrainingError
-        No scans, no atlas where one is needed, a split that leaves nothing to train on.
+        If there are no scans, if an atlas is needed and missing, or if the split leaves nothing to train on.
     """
     if data.source is None:
         raise TrainingError("data: none given; pass --data with the folder of scans, or a manifest")
@@ -82,7 +82,7 @@ def read_cohort(data: DataSettings, seed: int) -> Cohort:
     cohort = _split(subjects, data.split, seed)
     if not cohort.train:
         raise TrainingError(
-            f"{data.source}: {len(subjects)} scans, none of them left to train on; give the first part of --split more"
+            f"{data.source}: {len(subjects)} scans, none of them left to train on; increase the first part of --split"
         )
     if data.pairing == "scans" and any(
         len(part) == 1 and part[0].fixed is None for part in (cohort.train, cohort.validation)
@@ -95,13 +95,13 @@ def read_cohort(data: DataSettings, seed: int) -> Cohort:
 
 
 def segmentation_of(path: Path) -> Optional[Path]:
-    """The file with a scan's labels: an .npz may hold them itself, otherwise a file beside it."""
+    """The file with a scan's labels: an .npz may contain them, otherwise a file beside it."""
     beside = find_segmentation(path)
     return beside if beside is not None else path if volume_suffix(path) == ".npz" else None
 
 
 def _split(subjects: List[Subject], shares: Sequence[float], seed: int) -> Cohort:
-    """By the manifest's column where it has one, else by seed and share."""
+    """Split by the manifest's column if it has one, else by seed and share."""
     if any(s.part for s in subjects):
         return Cohort(**{part: tuple(s for s in subjects if (s.part or "train") == part) for part in SPLIT_NAMES})
     order = np.random.RandomState([seed, _SPLIT_STREAM]).permutation(len(subjects))

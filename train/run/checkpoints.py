@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of a run: ``model-N`` files of TensorFlow's Saver, ``spec.json`` beside them, a side-car for each.
 
-Owns their names and which ones are kept. Variables are saved under the network's own names (``conv3d/kernel`` …
+Owns their names and decides which are kept. Variables are saved under the network's own names (``conv3d/kernel`` …
 ``flow/bias``) with Adam's slots beside them, so any reader finds them by name; no ``.meta`` is written or needed.
-What a run needs beyond its variables stands in ``model-N.state.json``, written last: a checkpoint without it, or whose
-bytes are not those it names, is not resumed from.
+``model-N.state.json`` holds what a run needs beyond its variables and is written last: runs do not resume from a
+checkpoint without it, or whose bytes differ from the recorded ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vxm_convert.network.tf1 import tf
 LOG = logging.getLogger(__name__)
 
 PREFIX = "model"
-#: where TensorFlow's Saver notes the newest checkpoint
+#: file in which TensorFlow's Saver records the newest checkpoint
 _SAVER_NOTE = "checkpoint"
 STATE_SCHEMA = 1
 _SUFFIXES = (".index", ".data-00000-of-00001")
@@ -38,11 +38,11 @@ class CheckpointFolder:
     Parameters
     ----------
     folder : Path — made if missing.
-    spec : ModelSpec — the network that is trained.
-    keep : int — newest checkpoints to keep; the best one by validation is kept besides.
+    spec : ModelSpec — the trained network.
+    keep : int — number of newest checkpoints to keep, in addition to the best one in validation.
     made_from : dict — role → sha256, for the side-cars.
-    writes : bool — False: another process of the run saves; here checkpoints are only restored.
-    resume : bool — False: a folder that holds checkpoints is refused, so that two runs never mix.
+    writes : bool — False: another process of the run saves; this one only restores checkpoints.
+    resume : bool — False: a folder with checkpoints is refused, so that two runs never mix.
     """
 
     def __init__(
@@ -58,18 +58,18 @@ class CheckpointFolder:
         self._writes = writes
         if writes and not resume and any(self.folder.glob(PREFIX + "-*.index")):
             raise ArtifactError(
-                f"{self.folder}: already holds checkpoints of another run; pass --resume to go on with it or another "
-                "--out"
+                f"{self.folder}: already contains checkpoints of another run; pass --resume to continue it, or "
+                "another --out"
             )
         self._keep = keep
         self._made_from = made_from
-        # It keeps everything: TensorFlow's own count would drop the best one.
+        # Keeps everything: TensorFlow's own count would drop the best one.
         self._saver = tf.train.Saver(max_to_keep=0)
         if writes and not resume:
             write_json(self.folder / SPEC_NAME, spec.to_dict())
 
     def made_from(self, more: Dict[str, str]) -> None:
-        """Further sources of the checkpoints: role → sha256."""
+        """Other sources of the checkpoints: role → sha256."""
         self._made_from = {**self._made_from, **more}
 
     def prefix(self, step: int) -> Path:
@@ -82,7 +82,7 @@ class CheckpointFolder:
 
         Parameters
         ----------
-        state : dict — JSON values; ``state["best"]["step"]`` names the checkpoint that is kept however old it gets.
+        state : dict — JSON values; ``state["best"]["step"]`` names the checkpoint that is kept regardless of its age.
 
         Returns
         -------
@@ -105,7 +105,7 @@ class CheckpointFolder:
         return Path(prefix)
 
     def newest(self) -> Dict[str, Any]:
-        """State of the newest checkpoint whose files are whole.
+        """State of the newest complete checkpoint.
 
         Raises
         ------
@@ -116,9 +116,9 @@ class CheckpointFolder:
             state = self._state(step)
             if state is not None:
                 return state
-            LOG.warning("%s: incomplete or damaged, not resumed from", self.prefix(step))
+            LOG.warning("%s: incomplete or damaged, ignored", self.prefix(step))
         raise TrainingError(
-            f"{self.folder}: no whole checkpoint to resume from; start without --resume, in an empty folder"
+            f"{self.folder}: no complete checkpoint to resume from; start without --resume, in an empty folder"
         )
 
     def restore(self, session: tf.Session, step: int) -> None:
@@ -128,12 +128,12 @@ class CheckpointFolder:
         except (tf.errors.OpError, ValueError) as exc:
             reason = str(exc).splitlines()[0]
             raise TrainingError(
-                f"{self.prefix(step)}: does not fit this run ({reason}); resume with the options of then"
+                f"{self.prefix(step)}: does not fit this run ({reason}); resume with the original options"
             ) from exc
 
     def files(self) -> List[str]:
-        """Names of everything of this run in the folder: checkpoints, side-cars, states, spec, and the notes that name
-        checkpoints.
+        """Names of everything of this run in the folder: checkpoints, side-cars, states, spec, and the records that
+        name checkpoints.
         """
         if not self._writes:
             return []
@@ -141,7 +141,7 @@ class CheckpointFolder:
         return sorted(p.name for p in self.folder.iterdir() if _NAME.match(p.name) or p.name in notes)
 
     def _steps(self) -> List[int]:
-        """Of whatever there is, complete or not."""
+        """Steps of all checkpoints, complete or not."""
         found = (_NAME.match(p.name) for p in self.folder.iterdir())
         return sorted({int(match.group(1)) for match in found if match})
 
@@ -159,7 +159,9 @@ class CheckpointFolder:
             return None
 
     def _remove_old(self, best: Optional[int]) -> None:
-        """All but the newest and the best; the state goes first, so that what is half removed is never resumed from."""
+        """Remove all but the newest and the best, state files first, so that a run never resumes from a partly removed
+        one.
+        """
         for step in self._steps()[: -self._keep]:
             if step == best:
                 continue

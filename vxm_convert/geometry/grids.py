@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A voxel grid in space and the frames it is described in. Pure arithmetic: no file is touched here.
+"""A voxel grid in space and the frames it is described in. Arithmetic only; opens no file.
 
 Frames (all in mm but the first):
 
 =========  =======================================================================================================
 voxel      array index (i, j, k), the centre of the first voxel is (0, 0, 0)
-RAS        scanner space as NIfTI, nibabel and FreeSurfer's `scanner RAS` have it: right, anterior, superior positive
-LPS        the same space as ITK and DICOM have it: x and y negated
-FSL        index times voxel size, origin at the first voxel; i counted from the other end where det(affine) > 0
-tkr        FreeSurfer's `tkregister RAS`: LIA axes about the centre index (shape / 2), whatever the header says
+RAS        scanner space of NIfTI, nibabel and FreeSurfer's `scanner RAS`: right, anterior, superior positive
+LPS        the same space in ITK and DICOM: x and y negated
+FSL        index times voxel size, origin at the first voxel; i counts from the other end if det(affine) > 0
+tkr        FreeSurfer's `tkregister RAS`: LIA axes about the centre index (shape / 2), independent of the header
 =========  =======================================================================================================
 """
 
@@ -32,7 +32,7 @@ _MAX_MM = 1e9
 
 @dataclass(frozen=True)
 class Grid:
-    """Shape and place of a voxel grid.
+    """Shape and position of a voxel grid.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Grid:
     Raises
     ------
     VolumeError
-        When the shape is not three positive numbers or the affine is not finite, singular, or no affine matrix.
+        If the shape is not three positive numbers, or the affine is not finite, singular, or not an affine matrix.
     """
 
     shape: Tuple[int, int, int]
@@ -64,7 +64,7 @@ class Grid:
             )
         if abs(np.linalg.det(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))) < _MIN_VOXEL_MM:
             raise VolumeError(
-                f"grid: affine {affine.tolist()} is singular: two voxel axes run the same way; the header is damaged"
+                f"grid: affine {affine.tolist()} is singular: two voxel axes are parallel; the header is damaged"
             )
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
@@ -94,8 +94,7 @@ class Grid:
 
     @property
     def orientation(self) -> str:
-        """FreeSurfer letters of the directions in which the array axes run, nearest ones for an oblique grid, e.g.
-        ``LIA``.
+        """FreeSurfer letters of the directions of the array axes, the nearest ones for an oblique grid, e.g. ``LIA``.
         """
         return axis_codes(self.affine)
 
@@ -106,14 +105,14 @@ class Grid:
 
     @property
     def flipped_for_fsl(self) -> bool:
-        """Whether FSL counts i from the other end: where the affine's determinant is positive ("neurological"
-        storage).
-        """
+        """Whether FSL counts i from the other end: if the affine's determinant is positive ("neurological" storage)."""
         return bool(np.linalg.det(self.affine[:3, :3]) > 0)
 
     @property
     def shear(self) -> float:
-        """Largest |cosine| between two voxel axes: 0 for a box, above `SHEAR_TOLERANCE` the grid is sheared."""
+        """Largest |cosine| between two voxel axes: 0 for a rectangular grid; above `SHEAR_TOLERANCE` the grid is
+        sheared.
+        """
         gram = self.directions.T @ self.directions
         return float(np.abs(gram - np.diag(np.diag(gram))).max())
 
@@ -128,7 +127,7 @@ class Grid:
     def to_fsl(self) -> np.ndarray:
         """Voxel index → FSL's scaled voxels (mm), shape (4, 4).
 
-        Source: FSL's documentation of flirt and newimage; the i axis is flipped where det(affine) > 0.
+        Source: FSL's documentation of flirt and newimage; the i axis is flipped if det(affine) > 0.
         """
         scaled = np.diag(list(self.spacing_mm) + [1.0])
         if self.flipped_for_fsl:
@@ -161,14 +160,12 @@ class Grid:
         return makers[frame]()
 
     def contains(self, index: np.ndarray) -> np.ndarray:
-        """Whether voxel positions (…, 3) lie in the box that the voxels fill: from -0.5 to side - 0.5, as ITK has
-        it.
-        """
+        """Whether voxel positions (…, 3) are inside the box of the voxels: from -0.5 to side - 0.5, as in ITK."""
         index = np.asarray(index)
         return np.all((index >= -0.5) & (index < np.asarray(self.shape) - 0.5), axis=-1)
 
     def as_stored(self) -> Grid:
-        """The grid that a reader of a NIfTI-1 or MGH file gets, whose headers hold float32."""
+        """The grid after rounding to float32, as in the header of a NIfTI-1 or MGH file."""
         return Grid(self.shape, self.affine.astype(np.float32).astype(np.float64))
 
     def to_dict(self) -> Dict[str, Any]:
@@ -187,12 +184,12 @@ class Grid:
 
 
 def same_place(a: Grid, b: Grid, tolerance_mm: float = 1e-3) -> bool:
-    """Whether two grids have one shape and all their corners within `tolerance_mm` of each other."""
+    """Whether two grids have the same shape and all their corners within `tolerance_mm` of each other."""
     return a.shape == b.shape and corner_distance_mm(a, b) <= tolerance_mm
 
 
 def corner_distance_mm(a: Grid, b: Grid) -> float:
-    """Largest distance between equal corners of two grids of one shape, in mm."""
+    """Largest distance in mm between corresponding corners of two grids with the same shape."""
     corners = np.array(
         [[i, j, k, 1.0] for i in (0, a.shape[0] - 1) for j in (0, a.shape[1] - 1) for k in (0, a.shape[2] - 1)]
     )
@@ -202,7 +199,7 @@ def corner_distance_mm(a: Grid, b: Grid) -> float:
 def grid_of_geometry(
     shape: Sequence[int], spacing: Sequence[float], directions: np.ndarray, centre: Sequence[float]
 ) -> Grid:
-    """The grid of FreeSurfer's description: voxel sizes, axis directions in RAS (columns), RAS of index shape / 2."""
+    """The grid of a FreeSurfer description: voxel sizes, axis directions in RAS (columns), RAS of index shape / 2."""
     affine = np.eye(4)
     affine[:3, :3] = np.asarray(directions, dtype=np.float64) * np.asarray(spacing, dtype=np.float64)
     affine[:3, 3] = np.asarray(centre, dtype=np.float64) - affine[:3, :3] @ (np.asarray(shape, dtype=np.float64) / 2.0)
