@@ -4,9 +4,9 @@
 TensorFlow 1.15's own gradient kernels for CPUs take most of a training step: that of the filter runs at a small share
 of the speed of its matrix product, and the default one also builds a buffer of voxels × taps × channels floats. Here
 
-    d input   = the output's gradient, convolved with the reversed kernel, its two channel axes swapped: a forward
-    convolution d kernel  = for every tap, (input, shifted by the tap)ᵀ · (output's gradient): matrix products over all
-    voxels
+    d input   = the output's gradient, convolved with the reversed kernel, its two channel axes swapped:
+                a forward convolution
+    d kernel  = for every tap, (input, shifted by the tap)ᵀ · (output's gradient): matrix products over all voxels
 
 Both are the textbook gradients; only the order of summation differs from that of TensorFlow's kernels.
 """

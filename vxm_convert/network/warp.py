@@ -4,13 +4,14 @@
 The value at fixed voxel p is the volume at p + u(p), edges replicated. The textbook form adds p and u in floating
 point, which in fp16 rounds positions beyond index 128 to eighths of a voxel. Here the position is never a float:
 
-    b = p + int(floor(u))      integer, exact f = u − floor(u)           in [0, 1), exact in the precision of u value =
-    Σ over the 8 corners of clamp(b or b + 1), blended with f axis by axis
+    b = p + int(floor(u))      integer, exact
+    f = u − floor(u)           in [0, 1), exact in the precision of u
+    value = Σ over the 8 corners of clamp(b or b + 1), blended with f axis by axis
 
 Why this is the same function as clamping the position p + u to [0, S − 1] before interpolating, S being a side: p is
 a whole number, so floor(p + u) = p + floor(u) and the fraction is the same. Inside, nothing is clamped. For p + u < 0,
 b ≤ −1, so b and b + 1 both clamp to 0; for p + u ≥ S − 1, they both clamp to S − 1, or f = 0 there: equal
-corners blend to themselves whatever f is. The derivative agrees too: equal corners make it 0 outside.
+corners blend to themselves for any f. The derivative agrees too: equal corners make it 0 outside.
 """
 
 from __future__ import annotations

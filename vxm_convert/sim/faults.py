@@ -3,17 +3,17 @@
 
 They are switched on by ``VXM_SIM_FAULT=name[:argument][,name…]``, read when ``acl.init`` is called, or by `injected`:
 
-=================  ==========================================================================================
-``device_lost:n``  after n executions (default 0) the driver loses the device: 507899 from then on
-``oom_load:n``     loading fails with 245000 after n loads (default 0)
-``oom_malloc:n``   acl.rt.malloc gives 207001 once n bytes (default 0) were asked; ``oom_malloc:3calls`` counts calls
-``wrong_soc:x``    the device is a chip x (default Ascend310): models for another one are refused with 545001
-``corrupt_output`` ``:i`` flips bytes of output i (default 0) after each execution, which still reports success
-``half_output``    ``:i`` executions write the first half of output i (default 0) only, and report success
-``unsteady_output`` ``:i`` flips the lowest bit of the middle value of output i (default 0) after every other execution
-``hang:n``         executions after the first n (default 0) do not end by themselves: 507014 after VXM_SIM_HANG_SECONDS
-(60) ``slow:f``         each execution takes f times as long (default 10) =================
-==========================================================================================
+===================  ===================================================================================================
+``device_lost:n``    after n executions (default 0) the driver loses the device: 507899 from then on
+``oom_load:n``       loading fails with 245000 after n loads (default 0)
+``oom_malloc:n``     acl.rt.malloc returns 207001 once n bytes (default 0) were requested; ``:3calls`` counts calls
+``wrong_soc:x``      the device is a chip x (default Ascend310): models for another one are refused with 545001
+``corrupt_output``   ``:i`` flips bytes of output i (default 0) after each execution, which still reports success
+``half_output``      ``:i`` executions write only the first half of output i (default 0), and report success
+``unsteady_output``  ``:i`` flips the lowest bit of the middle value of output i (default 0) after every other execution
+``hang:n``           executions after the first n (default 0) hang: 507014 after VXM_SIM_HANG_SECONDS (60)
+``slow:f``           each execution takes f times as long (default 10)
+===================  ===================================================================================================
 """
 
 from __future__ import annotations
