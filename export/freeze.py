@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inference graph + weights → ``frozen.pb``: constants, static shapes, equal bytes for equal input.
 
-Freezing replaces variables in the GraphDef and runs no session, so it costs nothing at any volume size; that the result
-computes the same is what `export.parity` shows.
+Freezing replaces variables in the GraphDef and runs no session, so it is fast at any volume size; `export.parity` shows
+that the result computes the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vxm_convert.network.tf1 import tf
 
 _MAX_PB_BYTES = (1 << 31) - 1
 _VARIABLE_OPS = ("Variable", "VariableV2")
-#: nothing of these may be left: no parser for them, or they make shapes dynamic
+#: none of these may remain: there is no parser for them, or they make shapes dynamic
 FORBIDDEN_OPS = frozenset(
     (
         "NoOp",
@@ -75,7 +75,7 @@ def freeze(contract: GraphContract, weights: Dict[str, np.ndarray]) -> tf.GraphD
 
 
 def write_pb(graph_def: tf.GraphDef, path: Path) -> None:
-    """Serialise deterministically (plain SerializeToString orders attributes anew in every process) and write
+    """Serialise deterministically (plain SerializeToString orders attributes differently in every process) and write
     atomically.
     """
     data = graph_def.SerializeToString(deterministic=True)
@@ -108,7 +108,7 @@ def _with_constants(graph_def: tf.GraphDef, weights: Dict[str, np.ndarray]) -> t
 
 
 def _without_identities(graph_def: tf.GraphDef, outputs: List[str]) -> tf.GraphDef:
-    """Consumers read through Identities (the reads of variables) to their source; outputs stay."""
+    """Connect consumers of Identities (the reads of variables) to their source; outputs stay."""
     source = {n.name: n.input[0] for n in graph_def.node if n.op == "Identity" and n.name not in outputs}
     result = tf.GraphDef()
     for node in graph_def.node:
@@ -124,7 +124,7 @@ def _without_identities(graph_def: tf.GraphDef, outputs: List[str]) -> tf.GraphD
 
 
 def _clean(graph_def: tf.GraphDef) -> None:
-    """Drop what belongs to the training framework: devices, colocation (`_class`), `_output_shapes`."""
+    """Drop attributes of the training framework: devices, colocation (`_class`), `_output_shapes`."""
     graph_def.ClearField("library")
     for node in graph_def.node:
         node.device = ""
@@ -133,7 +133,7 @@ def _clean(graph_def: tf.GraphDef) -> None:
 
 
 def check_frozen(graph_def: tf.GraphDef, contract: GraphContract) -> None:
-    """Raise ContractError unless the graph keeps the rules: order, ops, static shapes, no dead nodes, the contract's
+    """Raise ContractError unless the graph obeys the rules: order, ops, static shapes, no dead nodes, the contract's
     tensors.
     """
     _check_nodes(graph_def, [t.node for t in contract.outputs])
@@ -158,7 +158,9 @@ def _check_nodes(graph_def: tf.GraphDef, outputs: List[str]) -> None:
     seen = set()
     for node in graph_def.node:
         if node.op in FORBIDDEN_OPS:
-            raise ContractError(f"frozen graph: node {node.name} is a {node.op}, which an exported graph must not hold")
+            raise ContractError(
+                f"frozen graph: node {node.name} is a {node.op}, which an exported graph must not contain"
+            )
         for name in node.input:
             if name.startswith("^") or name.split(":")[0] not in seen:
                 raise ContractError(

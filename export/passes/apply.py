@@ -14,6 +14,6 @@ PASSES = (split_weights,)
 
 
 def apply_passes(graph_def: tf.GraphDef, contract: GraphContract) -> None:
-    """Run all passes; raises ContractError where a plan names a layer that the graph does not have."""
+    """Run all passes; raises ContractError if a plan names a layer that is not in the graph."""
     for run in PASSES:
         run(graph_def, contract)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gives a layer the weights that fp16 cannot hold, as a second convolution of the same input.
+"""Adds the part of a layer's weights that fp16 cannot represent, as a second convolution of the same input.
 
 Before: ``y = BiasAdd(Conv3D(x, w), b)``
 After:  ``y = BiasAdd(Conv3D(x, h), b) + Conv3D(x, w − h)`` with ``h = fp16(w)``
 
-The 910 has no fp32 convolution, so a compiler rounds ``w`` to fp16. ``h`` survives that unchanged and ``w − h`` keeps
-about eight further bits. In fp32 both forms are the same function up to the order of the sum. What it buys, and why
-only for the layers that the precision plan names, is measured in docs/precision.md.
+The 910 has no fp32 convolution, so a compiler rounds ``w`` to fp16. ``h`` stays unchanged and ``w − h`` keeps about
+eight more bits. In fp32 both forms are the same function up to the order of the sum. docs/precision.md has measurements
+of its effect, and why only the layers in the precision plan are split.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _set_value(node: tf.NodeDef, value: np.ndarray) -> None:
 
 
 def _insert_behind(graph_def: tf.GraphDef, name: str, new: List[tf.NodeDef]) -> None:
-    """Put nodes after `name`, keeping the topological order; whoever read `name` reads the last of them."""
+    """Insert nodes after `name`, keeping the topological order; readers of `name` then read the last of them."""
     old = [tf.NodeDef.FromString(node.SerializeToString()) for node in graph_def.node]
     del graph_def.node[:]
     for node in old:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Manifest files: which scan is registered to what, with which segmentations, in which part of the split.
+"""Manifest files: the fixed image, segmentations and part of the split of each scan.
 
 ``.csv`` with a header line: the columns ``moving`` (required), ``fixed``, ``seg`` (of moving), ``fixed_seg``, ``split``
 (train, validation or test) in any order. Without a header, and in ``.txt``: moving[,fixed[,seg]]. Empty cells mean
@@ -29,8 +29,8 @@ _MAX_SHOWN = 10
 
 @dataclass(frozen=True)
 class Subject:
-    """One scan with what belongs to it; `fixed` None means the atlas, or another scan. `part`: where the manifest says
-    so.
+    """One scan with its files; `fixed` None means the atlas, or another scan. `part`: from the manifest, if it has the
+    column.
     """
 
     moving: Path
@@ -41,7 +41,7 @@ class Subject:
 
 
 def is_manifest(path: Path) -> bool:
-    """By its name: .csv or .txt."""
+    """Whether the name ends in .csv or .txt."""
     return Path(path).suffix.lower() in SUFFIXES
 
 
@@ -51,7 +51,8 @@ def read_manifest(path: Path) -> List[Subject]:
     Raises
     ------
     TrainingError
-        Unreadable or empty file, unknown columns, missing files: all problems with their line numbers in one message.
+        For an unreadable or empty file, unknown columns or missing files: all problems with line numbers in one
+        message.
     """
     path = Path(path)
     rows = _rows(path)
@@ -68,7 +69,7 @@ def read_manifest(path: Path) -> List[Subject]:
             "\n  ".join([f"{path}: {len(problems)} lines cannot be used:"] + problems[:_MAX_SHOWN] + more)
         )
     if not subjects:
-        raise TrainingError(f"{path}: names no scan, expected one per line; see `python -m train --help`")
+        raise TrainingError(f"{path}: contains no scan, expected one per line; see `python -m train --help`")
     return subjects
 
 
@@ -91,7 +92,7 @@ def _rows(path: Path) -> List[Row]:
 
 
 def _header(path: Path, rows: List[Row]) -> Tuple[Tuple[str, ...], int]:
-    """Column names, and the index of the first row behind them."""
+    """Column names, and the index of the first row after them."""
     first = [cell.lower() for cell in rows[0][1]] if rows else []
     if "moving" not in first:
         return _PLAIN, 0
@@ -107,7 +108,7 @@ def _header(path: Path, rows: List[Row]) -> Tuple[Tuple[str, ...], int]:
 
 def _subject(folder: Path, cells: Dict[str, str], extra: int) -> Subject:
     if extra > 0:
-        raise ValueError(f"{extra} cells more than columns")
+        raise ValueError(f"{extra} more cells than columns")
     part = cells.get("split", "").lower() or None
     if part not in SPLIT_NAMES + (None,):
         raise ValueError(f"split is {part!r}, expected one of {', '.join(SPLIT_NAMES)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between devices: session configuration, kernels, the optimizer's wrapper, how many steps one call does.
+"""What differs between devices: session configuration, kernels, the optimizer's wrapper, steps per call.
 
 The graph and the names of its variables are the same everywhere, so that checkpoints can move between devices.
 """
@@ -31,7 +31,7 @@ class Backend:
 
     #: training steps in one call of the session
     steps_per_call = 1
-    #: this process's number among those that train together
+    #: number of this process among those that train together
     rank, ranks = 0, 1
 
     def __init__(self, settings: TrainSettings) -> None:
@@ -39,8 +39,8 @@ class Backend:
 
     @property
     def convolutions(self) -> Convolutions:
-        """The form of the network's convolutions; in blocks by default on CPUs, elsewhere the device's own kernels are
-        better.
+        """The form of the network's convolutions: blocks by default on CPUs; elsewhere the device's own kernels are
+        faster.
         """
         chosen = self._settings.convolutions
         blocks = self._settings.device == "cpu" if chosen == "auto" else chosen == "blocks"
@@ -67,7 +67,7 @@ class Backend:
         return None
 
     def session_config(self) -> tf.ConfigProto:
-        """CPU threads of one operation and of operations side by side, 0 takes all; a GPU's memory as it is needed."""
+        """CPU threads within an operation and between operations, 0 for all; GPU memory grows on demand."""
         threads = self._settings.threads
         config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
         if self._settings.device == "cpu":
@@ -77,7 +77,7 @@ class Backend:
         return config
 
     def adam(self, learning_rate: float) -> tf.train.Optimizer:
-        """The optimizer inside the scaling."""
+        """The optimizer that the loss scaling wraps."""
         return tf.train.AdamOptimizer(learning_rate)
 
     def scaled(self, optimizer: tf.train.Optimizer) -> Tuple[tf.train.Optimizer, Optional[tf.Tensor]]:
@@ -90,13 +90,13 @@ class Backend:
         yield
 
     def train_op(self, session: tf.Session, update: tf.Operation) -> tf.Operation:
-        """What one call runs to do `steps_per_call` steps; variables have their values by now."""
+        """The operation that does `steps_per_call` steps; variables are already initialised."""
         return update
 
     @contextmanager
     def waiting(self, where: str) -> Iterator[None]:
-        """Around calls that may wait for other processes."""
+        """Context for calls that may wait for other processes."""
         yield
 
     def finish(self, session: tf.Session) -> None:
-        """After the last step, when everything is written."""
+        """Called after the last step, when everything is written."""

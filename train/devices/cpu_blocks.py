@@ -2,15 +2,15 @@
 """The network's convolutions in blocks of voxels: the same sums as vxm_convert.network.unet.Convolutions', rearranged
 for CPUs.
 
-A block of 2×2×2 voxels with C channels is one voxel of the half grid with 8·C channels. Seen so,
+A block of 2×2×2 voxels with C channels is one voxel of the half grid with 8·C channels. In this view,
 
 * a convolution with stride 2 is one with stride 1 and 2×2×2 taps on blocks;
 * a convolution of an upsampled volume is one with 2×2×2 taps on the volume itself, which gives blocks: the copies of a
   voxel need no separate product, their taps are added first (fewer than a third of the products are left);
-* pairs of voxels along Z are a change of shape alone, and give few filters more columns.
+* pairs of voxels along Z only change the shape, and give convolutions with few filters more columns.
 
-Where a block has a tap that the original kernel lacks there stands a zero. The variables stay the plain kernels:
-rearranging them is a product with a constant matrix of zeros and ones inside the graph, and gradients flow through it.
+Taps of a block that the original kernel lacks are zero. The variables stay the plain kernels: rearranging them is a
+product with a constant matrix of zeros and ones inside the graph, and gradients flow through it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from vxm_convert.network.unet import Convolutions
 
 #: with more filters than this, pairs along Z cost more products than their columns gain (measured)
 _PAIRED_FILTERS = 16
-#: with more channels than this, a skip connection is cheaper by a convolution of its own than in blocks
+#: with more channels than this, a separate convolution of a skip connection is faster than blocks
 _BLOCK_SKIP_CHANNELS = 2
 
 
 def _selection(taps: int, inputs: int, outputs: int, tap_of: Callable[[int, int, int], Tuple[int, ...]]) -> np.ndarray:
-    """Along one axis: [t, q, s, k] is 1 where voxel s of an output block takes voxel q of input block t by the kernel's
-    tap k.
+    """Along one axis: [t, q, s, k] is 1 if voxel s of an output block takes voxel q of input block t with tap k of the
+    kernel.
     """
     chosen = np.zeros((taps, inputs, outputs, KERNEL_SIDE), np.float32)
     for t, q, s in np.ndindex(taps, inputs, outputs):
@@ -46,21 +46,21 @@ def _selection(taps: int, inputs: int, outputs: int, tap_of: Callable[[int, int,
 _SINGLE = _selection(3, 1, 1, lambda t, q, s: (t,))
 #: voxels 2i, 2i+1 and block i+1 to voxel i; the plain kernel starts at 2i
 _HALVING = _selection(2, 2, 1, lambda t, q, s: (2 * t + q,))
-#: blocks (2j−2, 2j−1) and (2j, 2j+1) to block (2j−1, 2j): an odd start, so that two blocks hold all that it needs
+#: blocks (2j−2, 2j−1) and (2j, 2j+1) to block (2j−1, 2j): an odd start, so that two blocks contain all inputs
 _SHIFTED = _selection(2, 2, 2, lambda t, q, s: (2 * t + q - s,))
-#: voxels j−1 and j, each standing for two copies, to block (2j−1, 2j)
+#: voxels j−1 and j, each representing two copies, to block (2j−1, 2j)
 _DOUBLING = _selection(2, 1, 2, lambda t, q, s: tuple(2 * t + copy - s for copy in (0, 1)))
 
 
 class _Upsampled(NamedTuple):
-    """A volume on the half grid that is to be doubled, and one on the full grid that is concatenated behind it."""
+    """A volume on the half grid that will be upsampled, and one on the full grid that is concatenated to it."""
 
     half: tf.Tensor
     skip: tf.Tensor
 
 
 class BlockConvolutions(Convolutions):
-    """To be handed to the network's builders where a graph is to be trained on CPUs; float32 or float64."""
+    """Convolutions for the network's builders in a training graph for CPUs; float32 or float64."""
 
     def upsampled(self, net: tf.Tensor, skip: tf.Tensor) -> _Upsampled:
         return _Upsampled(net, skip)
@@ -81,7 +81,7 @@ class BlockConvolutions(Convolutions):
 
 
 def _convolve_upsampled(half: tf.Tensor, skip: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Blocks of the result, shifted by one voxel, put back into place."""
+    """Move blocks of the result, shifted by one voxel, back into place."""
     channels, skipped = half.shape.as_list()[4], skip.shape.as_list()[4]
     parts = tf.split(kernel, (channels, skipped), axis=3)
     taps, entry = _rearranged(parts[0], [_DOUBLING] * 3), half
@@ -109,7 +109,7 @@ def _rearranged(kernel: tf.Tensor, axes: Sequence[np.ndarray]) -> tf.Tensor:
 def to_blocks(net: tf.Tensor) -> tf.Tensor:
     """(B, 2X, 2Y, 2Z, C) → (B, X, Y, Z, 8·C), a block's voxels in the order of the array.
 
-    Pairs along Z are neighbours in memory already; those along Y and X are parted by cutting whole lines and planes.
+    Pairs along Z are already adjacent in memory; those along Y and X are separated by slicing whole lines and planes.
     """
     batch, x, y, z, channels = net.shape.as_list()
     row = z * channels

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A 3-D convolution whose gradients are forward convolutions and matrix products. Knows no layers; makes no variables.
+"""A 3-D convolution whose gradients are forward convolutions and matrix products. Knows neither layers nor variables.
 
 TensorFlow 1.15's own gradient kernels for CPUs take most of a training step: that of the filter runs at a small share
 of the speed of its matrix product, and the default one also builds a buffer of voxels × taps × channels floats. Here
@@ -61,15 +61,15 @@ def _forward(net: tf.Tensor, weights: tf.Tensor, pads: Pads) -> tf.Tensor:
 def _kernel_gradient(net: tf.Tensor, slope: tf.Tensor, sides: List[int], pads: Pads) -> tf.Tensor:
     """Matrix products over rows of voxels.
 
-    The output's gradient is laid into a volume of the padded input's shape, the rest of it zeros. Then a tap is one
-    constant distance between rows, and a product may run over all rows: what it takes from beyond a line, a plane or a
-    volume meets zeros.
+    The output's gradient is placed in a volume with the padded input's shape, zeros elsewhere. Then each tap is a
+    constant distance between rows, and a product may run over all rows: values from beyond a line, a plane or a volume
+    are multiplied by zeros.
     """
     net = _padded(net, pads)
     batch, x, y, z, channels = net.shape.as_list()
     filters = slope.shape.as_list()[4]
     rows, (taps_x, taps_y, taps_z) = batch * x * y * z, sides
-    # Zeros before each line instead of behind it, so that the taps along Z can stand side by side as columns.
+    # Zeros before each line instead of after it, so that the taps along Z can be adjacent columns.
     slope = tf.reshape(_padded(slope, ((0, taps_x - 1), (0, taps_y - 1), (taps_z - 1, 0))), (rows, filters))
     net = tf.reshape(net, (rows, channels))
     used = rows - (taps_x - 1) * y * z - (taps_y - 1) * z
@@ -84,7 +84,7 @@ def _kernel_gradient(net: tf.Tensor, slope: tf.Tensor, sides: List[int], pads: P
 
 
 def _rows(table: tf.Tensor, first: int, count: int) -> tf.Tensor:
-    """A view where the first row lies on an aligned address, else a copy."""
+    """A view if the first row has an aligned address, else a copy."""
     return tf.slice(table, (first, 0), (count, table.shape.as_list()[1]))
 
 

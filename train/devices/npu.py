@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only module that imports npu_bridge. Importing npu_bridge changes TensorFlow's sessions for good: every one then
-runs on the NPU.
+"""The only module that imports npu_bridge. Importing npu_bridge changes TensorFlow's sessions permanently: all of them
+then run on the NPU.
 
-Each call is as the adapter's sources have it (`npu_bridge/npu_init.py`, `npu_bridge/estimator/npu/`).
+Calls follow the adapter's sources (`npu_bridge/npu_init.py`, `npu_bridge/estimator/npu/`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vxm_convert.network.tf1 import tf
 
 LOG = logging.getLogger(__name__)
 
-#: what the adapter's graph optimizer is called in a session's configuration
+#: name of the adapter's graph optimizer in a session's configuration
 OPTIMIZER_NAME = "NpuOptimizer"
 
 
@@ -54,7 +54,7 @@ class NpuBackend(Backend):
         self._npu = settings.npu
         self.steps_per_call = self._npu.iterations_per_loop
         self.rank, self.ranks = ranks_of(os.environ)
-        # Before the import: the adapter reads them when its library is loaded.
+        # Set them before the import: the adapter reads them when its library is loaded.
         os.environ.update(self._npu.environment(settings.out, os.environ))
         for folder in self._npu.folders(settings.out):
             check_output_folder(folder)
@@ -68,8 +68,8 @@ class NpuBackend(Backend):
         return {}
 
     def session_config(self) -> tf.ConfigProto:
-        """The adapter in, TensorFlow's remapping and memory optimization out: they make operations that it does not
-        know.
+        """Enable the adapter and disable TensorFlow's remapping and memory optimization, which make operations that it
+        does not know.
         """
         config = tf.ConfigProto(allow_soft_placement=True)
         rewrite = config.graph_options.rewrite_options
@@ -81,12 +81,14 @@ class NpuBackend(Backend):
         return config
 
     def adam(self, learning_rate: float) -> tf.train.Optimizer:
-        """With several devices, on the mean of their gradients, by HCCL."""
+        """With several devices, uses the mean of their gradients through HCCL."""
         optimizer = super().adam(learning_rate)
         return self._init.NPUDistributedOptimizer(optimizer) if self.ranks > 1 else optimizer
 
     def scaled(self, optimizer: tf.train.Optimizer) -> Tuple[tf.train.Optimizer, Optional[tf.Tensor]]:
-        """As off the NPU; overflows are told by the device's status register, which a 910 sets where it saturates."""
+        """As without an NPU, except that overflows come from the device's status register, which a 910 sets when it
+        saturates.
+        """
         scale = self._settings.scale
         if scale.kind == "none":
             return optimizer, None
@@ -104,7 +106,7 @@ class NpuBackend(Backend):
             yield
 
     def train_op(self, session: tf.Session, update: tf.Operation) -> tf.Operation:
-        """The update in a loop on the device, where that was asked for."""
+        """The update, in a loop on the device if requested."""
         if self.steps_per_call == 1:
             return update
         with session.graph.as_default():

@@ -25,12 +25,12 @@ from vxm_convert.network.tf1 import tf
 LOG = logging.getLogger(__name__)
 
 _JOB = "worker"
-#: any numbers, the same in every process: the group of processes, the two collectives, the graph that holds them
+#: arbitrary numbers, the same in every process: the group of processes, the two collectives, their graph
 _GROUP, _GRADIENTS, _BARRIER, _GRAPH = 1, 1, 2, 1
 
 
 class WorkerBackend(Backend):
-    """One of the processes of ``settings.workers``, the one at ``settings.rank``.
+    """The process at ``settings.rank`` of ``settings.workers``.
 
     Raises
     ------
@@ -60,12 +60,12 @@ class WorkerBackend(Backend):
         return f"/job:{_JOB}/task:{self.rank}"
 
     def session_config(self) -> tf.ConfigProto:
-        """As alone, but no operation goes to another process, and the first process leads."""
+        """As for a single process, but no operation is placed in another process, and the first process leads."""
         config = super().session_config()
         config.experimental.collective_group_leader = f"/job:{_JOB}/replica:0/task:0"
         config.device_filters.append(self.device_scope)
         config.isolate_session_state = True
-        # The sum of the gradients waits in a thread of its own while the next batches are read.
+        # The sum of the gradients waits in a separate thread while the next batches are read.
         config.inter_op_parallelism_threads = max(4, self._settings.threads) if self._settings.threads else 0
         return config
 
@@ -75,7 +75,7 @@ class WorkerBackend(Backend):
 
     @contextmanager
     def waiting(self, where: str) -> Iterator[None]:
-        """Ends the process if what is inside takes too long: TensorFlow 1.15 cannot cancel a sum that waits for another
+        """Ends the process if its body takes too long: TensorFlow 1.15 cannot cancel a sum that waits for another
         process.
         """
         timer = threading.Timer(self._settings.worker_timeout, self._leave, (where,))
@@ -104,9 +104,8 @@ class WorkerBackend(Backend):
 
     def _leave(self, where: str) -> None:
         sys.stderr.write(
-            f"train: error: {where}: another worker does not answer for {self._settings.worker_timeout} s; end all of "
-            "them "
-            "and start them again with --resume\n"
+            f"train: error: {where}: another worker has not answered for {self._settings.worker_timeout} s; stop all "
+            "of them and start them again with --resume\n"
         )
         sys.stderr.flush()
         os._exit(EXIT_USER)
@@ -124,7 +123,7 @@ class WorkerBackend(Backend):
 
 
 class _AveragingAdam(tf.train.AdamOptimizer):
-    """Under Adam's own name, so that its slots are called as ever."""
+    """Keeps Adam's name, so that its slots keep their names."""
 
     def __init__(self, learning_rate: float, mean: Callable[[List[tf.Tensor]], List[tf.Tensor]]) -> None:
         super().__init__(learning_rate)

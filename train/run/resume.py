@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must be equal for a run to go on exactly: settings and data by hash, and the log cut back to the checkpoint."""
+"""What must be equal to resume a run exactly: settings and data by hash; and the log, cut back to the checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_SHOWN = 6
 
 
 def fingerprint(settings: TrainSettings, steps: int, ranks: int, made_from: Dict[str, str]) -> Dict[str, Any]:
-    """Everything that shapes the weights; epochs, checkpoint intervals and output are free to change."""
+    """Everything that influences the weights; epochs, checkpoint intervals and output may change."""
     loss, data = settings.loss, settings.data
     values = {
         "model": settings.spec.to_dict(),
@@ -37,20 +37,20 @@ def fingerprint(settings: TrainSettings, steps: int, ranks: int, made_from: Dict
         "augment": sorted(data.augment),
         "threads": settings.threads,
         "loss_scale": settings.scale.to_dict(),
-        # Left to the device, it may change with the device.
+        # With auto, it may change with the device.
         "convolutions": None if settings.convolutions == "auto" else settings.convolutions,
         "synthetic": data.synthetic.to_dict() if data.synthetic is not None else None,
         "lr_half_life": settings.lr_half_life,
         "workers": ranks if ranks > 1 else None,
         "files": dict(made_from),
     }
-    # As it will be read back: tuples become lists.
+    # In the form in which it is read back: tuples become lists.
     as_read: Dict[str, Any] = json.loads(json.dumps(values))
     return as_read
 
 
 def scaling_of(folder: Path) -> Optional[str]:
-    """How the run in a folder scales its loss; None where no state of a checkpoint tells."""
+    """Loss scaling of the run in a folder; None if there is no state of a checkpoint."""
     for path in sorted(Path(folder).glob("*" + STATE_SUFFIX)):
         try:
             state = json.loads(
@@ -66,15 +66,15 @@ def scaling_of(folder: Path) -> Optional[str]:
 
 
 def check_same_run(found: Dict[str, Any], now: Dict[str, Any], where: Path) -> None:
-    """Raise TrainingError, naming the differences, unless a checkpoint's fingerprint is that of this run."""
+    """Raise TrainingError with the differences unless a checkpoint's fingerprint equals that of this run."""
     differences = [
-        f"{key}: {found.get(key)!r} then, {now[key]!r} now"
+        f"{key}: {found.get(key)!r} in the checkpoint, {now[key]!r} now"
         for key in now
         if key != "files" and found.get(key) != now[key]
     ]
     before, files = found.get("files", {}), now["files"]
     differences += [
-        f"{role}: other bytes than then" for role in files if role in before and before[role] != files[role]
+        f"{role}: the bytes have changed" for role in files if role in before and before[role] != files[role]
     ]
     differences += [f"{role}: new" for role in files if role not in before] + [
         f"{role}: gone" for role in before if role not in files
@@ -83,12 +83,12 @@ def check_same_run(found: Dict[str, Any], now: Dict[str, Any], where: Path) -> N
         more = [f"and {len(differences) - _MAX_SHOWN} more"] if len(differences) > _MAX_SHOWN else []
         listed = "\n  ".join(differences[:_MAX_SHOWN] + more)
         raise TrainingError(
-            f"{where}: cannot be resumed, this is another run:\n  {listed}\npass the options of then, or another --out"
+            f"{where}: cannot be resumed, this is another run:\n  {listed}\npass the original options, or another --out"
         )
 
 
 def cut_metrics(path: Path, step: int, epoch: int) -> List[Dict[str, Any]]:
-    """Drop what was logged behind the checkpoint (a killed run may even end in half a line), return what is kept.
+    """Drop log entries after the checkpoint (a killed run may even end in half a line), return the kept ones.
 
     Parameters
     ----------

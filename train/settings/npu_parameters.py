@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The session parameters of the TensorFlow adapter: names, types, legal values, and which go together. No TensorFlow.
+"""The session parameters of the TensorFlow adapter: names, types, legal values, and valid combinations. No TensorFlow.
 
-The adapter ends the whole process on several wrong values and says nothing about unknown names, so everything is
-checked here first. Source: `SetNpuOptimizerAttr` in the adapter's `tf_adapter/util/npu_attrs.cc`, releases r1.7.0 to
-r1.13.0.
+The adapter ends the whole process on several wrong values and silently ignores unknown names, so everything is checked
+here first. Source: `SetNpuOptimizerAttr` in the adapter's `tf_adapter/util/npu_attrs.cc`, releases r1.7.0 to r1.13.0.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Value = Union[bool, int, str]
 
 MIXED_MODES = ("allow_mix_precision", "allow_mix_precision_fp16", "allow_mix_precision_bf16")
 MIXED_MODES_V2 = ("mixed_float16", "mixed_bfloat16")
-#: 910A has no bf16: the modes that need it are for later chips
+#: the 910A has no bf16: modes that need it are for later chips
 PRECISION_MODES = (
     "allow_fp32_to_fp16",
     "force_fp32",
@@ -37,10 +36,10 @@ class Parameter:
 
     Parameters
     ----------
-    field : str — of TensorFlow's AttrValue: ``b`` bool, ``i`` integer, ``s`` string.
+    field : str — field of TensorFlow's AttrValue: ``b`` bool, ``i`` integer, ``s`` string.
     choices : tuple — legal values; empty: any of the type.
     low, high : int or None — limits of an integer.
-    pattern : str — what a string must match as a whole; empty: anything.
+    pattern : str — regular expression for the whole string; empty: anything.
     """
 
     field: str
@@ -50,9 +49,9 @@ class Parameter:
     pattern: str = ""
 
     def problem(self, value: Value) -> Optional[str]:
-        """What is expected, where `value` is not legal."""
+        """The expected value, if `value` is not legal."""
         kind = {"b": bool, "i": int, "s": str}[self.field]
-        # Python takes True for 1; the adapter would read another field of the AttrValue.
+        # Python treats True as 1; the adapter would read another field of the AttrValue.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             return {"b": "true or false", "i": "an integer", "s": "text"}[self.field]
         if self.choices and value not in self.choices:
@@ -157,11 +156,11 @@ PARAMETERS: Dict[str, Parameter] = {
     "event_sync_timeout": Parameter("i", low=-1),
 }
 _DYNAMIC = ("input_shape", "dynamic_dims", "dynamic_node_type")
-#: (what is wrong together, what to do)
+#: (illegal combination, remedy)
 _RULES: Tuple[Tuple[Callable[[Mapping[str, Value]], bool], str], ...] = (
     (
         lambda v: "precision_mode" in v and "precision_mode_v2" in v,
-        "precision_mode and precision_mode_v2 exclude each other; give one",
+        "precision_mode and precision_mode_v2 exclude each other; pass one",
     ),
     (
         lambda v: bool(v.get("modify_mixlist")) and not _mixed(v),
@@ -187,7 +186,7 @@ _RULES: Tuple[Tuple[Callable[[Mapping[str, Value]], bool], str], ...] = (
         lambda v: bool(v.get("mix_compile_mode")) and any(n in v for n in _DYNAMIC),
         "mix_compile_mode excludes dynamic shapes",
     ),
-    (lambda v: 0 < sum(n in v for n in _DYNAMIC) < 3, f"{', '.join(_DYNAMIC)} belong together; give all three or none"),
+    (lambda v: 0 < sum(n in v for n in _DYNAMIC) < 3, f"{', '.join(_DYNAMIC)} belong together; pass all three or none"),
     (
         lambda v: bool(v.get("enable_compress_weight")) and bool(v.get("compress_weight_conf")),
         "enable_compress_weight and compress_weight_conf exclude each other",
@@ -200,7 +199,7 @@ def _mixed(values: Mapping[str, Value]) -> bool:
 
 
 def check_parameters(values: Mapping[str, Value]) -> None:
-    """Raise SpecError, naming everything that is wrong, unless the adapter can take `values`."""
+    """Raise SpecError with all errors unless the adapter accepts `values`."""
     problems: List[str] = []
     for name, value in values.items():
         parameter = PARAMETERS.get(name)
@@ -218,7 +217,7 @@ def check_parameters(values: Mapping[str, Value]) -> None:
 
 
 def parse_parameter(text: str) -> Tuple[str, Value]:
-    """``NAME=VALUE`` of a command line, in the type that the parameter has."""
+    """``NAME=VALUE`` of a command line, converted to the parameter's type."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise SpecError(f"npu-parameter: got {text!r}, expected NAME=VALUE such as op_select_implmode=high_precision")
@@ -231,7 +230,7 @@ def parse_parameter(text: str) -> Tuple[str, Value]:
 
 
 def fill(parameter_map: Mapping[str, object], values: Mapping[str, Value]) -> None:
-    """Checked values into the `parameter_map` of TensorFlow's RewriterConfig.CustomGraphOptimizer."""
+    """Write checked values into the `parameter_map` of TensorFlow's RewriterConfig.CustomGraphOptimizer."""
     check_parameters(values)
     for name, value in values.items():
         field = PARAMETERS[name].field

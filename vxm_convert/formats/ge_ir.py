@@ -2,7 +2,7 @@
 """The model inside an `.om`: ge.proto.ModelDef, as plain Python objects.
 
 Field numbers of `Ascend/metadef: proto/ge_ir.proto` (Apache-2.0). Constants refer to the WEIGHTS_DATA partition by
-offset and size; nothing is allocated from such a number before it was checked against the partition.
+offset and size; such numbers are checked against the partition before anything is allocated.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ MAX_RANK = 8
 
 @dataclass(frozen=True)
 class Desc:
-    """A tensor on an edge: storage dtype, shape and layout, and what it was in the original graph.
+    """A tensor on an edge: storage dtype, shape and layout, and the tensor of the original graph.
 
-    `origin_shape` and `origin_layout` differ from `shape` and `layout` where the device stores a tensor in blocks.
+    `origin_shape` and `origin_layout` differ from `shape` and `layout` if the device stores the tensor in blocks.
     """
 
     dtype: str
@@ -126,7 +126,7 @@ class Desc:
     layout: str = "ND"
     origin_shape: Tuple[int, ...] = ()
     origin_layout: str = ""
-    #: name of the tensor in the framework's graph, where the compiler fused or renamed it
+    #: name of the tensor in the framework's graph, if the compiler fused or renamed it
     origin_name: str = ""
 
     @property
@@ -142,7 +142,7 @@ class Desc:
 
     @property
     def logical_shape(self) -> Tuple[int, ...]:
-        """The shape the framework's graph knew."""
+        """The shape in the framework's graph."""
         return self.origin_shape if self.origin_layout else self.shape
 
     @property
@@ -161,7 +161,7 @@ class Op:
     input_descs: List[Desc] = field(default_factory=list)
     output_descs: List[Desc] = field(default_factory=list)
     data: Optional[np.ndarray] = None
-    #: names of the graphs that a node of control flow chooses from
+    #: names of the graphs among which a control-flow node chooses
     subgraphs: List[str] = field(default_factory=list)
 
     @property
@@ -174,7 +174,7 @@ class Op:
 
 @dataclass
 class Model:
-    """Graph, attributes and constants of one offline model; `branches` are the further graphs that a Case node runs."""
+    """Graph, attributes and constants of one offline model; `branches` are the graphs that a Case node runs."""
 
     name: str
     ops: List[Op]
@@ -188,7 +188,7 @@ class Model:
 
 
 def padded_size(nbytes: int) -> int:
-    """Bytes the device reserves for a tensor: rounded up to 32, and 32 more (as real files record it)."""
+    """Bytes the device reserves for a tensor: rounded up to 32, plus 32, as in real files."""
     return -(-nbytes // 32) * 32 + 32
 
 
@@ -311,7 +311,7 @@ def decode_model(data: bytes, weights: bytes, where: str) -> Model:
     graphs = [[_decode_op(op, weights, where) for op in graph.op] for graph in message.graph]
     branches = {graph.name: ops for graph, ops in zip(message.graph[1:], graphs[1:])}
     named = [name for ops in graphs for op in ops for name in op.subgraphs]
-    # Each further graph has a name of its own, and one node runs it.
+    # Every other graph has a unique name, and one node runs it.
     if not graphs or len(branches) != len(graphs) - 1 or sorted(named) != sorted(branches):
         listing = ", ".join(sorted(named)) or "none"
         raise FormatError(
@@ -323,7 +323,7 @@ def decode_model(data: bytes, weights: bytes, where: str) -> Model:
 
 
 def parse_message(data: bytes, where: str) -> Message:
-    """The ModelDef message itself, unchecked beyond its encoding."""
+    """The ModelDef message itself; only its encoding is checked."""
     return parse(_MESSAGES["ModelDef"], data, where)
 
 
@@ -371,7 +371,7 @@ def _decode_const(tensor: Message, weights: bytes, where: str) -> np.ndarray:
             "weights"
         )
     if not size:
-        raise FormatError(f"{where}: holds no bytes, shape {desc.shape}")
+        raise FormatError(f"{where}: contains no bytes, shape {desc.shape}")
     return np.frombuffer(source, desc.dtype, desc.count, offset).reshape(desc.shape)
 
 
@@ -418,7 +418,7 @@ def _get_list(values: Message) -> List[Any]:
 
 
 def _check_edges(ops: List[Op], where: str) -> None:
-    """Every input names an output that an earlier op has, with the same dtype and shape."""
+    """Check that every input names an output of an earlier op with the same dtype and shape."""
     known: Dict[str, Desc] = {}
     names = set()
     for op in ops:
@@ -433,7 +433,7 @@ def _check_edges(ops: List[Op], where: str) -> None:
             produced = known.get(source)
             if produced is None or (produced.dtype, produced.shape) != (desc.dtype, desc.shape):
                 raise FormatError(
-                    f"{where}: input {source!r} of {op.name!r} does not agree with what an earlier node gives: "
+                    f"{where}: input {source!r} of {op.name!r} does not agree with the output of an earlier node: "
                     f"{produced}"
                 )
         for index, desc in enumerate(op.output_descs):

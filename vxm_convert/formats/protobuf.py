@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Protobuf message classes built from a table, in a pool of their own.
+"""Protobuf message classes built from a table, in a separate pool.
 
 A schema is ``{message: [(number, name, type), …]}``. ``type`` is a scalar name of protobuf or another message of the
-table; a trailing ``*`` means repeated. Maps are written as repeated entry messages, which is the same wire format and
-keeps the order of the entries, so equal content gives equal bytes.
+table; a trailing ``*`` means repeated. Maps are written as repeated entry messages: the wire format is the same and the
+order of the entries is kept, so equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _build(package: str, schema: Schema) -> Dict[str, Type[Message]]:
 
 
 def _is_number(kind: str) -> bool:
-    """Neither text nor a message that may hold some; bytes count as numbers, they need no check."""
+    """Whether a field is neither text nor a message that may contain text; bytes need no check."""
     return kind.rstrip("*") in _SCALARS and kind.rstrip("*") != "string"
 
 
@@ -107,7 +107,7 @@ def parse(kind: Type[Message], data: bytes, what: str) -> Message:
 
 
 def decode(kind: Type[Message], data: bytes, what: str) -> Message:
-    """Parse `data` as message class `kind` without looking at its texts; raises FormatError naming `what`."""
+    """Parse `data` as message class `kind` without checking its texts; raises FormatError naming `what`."""
     parsed = kind()
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -119,13 +119,13 @@ def decode(kind: Type[Message], data: bytes, what: str) -> Message:
     except (DecodeError, UnicodeDecodeError, RuntimeError) as exc:
         reason = f"{len(data)} bytes: {exc}"
         raise FormatError(
-            f"{what}: not a {kind.DESCRIPTOR.name} message ({reason}); the file is damaged or of another kind"
+            f"{what}: not a {kind.DESCRIPTOR.name} message ({reason}); the file is damaged or has another format"
         ) from exc
     return parsed
 
 
 def _check_texts(raw: Message, what: str) -> None:
-    """Text must be UTF-8; `raw` is a twin, whose text fields are bytes."""
+    """Check that text is UTF-8; `raw` is a twin message whose text fields are bytes."""
     for name, is_message, repeated in _TEXTS[raw.DESCRIPTOR.full_name]:
         if not repeated and not raw.HasField(name):
             continue

@@ -2,8 +2,8 @@
 """Reads frozen TensorFlow graphs without TensorFlow: nodes, attributes, constants.
 
 The message tables restate the field numbers of `tensorflow/core/framework/{graph,node_def,attr_value,tensor,
-tensor_shape,types,function,op_def}.proto` (TensorFlow 1.15). Of a function library only what a call executes is read:
-arguments, nodes, results; gradients and attributes of functions are left out.
+tensor_shape,types,function,op_def}.proto` (TensorFlow 1.15). Of a function library, only the executable parts are read:
+arguments, nodes, results; not gradients and attributes.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class TfFunction:
     """A function of the graph's library: the value of an attribute that names it.
 
     Inside, tensors are written as in a graph (``node`` or ``node:index``); `args` are names that nodes read like nodes.
-    `missing`: the library does not have it.
+    `missing`: it is not in the library.
     """
 
     name: str
@@ -136,21 +136,21 @@ def read_graph(path: Path) -> List[TfNode]:
     ArtifactError
         The file cannot be read.
     FormatError
-        It is no GraphDef, or is empty, larger than 2 GiB, or holds duplicate names.
+        If it is not a GraphDef, is empty, is larger than 2 GiB, or has duplicate names.
     """
     graph = read_message(path)
     library = _Library(graph.library.function, str(path))
     nodes = [_decode_node(node, str(path), library) for node in graph.node]
     names = {node.name for node in nodes}
     if not nodes or not all(node.op for node in nodes):
-        raise FormatError(f"{path}: holds no graph; expected a frozen TensorFlow GraphDef in binary form")
+        raise FormatError(f"{path}: contains no graph; expected a frozen TensorFlow GraphDef in binary form")
     if len(names) != len(nodes):
         raise FormatError(f"{path}: {len(nodes) - len(names)} node names appear twice; freeze the graph again")
     return nodes
 
 
 def read_message(path: Path) -> Message:
-    """The GraphDef message itself, unchecked beyond its encoding; raises as `read_graph` does."""
+    """The GraphDef message itself; only its encoding is checked. Raises as `read_graph` does."""
     data = read_bounded(Path(path), MAX_PB_BYTES, "the frozen graph", "export the model first")
     return parse(_MESSAGES["GraphDef"], data, str(path))
 
@@ -160,7 +160,7 @@ def placeholders(nodes: List[TfNode]) -> Dict[str, Tuple[str, Optional[Tuple[int
     return {n.name: (n.attrs.get("dtype", "?"), n.attrs.get("shape")) for n in nodes if n.op == "Placeholder"}
 
 
-#: First index of an output that has a name of its own in a function body; all others start at 0.
+#: First index of an output with its own name in a function body; all others start at 0.
 _OUTPUT_BASE = {
     "output_true": 1,
     "value_index": 1,
@@ -210,7 +210,7 @@ class _Library:
         returned = {entry.key: entry.value for entry in message.ret}
         missing = [arg.name for arg in message.signature.output_arg if arg.name not in returned]
         if missing:
-            raise FormatError(f"{where}: says nothing of its results {', '.join(missing)}")
+            raise FormatError(f"{where}: does not define its results {', '.join(missing)}")
         returns = tuple(_plain_tensor(returned[arg.name]) for arg in message.signature.output_arg)
         return TfFunction(message.signature.name, args, tuple(nodes), returns)
 
@@ -267,7 +267,7 @@ def _decode_shape(shape: Message) -> Optional[Tuple[int, ...]]:
 
 
 def decode_tensor(tensor: Message) -> np.ndarray:
-    """A TensorProto as an array; raises ValueError where content and shape disagree (checked before allocating)."""
+    """A TensorProto as an array; raises ValueError if content and shape disagree (checked before allocating)."""
     if tensor.dtype not in DTYPES:
         raise ValueError(f"dtype {tensor.dtype} of a constant has no NumPy counterpart")
     dtype = np.dtype(DTYPES[tensor.dtype])

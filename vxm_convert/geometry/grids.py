@@ -94,8 +94,7 @@ class Grid:
 
     @property
     def orientation(self) -> str:
-        """FreeSurfer letters of the directions of the array axes, the nearest ones for an oblique grid, e.g. ``LIA``.
-        """
+        """FreeSurfer letters of the directions of the array axes, the nearest ones for an oblique grid, e.g. ``LIA``."""
         return axis_codes(self.affine)
 
     @property

@@ -2,8 +2,8 @@
 """The Jacobian of a warp in space: determinant by central differences, the strict test of folding, SDlogJ with its
 formula.
 
-The determinant is that of fixed RAS → moving RAS (volume ratio), det(M) / det(F) · det(I + ∂u/∂x), so that grids with
-other axes or voxel sizes do not count as folds. For equal grids it is the determinant of the voxel map.
+The determinant is that of fixed RAS → moving RAS (volume ratio), det(M) / det(F) · det(I + ∂u/∂x), so that different
+axes or voxel sizes do not count as folds. For equal grids it is the determinant of the voxel map.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class JacobianFigures:
     ----------
     folded, folded_fraction : voxels with a determinant of at most 0 by central differences.
     strict_folded, strict_fraction : voxels where any of the 8 determinants of one-sided differences is at most 0.
-    sdlogj, sdlogj_formula : spread of the logarithm and how it was computed.
+    sdlogj, sdlogj_formula : spread of the logarithm and its formula.
     """
 
     n_voxels: int
@@ -76,7 +76,7 @@ def determinant(warp: Warp) -> np.ndarray:
 def strict_folds(warp: Warp) -> np.ndarray:
     """Where any of the eight determinants of forward or backward differences is at most 0; bool.
 
-    At the faces only the differences that exist count.
+    At the faces only existing differences count.
     """
     shape, scale = warp.fixed.shape, _scale(warp)
     if min(shape) < 2:
@@ -132,7 +132,7 @@ def jacobian_figures(warp: Warp, mask: Optional[np.ndarray] = None, l2r_compat: 
 
 
 def _scale(warp: Warp) -> float:
-    """det(M) / det(F): 1 for equal grids, negative where one of them is mirrored in the array."""
+    """det(M) / det(F): 1 for equal grids, negative if one of them is mirrored in the array."""
     return float(np.linalg.det(warp.moving.affine[:3, :3]) / np.linalg.det(warp.fixed.affine[:3, :3]))
 
 
@@ -141,7 +141,7 @@ def _sd_log(values: np.ndarray) -> float:
 
 
 def _one_sided(u: np.ndarray) -> List[Tuple[np.ndarray, np.ndarray]]:
-    """Per axis (forward, backward) differences of x + u, the existing one repeated at the faces; each (…, 3)."""
+    """(forward, backward) differences of x + u per axis, with the existing one repeated at the faces; each (…, 3)."""
     sides = []
     for axis in range(3):
         step = np.diff(u, axis=axis)

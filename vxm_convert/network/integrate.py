@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a velocity at half resolution to a displacement at full resolution. Owns integration and upsampling of fields.
+"""From a velocity at half resolution to a displacement at full resolution: integration and upsampling of fields.
 
 All fields: (B, X, Y, Z, 3), displacement or velocity in voxels of their own grid, axis order as the array ('ij').
 """
@@ -11,9 +11,7 @@ from vxm_convert.network.warp import warp_linear
 
 
 def velocity_to_displacement(velocity: tf.Tensor, steps: int) -> tf.Tensor:
-    """Integrate at half resolution, then double the grid, as the published network does (voxelmorph legacy,
-    `miccai2018_net`).
-    """
+    """Integrate at half resolution, then upsample, as the published network does (voxelmorph legacy, `miccai2018_net`)."""
     return double_flow(integrate_velocity(velocity, steps))
 
 
@@ -32,8 +30,8 @@ def integrate_velocity(velocity: tf.Tensor, steps: int) -> tf.Tensor:
 def double_flow(flow: tf.Tensor) -> tf.Tensor:
     """Twice the voxels along every axis and twice the length: (B, X, Y, Z, 3) → (B, 2X, 2Y, 2Z, 3), linearly.
 
-    Voxel i of the result lies at i/2 of the source (the first voxels of both grids coincide, not their edges), beyond
-    the last source voxel its value is repeated: even voxels are copies, odd ones means of two neighbours. (voxelmorph
+    Voxel i of the result is at i/2 of the source (the first voxels of both grids coincide, not their edges); beyond the
+    last source voxel its value is repeated. Even voxels are copies, odd ones means of two neighbours. (voxelmorph
     legacy, `trf_resize` by ½: values × 2, then Resize.) Slice, Add, Mul, two-input ConcatV2 and Reshape of rank ≤ 5
     only.
     """
@@ -49,7 +47,7 @@ def _double_axis(net: tf.Tensor, axis: int) -> tf.Tensor:
     side = shape[axis]
     ahead = tf.concat([_part(net, axis, 1, side), _part(net, axis, side - 1, side)], axis=axis)
     between = (net + ahead) * 0.5
-    # Everything behind the axis as one row: a row and the mean behind it, read as two voxels.
+    # Everything after the axis as one row: a row followed by the mean, read as two voxels.
     row = 1
     for n in shape[axis + 1 :]:
         row *= n

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one import of TensorFlow: right version, quiet, and one clear error where it is missing.
+"""The only import of TensorFlow: checks the version, silences it, and raises one clear error if it is missing.
 
-Everything that builds or runs graphs says ``from vxm_convert.network.tf1 import tf``.
+Everything that builds or runs graphs uses ``from vxm_convert.network.tf1 import tf``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VERSION_VARIABLE = "VXM_TENSORFLOW"
 
 
 def _import_tensorflow() -> ModuleType:
-    # 3 = the C++ side reports fatal errors only; a user who wants more sets the variable before.
+    # 3 = the C++ side reports fatal errors only; set the variable beforehand to see more.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with warnings.catch_warnings():
@@ -35,9 +35,8 @@ def _import_tensorflow() -> ModuleType:
     except ImportError as exc:
         raise ToolchainError(
             f"TensorFlow: cannot import it in {sys.executable} (Python {sys.version.split()[0]}: {exc}), expected "
-            "TensorFlow "
-            f"{REQUIRED_VERSION} on Python 3.7; run `make setup` and use its Python, only om_runner works without "
-            "TensorFlow"
+            f"TensorFlow {REQUIRED_VERSION} on Python 3.7; run `make setup` and use its Python; only om_runner works "
+            "without TensorFlow"
         ) from exc
     if tf.__version__.startswith("2.") and os.environ.get(VERSION_VARIABLE) == "2":
         tf.disable_v2_behavior()
@@ -46,7 +45,7 @@ def _import_tensorflow() -> ModuleType:
             f"TensorFlow: {sys.executable} has {tf.__version__}, expected {REQUIRED_VERSION}.x; run `make setup` and "
             "use its Python"
         )
-    # Everything this code uses is deprecated in favour of TensorFlow 2, which is no choice here.
+    # Everything this code uses is deprecated in favour of TensorFlow 2, which it cannot use.
     deprecation._PRINT_DEPRECATION_WARNINGS = False
     tf.logging.set_verbosity(tf.logging.ERROR)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The VoxelMorph U-Net: two images in, a displacement field out. Owns layers and variables; warps nothing.
+"""The VoxelMorph U-Net: two images in, a displacement field out. Owns layers and variables; does no warping.
 
 Architecture: Balakrishnan et al., "An Unsupervised Learning Model for Deformable Medical Image Registration"
 (CVPR 2018), vm1 and vm2. Layout NDHWC, volume axes (X, Y, Z) as the arrays.
@@ -19,35 +19,34 @@ _LOG_SIGMA_BIAS = -10.0
 
 
 class Convolutions:
-    """How the network's convolutions are computed; training may hand in another form of the same sums
+    """How the network's convolutions are computed; training may pass another form of the same sums
     (`train.devices.cpu_blocks`).
     """
 
     def upsampled(self, net: tf.Tensor, skip: tf.Tensor) -> tf.Tensor:
-        """`net` doubled along X, Y and Z, `skip` behind its channels; what `convolve` takes."""
+        """`net` upsampled along X, Y and Z with the channels of `skip` appended: an input of `convolve`."""
         return tf.concat([upsample_nearest(net), skip], axis=-1)
 
     def convolve(self, net: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
-        """SAME: on even sides, stride 2 pads one voxel at the far end only."""
+        """SAME: on even sides, stride 2 pads only one voxel, at the far end."""
         return tf.nn.conv3d(net, kernel, strides=(1, stride, stride, stride, 1), padding="SAME", name="Conv3D")
 
 
 def build_unet(
     moving: tf.Tensor, fixed: tf.Tensor, spec: ModelSpec, convolutions: Optional[Convolutions] = None
 ) -> tf.Tensor:
-    """Build the U-Net; variables are made, or reused, under the checkpoint's names.
+    """Build the U-Net; variables are created or reused with the checkpoint's names.
 
     Parameters
     ----------
     moving, fixed : tf.Tensor, shape (B, X, Y, Z, 1), float32 — intensities 0..1, static shapes.
-    spec : ModelSpec — variant; its volume shape is not read, so that training may use another one.
-    convolutions : Convolutions — None for the plain form, which every exported graph has.
+    spec : ModelSpec — variant; its volume shape is ignored, so that training may use another one.
+    convolutions : Convolutions — None for the plain form, which all exported graphs use.
 
     Returns
-    -------
-    tf.Tensor, float32 — the flow layer's output. For vm1, vm2 and vm2double, shape (B, X, Y, Z, 3): the displacement in
-    voxels of the fixed grid, axis order as the array. For diffeomorphic variants, shape (B, X/2, Y/2, Z/2, 3): the mean
-    velocity in voxels of that grid, which `vxm_convert.network.integrate` makes a displacement of.
+    ------- tf.Tensor, float32 — the flow layer's output. For vm1, vm2 and vm2double, shape (B, X, Y, Z, 3): the
+    displacement in voxels of the fixed grid, axis order as the array. For diffeomorphic variants, shape (B, X/2, Y/2,
+    Z/2, 3): the mean velocity in voxels of that grid, which `vxm_convert.network.integrate` turns into a displacement.
     """
     form = convolutions or Convolutions()
     net, heads = _features(moving, fixed, spec, form)
@@ -65,7 +64,7 @@ def build_velocity_posterior(
 
 
 def make_variables(spec: ModelSpec) -> None:
-    """Every variable of the network before its first operation: initial weights then depend on the seed and on no form
+    """Create every variable before the first operation: initial weights then depend only on the seed, not on the form
     of the sums.
     """
     for layer in conv_layers(spec):
@@ -75,7 +74,7 @@ def make_variables(spec: ModelSpec) -> None:
 def _features(
     moving: tf.Tensor, fixed: tf.Tensor, spec: ModelSpec, form: Convolutions
 ) -> Tuple[tf.Tensor, List[ConvLayer]]:
-    """What the heads read, and the heads."""
+    """The input of the heads, and the heads."""
     all_layers = conv_layers(spec)
     heads = [layer for layer in all_layers if layer.name in HEADS]
     layers = iter(all_layers[: -len(heads)])
@@ -136,7 +135,7 @@ def _variables(layer: ConvLayer) -> Tuple[tf.Tensor, tf.Tensor]:
 
 
 def _initializers(layer: ConvLayer) -> Dict[str, tf.Initializer]:
-    """He-normal kernels; almost zero heads."""
+    """He-normal kernels; heads close to zero."""
     if layer.name in HEADS:
         kernel = tf.random_normal_initializer(stddev=_HEAD_STDDEV[layer.name])
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files a ``--checkpoint`` argument means, and their hashes. Reads no weights and needs no TensorFlow."""
+"""The files of a ``--checkpoint`` argument, and their hashes. Reads no weights and needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class CheckpointFiles:
     Parameters
     ----------
     kind : str — ``tensorflow`` or ``h5``.
-    path : Path — the h5 file, or the prefix TensorFlow calls the checkpoint's name.
-    files : tuple of Path — every file that holds weights.
+    path : Path — the h5 file, or TensorFlow's checkpoint prefix.
+    files : tuple of Path — every file with weights.
     """
 
     kind: str
@@ -55,13 +55,13 @@ def find_checkpoint(source: Path) -> CheckpointFiles:
     Raises
     ------
     CheckpointError
-        If nothing of that kind is there, or a shard is missing.
+        If there is none, or a shard is missing.
     """
     try:
         return _find(Path(source))
     except OSError as exc:
         raise CheckpointError(
-            f"{source}: cannot look there ({exc.strerror}); check the permissions of the folder"
+            f"{source}: cannot access it ({exc.strerror}); check the permissions of the folder"
         ) from exc
 
 
@@ -87,19 +87,20 @@ def _find(source: Path) -> CheckpointFiles:
 
 
 def _newest_in(folder: Path) -> Path:
-    """The checkpoint that the folder's state file names, else the newest index in it."""
+    """The checkpoint in the folder's state file, else the newest index in the folder."""
     named = _named_by_state(folder)
     if named is not None and Path(str(named) + ".index").is_file():
         return named
     candidates = _prefixes_in(folder)
     if not candidates:
         raise CheckpointError(
-            f"{folder}: holds no checkpoint (no *.index file); pass --checkpoint a folder with one, a prefix or a .h5"
+            f"{folder}: contains no checkpoint (no *.index file); pass --checkpoint a folder with one, a prefix or a "
+            ".h5"
         )
     newest = max(candidates, key=lambda p: (Path(str(p) + ".index").stat().st_mtime_ns, p.name))
     if named is not None:
         _LOG.warning(
-            "%s names %s, which is not in that folder; taking the newest one, %s",
+            "%s names %s, which is not in that folder; using the newest one, %s",
             folder / _STATE_FILE,
             named.name,
             newest.name,
@@ -108,9 +109,7 @@ def _newest_in(folder: Path) -> Path:
 
 
 def _named_by_state(folder: Path) -> Optional[Path]:
-    """The state file may hold a path of the machine that trained: only its last component counts, looked up in
-    `folder`.
-    """
+    """The state file may contain a path of the training machine: only its last component is used, in `folder`."""
     state = folder / _STATE_FILE
     try:
         if not state.is_file() or state.stat().st_size > _MAX_STATE_BYTES:
@@ -137,7 +136,8 @@ def _shards(prefix: Path) -> Tuple[Path, ...]:
     count = int(found[0].group(2)) if found else 1
     if count > _MAX_SHARDS:
         raise CheckpointError(
-            f"{prefix}: announces {count} data files, expected at most {_MAX_SHARDS}; this is no checkpoint of ours"
+            f"{prefix}: announces {count} data files, expected at most {_MAX_SHARDS}; this is not a checkpoint of "
+            "this project"
         )
     expected = tuple(Path(f"{prefix}.data-{n:05d}-of-{count:05d}") for n in range(count))
     missing = [p.name for p in expected if not p.is_file()]

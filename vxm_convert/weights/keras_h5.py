@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights from Keras ``.h5`` files. The file is not trusted: nothing is read before its size and kind were checked.
+"""Weights from Keras ``.h5`` files. The file is not trusted: its size and kind are checked before anything is read.
 
-Layers are ``conv3d_<n>`` with whatever numbers the session that saved them had reached, so their order decides; the
-flow layer is named ``flow``. No Keras is involved and the model description inside the file is never interpreted.
+Layers are ``conv3d_<n>`` with the numbers of the session that saved them, so their order decides; the flow layer is
+named ``flow``. No Keras is involved and the model description inside the file is never interpreted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def open_h5(path: Path) -> Iterator[Dict[str, h5py.Dataset]]:
     Raises
     ------
     CheckpointError
-        If the file is no HDF5, holds no conv3d layers, or a dataset is not plain numbers stored inside it.
+        If the file is not HDF5, has no conv3d layers, or a dataset is not plain numbers stored inside it.
     """
     import h5py
 
@@ -77,13 +77,13 @@ def _layers(handle: h5py.File, path: Path) -> Dict[str, Dict[str, h5py.Dataset]]
 
 
 def _collect(group: h5py.Group, path: Path, depth: int, layers: Dict[str, Dict[str, h5py.Dataset]]) -> None:
-    """Enter the layers below a group; a model that is a layer of another model has a group of its own."""
+    """Enter the layers below a group; a model that is a layer of another model has its own group."""
     import h5py
 
     if not isinstance(group, h5py.Group) or len(group) > _MAX_LAYERS or depth > _MAX_DEPTH:
         raise CheckpointError(
-            f"{path}: expected a group of at most {_MAX_LAYERS} layers, nested at most {_MAX_DEPTH} deep; "
-            "this is no weights file of VoxelMorph"
+            f"{path}: expected a group of at most {_MAX_LAYERS} layers, nested at most {_MAX_DEPTH} deep; this is not "
+            "a VoxelMorph weights file"
         )
     for name in group:
         if not _is_hard_link(group, name) or not isinstance(group[name], h5py.Group):
@@ -93,25 +93,23 @@ def _collect(group: h5py.Group, path: Path, depth: int, layers: Dict[str, Dict[s
             continue
         variables = _variables(group[name], path, 0)
         if variables and name in layers:
-            raise CheckpointError(f"{path}: holds layer {name} twice; expected the weights of one network")
+            raise CheckpointError(f"{path}: has layer {name} twice; expected the weights of one network")
         if variables:
             layers[name] = variables
 
 
 def _variables(group: h5py.Group, path: Path, depth: int) -> Dict[str, h5py.Dataset]:
-    """kernel and bias below a layer's group, however Keras nested it."""
+    """kernel and bias below a layer's group, at any nesting of Keras."""
     import h5py
 
     if depth > _MAX_DEPTH or len(group) > _MAX_LAYERS:
         raise CheckpointError(
-            f"{path}: layer {group.name} is nested too deeply or too widely; this is no weights file of VoxelMorph"
+            f"{path}: layer {group.name} is nested too deeply or too widely; this is not a VoxelMorph weights file"
         )
     found: Dict[str, Any] = {}
     for name in group:
         if not _is_hard_link(group, name):
-            raise CheckpointError(
-                f"{path}: {group.name}/{name} is a link to another place; expected the weights inside the file"
-            )
+            raise CheckpointError(f"{path}: {group.name}/{name} is a link; expected the weights inside the file")
         entry = group[name]
         match = _VARIABLE.match(name)
         if isinstance(entry, h5py.Group):
@@ -137,7 +135,7 @@ def _checked(dataset: h5py.Dataset, path: Path) -> h5py.Dataset:
         )
     if dataset.external or getattr(dataset, "is_virtual", False):
         raise CheckpointError(
-            f"{path}: {dataset.name} keeps its numbers in another file; expected the weights inside this one"
+            f"{path}: {dataset.name} stores its numbers in another file; expected the weights inside this one"
         )
     return dataset
 
@@ -146,7 +144,7 @@ def _rename(layers: Dict[str, Dict[str, h5py.Dataset]], path: Path) -> Dict[str,
     matches = [(_CONV.match(name), name) for name in layers]
     convolutions = sorted((int(match.group(1) or 0), name) for match, name in matches if match)
     if not convolutions:
-        raise CheckpointError(f"{path}: holds no conv3d layers; expected a VoxelMorph weights file as Keras writes it")
+        raise CheckpointError(f"{path}: has no conv3d layers; expected a VoxelMorph weights file written by Keras")
     names = {name: conv_name(position) for position, (_, name) in enumerate(convolutions)}
     for name in layers:
         match = _HEAD.match(name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start and end of the process's use of ACL, devices and contexts. Every first start says that the device is
+"""Initialisation and finalisation of ACL, devices and contexts. The first initialisation logs that the device is
 simulated.
 """
 
@@ -21,7 +21,7 @@ _RUN_MODE_HOST = 1
 
 
 class Context(DeviceContext):
-    """A device as one thread (or several) uses it: its default stream and the streams created in it."""
+    """A context of a device for one or several threads: its default stream and the streams created in it."""
 
     def __init__(self, device: Device) -> None:
         self.device_id = device.device_id
@@ -30,7 +30,7 @@ class Context(DeviceContext):
         self.streams: List[Stream] = []
 
     def close(self) -> None:
-        """End its streams, also those the client forgot, and invalidate their handles."""
+        """End its streams, including leaked ones, and invalidate their handles."""
         self.alive = False
         for stream in [self.default_stream] + self.streams:
             stream.close()
@@ -61,9 +61,7 @@ def init(config_path: Optional[str] = None) -> None:
 
 @call("finalize", needs=NOTHING)
 def finalize() -> None:
-    """Ends every stream; memory that the client never freed stays readable, as its process would keep it, and is
-    reported.
-    """
+    """Ends every stream; memory that the client never freed stays readable, as in a real process, and is reported."""
     if SIM.finalised:
         raise AclFailure(100037, "acl.finalize has been called already")
     if not SIM.initialised:
@@ -89,7 +87,7 @@ def get_soc_name() -> Optional[str]:
 
 @query("get_recent_err_msg", otherwise=None)
 def get_recent_err_msg() -> Optional[str]:
-    """Message of the calling thread's last failed call; each is given once."""
+    """Message of the calling thread's last failed call; each is returned once."""
     return SIM.take_error()
 
 
@@ -110,7 +108,7 @@ def peek_at_last_error(level: int) -> int:
 
 @query("rt.get_last_error", "i", otherwise=100000)
 def get_last_error(level: int) -> int:
-    """As `peek_at_last_error`, and forget it."""
+    """As `peek_at_last_error`, then clear it."""
     _check_level(level)
     return SIM.last_code(forget=True)
 
@@ -138,7 +136,7 @@ def set_device(device_id: int) -> None:
 
 @call("rt.reset_device", "i")
 def reset_device(device_id: int) -> None:
-    """Waits for the default stream; when the last reference goes, everything on the device goes with it."""
+    """Waits for the default stream; with the last reference, everything on the device is freed."""
     device = SIM.device(device_id)
     if not device.was_used:
         raise AclFailure(107002, f"device {device_id} was never set in this process")
@@ -171,7 +169,9 @@ def _release_all_of(device: Device) -> None:
     if left:
         SIM.leaks.append(f"{left} blocks of device memory of device {device.device_id}")
         log.info(
-            "simulated device: %d blocks of device memory were left at acl.rt.reset_device(%d)", left, device.device_id
+            "simulated device: %d blocks of device memory were not freed before acl.rt.reset_device(%d)",
+            left,
+            device.device_id,
         )
 
 
@@ -234,7 +234,7 @@ def get_context() -> int:
 
 
 def restart() -> None:
-    """Forget everything, as a new process would: for tests, which play many processes in one."""
+    """Reset everything, as in a new process: for tests, which simulate many processes in one."""
     for context in SIM.live(Context) + [d.default_context for d in SIM.devices if d.default_context is not None]:
         context.close()
     MEMORY.clear()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of calls: how each parses its arguments, what it needs, and what it returns when it fails.
 
-pyACL is a C extension whose functions parse positional arguments with format letters; its habits are reproduced
-here, in one place, for every call. A call's Python function takes parsed values, returns values, and raises
-`AclFailure`; the table turns that into return codes. Faults are injected and calls watched at `INTERCEPT`.
+pyACL is a C extension whose functions parse positional arguments with format letters; this module reproduces its
+behaviour for every call. The Python function of a call takes parsed values, returns values, and raises `AclFailure`;
+the table turns that into return codes. `INTERCEPT` injects faults and watches calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MASK64 = (1 << 64) - 1
 #: counts.
 _INT_COERCION = sys.version_info < (3, 10)
 
-# What a call needs before it may run
+# Preconditions of a call
 NOTHING, INIT, CONTEXT = range(3)
 
 
@@ -45,12 +45,12 @@ def _integer(value: Any) -> int:
 
 
 def _unsigned32(value: object) -> int:
-    """``I``: anything integral, wrapped to 32 bits without complaint."""
+    """``I``: any integer, silently wrapped to 32 bits."""
     return _integer(value) & _MASK32
 
 
 def _signed32(value: object) -> int:
-    """``i``: anything integral that fits 32 bits; OverflowError beyond."""
+    """``i``: any integer that fits 32 bits; otherwise OverflowError."""
     number = _integer(value)
     if not -(1 << 31) <= number < 1 << 31:
         raise OverflowError("signed integer is out of the range of a C int")
@@ -75,7 +75,7 @@ def _text(value: object) -> str:
     return value
 
 
-#: Format letter → converter. Which letter a call uses decides what NumPy integers do, and clients depend on it.
+#: Format letter → converter. The letter of a call decides how it treats NumPy integers, and clients depend on it.
 LETTERS: Dict[str, Callable[[Any], Any]] = {
     "K": _address,  # pointers, handles, sizes
     "I": _unsigned32,  # indices, enumerations, model ids
@@ -98,8 +98,8 @@ class Call(NamedTuple):
     letters : str — one letter of `LETTERS` per argument; those after ``|`` are optional.
     needs : int — NOTHING, INIT or CONTEXT.
     bare : bool — True: the call returns one value and no return code.
-    otherwise : tuple — values returned when it fails (before the return code, or alone when `bare`).
-    function : callable — the work, on parsed arguments.
+    otherwise : tuple — values returned on failure (before the return code, or alone if `bare`).
+    function : callable — does the work on parsed arguments.
     """
 
     name: str
@@ -116,7 +116,7 @@ INTERCEPT: List[Callable[[str, Tuple[Any, ...]], int]] = []
 
 
 def call(name: str, letters: str = "", gives: Tuple[object, ...] = (), needs: int = INIT) -> Callable[[F], F]:
-    """Register a call that ends in a return code; `gives` are its other values on failure.
+    """Register a call whose last value is a return code; `gives` are its other values on failure.
 
     The function returns None (no other values), one value, or a tuple of as many values as `gives`.
     """
@@ -129,7 +129,7 @@ def call(name: str, letters: str = "", gives: Tuple[object, ...] = (), needs: in
 
 
 def query(name: str, letters: str = "", otherwise: object = 0, needs: int = NOTHING) -> Callable[[F], F]:
-    """Register a call that returns a bare value, `otherwise` when it fails."""
+    """Register a call that returns a bare value, and `otherwise` on failure."""
 
     def register(function: F) -> F:
         TABLE[name] = Call(name, letters, needs, True, (otherwise,), function)
@@ -139,8 +139,8 @@ def query(name: str, letters: str = "", otherwise: object = 0, needs: int = NOTH
 
 
 def parse(row: Call, args: Tuple[object, ...]) -> Tuple[object, ...]:
-    """Arguments as the C function would see them; TypeError for a wrong count or type. No letters: extra ones are
-    ignored.
+    """Arguments as the C function would see them; TypeError for a wrong count or type. Without letters, extra arguments
+    are ignored.
     """
     if not row.letters:
         return ()
@@ -212,7 +212,7 @@ def _as_values(row: Call, result: Any) -> Tuple[Any, ...]:
 def _shape(row: Call, values: Tuple[object, ...], code: int) -> object:
     if row.bare:
         return values[0]
-    # A fresh copy of mutable defaults, so that no client can write into the table.
+    # Copy mutable defaults, so that no client can change the table.
     values = tuple(copy.deepcopy(value) if isinstance(value, (dict, list)) else value for value in values)
     return values + (code,) if values else code
 

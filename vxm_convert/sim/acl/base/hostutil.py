@@ -43,12 +43,10 @@ def _array(name: str, value: object) -> np.ndarray:
 
 @query("util.numpy_to_ptr", "O")
 def numpy_to_ptr(array: object) -> int:
-    """Address of the array's data; for a non-contiguous array a warning, since its bytes are not in its order."""
+    """Address of the array's data; warns about a non-contiguous array, whose bytes are not in array order."""
     checked = _array("numpy_to_ptr", array)
     if not checked.flags["C_CONTIGUOUS"]:
-        log.warning(
-            "acl.util.numpy_to_ptr: the array is not contiguous, a copy from its address will hold other values"
-        )
+        log.warning("acl.util.numpy_to_ptr: the array is not contiguous; a copy from its address contains other values")
     return int(checked.ctypes.data)
 
 
@@ -60,12 +58,12 @@ def numpy_contiguous_to_ptr(array: object) -> Tuple[int, np.ndarray]:
 
 def _check_readable(name: str, address: int, count: int) -> None:
     if address == 0 or address + count > HIGHEST_ADDRESS:
-        raise ValueError(f"acl.util.{name}: {address:#x} is no memory")
+        raise ValueError(f"acl.util.{name}: {address:#x} is not an address in memory")
 
 
 @query("util.ptr_to_numpy", "KtI")
 def ptr_to_numpy(address: int, shape: Tuple[int, ...], type_number: int) -> np.ndarray:
-    """A view of the memory, not a copy; it is valid as long as the memory is."""
+    """A view of the memory, not a copy; it is valid as long as the memory."""
     if type_number not in _NPY_TYPES:
         raise ValueError(f"acl.util.ptr_to_numpy: NumPy type number {type_number} is not supported")
     dtype = np.dtype(_NPY_TYPES[type_number])
@@ -83,7 +81,7 @@ def ptr_to_numpy(address: int, shape: Tuple[int, ...], type_number: int) -> np.n
 
 @query("util.bytes_to_ptr", "O")
 def bytes_to_ptr(data: object) -> int:
-    """Address of the bytes inside the object; it keeps nothing alive."""
+    """Address of the bytes inside the object; it does not keep the object alive."""
     if not isinstance(data, bytes):
         raise ValueError(f"acl.util.bytes_to_ptr: expected bytes, got {type(data).__name__}")
     return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
@@ -109,7 +107,7 @@ def start_thread(function: Callable[..., object], argument: object = None) -> in
 
 @call("util.stop_thread", "K", needs=NOTHING)
 def stop_thread(identity: int) -> None:
-    """Waits for the thread to return by itself; telling it to is the client's part."""
+    """Waits for the thread to return; the client must make it return."""
     thread = _threads.pop(identity, None)
     if thread is None:
         raise AclFailure(100000, f"thread {identity} was not started by acl.util.start_thread")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything the simulated device knows at one moment: devices, handles, current contexts, last errors, findings.
+"""The state of the simulated device: devices, handles, current contexts, last errors, findings.
 
-One `Simulator` stands for the process, as the ACL runtime does. Nothing here is called by a client; the modules
-beside it register the calls.
+There is one `Simulator` per process, like the ACL runtime. Clients call nothing in this module; the modules beside it
+register the calls.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GIB = 1 << 30
 MEMORY_910 = 32 * GIB
 MAX_DEVICES = 64
 MAX_FINDINGS = 1000
-#: Handles lie where no 64-bit process can have memory, so a handle used as a pointer is recognised.
+#: Handles are addresses that no 64-bit process can have, so that a handle used as a pointer is detected.
 _FIRST_HANDLE = 0x00A5_0000_0000_0000
 _HANDLE_STEP = 0x40
 #: Lowest VXM_SIM_SPEED
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class AclFailure(Exception):
-    """A call fails with return code `code`; the caller sees the code, `get_recent_err_msg` the message."""
+    """A call fails with return code `code`; the caller gets the code, `get_recent_err_msg` returns the message."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -77,10 +77,12 @@ class Device:
         self.was_used = False
 
     def reserve(self, count: int, code: int) -> None:
-        """Book `count` bytes; raises AclFailure(`code`) when the device has not that much left."""
+        """Book `count` bytes; raises AclFailure(`code`) if the device has less than that left."""
         free = self.memory_bytes - self.used_bytes
         if count > free:
-            raise AclFailure(code, f"device {self.device_id}: {count} bytes asked, {free} of {self.memory_bytes} free")
+            raise AclFailure(
+                code, f"device {self.device_id}: {count} bytes requested, {free} of {self.memory_bytes} free"
+            )
         self.used_bytes += count
 
     def give_back(self, count: int) -> None:
@@ -97,7 +99,7 @@ class Simulator:
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything, as a new process would; running streams are the caller's to stop first."""
+        """Reset everything, as in a new process; the caller must stop running streams first."""
         with self.lock:
             self.initialised = False
             self.finalised = False
@@ -119,9 +121,9 @@ class Simulator:
 
     def configure(self) -> None:
         """Read the environment: VXM_SIM_DEVICES (count), VXM_SIM_MEMORY (bytes per device), VXM_SIM_SOC (name),
-        VXM_SIM_STRICT (0, 1), VXM_SIM_SPEED (0.001 to 1: how fast executions are, 1 as fast as this CPU),
-        VXM_SIM_LATENCY (seconds that each execution sleeps
-        on top) and VXM_SIM_FAULT (see `faults`)."""
+        VXM_SIM_STRICT (0, 1), VXM_SIM_SPEED (0.001 to 1: speed of executions, 1 is that of this CPU), VXM_SIM_LATENCY
+        (seconds that each execution sleeps in addition) and VXM_SIM_FAULT (see `faults`).
+        """
         try:
             FAULTS.read_environment()
             speed, latency = float(os.environ.get("VXM_SIM_SPEED") or 1), float(os.environ.get("VXM_SIM_LATENCY") or 0)
@@ -149,16 +151,16 @@ class Simulator:
         return handle
 
     def thing(self, handle: int, kind: Type[T], code: int) -> T:
-        """The object behind a handle; raises AclFailure(`code`) if there is none of that kind."""
+        """The object behind a handle; raises AclFailure(`code`) if there is none of this kind."""
         found = self.handles.get(handle)
         if not isinstance(found, kind):
-            raise AclFailure(code, f"handle {handle:#x} is no live {kind.__name__}{self._fate_of(handle, found)}")
+            raise AclFailure(code, f"handle {handle:#x} is not a live {kind.__name__}{self._fate_of(handle, found)}")
         return found
 
     def _fate_of(self, handle: int, found: object) -> str:
-        """Why a handle is not usable, where that is known."""
+        """Why a handle is not usable, if that is known."""
         if found is not None:
-            return f", it is one of a {type(found).__name__}"
+            return f", it belongs to a {type(found).__name__}"
         if not _FIRST_HANDLE <= handle <= self._newest_handle or (handle - _FIRST_HANDLE) % _HANDLE_STEP:
             return ""
         if self.strict:
@@ -176,7 +178,7 @@ class Simulator:
         return next(self._next_model)
 
     def live(self, kind: Type[T]) -> List[T]:
-        """Every live object of a kind that clients hold handles of."""
+        """Every live object of a kind to which clients hold handles."""
         with self.lock:
             return [thing for thing in self.handles.values() if isinstance(thing, kind)]
 
@@ -197,11 +199,11 @@ class Simulator:
         self.thread.context = context
 
     def context(self) -> DeviceContext:
-        """The calling thread's context; raises AclFailure(107002) where it has none."""
+        """The calling thread's context; raises AclFailure(107002) if there is none."""
         context = self.current
         if context is None:
             raise AclFailure(
-                107002, "this thread has no context: call acl.rt.set_device or acl.rt.set_context in it first"
+                107002, "this thread has no context: call acl.rt.set_device or acl.rt.set_context in this thread first"
             )
         return context
 
@@ -214,26 +216,28 @@ class Simulator:
         self.thread.error = self.process_error = f"[SIMULATED] {call} returned {code}: {message}"
 
     def take_error(self) -> Optional[str]:
-        """The last error of the calling thread (of the process with err_msg_mode 1), once; None when there is none."""
+        """The last error of the calling thread (of the process with err_msg_mode 1), returned once; None if there is
+        none.
+        """
         error = self.process_error if self.errors_of_process else getattr(self.thread, "error", None)
         self.thread.error = self.process_error = None
         return error
 
     def last_code(self, forget: bool) -> int:
-        """Return code of the calling thread's last failed call, 0 when none failed since it was forgotten."""
+        """Return code of the calling thread's last failed call; 0 if none has failed since it was last cleared."""
         code = int(getattr(self.thread, "code", 0))
         if forget:
             self.thread.code = 0
         return code
 
     def find(self, message: str, code: int) -> None:
-        """Record what a real device might punish: a warning normally, AclFailure(`code`) with VXM_SIM_STRICT=1."""
+        """Record a use that a real device may refuse: normally a warning, AclFailure(`code`) with VXM_SIM_STRICT=1."""
         self.note(message)
         if self.strict:
             raise AclFailure(code, message)
 
     def note(self, message: str) -> None:
-        """Record a finding, once."""
+        """Record each finding once."""
         if message not in self.findings and len(self.findings) < MAX_FINDINGS:
             self.findings.append(message)
             log.warning("simulated device: %s", message)

@@ -13,13 +13,13 @@ from vxm_convert.sim.acl.base.state import AclFailure
 from vxm_convert.sim.acl.dumps.dump_files import DumpPlan, plan_from_section
 
 _MAX_BYTES = 10 << 20
-#: Levels of ``{`` and of ``[``, each counted for itself (vendor reference of aclInit).
+#: Levels of ``{`` and of ``[``, counted separately (vendor reference of aclInit).
 _MAX_DEPTH = 10
 _THREAD, _PROCESS = "0", "1"
 
 
 class Configuration(NamedTuple):
-    """What a configuration file asks for.
+    """The content of a configuration file.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def read_configuration(path: str) -> Configuration:
     Raises
     ------
     AclFailure
-        100003 for a file that cannot be read or is too large, 100006 for one that is no JSON object or is nested too
-        deep, 100000 for a section with illegal values.
+        100003 for a file that cannot be read or is too large, 100006 if it is not a JSON object or is nested too deep,
+        100000 for a section with illegal values.
     """
     config = _read_object(path)
     mode = config.get("err_msg_mode", _THREAD)
@@ -50,7 +50,7 @@ def read_configuration(path: str) -> Configuration:
 
 
 def read_dump(path: str) -> Optional[DumpPlan]:
-    """The dump section of a file; raises AclFailure as `read_configuration`, also where there is none."""
+    """The dump section of a file; raises AclFailure as `read_configuration` does, also if there is no such section."""
     config = _read_object(path)
     if "dump" not in config:
         raise AclFailure(100000, f"{path}: has no section dump")
@@ -85,7 +85,7 @@ def _read_object(path: str) -> Dict[str, Any]:
 
 
 def _depth(value: object, kind: type) -> int:
-    """How many containers of one kind lie inside each other."""
+    """Depth of nesting of one kind of container."""
     if not isinstance(value, (dict, list)):
         return 0
     below = max([_depth(v, kind) for v in (value.values() if isinstance(value, dict) else value)] or [0])

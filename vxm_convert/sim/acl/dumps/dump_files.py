@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what operators read and give during an execution into dump files of the device's layout (`formats.dump`).
+"""Writes the inputs and outputs of operators during an execution into dump files in the device's layout
+(`formats.dump`).
 
-A `DumpPlan` is a checked dump section; it makes a `Dumper` for each model that is loaded while it holds. Folders:
+A `DumpPlan` is a checked dump section; it makes a `Dumper` for each model that is loaded while it is active. Folders:
 ``<dump_path>/<time>/<device>/<model name>/<model id>/<execution>/<OpType>.<op>.<task>.<stream>.<time>``.
 """
 
@@ -31,12 +32,12 @@ log = logging.getLogger(__name__)
 MODES = ("input", "output", "all")
 _SWITCHES = ("on", "off")
 _KNOWN = {"dump_list", "dump_path", "dump_mode", "dump_op_switch", "dump_data", "dump_debug", "dump_step", "dump_level"}
-#: Operators that hold values instead of computing them.
+#: Operators that hold values and compute nothing.
 _NOT_DUMPED = ("Data", "Const")
 
 
 class ModelEntry(NamedTuple):
-    """Dump this model (any, when the name is empty): these layers, or all when there are none."""
+    """Dump this model (any model if the name is empty): these layers, or all if the list is empty."""
 
     model_name: str
     layers: FrozenSet[str]
@@ -44,7 +45,7 @@ class ModelEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class DumpPlan:
-    """A checked dump section; `folder` has the time of its reading in its name."""
+    """A checked dump section; the name of `folder` contains the time of reading."""
 
     folder: Path
     mode: str
@@ -60,7 +61,7 @@ class DumpPlan:
 
 
 def plan_from_section(section: object) -> DumpPlan:
-    """Check the section ``dump`` of a configuration file; raises ValueError that says what is wrong."""
+    """Check the section ``dump`` of a configuration file; raises ValueError with the reason."""
     if not isinstance(section, dict):
         raise ValueError(f"is a {type(section).__name__}, expected an object")
     unknown = sorted(set(section) - _KNOWN)
@@ -70,7 +71,7 @@ def plan_from_section(section: object) -> DumpPlan:
     if not isinstance(path, str) or not path:
         raise ValueError(f"dump_path is {path!r}, expected a folder")
     if not os.path.isdir(path) or not os.access(path, os.W_OK):
-        raise ValueError(f"dump_path {path} is no folder that can be written; make it first")
+        raise ValueError(f"dump_path {path} is not a writable folder; create it first")
     mode = section.get("dump_mode", "output")
     if mode not in MODES:
         raise ValueError(f"dump_mode is {mode!r}, expected one of {', '.join(MODES)}")
@@ -135,7 +136,7 @@ class Dumper:
     def _wants(self, op: Op) -> bool:
         if op.type in _NOT_DUMPED:
             return False
-        # In a model with gears each gear has the node under a name of its own; the user knows the one before it.
+        # In a model with gears each gear has its own name for the node; the user knows the original name.
         names = {op.name, op.name.partition(POSTFIX)[0]} | set(op.attrs.get("_datadump_original_op_names") or [])
         return not self._layers or bool(self._layers & names)
 
@@ -153,7 +154,7 @@ class Dumper:
 
 
 def _stored(array: np.ndarray, desc: Desc) -> DumpTensor:
-    """A tensor as the device keeps it: dtype and layout of `desc`; `array` in logical or in storage shape."""
+    """A tensor in the device's form: dtype and layout of `desc`; `array` in logical or in storage shape."""
     typed = np.asarray(array).astype(desc.dtype, copy=False)
     if desc.layout == "NDC1HWC0" and typed.shape != desc.shape:
         typed = _blocked(typed.reshape(desc.logical_shape))

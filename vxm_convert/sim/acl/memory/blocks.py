@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory of the simulated device and page-locked host memory: real process memory with a table of what is live.
+"""Memory of the simulated device and page-locked host memory: real process memory with a table of live blocks.
 
-Addresses can be read and written by anyone (ctypes, NumPy), as programs written for a device do with host
-addresses. Copies are refused where they would leave a known block; unknown addresses are the client's own memory.
+Any code can read and write the addresses (ctypes, NumPy), as device programs do with host addresses. Copies that would
+leave a known block are refused; unknown addresses are the client's own memory.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from vxm_convert.sim.faults import FAULTS
 
 ALIGNMENT = 64
 _ROUND = 32
-#: Fresh memory is undefined on a device; small blocks are filled with this byte so that programs relying on zeros show
-#: it.
+#: Fresh memory is undefined on a device; small blocks are filled with this byte, which exposes programs that rely on
+#: zeros.
 _POISON = 0xCD
 _POISON_LIMIT = 1 << 20
 _HIGHEST_POLICY = 7
@@ -57,7 +57,7 @@ class MemoryTable:
         self._freed_bytes = 0
 
     def allocate(self, size: int, place: str, device: Optional[Device], booked: int, code: int) -> int:
-        """A new block of `size` bytes, 64-byte aligned; raises AclFailure(`code`) when there is no memory for it."""
+        """A new block of `size` bytes, 64-byte aligned; raises AclFailure(`code`) if there is no memory for it."""
         with SIM.lock:
             if device is not None:
                 device.reserve(booked, code)
@@ -66,7 +66,7 @@ class MemoryTable:
             except MemoryError:
                 if device is not None:
                     device.give_back(booked)
-                raise AclFailure(code, f"the host of the simulation has no {size} bytes left") from None
+                raise AclFailure(code, f"the host of the simulation does not have {size} bytes left") from None
             base = int(keep.ctypes.data)
             address = -(-base // ALIGNMENT) * ALIGNMENT
             if size <= _POISON_LIMIT:
@@ -99,21 +99,19 @@ class MemoryTable:
         return "no allocation starts there"
 
     def _quarantine(self, block: Block) -> None:
-        """Keep what was freed for a while, so that its addresses go to nobody else and a late use is seen for what it
-        is.
-        """
+        """Keep freed memory for a while, so that its addresses are not reused and late uses are detected."""
         self._freed.append(block)
         self._freed_bytes += block.size
         while self._freed_bytes > _QUARANTINE_BYTES:
             self._freed_bytes -= self._freed.popleft().size
 
     def freed_around(self, address: int) -> Optional[Block]:
-        """The block freed lately that held `address`; known in strict mode only."""
+        """The recently freed block that contained `address`; known only in strict mode."""
         with SIM.lock:
             return next((b for b in self._freed if b.address <= address < b.address + b.size), None)
 
     def find(self, address: int) -> Optional[Block]:
-        """The live block that holds `address`, if any."""
+        """The live block that contains `address`, if any."""
         with SIM.lock:
             position = bisect.bisect_right(self._starts, address) - 1
             if position < 0:
@@ -149,16 +147,16 @@ def check_span(address: int, count: int, what: str) -> Optional[Block]:
     Raises
     ------
     AclFailure
-        107000 for a null or impossible address, or when the span runs over the end of a live allocation.
+        107000 for a null or impossible address, or if the span exceeds a live allocation.
     """
     if address < _PAGE or address + count > HIGHEST_ADDRESS:
-        raise AclFailure(107000, f"{what}: {span_text(address, count)} is no memory")
+        raise AclFailure(107000, f"{what}: {span_text(address, count)} is not in memory")
     block = MEMORY.find(address)
     if block is None and SIM.strict:
         freed = MEMORY.freed_around(address)
         if freed is not None:
             SIM.find(
-                f"{what}: {span_text(address, count)} lies in {freed.place} memory that was freed (use after free)",
+                f"{what}: {span_text(address, count)} is in {freed.place} memory that was freed (use after free)",
                 107000,
             )
     if block is not None and address + count > block.address + block.size:
@@ -197,7 +195,7 @@ def malloc_cached(size: int, policy: int) -> int:
 
 @call("rt.malloc_with_cfg", "KID", gives=(0,), needs=CONTEXT)
 def malloc_with_cfg(size: int, policy: int, config: Optional[Dict[str, Any]]) -> int:
-    """The configuration (attributes of the virtual memory) changes nothing that a client could see here."""
+    """The configuration (attributes of the virtual memory) has no visible effect here."""
     return malloc(size, policy)
 
 
@@ -219,7 +217,7 @@ def malloc_host(size: int) -> int:
     if size == 0:
         raise AclFailure(100000, "size is 0")
     if size > HIGHEST_ADDRESS:
-        raise AclFailure(207001, f"{size} bytes of host memory asked")
+        raise AclFailure(207001, f"{size} bytes of host memory requested")
     return MEMORY.allocate(size, HOST, None, 0, 207001)
 
 
@@ -232,7 +230,7 @@ def free_host(address: int) -> None:
 
 @call("rt.get_mem_info", "I", gives=(0, 0), needs=CONTEXT)
 def get_mem_info(attribute: int) -> Tuple[int, int]:
-    """Attributes 0..5 name pools of one memory here: the 910 has HBM only, and clients ask for 0 and for 1."""
+    """Attributes 0..5 all name the same memory: the 910 has only HBM, and clients use 0 and 1."""
     if attribute > 5:
         raise AclFailure(100000, f"memory attribute {attribute}, expected 0..5")
     device = SIM.current_device()
@@ -241,7 +239,7 @@ def get_mem_info(attribute: int) -> Tuple[int, int]:
 
 def _check_set(address: int, max_count: int, count: int) -> Optional[Block]:
     if count > max_count:
-        raise AclFailure(107000, f"memset: {count} bytes into a buffer said to have {max_count}")
+        raise AclFailure(107000, f"memset: {count} bytes into a buffer declared with {max_count}")
     return check_span(address, count, "memset")
 
 
@@ -270,9 +268,9 @@ _KIND_ENDS = {
 
 
 def _check_copy(target: int, limit: int, source: int, count: int, kind: int) -> Tuple[Optional[Block], Optional[Block]]:
-    """Both ends of a copy that may go ahead, the source's block first."""
+    """The blocks of both ends of a valid copy, the source's first."""
     if count == 0 or count > limit:
-        raise AclFailure(107000, f"memcpy: {count} bytes into a buffer said to have {limit}")
+        raise AclFailure(107000, f"memcpy: {count} bytes into a buffer declared with {limit}")
     if kind > _DEFAULT_KIND:
         raise AclFailure(107000, f"memcpy: kind {kind}, expected 0..{_DEFAULT_KIND}")
     ends = (check_span(source, count, "memcpy source"), check_span(target, count, "memcpy destination"))
@@ -280,7 +278,7 @@ def _check_copy(target: int, limit: int, source: int, count: int, kind: int) -> 
         for block, told, end in zip(ends, _KIND_ENDS[kind], ("source", "destination")):
             is_place = DEVICE if block is not None and block.place == DEVICE else HOST
             if is_place != told:
-                SIM.find(f"memcpy of kind {kind} has a {is_place} {end}, the kind says {told}", 107000)
+                SIM.find(f"memcpy of kind {kind} has a {is_place} {end}, the kind requires {told}", 107000)
     return ends
 
 
@@ -298,7 +296,7 @@ def memcpy_async(target: int, limit: int, source: int, count: int, kind: int, st
     ends = _check_copy(target, limit, source, count, kind)
     queue = stream_of(stream)
 
-    # The default argument keeps both allocations readable until the copy is done, whatever the client frees meanwhile.
+    # The default argument keeps both allocations readable until the copy is done, even if the client frees them.
     def work(held: Tuple[Optional[Block], ...] = ends) -> None:
         ctypes.memmove(target, source, count)
 

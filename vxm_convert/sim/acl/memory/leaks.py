@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client acquired and never gave back, told at ``acl.finalize``: a line of the log, with VXM_SIM_STRICT=1 a
-warning per kind.
+"""What a client acquired and never released, reported at ``acl.finalize``: one log line, or a warning per kind with
+VXM_SIM_STRICT=1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import List, Sequence
 from vxm_convert.sim.acl.base.state import SIM, DeviceContext, log
 from vxm_convert.sim.acl.memory.blocks import DEVICE, HOST, MEMORY
 
-#: class of a handle's object → what a client calls it; those that other objects own are not listed.
+#: class of a handle's object → its name for a client; objects owned by others are not listed.
 _KINDS = {
     "Stream": "streams",
     "Event": "events",
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def note_context(context: DeviceContext, is_default: bool = False) -> None:
-    """Remember what is lost with a context that is being closed; one that nobody destroyed is lost itself."""
+    """Record what is lost with a context that is closed; a context that was never destroyed is lost itself."""
     if context.streams:
         SIM.leaks.append(f"{len(context.streams)} streams of a context on device {context.device_id}")
     if not is_default:
@@ -32,7 +32,7 @@ def note_context(context: DeviceContext, is_default: bool = False) -> None:
 
 
 def find_leaks(contexts: Sequence[DeviceContext]) -> List[str]:
-    """Everything left over, as texts; `contexts` are those that the client made and did not destroy."""
+    """Everything not released, as texts; `contexts` are those that the client created and did not destroy."""
     leaks = SIM.leaks + [f"a context on device {context.device_id}" for context in contexts]
     for place in (DEVICE, HOST):
         blocks = MEMORY.live(place)
@@ -44,13 +44,13 @@ def find_leaks(contexts: Sequence[DeviceContext]) -> List[str]:
 
 
 def report_leaks(contexts: Sequence[DeviceContext]) -> None:
-    """Say it and forget it. A device gives everything back when the process ends, so finalize succeeds all the same."""
+    """Report the leaks and clear them. A device releases everything when the process ends, so finalize succeeds anyway."""
     leaks = find_leaks(contexts)
     SIM.leaks = []
     if not leaks:
         return
     if SIM.strict:
         for leak in leaks:
-            SIM.note(f"not given back before acl.finalize: {leak}")
+            SIM.note(f"not released before acl.finalize: {leak}")
     else:
-        log.info("simulated device: not given back before acl.finalize: %s", "; ".join(leaks))
+        log.info("simulated device: not released before acl.finalize: %s", "; ".join(leaks))

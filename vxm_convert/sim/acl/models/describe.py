@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 class Tensor(NamedTuple):
-    """One input or output as the client sees it: -1 in `dims` for what a gear sets; `size` in bytes, of the largest
-    gear.
+    """One input or output as the client sees it: -1 in `dims` for sides that a gear sets; `size` in bytes, of the
+    largest gear.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Description:
         self.model: Optional[Model] = None
 
     def fill(self, model: Union[Model, LoadedModel]) -> None:
-        """From anything with a `program`: a model that is loaded, or one that was only read."""
+        """From anything with a `program`: a loaded model, or one that was only read."""
         inputs, outputs = tensors_of(model)
         self.gears = gears_of(model)
         self.model = model if isinstance(model, Model) else None
@@ -72,7 +72,7 @@ def desc_of(handle: int) -> Description:
 
 def _at(tensors: List[Tensor], index: int, what: str) -> Tensor:
     if index >= len(tensors):
-        raise AclFailure(100000, f"{what} {index} was asked, the model has {len(tensors)}")
+        raise AclFailure(100000, f"{what} {index} was requested, the model has {len(tensors)}")
     return tensors[index]
 
 
@@ -125,7 +125,7 @@ def get_output_index_by_name(handle: int, name: str) -> int:
 
 
 def _register_by_index(end: str) -> None:
-    """The calls that exist alike for ``input`` and ``output``, taking a description and an index."""
+    """The calls that exist for both ``input`` and ``output`` and take a description and an index."""
 
     def tensor(handle: int, index: int) -> Tensor:
         desc = desc_of(handle)
@@ -147,12 +147,12 @@ _register_by_index("input")
 
 @call("mdl.get_cur_output_dims", "KI", gives=({},), needs=0)
 def get_cur_output_dims(handle: int, index: int) -> Dict[str, Any]:
-    """Of a model with gears: as the gear that was set last makes them."""
+    """For a model with gears: those of the gear that was set last."""
     desc = desc_of(handle)
     tensor = _at(desc.outputs, index, "output")
     if desc.gears is None:
         return tensor.dims_dict()
     gear = desc.model.gear if desc.model is not None else None
     if gear is None:
-        raise AclFailure(500002, "no gear of the model has been set yet, so that its outputs have no current shape")
+        raise AclFailure(500002, "no gear of the model has been set yet, so its outputs have no current shape")
     return tensor._replace(dims=desc.gears.outputs[gear][index]).dims_dict()

@@ -23,9 +23,9 @@ from vxm_convert.sim.faults import FAULTS
 if TYPE_CHECKING:
     from vxm_convert.sim.engine.program import TensorDesc
 
-#: A buffer may be this much smaller than the model's tensor before execution is refused.
+#: A buffer may be this many bytes smaller than the model's tensor; an execution with a smaller one is refused.
 SIZE_SLACK = 64
-#: ``(model name, seconds)`` told after every execution; the profiler listens here.
+#: Called with ``(model name, seconds)`` after every execution; the profiler registers here.
 OBSERVERS: List[Callable[[str, float], None]] = []
 
 
@@ -43,7 +43,7 @@ def _view(address: int, count: int) -> np.ndarray:
 
 
 def _check_size(end: str, index: int, tensor: TensorDesc, buffer: DataBuffer) -> Span:
-    """The part of a data buffer that the model will use; raises AclFailure(145000) when it is too small."""
+    """The part of a data buffer that the model uses; raises AclFailure(145000) if the buffer is too small."""
     need = tensor_bytes(tensor)
     if buffer.size + SIZE_SLACK < need:
         raise AclFailure(
@@ -56,7 +56,7 @@ def _check_size(end: str, index: int, tensor: TensorDesc, buffer: DataBuffer) ->
     count = min(need, buffer.size)
     block = check_span(buffer.address, count, f"{end} {index}")
     if block is None:
-        SIM.find(f"{end} {index} of a model lies in memory that acl.rt.malloc did not give", 145000)
+        SIM.find(f"{end} {index} of a model is in memory that acl.rt.malloc did not allocate", 145000)
     return Span(buffer.address, count, block)
 
 
@@ -66,7 +66,7 @@ def _check_count(end: str, tensors: Sequence[TensorDesc], buffers: List[DataBuff
 
 
 class Bound(NamedTuple):
-    """What an execution will use, in model order; `setting` is the gear of a model that has some."""
+    """What an execution uses, in model order; `setting` is the gear of a model with gears."""
 
     sources: List[Span]
     targets: List[Span]
@@ -98,7 +98,7 @@ def _bind(model: Model, inputs: int, outputs: int, may_allocate: bool) -> Bound:
 
 
 def _array(span: Span, tensor: TensorDesc) -> np.ndarray:
-    """An input as the engine wants it: read-only, shape and dtype of the tensor, zero-copy unless bytes are missing."""
+    """An input for the engine: read-only, shape and dtype of the tensor, without a copy unless bytes are missing."""
     need = tensor_bytes(tensor)
     raw = _view(span.address, span.size)
     if raw.size < need:
@@ -109,9 +109,12 @@ def _array(span: Span, tensor: TensorDesc) -> np.ndarray:
 
 
 def _run(model: Model, bound: Bound, stop: Callable[[], bool] = lambda: False) -> None:
-    """Execute once; `stop()` tells that nobody waits for the result any more."""
+    """Execute once; `stop()` returns True when nobody waits for the result any more."""
     if not model.lock.acquire(False):
-        SIM.find(f"model {model.name} is executed by two threads or streams at a time; load it twice for that", 507011)
+        SIM.find(
+            f"model {model.name} is executed by two threads or streams at the same time; load it twice to do that",
+            507011,
+        )
         model.lock.acquire()
     try:
         strike = FAULTS.at_execute(model.device_id, stop)
@@ -135,21 +138,21 @@ def _run(model: Model, bound: Bound, stop: Callable[[], bool] = lambda: False) -
 
 
 def _compute(model: Model, bound: Bound) -> None:
-    """Read device memory, let the engine work, write device memory; dump on request."""
+    """Read device memory, run the engine, write device memory; dump on request."""
     program = bound.setting.program() if bound.setting else model.program
     arrays = [_array(s, t) for s, t in zip(bound.sources, bound.in_tensors)]
     _give(program.lend(arrays), bound)
-    # The results are in device memory by now and nowhere else; a dump needs the space.
+    # Results are now only in device memory; a dump needs the space.
     if model.dumper is not None:
         model.dumper.execution(program, arrays)
 
 
 def _give(results: List[np.ndarray], bound: Bound) -> None:
-    """Results of the engine → device memory, with the faults that are asked for."""
+    """Results of the engine → device memory, with the injected faults."""
     for index, (result, span, tensor) in enumerate(zip(results, bound.targets, bound.out_tensors)):
         if tuple(result.shape) != tuple(tensor.shape) or result.dtype != tensor.dtype:
             got, expected = f"{result.dtype}{result.shape}", f"{tensor.dtype}{tensor.shape}"
-            raise AclFailure(507011, f"{tensor.name}: the engine gave {got}, expected {expected}")
+            raise AclFailure(507011, f"{tensor.name}: the engine returned {got}, expected {expected}")
         count = FAULTS.written(index, span.size)
         _view(span.address, count)[:] = np.ascontiguousarray(result).reshape(-1).view(np.uint8)[:count]
     FAULTS.spoil([_writable(span) for span in bound.targets])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models with several shapes: asking for their gears, setting one, and which one an execution takes.
+"""Models with several shapes: listing their gears, setting one, and the gear that an execution uses.
 
 A gear is set on a dataset: it is written into the buffer of the input ``ascend_mbatch_shape_data``, and an execution
-with that dataset takes it when it is queued. Codes of refusals are those of the vendor's list that fit; which of them a
-device gives for a wrong gear, or without one, was not checked on a device.
+with that dataset uses it from the moment it is queued. Error codes are the plausible ones in the vendor's list; which
+of them a device returns for a wrong or missing gear was not checked on a device.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EMPTY_HW = {"hwCount": 0, "hw": []}  # type: Dict[str, Any]
 
 
 def _profiles(handle: int, kind: int) -> Tuple[Tuple[int, ...], ...]:
-    """The gears of a described model if they are of that kind."""
+    """The gears of a described model if they are of this kind."""
     gears = desc_of(handle).gears
     return tuple(gears.profiles) if gears is not None and gears.kind == kind else ()
 
@@ -55,12 +55,12 @@ def get_input_dynamic_gear_count(handle: int, index: int) -> int:
 
 @call("mdl.get_input_dynamic_dims", "KiK", gives=([],), needs=0)
 def get_input_dynamic_dims(handle: int, index: int, count: int) -> List[Dict[str, Any]]:
-    """One dims dict per gear, all sides of all inputs in one row; `count` is what `get_input_dynamic_gear_count`
-    said.
+    """One dims dict per gear, all sides of all inputs in one row; `count` is the result of
+    `get_input_dynamic_gear_count`.
     """
     known = len(_profiles(handle, DIMS))
     if count != known:
-        raise AclFailure(100000, f"{count} gears were asked, the model has {known} of --dynamic_dims")
+        raise AclFailure(100000, f"{count} gears were requested, the model has {known} of --dynamic_dims")
     gears = desc_of(handle).gears
     rows = [gears.flat_dims(gear) for gear in range(count)] if gears is not None else []
     return [{"name": "", "dimCount": len(row), "dims": row} for row in rows]
@@ -78,7 +78,7 @@ def set_dynamic_hw_size(model_id: int, dataset: int, index: int, height: int, wi
 
 @call("mdl.set_input_dynamic_dims", "IKKd", needs=CONTEXT)
 def set_input_dynamic_dims(model_id: int, dataset: int, index: int, dims: Dict[str, Any]) -> None:
-    """`dims` is one of those that `get_input_dynamic_dims` gives."""
+    """`dims` is one of the results of `get_input_dynamic_dims`."""
     model = model_of(model_id)
     gears = _gears(model)
     row = dims.get("dims")
@@ -110,7 +110,8 @@ def _set(model: Model, dataset: int, index: int, kind: int, profile: Tuple[int, 
     place = len(model.program.inputs) - 1
     if index != place or index >= len(target.handles):
         raise AclFailure(
-            100000, f"input {index} of {len(target.handles)} in the dataset does not pick the gear, input {place} does"
+            100000,
+            f"input {index} of {len(target.handles)} in the dataset does not select the gear, input {place} does",
         )
     if gears.kind != kind or profile not in gears.profiles:
         raise AclFailure(145013, f"the model has no gear {profile} of --{FLAGS[kind]}, it has {gears.text}")
@@ -121,16 +122,16 @@ def _set(model: Model, dataset: int, index: int, kind: int, profile: Tuple[int, 
 
 
 def _picking(buffer: DataBuffer, count: int) -> Tuple[np.ndarray, Optional[Block]]:
-    """The numbers in the buffer that picks the gear, int32, not a copy, and what keeps that memory alive."""
+    """The numbers in the buffer that selects the gear, int32, not a copy, and the object that keeps that memory alive."""
     if buffer.address == 0:
-        raise AclFailure(145011, "the data buffer of the input that picks the gear has no address")
+        raise AclFailure(145011, "the data buffer of the input that selects the gear has no address")
     if buffer.size < 4 * count:
         raise AclFailure(
-            145012, f"the data buffer of the input that picks the gear has {buffer.size} bytes, expected {4 * count}"
+            145012, f"the data buffer of the input that selects the gear has {buffer.size} bytes, expected {4 * count}"
         )
-    block = check_span(buffer.address, 4 * count, "input that picks the gear")
+    block = check_span(buffer.address, 4 * count, "input that selects the gear")
     if block is None:
-        SIM.find("the gear of a model lies in memory that acl.rt.malloc did not give", 145011)
+        SIM.find("the gear of a model is in memory that acl.rt.malloc did not allocate", 145011)
     return np.frombuffer((ctypes.c_char * (4 * count)).from_address(buffer.address), np.int32), block
 
 
@@ -145,7 +146,7 @@ class Setting(NamedTuple):
     block: Optional[Block]
 
     def program(self) -> Program:
-        """The engine.Program, when the execution starts; a gear that was set meanwhile is a mistake of the client."""
+        """The engine.Program when the execution starts; setting a gear in the meantime is an error of the client."""
         expected: Sequence[int] = _gears(self.model).profiles[self.gear]
         found = [int(number) for number in self.numbers]
         if found != list(expected):
@@ -157,11 +158,11 @@ class Setting(NamedTuple):
 
 
 def gear_of(model: Model, dataset: Dataset) -> Setting:
-    """The gear that a dataset is set to; raises AclFailure where it has none, or one of another model."""
+    """The gear of a dataset; raises AclFailure if it has none, or one of another model."""
     gears = _gears(model)
     if not dataset.profile:
         raise AclFailure(
-            145000, f"the model has gears ({gears.text}) and none is set; call acl.mdl.set_{_CALLS[gears.kind]} before"
+            145000, f"the model has gears ({gears.text}) and none is set; call acl.mdl.set_{_CALLS[gears.kind]} first"
         )
     if dataset.profile not in gears.profiles:
         raise AclFailure(145013, f"the model has no gear {dataset.profile}, it has {gears.text}")

@@ -30,7 +30,7 @@ class ProfileConfig:
 
 
 class Profiler:
-    """Where the summary goes and what was measured so far."""
+    """Folder of the summary and the measurements so far."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -65,14 +65,14 @@ def init(path: str) -> None:
     if PROFILER.folder is not None:
         raise AclFailure(100000, "acl.prof.init has been called already")
     if not os.path.isdir(path) or not os.access(path, os.W_OK):
-        raise AclFailure(100000, f"{path} is no folder that can be written")
+        raise AclFailure(100000, f"{path} is not a writable folder")
     PROFILER.folder = Path(path)
     PROFILER.seconds = {}
 
 
 @query("prof.create_config", "tIKK")
 def create_config(devices: Sequence[int], metrics: int, events: int, mask: int) -> int:
-    """`events` is a pointer to events of the vendor's choice, reserved."""
+    """`events` is a reserved pointer to events chosen by the vendor."""
     for device_id in devices:
         SIM.device(int(device_id))
     if metrics not in _METRICS:
@@ -93,7 +93,7 @@ def destroy_config(handle: int) -> None:
 def start(handle: int) -> None:
     config = SIM.thing(handle, ProfileConfig, 100000)
     if PROFILER.folder is None or PROFILER.running is not None:
-        raise AclFailure(100000, "call acl.prof.init before, and stop what was started")
+        raise AclFailure(100000, "call acl.prof.init first, and stop the running profile")
     PROFILER.running = config
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Streams: a queue of work and a worker thread each. What the work is, is the business of those who submit it."""
+"""Streams: a queue of work and a worker thread each. The submitter decides what the work is."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vxm_convert.sim.acl.base.args import CONTEXT, call
 from vxm_convert.sim.acl.base.state import SIM, AclFailure, DeviceContext, log
 
 COMPLETE, NOT_READY = 0, 1
-#: Seconds that the end of the process waits for the task that a stream is at.
+#: Seconds that the exit of the process waits for the running task of a stream.
 _LAST_TASK_SECONDS = 5.0
 _streams: Any = weakref.WeakSet()
 
 
 class Stream:
-    """Work in order of submission, done by a thread of its own that starts with the first task.
+    """Work in order of submission, done by a separate thread that starts with the first task.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Stream:
         _streams.add(self)
 
     def submit(self, task: Callable[[], object]) -> None:
-        """Queue a task; what it raises is reported by the next `synchronize`."""
+        """Queue a task; the next `synchronize` reports its exception."""
         with self._condition:
             if self.closing:
                 raise AclFailure(107017, "the stream is being destroyed")
@@ -71,13 +71,13 @@ class Stream:
             return self._done == self._submitted
 
     def wait(self, timeout_s: Optional[float] = None) -> bool:
-        """Wait for everything submitted so far; False when that took longer than `timeout_s`."""
+        """Wait for everything submitted so far; False if that takes longer than `timeout_s`."""
         with self._condition:
             target = self._submitted
             return self._condition.wait_for(lambda: self._done >= target, timeout_s)
 
     def synchronize(self, timeout_s: Optional[float] = None) -> None:
-        """As `wait`, then raise what a task failed with; AclFailure(507046) on timeout."""
+        """As `wait`, then raise the exception of a failed task; AclFailure(507046) on timeout."""
         if not self.wait(timeout_s):
             raise AclFailure(507046, f"the stream is still busy after {timeout_s} s")
         with self._condition:
@@ -86,14 +86,14 @@ class Stream:
             raise AclFailure(failure.code, failure.message)
 
     def abandon(self) -> None:
-        """Forget what is queued and wait for the task at hand, for a while."""
+        """Drop queued tasks and wait for the running one, for a limited time."""
         with self._condition:
             self._submitted -= len(self._tasks)
             self._tasks.clear()
         self.wait(_LAST_TASK_SECONDS)
 
     def close(self) -> None:
-        """Finish what is queued and end the worker."""
+        """Finish queued tasks and end the worker."""
         with self._condition:
             self.closing = True
             self._condition.notify_all()
@@ -103,9 +103,7 @@ class Stream:
 
 @atexit.register
 def _abandon_all() -> None:
-    """A program may end with work on its streams; a worker that Python stops inside of the engine would end in an
-    abort.
-    """
+    """A program may exit with work on its streams; Python would abort if it stopped a worker inside the engine."""
     for stream in list(_streams):
         stream.abandon()
 
@@ -115,7 +113,7 @@ def _failure_of(task: Callable[[], object]) -> Optional[AclFailure]:
         task()
     except AclFailure as failure:
         return failure
-    except Exception as exc:  # a worker must live on; the client learns of it at synchronisation
+    except Exception as exc:  # a worker must keep running; the client gets the error at synchronisation
         log.exception("simulated device: a task of a stream raised")
         return AclFailure(507000, f"{type(exc).__name__}: {exc}")
     return None

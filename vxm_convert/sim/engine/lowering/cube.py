@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cube operators and what belongs to them: operands on the fp16 grid, products added in fp32, one rounding of the
-sum.
-"""
+"""Cube operators and related ones: operands on the fp16 grid, products added in fp32, one rounding of the sum."""
 
 from __future__ import annotations
 
@@ -65,7 +63,7 @@ def _conv_backprop(state: Lowering, op: Op) -> List[Value]:
     kernel = _kernel(state.weight(op.inputs[0]))
     strides, dilations, pads = _spatial(op, "strides"), _spatial(op, "dilations"), op.attrs["pads"]
     small, large = _sides(op.input_descs[1].logical_shape, op), _sides(op.output_descs[0].logical_shape, op)
-    # What the forward convolution left over at the end of an axis.
+    # The voxels at the end of an axis that the forward convolution did not reach.
     rest = [
         big - ((n - 1) * stride + (width - 1) * dilation + 1 - before - after)
         for big, n, stride, width, dilation, before, after in zip(
@@ -90,7 +88,7 @@ def _sides(shape: Tuple[int, ...], op: Op) -> Tuple[int, ...]:
 
 
 def _phase_transpose(state: Lowering, op: Op) -> List[Value]:
-    """Made by `phase`: kernel 4, stride 2, padding 1 along every axis."""
+    """Made by the rewrite `transposed`: kernel 4, stride 2, padding 1 along every axis."""
     filters = state.builder.constant(state.consts[op.inputs[1]].value.transpose(3, 4, 0, 1, 2))
     name = state.builder.one(
         "ConvTranspose", state.get(op.inputs[0], True), filters, kernel_shape=[4] * 3, strides=[2] * 3, pads=[1] * 6
@@ -124,7 +122,7 @@ def _batch_norm(state: Lowering, op: Op) -> List[Value]:
 
 
 def _normalise(state: Lowering, op: Op, first: bool, axes: List[int], shape: Tuple[int, ...]) -> str:
-    """With the mean and variance of the batch itself, all in fp32."""
+    """Uses the mean and variance of the batch itself, all in fp32."""
     builder, x = state.builder, state.get(op.inputs[0], first)
     scale, offset = (builder.one("Reshape", state.get(source), state.integers(shape)) for source in op.inputs[1:3])
     centred = builder.one("Sub", x, builder.one("ReduceMean", x, axes=axes, keepdims=1))

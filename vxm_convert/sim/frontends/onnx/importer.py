@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads an ONNX model (``--framework=5``) into the nodes that the simulated compiler imports.
 
-Refuses, naming every one, operators without a translation; shapes must be static, in the file or by ``--input_shape``.
-Weights in files of their own are not read.
+Refuses operators without a translation and lists them all; shapes must be static, in the file or by ``--input_shape``.
+Separate weight files are not read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WEIGHTS = frozenset({"raw_data", "float_data", "int32_data", "int64_data", "dou
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """Nodes, where the outputs are in them, and what inputs and outputs are called at the model's edge."""
+    """Nodes, the positions of the outputs in them, and the names of the model's inputs and outputs."""
 
     nodes: List[TfNode]
     outputs: List[Tuple[str, int]]
@@ -53,13 +53,13 @@ def read_onnx(path: Path, input_shapes: Shapes, out_nodes: List[Tuple[str, int]]
     Parameters
     ----------
     input_shapes : dict — shapes of ``--input_shape``; they replace the file's.
-    out_nodes : list of (node, index) — outputs in order; a tensor's name ``name:index`` serves as well. Empty: the
+    out_nodes : list of (node, index) — outputs in order; a tensor's name ``name:index`` is also accepted. Empty: the
         graph's outputs.
 
     Raises
     ------
     ArtifactError, FormatError
-        The file cannot be read, or is no ONNX model.
+        If the file cannot be read, or is not an ONNX model.
     AtcRefusal
         E10501 lists all operators without a translation; E10016 a wrong name; E20001 a dynamic shape or an attribute.
     """
@@ -68,7 +68,7 @@ def read_onnx(path: Path, input_shapes: Shapes, out_nodes: List[Tuple[str, int]]
     try:
         return _graph_of(model, path, input_shapes, out_nodes)
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as exc:
-        # Protobuf reads damaged texts and types without a word; whatever trips over them here is the file's fault.
+        # Protobuf silently reads damaged texts and types; errors that they cause here are due to the file.
         raise FormatError(f"{path}: not a valid ONNX model ({type(exc).__name__}: {exc}); export it again") from exc
 
 
@@ -103,7 +103,7 @@ def _translate(made: Translator, node: OnnxNode) -> None:
 
 
 def onnx_json(path: Path) -> Dict[str, Any]:
-    """The model as mode 1 writes it: every field by name, no weights."""
+    """The model in the form of mode 1: every field by name, no weights."""
     return to_plain(_load(path), {}, _WEIGHTS)
 
 
@@ -113,7 +113,7 @@ def _load(path: Path) -> onnx.ModelProto:
     data = read_bounded(path, MAX_ONNX_BYTES, "the ONNX model", "export it first")
     model: onnx.ModelProto = decode(onnx.ModelProto, data, str(path))
     if not model.graph.node:
-        raise FormatError(f"{path}: holds no ONNX graph; export it again")
+        raise FormatError(f"{path}: contains no ONNX graph; export it again")
     return model
 
 
@@ -136,15 +136,15 @@ def _check_support(nodes: List[OnnxNode]) -> None:
         raise AtcRefusal(
             "E10501",
             f"{len(unknown)} operators of the ONNX model are not supported: {listing}",
-            "The simulated ATC translates what a VoxelMorph export and its like hold.",
+            "The simulated ATC translates the operators of VoxelMorph exports and similar models.",
             "Compile frozen.pb, or use the real ATC.",
             [(node.name, node.type) for node in nodes],
         )
 
 
 def _check_schemas(model: onnx.ModelProto) -> None:
-    """Operands and attributes of every node as its operator set wants them; the shape inference relies on it without
-    looking.
+    """Check operands and attributes of every node against its operator set; the shape inference relies on them
+    unchecked.
     """
     from onnx import checker, defs
 
@@ -176,7 +176,7 @@ def _constants(model: onnx.ModelProto, nodes: List[OnnxNode], path: Path) -> Dic
     values: Dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
         if tensor.data_location == TensorProto.EXTERNAL:
-            raise FormatError(f"{path}: constant {name!r} lies in a file of its own; export one file")
+            raise FormatError(f"{path}: constant {name!r} is in a separate file; export a single file")
         try:
             values[name] = numpy_helper.to_array(tensor)
         except (ValueError, TypeError, KeyError) as exc:
@@ -205,7 +205,7 @@ def _set_shapes(inputs: List[onnx.ValueInfoProto], shapes: Shapes) -> None:
         value = by_name.get(name, by_name.get(f"{name}:0"))
         if value is None:
             raise AtcRefusal(
-                "E10016", f"--input_shape names {name}, which is no input of the model; it has {', '.join(by_name)}"
+                "E10016", f"--input_shape names {name}, which is not an input of the model; it has {', '.join(by_name)}"
             )
         dims = value.type.tensor_type.shape.dim
         if dims and len(dims) != len(shape):
@@ -216,7 +216,7 @@ def _set_shapes(inputs: List[onnx.ValueInfoProto], shapes: Shapes) -> None:
 
 
 def _infer(model: onnx.ModelProto) -> Shapes:
-    """Static shapes of all tensors that have one. Shapes in the file may be for another --input_shape, so they are
+    """Static shapes of all tensors that have one. Shapes in the file may belong to another --input_shape, so they are
     dropped first.
     """
     from onnx import shape_inference
@@ -254,7 +254,7 @@ def _placeholder(made: Translator, value: onnx.ValueInfoProto) -> str:
 
 
 def _wanted(model: onnx.ModelProto, nodes: List[OnnxNode], out_nodes: List[Tuple[str, int]]) -> List[Tuple[str, str]]:
-    """(name at the edge, ONNX tensor) of every output."""
+    """(name of the model's output, ONNX tensor) of every output."""
     made_by = {f"{node.name}:{index}": name for node in nodes for index, name in enumerate(node.outputs)}
     tensors = set(made_by.values())
     if not out_nodes:
