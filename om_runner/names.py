@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of the files and folders that the runner writes into an output folder. Writes none.
 
-Those that the chain from checkpoint to report knows are in `vxm_convert.artifacts.names` and only passed on here.
+Names of the chain from checkpoint to report are in `vxm_convert.artifacts.names`; this module only passes them on.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ NATIVE_SEG_NAME = "atlas_seg_in_scan.nii.gz"
 JACOBIAN_NAME = "jacobian.nii.gz"
 REPORT_NAMES = (REPORT_JSON, REPORT_CSV, REPORT_PAGE, REPORT_JUNIT)
 QC_FOLDER = "qc"
-#: what the runner keeps in an output folder for itself: the lock, and a record per finished scan
+#: the runner's private folder in an output folder: the lock, and a record per finished scan
 STATE_FOLDER = RECORDS_FOLDER
 LAYERS_NAMES = (LAYERS_CSV, LAYERS_JSON)
-#: the runner's own files and folders in an output folder: no subject may bear such a name, whatever its case
+#: the runner's own files and folders in an output folder: no subject may have such a name, in any case
 RESERVED_SUBJECTS = (PRECISION_FOLDER, METRICS_NAME, FAILURES_NAME, RUN_NAME, AUDIT_NAME, SUMS_NAME, QC_FOLDER)

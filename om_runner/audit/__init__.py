@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a model gives the same bits over runs, orders, batches and loads; no judgement of accuracy."""
+"""Whether a model gives the same bits over runs, orders, batches and loads; it does not judge accuracy."""

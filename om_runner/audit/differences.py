@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How two results that should be equal differ: bit by bit, in steps of fp16, and in the figures of a profile."""
+"""Differences between two results that should be equal: bit by bit, in steps of fp16, and in the figures of a profile."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one scan's result against its first one.
+    """Difference between a scan's result and its first one.
 
     Parameters
     ----------
-    moved_values, flow_values : int — values whose bits differ; `moved_size`, `flow_size` of how many.
+    moved_values, flow_values : int — number of values whose bits differ, out of `moved_size` and `flow_size`.
     flow_is_fp16 : bool — every value of both flows is an fp16 number.
-    fp16_steps : float or None — largest difference of the flow in steps between neighbouring fp16 numbers of its size;
-        None if
-        nothing finite differs.
+    fp16_steps : float or None — largest difference of the flow in steps between neighbouring fp16 numbers; None if no
+        finite values differ.
     """
 
     moved_values: int
@@ -34,35 +33,33 @@ class Difference:
         return asdict(self)
 
     def explain(self, other_model: bool) -> str:
-        """What the numbers say about where the difference comes from; claims no more than they show.
+        """Explains the source of the difference, as far as the numbers show it.
 
         Parameters
         ----------
-        other_model : bool — the result is of another model of the same network, which may add in another order.
+        other_model : bool — the result comes from another model of the same network, which may add in another order.
         """
         share = f"{self.flow_values} of {self.flow_size} flow values differ"
         if not self.flow_values:
             return (
-                f"the flow is bit-equal, {self.moved_values} of {self.moved_size} values of the moved image "
-                "differ: the warp is at fault"
+                f"the flow is bit-equal, {self.moved_values} of {self.moved_size} values of the moved image differ: "
+                "the warp is the cause"
             )
         if self.fp16_steps is None:
             return f"{share}, none of them finite on both sides"
         steps = f"by at most {self.fp16_steps:.3g} fp16 steps"
         if not other_model:
             return (
-                f"{share}, {steps}; same model, same scan: the device adds in no fixed order, or leaves damaged values"
+                f"{share}, {steps}; same model, same scan: the device adds in varying order, or leaves damaged values"
             )
         if self.flow_is_fp16:
             return (
-                f"{share}, {steps}, and all of them are fp16 numbers: sums of products taken in another order differ "
-                "in fp32's last "
-                "bits, and where one lies near the middle of two fp16 numbers it is rounded to the other one"
+                f"{share}, {steps}, and all of them are fp16 numbers: sums of products in another order differ in the "
+                "last bits of fp32, and a sum near the middle of two fp16 numbers may round to the other one"
             )
         return (
-            f"{share}, {steps}; the flow itself is held in fp32: sums taken in another order differ in their last "
-            "bits, and flip "
-            "fp16 roundings of the layers before"
+            f"{share}, {steps}; the flow itself is fp32: sums in another order differ in their last bits, and flip "
+            "fp16 roundings of earlier layers"
         )
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BIDS datasets in, BIDS derivatives out; nothing outside this folder knows BIDS names."""
+"""BIDS datasets in, BIDS derivatives out; no other folder uses BIDS names."""

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a BIDS dataset: which files are the scans that were asked for, and which segmentation belongs to which. By
-names alone.
+"""Reads a BIDS dataset: finds the requested scans and their segmentations, by file names alone.
 
 A scan is ``sub-*/[ses-*/]anat/sub-*_<suffix>.nii[.gz]``. Its segmentation is a ``_dseg`` with the same entities beside
-it or in ``derivatives/*``: ``desc-aseg`` first, then one without ``desc-``; a list of labels that says other structures
-than FreeSurfer's rules it out, because Dice would compare other things.
+it or in ``derivatives/*``: ``desc-aseg`` first, then one without ``desc-``; a label table with other structures than
+FreeSurfer's excludes it, because Dice would compare different things.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from vxm_convert.metrics.labels import LABEL_NAMES, load_label_set
 LOG = logging.getLogger(__name__)
 
 DESCRIPTION_NAME = "dataset_description.json"
-#: name in GeneratedBy by which our own derivatives are known
+#: name in GeneratedBy that identifies our own derivatives
 GENERATOR = "vxm_convert"
 FILTER_KEYS = ("suffix",) + names.SCAN_ENTITIES[2:] + names.DERIVED_ENTITIES
 _MAX_JSON = 4 << 20
-#: a structure whose name tells FreeSurfer's ids from tissue classes
+#: a structure whose name distinguishes FreeSurfer's ids from tissue classes
 _TELLTALE = 2
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which scans of a dataset: labels without ``sub-`` and ``ses-`` (None: all), and entity or ``suffix`` → label."""
+    """Selects scans of a dataset: labels without ``sub-`` and ``ses-`` (None: all), and entity or ``suffix`` → label."""
 
     participants: Optional[Tuple[str, ...]] = None
     sessions: Optional[Tuple[str, ...]] = None
@@ -49,7 +48,7 @@ class Choice:
         return dict(self.filters).get("space")
 
     def takes(self, name: names.Name) -> bool:
-        """Whether a file is asked for; entities of derivatives only where they are."""
+        """Whether a file is requested; entities of derivatives only if a filter names them."""
         wanted = dict(self.filters)
         if name.suffix != self.suffix or any(
             key in name.entities and key not in wanted for key in names.DERIVED_ENTITIES
@@ -64,7 +63,7 @@ class Dataset:
     Parameters
     ----------
     root : Path — its folder.
-    skip : Path — a folder inside it that is not read: the output of this run.
+    skip : Path — a folder inside it that is ignored: the output of this run.
     """
 
     def __init__(self, root: Path, skip: Optional[Path] = None) -> None:
@@ -82,7 +81,7 @@ class Dataset:
         Raises
         ------
         VolumeError
-            A participant or session that was asked for is not there, or no scan is.
+            If a requested participant or session does not exist, or there is no scan.
         """
         found: Dict[str, Scan] = {}
         for subject in self._subjects(choice):
@@ -92,14 +91,12 @@ class Dataset:
                     if choice.takes(name):
                         self._add(found, path, name)
             if len(found) == before:
-                LOG.warning(
-                    "%s: no %s scan there%s, this participant is left out", subject, choice.suffix, _filtered(choice)
-                )
+                LOG.warning("%s: no %s scan%s, the participant is skipped", subject, choice.suffix, _filtered(choice))
         if not found:
             raise VolumeError(
                 f"{self.root}: no {choice.suffix} scan in it{_filtered(choice)}; expected "
-                "sub-<label>/[ses-<label>/]anat/"
-                f"sub-<label>_{choice.suffix}.nii.gz; derived scans are asked for with --bids-filter desc=… or space=…"
+                f"sub-<label>/[ses-<label>/]anat/sub-<label>_{choice.suffix}.nii.gz; select derived scans with "
+                "--bids-filter desc=… or space=…"
             )
         return [found[key] for key in sorted(found)]
 
@@ -112,7 +109,7 @@ class Dataset:
         return [folders[label] for label in _chosen(folders, choice.participants, "sub-", self.root)]
 
     def _anat_folders(self, subject: Path, choice: Choice) -> Iterator[Tuple[Path, str]]:
-        """Folders of scans, each with what the names in it must start with."""
+        """Folders of scans, each with the prefix of its file names."""
         sessions = {p.name[len("ses-") :]: p for p in _labelled(subject, "ses-")}
         if choice.sessions is None and (subject / "anat").is_dir():
             yield subject / "anat", subject.name
@@ -125,13 +122,11 @@ class Dataset:
     def _add(self, found: Dict[str, Scan], path: Path, name: names.Name) -> None:
         unknown = [key for key in name.entities if key not in names.SCAN_ENTITIES + names.DERIVED_ENTITIES]
         if unknown:
-            LOG.warning(
-                "%s: the entity %s is not one that a registered scan can have, this scan is left out", path, unknown[0]
-            )
+            LOG.warning("%s: a registered scan cannot have the entity %s, the scan is skipped", path, unknown[0])
             return
         key = names.identity({k: v for k, v in name.entities.items() if k in names.SCAN_ENTITIES})
         if key in found:
-            LOG.warning("%s: %s is the same scan by its name, this one is left out", path, found[key].path.name)
+            LOG.warning("%s: %s has the name of the same scan, this one is skipped", path, found[key].path.name)
             return
         found[key] = Scan(key, path, self._segmentation(path, name))
 
@@ -148,18 +143,19 @@ class Dataset:
                 return other
             if self._other_structures(other):
                 LOG.warning(
-                    "%s: its list of labels names other structures than FreeSurfer's ids, not used for Dice", other
+                    "%s: its label table names other structures than FreeSurfer's ids; not used for Dice", other
                 )
                 continue
             LOG.warning(
-                "%s: taken as the segmentation; its labels are taken for FreeSurfer's ids (desc-aseg would say so)",
+                "%s: used as the segmentation; its labels are assumed to be FreeSurfer's ids (desc-aseg would state "
+                "this)",
                 other,
             )
             return other
         return None
 
     def _other_structures(self, seg: Path) -> bool:
-        """What the list of labels that BIDS' inheritance gives the file says of one telling id."""
+        """The name of one characteristic id in the label table that applies to the file by BIDS' inheritance."""
         stem = seg.name[: -len(names.parse(seg.name).extension)]
         places = [seg.with_name(stem + ".tsv")] + [
             parent / "dseg.tsv" for parent in seg.parents if self.root in (parent, *parent.parents)
@@ -174,34 +170,34 @@ class Dataset:
 
 
 def is_described(folder: Path) -> bool:
-    """Whether a folder says that it is a BIDS dataset."""
+    """Whether a folder declares itself a BIDS dataset."""
     return (Path(folder) / DESCRIPTION_NAME).is_file()
 
 
 def is_dataset(folder: Path) -> bool:
-    """Whether a folder is read as a BIDS dataset without being told to: it says so, and has participants."""
+    """Whether a folder is read as a BIDS dataset without --bids: it declares itself one and has participants."""
     return is_described(folder) and any(path.name.startswith("sub-") for path in _folders(Path(folder)))
 
 
 def read_description(folder: Path) -> Optional[Dict[str, Any]]:
-    """dataset_description.json, or None where there is none; VolumeError for a damaged one."""
+    """dataset_description.json, or None if there is none; VolumeError if it is damaged."""
     path = Path(folder) / DESCRIPTION_NAME
     return read_object(path) if path.is_file() else None
 
 
 def read_object(path: Path) -> Dict[str, Any]:
-    """A JSON object of bounded size; VolumeError for anything else."""
+    """A JSON object of limited size; VolumeError for anything else."""
     try:
         data = json.loads(read_bounded(path, _MAX_JSON, "a JSON file", "check its permissions").decode("utf-8-sig"))
     except (VxmError, ValueError, RecursionError) as exc:
-        raise VolumeError(f"{path}: not a JSON object ({exc}); mend or remove it") from exc
+        raise VolumeError(f"{path}: not a JSON object ({exc}); repair or remove it") from exc
     if not isinstance(data, dict):
-        raise VolumeError(f"{path}: holds a {type(data).__name__}, expected a JSON object; mend or remove it")
+        raise VolumeError(f"{path}: contains a {type(data).__name__}, expected a JSON object; repair or remove it")
     return data
 
 
 def generated_by_us(folder: Path) -> bool:
-    """Whether a folder is a derivative of this project; a damaged description counts as somebody else's."""
+    """Whether a folder is a derivative of this project; a damaged description counts as foreign."""
     try:
         made = (read_description(folder) or {}).get("GeneratedBy")
     except VolumeError:
@@ -222,14 +218,14 @@ def _chosen(there: Dict[str, Path], wanted: Optional[Sequence[str]], prefix: str
 
 
 def _labelled(folder: Path, prefix: str) -> List[Path]:
-    """Folders ``<prefix><label>``; others that begin so are named and left out."""
+    """Folders ``<prefix><label>``; others with the prefix are skipped with a warning."""
     found = []
     for path in _folders(folder):
         if path.name.startswith(prefix):
             if names.is_label(path.name[len(prefix) :]):
                 found.append(path)
             else:
-                LOG.warning("%s: left out, the label may have letters, digits and + only", path)
+                LOG.warning("%s: skipped, a label may have only letters, digits and +", path)
     return found
 
 
@@ -241,9 +237,7 @@ def _folders(folder: Path) -> List[Path]:
 
 
 def _named(folder: Path, start: str) -> Iterator[Tuple[Path, names.Name]]:
-    """Volumes of a folder with their names in parts; a link to a file that is not there counts, so that it fails by
-    name later.
-    """
+    """Volumes of a folder with their parsed names; a broken link counts, so that it fails by name later."""
     try:
         files = sorted(
             p for p in folder.iterdir() if p.name.startswith("sub-") and p.name.lower().endswith(names.EXTENSIONS)
@@ -256,22 +250,22 @@ def _named(folder: Path, start: str) -> Iterator[Tuple[Path, names.Name]]:
         try:
             name = names.parse(path.name)
         except VolumeError as exc:
-            LOG.warning("%s: left out, %s", path, exc)
+            LOG.warning("%s: skipped, %s", path, exc)
             continue
         if start and not (path.name + "_").startswith(start + "_"):
-            LOG.warning("%s: left out, in this folder names start with %s_", path, start)
+            LOG.warning("%s: skipped, names in this folder start with %s_", path, start)
             continue
         yield path, name
 
 
 def _same_scan(seg: names.Name, scan: names.Name) -> bool:
-    """Equal entities but for what a segmentation may add; a space must be the scan's."""
+    """Whether entities are equal, apart from those that a segmentation may add; a space must be the scan's."""
     ours, theirs = ({k: v for k, v in n.entities.items() if k not in ("desc", "seg")} for n in (seg, scan))
     return set(ours) == set(theirs) and all(_same(ours[key], theirs[key]) for key in ours)
 
 
 def _same(label: Optional[str], other: str) -> bool:
-    """Equal labels; numbers whatever their leading zeros."""
+    """Whether labels are equal, ignoring leading zeros of numbers."""
     return label == other or (label is not None and label.isdigit() and other.isdigit() and int(label) == int(other))
 
 

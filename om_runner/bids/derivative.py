@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layout of a BIDS derivative: results are written under their plain names and then take their BIDS names, with
-side-cars.
+"""The layout of a BIDS derivative: results are written with plain names and then get their BIDS names and side-cars.
 
-Several scans share a folder, so a scan's files stand one after the other, each whole; its figures in ``provenance/``
-come last.
+Several scans share a folder, so a scan's files appear one after the other, each complete; its figures in
+``provenance/`` come last.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ class Derivative(Layout):
     Parameters
     ----------
     out : Path — its folder.
-    dataset, participants : Dataset, Participants — where the scans come from, and what is known of the people.
-    naming : Naming — what the names share.
+    dataset, participants : Dataset, Participants — the source of the scans, and data about the participants.
+    naming : Naming — the common part of the names.
     atlas : Path — the fixed image.
     toolchain : str — of the registration, in one line.
     method : str — the registration in one sentence.
@@ -103,7 +102,7 @@ class Derivative(Layout):
             shutil.rmtree(str(folder), ignore_errors=True)
 
     def _stand(self, scan: Scan, folder: Path) -> None:
-        """Give the files of a scan their names; what an earlier run left of this scan goes first."""
+        """Give the files of a scan their names; results of an earlier run for this scan are removed first."""
         plain = sorted(p.name for p in folder.iterdir())
         subject, labels = scan.subject, []
         for name in [name for name in plain if name + ".json" in plain]:
@@ -121,14 +120,14 @@ class Derivative(Layout):
             "files": {name: target.relative_to(self.out).as_posix() for name, target in moves.items()},
             "labels": sorted(set(labels)),
         }
-        # Before the files, so that none of them can be left behind unknown.
+        # Before the files, so that no unknown file can be left behind.
         write_json(self.path_of(subject, RESULTS_RECORD), record)
         for name, target in moves.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(str(folder / name), str(target))
 
     def _target(self, subject: str, name: str, plain: Sequence[str]) -> Path:
-        """Where a file of that name in the temporary folder goes: a side-car of either kind beside its file."""
+        """Destination of a file with that name in the temporary folder: a side-car of either kind goes beside its file."""
         for owner in plain:
             if name == owner + ".json":
                 return sidecar_path(self.path_of(subject, owner))
@@ -138,7 +137,7 @@ class Derivative(Layout):
         return self.path_of(subject, name)
 
     def _renamed(self, subject: str, noted: Dict[str, Any]) -> Dict[str, Any]:
-        """A record with the names that files have here."""
+        """A record with the file names of the derivative."""
         return {
             key: self.path_of(subject, value).name
             if key in ("file", "inverse_of") and isinstance(value, str)
@@ -147,14 +146,14 @@ class Derivative(Layout):
         }
 
     def _standing(self, subject: str) -> List[Path]:
-        """The files that are known to be ours of exactly this scan; what others put beside them is theirs."""
+        """The files that are known to be ours for exactly this scan; foreign files beside them are not touched."""
         record = self.path_of(subject, RESULTS_RECORD)
         if not record.is_file():
             return []
         try:
             named = files_in(self.out, read_object(record))
         except VolumeError as exc:
-            LOG.warning("%s; files that it named may stay behind", exc)
+            LOG.warning("%s; files that it named may be left behind", exc)
             named = {}
         return [path for path in (*named.values(), record) if path.is_file()]
 
@@ -164,7 +163,7 @@ class Derivative(Layout):
 
 
 def _bids_side(name: str) -> str:
-    """``moved.nii.gz`` → ``moved.json``; no plain name has another with that stem."""
+    """``moved.nii.gz`` → ``moved.json``; no two plain names have the same stem."""
     return name.partition(".")[0] + ".json"
 
 
@@ -175,5 +174,5 @@ def _remove(path: Path) -> None:
         return
     except OSError as exc:
         raise ArtifactError(
-            f"{path}: cannot remove what an earlier run wrote ({exc.strerror}); check its permissions"
+            f"{path}: cannot remove files of an earlier run ({exc.strerror}); check its permissions"
         ) from exc

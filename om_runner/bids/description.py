@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a derivative says of itself: dataset_description.json, README.md, CHANGES, .bidsignore, LICENSE; where its
-sources lie.
+"""Files that describe a derivative: dataset_description.json, README.md, CHANGES, .bidsignore, LICENSE; and the
+location of its sources.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vxm_convert.artifacts.files import read_bounded, write_json, write_text
 BIDS_VERSION = "1.11.1"
 README_NAME, CHANGES_NAME, IGNORE_NAME, LICENSE_NAME = "README.md", "CHANGES", ".bidsignore", "LICENSE"
 _MAX_LICENSE = 1 << 20
-#: of this project: what BIDS has no name for. A pattern without slash holds at any depth.
+#: of this project: files for which BIDS has no name. A pattern without slash holds at any depth.
 IGNORED = (
     "# Transforms and Jacobian maps, for which BIDS has no names yet, and what belongs to this project: hashes, "
     "records, reports.",
@@ -32,7 +32,7 @@ IGNORED = (
 
 @dataclass(frozen=True)
 class Links:
-    """Where the sources of a derivative lie, for BIDS URIs: ``bids:raw:…`` in the source dataset, ``bids:atlas:…``
+    """Location of the sources of a derivative, for BIDS URIs: ``bids:raw:…`` in the source dataset, ``bids:atlas:…``
     beside the atlas.
     """
 
@@ -41,7 +41,7 @@ class Links:
     atlas: Path
 
     def uri(self, path: Path) -> str:
-        """BIDS URI of a file of the source dataset, or its ``file:`` URI where it lies elsewhere."""
+        """BIDS URI of a file of the source dataset, or its ``file:`` URI if it is elsewhere."""
         # By name, without following links: a dataset may be made of links to a store.
         try:
             return "bids:raw:" + quote(Path(path).relative_to(self.raw).as_posix())
@@ -55,7 +55,7 @@ class Links:
         return {"raw": self.place(self.raw), "atlas": self.place(self.atlas.parent)}
 
     def place(self, folder: Path) -> str:
-        """A folder as a URI: relative where the derivative lies inside it, so that both can be moved together."""
+        """A folder as a URI: relative if the derivative is inside it, so that both can be moved together."""
         out, folder = _absolute(self.out), _absolute(folder)
         if folder in out.parents:
             return Path(os.path.relpath(str(folder), str(out))).as_posix() + "/"
@@ -63,7 +63,7 @@ class Links:
 
 
 def write_description(out: Path, links: Links, source: Dict[str, Any], toolchain: str, simulated: bool) -> List[str]:
-    """Write all files; names of those written.
+    """Write all files; names of the files written.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ Scans of the dataset "{name}", resampled onto the atlas {links.atlas.name} by {G
 
 
 def _write_changes(path: Path, text: str) -> None:
-    """One entry per day and content, newest first, as CPAN::Changes has it."""
+    """One entry per day and content, newest first, in the format of CPAN::Changes."""
     old = read_bounded(path, _MAX_LICENSE, "CHANGES", "remove it").decode("utf-8", "replace") if path.is_file() else ""
     entries = [entry for entry in old.split("\n\n") if entry.strip()]
     item = f"  - {text}"
@@ -149,6 +149,6 @@ def _absolute(folder: Path) -> Path:
 
 
 def relative_to(folder: Path, root: Path) -> Optional[Path]:
-    """`folder` below `root`, links resolved; None where it is not."""
+    """`folder` below `root`, with links resolved; None if it is not below it."""
     inner, outer = _absolute(folder), _absolute(root)
     return inner.relative_to(outer) if outer == inner or outer in inner.parents else None

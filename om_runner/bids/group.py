@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The level ``group`` of the BIDS-App call: the tables and the list of hashes, made anew from what participant runs
-left.
+"""The level ``group`` of the BIDS-App call: rebuilds the tables and the list of hashes from the results of participant
+runs.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ LOG = logging.getLogger(__name__)
 
 
 def run_group(bids_dir: Path, out: Path) -> int:
-    """Make metrics.tsv, failures.tsv, participants.tsv, dseg.tsv and SHA256SUMS over all scans; 1 where a scan has
+    """Make metrics.tsv, failures.tsv, participants.tsv, dseg.tsv and SHA256SUMS over all scans; returns 1 if a scan has
     failed.
 
     Raises
     ------
     VolumeError
-        `out` is no derivative of this project, or no participant was registered into it.
+        If `out` is not a derivative of this project, or no participant was registered into it.
     """
     dataset = open_dataset(bids_dir, out)
     check_output(out, dataset)
     if not generated_by_us(out):
-        raise VolumeError(f"{out}: no derivative of {GENERATOR} in it; run the level participant first")
+        raise VolumeError(f"{out}: not a derivative of {GENERATOR}; run the level participant first")
     rows, failures = registered(out), failed(out)
     if not rows and not failures:
         raise VolumeError(f"{out}: no scan was registered into it; run the level participant first")

@@ -13,7 +13,7 @@ from vxm_convert.artifacts.tsv import write_table
 from vxm_convert.metrics.labels import label_name
 
 TABLE_NAME = "dseg.tsv"
-#: structures of an aseg that no label set of ours scores
+#: structures of an aseg that are in none of our label sets
 _FURTHER_NAMES = {
     1: "Left-Cerebral-Exterior",
     5: "Left-Inf-Lat-Vent",
@@ -74,16 +74,18 @@ def name_of(label: int) -> str:
 
 
 def colour_of(label: int) -> str:
-    """FreeSurfer's colour as ``#RRGGBB``; for other ids a hue that neighbours do not share, the same in every run."""
+    """FreeSurfer's colour as ``#RRGGBB``; for other ids a hue that differs from its neighbours' and is the same in
+    every run.
+    """
     if label in _COLOURS:
         return _COLOURS[label]
-    # Steps of the golden angle spread any row of ids over the circle.
+    # Steps of the golden angle spread any sequence of ids over the circle.
     rgb = colorsys.hsv_to_rgb((label * 0.61803398875) % 1.0, 0.65, 0.9)
     return "#" + "".join(f"{round(255 * part):02X}" for part in rgb)
 
 
 def write_label_table(folder: Path, labels: Iterable[int]) -> List[str]:
-    """Write the table; names of the files written, none where there is no label."""
+    """Write the table; names of the files written, none if there is no label."""
     rows = [(label, name_of(label), colour_of(label)) for label in sorted(set(labels))]
     if not rows:
         return []

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File names of BIDS: entities read from and put into names, and which derivative each plain result becomes. Opens no
-file.
+"""File names of BIDS: parses and builds names, and maps each plain result to its derivative. Opens no file.
 
 Rules: BIDS specification 1.11, `Common principles` (entities, labels) and its schema's order of entities.
 """
@@ -15,12 +14,12 @@ from typing import Dict, Iterable, Optional, Tuple
 from om_runner.names import FLOW_NAME, INVERSE_NAME, JACOBIAN_NAME, MOVED_NAME, MOVED_SEG_NAME, NATIVE_SEG_NAME
 from vxm_convert.errors import VolumeError
 
-#: of one raw scan, in the order of names; what a derivative adds follows
+#: entities of a raw scan, in the order of names; those of a derivative follow
 SCAN_ENTITIES = ("sub", "ses", "acq", "ce", "rec", "run", "echo", "part")
 _ORDER = SCAN_ENTITIES + ("space", "chunk", "seg", "res", "desc", "from", "to", "mode")
-#: entities that only derivatives have: a name with one of them is no raw scan
+#: entities that only derivatives have: a name with one of them is not a raw scan
 DERIVED_ENTITIES = ("space", "res", "desc")
-#: suffixes of scans that BIDS lets a derivative be made of
+#: suffixes of scans for which BIDS allows derivatives
 SUFFIXES = ("T1w", "T2w", "PDw", "T2starw", "FLAIR", "inplaneT1", "inplaneT2", "T2star", "PD")
 EXTENSIONS = (".nii.gz", ".nii")
 _LABEL = re.compile("[0-9A-Za-z+]+")
@@ -30,7 +29,7 @@ FIGURES, PROVENANCE = "figures", "provenance"
 
 @dataclass(frozen=True)
 class Name:
-    """A file name in its parts: entity → label, suffix (``T1w``), extension (``.nii.gz``)."""
+    """A parsed file name: entity → label, suffix (``T1w``), extension (``.nii.gz``)."""
 
     entities: Dict[str, str]
     suffix: str
@@ -42,13 +41,13 @@ class Name:
 
 @dataclass(frozen=True)
 class Naming:
-    """What the names of a derivative share.
+    """The common parts of a derivative's names.
 
     Parameters
     ----------
     atlas : str — label of the atlas, for ``space-``, ``seg-``, ``from-`` and ``to-``.
     suffix : str — of the scans.
-    space : str — grid of the results (``atlas``, ``network``, ``native``); all but the first get a ``res-``.
+    space : str — grid of the results (``atlas``, ``network``, ``native``); all except the first get a ``res-``.
     source_space : str — ``space-`` of the scans, or None for raw ones.
     """
 
@@ -58,9 +57,9 @@ class Naming:
     source_space: Optional[str] = None
 
     def path_of(self, subject: str, plain: str) -> PurePosixPath:
-        """Where a result of that plain name (``moved.nii.gz``) belongs below the derivative.
+        """Path of a result with that plain name (``moved.nii.gz``) below the derivative.
 
-        Pictures go into ``figures/``, records of our own into ``provenance/``; both are named in ``.bidsignore``.
+        Pictures go into ``figures/``, records of our own into ``provenance/``; both are in ``.bidsignore``.
         """
         entities = entities_of(subject)
         home = folder_of(entities)
@@ -72,7 +71,7 @@ class Naming:
         return home / "anat" / Name({**entities, **added}, suffix, ".nii.gz").text()
 
     def source(self) -> str:
-        """What a scan's space is called in ``from-`` and ``to-``."""
+        """Name of a scan's space in ``from-`` and ``to-``."""
         return self.source_space or self.suffix
 
     def _derivative(self, plain: str) -> Optional[Tuple[Dict[str, str], str]]:
@@ -94,7 +93,8 @@ def parse(file_name: str) -> Name:
     Raises
     ------
     VolumeError
-        It is not of the form ``sub-<label>[_<entity>-<label>…]_<suffix>.<extension>``; the message says where.
+        If it is not of the form ``sub-<label>[_<entity>-<label>…]_<suffix>.<extension>``; the message says where it
+        differs.
     """
     extension = next((e for e in EXTENSIONS if file_name.lower().endswith(e)), None)
     if extension is None:
@@ -122,15 +122,15 @@ def folder_of(entities: Dict[str, str]) -> PurePosixPath:
 
 
 def is_label(text: str) -> bool:
-    """Whether BIDS takes it as a label: letters, digits and +."""
+    """Whether it is a BIDS label: letters, digits and +."""
     return bool(_LABEL.fullmatch(text))
 
 
 def label_from(text: str) -> str:
-    """Letters and digits of a text; VolumeError where none are left."""
+    """Letters and digits of a text; VolumeError if there are none."""
     label = "".join(re.findall("[0-9A-Za-z]", text))
     if not label:
-        raise VolumeError(f"{text!r}: no letter or digit to make a BIDS label of; name one with --atlas-label")
+        raise VolumeError(f"{text!r}: no letter or digit for a BIDS label; pass one with --atlas-label")
     return label
 
 
@@ -140,10 +140,11 @@ def _entities(words: Iterable[str], where: str) -> Dict[str, str]:
         key, dash, label = word.partition("-")
         if not dash or not re.fullmatch("[a-zA-Z0-9]+", key) or not is_label(label):
             raise VolumeError(
-                f"{where!r}: {word!r} is no entity, expected <name>-<label> with letters, digits and +, such as sub-01"
+                f"{where!r}: {word!r} is not an entity, expected <name>-<label> with letters, digits and +, such as "
+                "sub-01"
             )
         if key in entities:
-            raise VolumeError(f"{where!r}: the entity {key} stands twice")
+            raise VolumeError(f"{where!r}: the entity {key} appears twice")
         entities[key] = label
     if next(iter(entities), None) != "sub":
         raise VolumeError(f"{where!r}: expected a name that starts with sub-<label>")

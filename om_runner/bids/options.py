@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options about BIDS, for the batch registration and the BIDS-App call. Reads no file."""
+"""BIDS options of the batch registration and the BIDS-App call. Reads no file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTICIPANT, GROUP = LEVELS = ("participant", "group")
 
 @dataclass(frozen=True)
 class BidsRequest:
-    """What the command line says of BIDS: whether to write a derivative, which scans, and what to call the atlas."""
+    """BIDS request of a command line: whether to write a derivative, which scans, and the label of the atlas."""
 
     write: bool = False
     choice: Choice = Choice()
@@ -39,7 +39,7 @@ def add_app_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_bids_group(parser: argparse.ArgumentParser, app: bool = False) -> None:
-    """The group ``BIDS``; a BIDS-App call needs no ``--bids``, and takes the spelling with underscores too."""
+    """The group ``BIDS``; a BIDS-App call needs no ``--bids`` and also accepts the spelling with underscores."""
     group = parser.add_argument_group("BIDS")
     if not app:
         group.add_argument(

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records that every scan leaves in ``provenance/``: its figures, its failure, its files under their plain
-names.
-"""
+"""The records of every scan in ``provenance/``: its figures, its failure, its files with their plain names."""
 
 from __future__ import annotations
 
@@ -20,13 +18,13 @@ METRICS_RECORD, FAILURE_RECORD, RESULTS_RECORD = "metrics.json", "failed.json", 
 
 
 def read_records(out: Path, plain: str) -> Dict[Path, Dict[str, Any]]:
-    """File → record, of that plain name of all scans, in the order of names; damaged ones are named and left out."""
+    """File → record, with that plain name of all scans, in the order of names; damaged ones are skipped with a warning."""
     found = {}
     for path in _records(out, plain):
         try:
             found[path] = read_object(path)
         except VolumeError as exc:
-            LOG.warning("record left out: %s", exc)
+            LOG.warning("record skipped: %s", exc)
     return found
 
 
@@ -37,9 +35,7 @@ def results_in(out: Path) -> Dict[str, Dict[str, Path]]:
 
 
 def files_in(out: Path, record: Dict[str, Any]) -> Dict[str, Path]:
-    """Plain name → file of one scan; a name that leads out of the derivative comes from a damaged record and is left
-    out.
-    """
+    """Plain name → file of one scan; a name outside the derivative comes from a damaged record and is ignored."""
     files = record.get("files")
     if not isinstance(files, dict):
         return {}

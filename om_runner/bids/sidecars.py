@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The BIDS side-car of each result, made from the record that the writer left beside it (``<file>.json``) and from the
-file itself.
-"""
+"""The BIDS side-car of each result, made from the writer's record beside it (``<file>.json``) and from the file itself."""
 
 from __future__ import annotations
 
@@ -19,19 +17,19 @@ from vxm_convert.geometry.grids import Grid
 from vxm_convert.scans.checks import skull_doubt
 from vxm_convert.scans.scan_file import ScanFile
 
-#: share of zero voxels below which nobody has cut a brain out
+#: share of zero voxels below which no brain was extracted
 _CUT_OUT = 0.2
 
 
 @dataclass(frozen=True)
 class Sources:
-    """BIDS URIs of what a result was made from, and what the scan is called.
+    """BIDS URIs of a result's sources, and the name of the scan.
 
     Parameters
     ----------
-    scan, atlas, seg : str — URIs; `seg` None where the scan has none.
+    scan, atlas, seg : str — URIs; `seg` None if the scan has none.
     naming : Naming
-    method : str — the registration in one sentence, which says what is simulated.
+    method : str — the registration in one sentence, with what was simulated.
     scan_path : Path — the scan, whose own side-car may say that it is skull-stripped.
     """
 
@@ -44,11 +42,11 @@ class Sources:
 
 
 def sidecar_of(plain: str, path: Path, noted: Dict[str, Any], sources: Sources) -> Optional[Dict[str, Any]]:
-    """Entries for a result of that plain name; None for a file that BIDS gives no side-car.
+    """Entries for a result with that plain name; None for a file without a BIDS side-car.
 
     Parameters
     ----------
-    path : Path — the file, wherever it stands now.
+    path : Path — the file at its present path.
     noted : dict — the writer's record of it.
     """
     make = _MAKERS.get(plain)
@@ -163,13 +161,13 @@ def _grid(noted: Dict[str, Any], sources: Sources) -> Dict[str, Any]:
 
 
 def _skull_stripped(moved: Path, scan: Path) -> Tuple[bool, str]:
-    """Whether the scan was skull-stripped, and who says so: its side-car, its name, else its voxels."""
+    """Whether the scan was skull-stripped, and the source: its side-car, its name, else its voxels."""
     name = names.parse(scan.name)
     side = scan.with_name(scan.name[: -len(name.extension)] + ".json")
     try:
         said = read_object(side).get("SkullStripped") if side.is_file() else None
     except VolumeError:
-        # The scan itself is sound; what its side-car would have said is found out from the voxels.
+        # The scan itself is intact; the voxels replace the information of its side-car.
         said = None
     if isinstance(said, bool):
         return said, "the side-car of the scan"
@@ -178,4 +176,4 @@ def _skull_stripped(moved: Path, scan: Path) -> Tuple[bool, str]:
     volume = ScanFile(moved).image()
     headed = skull_doubt(volume.data, Grid(volume.data.shape, volume.affine))
     stripped = headed is None and float(np.mean(volume.data == 0)) >= _CUT_OUT
-    return stripped, "judged from the voxels: share of zeros, volume of what is bright"
+    return stripped, "judged from the voxels: share of zeros, volume of bright voxels"

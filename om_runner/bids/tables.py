@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of a derivative, made of the records of all its scans, whichever run they are of."""
+"""The tables of a derivative, made from the records of all its scans of any run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = TypeVar("Row", MetricsRow, FailureRow)
 
 
 def write_tables(out: Path, participants: Participants) -> List[str]:
-    """The tables of all scans, of whatever run, from the records that each left; names of the files written."""
+    """Write the tables of all scans of any run from their records; names of the files written."""
     metrics, failures = registered(out), failed(out)
     write_metrics(out / METRICS_NAME, metrics)
     write_failures(out / FAILURES_NAME, failures)
@@ -42,13 +42,13 @@ def registered(out: Path) -> List[MetricsRow]:
 
 
 def failed(out: Path) -> List[FailureRow]:
-    """The rows of all scans that failed when they were tried last."""
+    """The rows of all scans whose last attempt failed."""
     return _rows_from(read_records(out, FAILURE_RECORD), FailureRow)
 
 
 def _rows_from(records: Dict[Path, Dict[str, Any]], kind: Type[Row]) -> List[Row]:
-    """Records as rows of a table (MetricsRow or FailureRow); those of another version, or damaged, are named and left
-    out.
+    """Records as rows of a table (MetricsRow or FailureRow); those of another version and damaged ones are skipped with
+    a warning.
     """
     rows = []
     for path, record in records.items():
@@ -56,14 +56,14 @@ def _rows_from(records: Dict[Path, Dict[str, Any]], kind: Type[Row]) -> List[Row
             entities_of(record.get("subject") or "")
             rows.append(_row_from(record, kind))
         except (TypeError, AttributeError, VolumeError) as exc:
-            LOG.warning("record left out: %s: %s; register the scan again or remove the file", path, exc)
+            LOG.warning("record skipped: %s: %s; register the scan again or remove the file", path, exc)
     return rows
 
 
 def _row_from(record: Dict[str, Any], kind: Type[Row]) -> Row:
     columns = [f.name for f in fields(kind)]
     if sorted(record) != sorted(columns):
-        raise VolumeError(f"holds the columns {', '.join(sorted(record))}, expected {', '.join(columns)}")
+        raise VolumeError(f"has the columns {', '.join(sorted(record))}, expected {', '.join(columns)}")
     return kind(**record)
 
 

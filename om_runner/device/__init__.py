@@ -1,4 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The offline model on its device through ACL: loading, buffers, execution; nothing here knows scans or files of
-results.
-"""
+"""The offline model on its device through ACL: loading, buffers, execution; nothing here handles scans or result files."""

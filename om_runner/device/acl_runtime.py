@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """AclRuntime: an offline model on an Ascend device. The only file that calls pyACL.
 
-It uses only calls that CANN 5 to 9 all have, and none of ``acl.util``: pointers are Python ints, so NumPy's own
-addresses and ctypes views do. The module object comes from outside; the simulated one is driven by the same lines.
+It uses only calls of all CANN versions from 5 to 9, and none of ``acl.util``: pointers are Python ints, so NumPy's own
+addresses and ctypes views are enough. The caller passes the module; the same code drives the simulated one.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from vxm_convert.model.contract import GraphContract, TensorSpec
 
 log = logging.getLogger(__name__)
 
-#: acl.init returns this when someone else in the process initialised ACL (for example npu_bridge).
+#: Code of acl.init if something else in the process has initialised ACL (for example npu_bridge).
 _REPEATED_INIT = 100002
 #: Layouts in which the bytes of a 5-D tensor are in the order of the array.
 _PLAIN_FORMATS = {FORMATS["ND"], FORMATS["NDHWC"], FORMATS["NHWC"], FORMATS["NCHW"], FORMATS["NCDHW"]}
 #: A model may report its buffers rounded up to this alignment, in bytes.
 _PADDING = 64
-#: Every byte of the output buffers before an execution: NaN in every float dtype, of a payload that no arithmetic
-#: gives.
+#: Every byte of the output buffers before an execution: NaN in every float dtype, with a payload that no arithmetic
+#: produces.
 _POISON = 0xFF
 
 
@@ -52,7 +52,7 @@ class _Caller:
 
     Parameters
     ----------
-    acl : module — pyACL or its stand-in.
+    acl : module — pyACL or the simulated module.
     where : str — the model's path, for messages.
     """
 
@@ -108,14 +108,14 @@ class _Caller:
         return handle
 
     def release(self, name: str, *args: object) -> None:
-        """A call that gives something back: a failure is logged, so that the releases after it still happen."""
+        """A call that releases something: a failure is only logged, so that later releases still happen."""
         try:
             self.do(name, *args)
         except AclError as exc:
             log.warning("%s", exc)
 
     def initialise(self) -> bool:
-        """Start ACL; False when the process has done so before, in which case it is not ours to end."""
+        """Start ACL; False if the process has done so before, in which case we must not end it."""
         code: int = self._function("init")()
         if code not in (SUCCESS, _REPEATED_INIT):
             advice = (
@@ -140,11 +140,11 @@ def acl_started(acl_module: ModuleType, where: str) -> Iterator[None]:
 
 
 class AclRuntime(Runtime):
-    """An offline model on one device, loaded once; its buffers are made once and used by every run.
+    """An offline model on one device, loaded once; its buffers are allocated once and used by every run.
 
     Parameters
     ----------
-    acl_module : module — what ``Toolchain.load_acl()`` gave.
+    acl_module : module — the result of ``Toolchain.load_acl()``.
     om_path : Path — the offline model.
     contract : GraphContract — the contract written with it.
     device_id : int — device of this machine, from 0.
@@ -153,18 +153,17 @@ class AclRuntime(Runtime):
     Raises
     ------
     ArtifactError
-        At open: the offline model is not a readable file.
+        At open: if the offline model is not a readable file.
     ContractError
-        At open: its inputs or outputs are not those of the contract. At run: see `Runtime.run`.
+        At open: if its inputs or outputs are not those of the contract. At run: see `Runtime.run`.
     AclError
-        A pyACL call failed.
+        If a pyACL call fails.
 
     Notes
-    -----
-    The fixed image is copied to the device only when it differs, byte for byte, from the one that is there.
-    Output buffers are filled with NaN before every execution and searched for it afterwards: a value of an earlier run
-    never passes for a result. Both together take some 40 ms for the 110 MB of a pair at 160x192x224 on one core. A
-    runtime may be used by several threads, one after the other, never by two at a time; with two sets of buffers
+    ----- The fixed image is copied to the device only if it differs, byte for byte, from the one on the device. Output
+    buffers are filled with NaN before every execution and searched for it afterwards: a value of an earlier run can
+    never be taken for a result. Both together take about 40 ms for the 110 MB of a pair at 160x192x224 on one core.
+    Several threads may use a runtime one after the other, never two at the same time; with two sets of buffers
     (`reserve`) one thread may execute one set while another stages or fetches the other.
     """
 
@@ -204,18 +203,18 @@ class AclRuntime(Runtime):
             raise
 
     def reserve(self, sets: int) -> int:
-        """See `Runtime.reserve`; a device without memory for another set leaves it at those it has."""
+        """See `Runtime.reserve`; if the device lacks memory for another set, the present ones are used."""
         self._call.do("rt.set_context", self._context)
         while len(self._sets) < sets:
             try:
                 self._add_buffers()
             except AclError as exc:
-                log.warning("%s; going on with %d set of buffers, which is slower", exc, len(self._sets))
+                log.warning("%s; continuing with %d set of buffers, which is slower", exc, len(self._sets))
                 break
         return len(self._sets)
 
     def _add_buffers(self) -> None:
-        """Another set; what was made of one that fails is given back at once."""
+        """Allocate another set; on failure, its parts are released at once."""
         made = Buffers([replace(port) for port in self._inputs], [replace(port) for port in self._outputs])
         with ExitStack() as undo:
             made.input_set = self._make_dataset(made.inputs, undo)
@@ -225,7 +224,7 @@ class AclRuntime(Runtime):
         self._free.append(made)
 
     def _later(self, name: str, *args: object) -> None:
-        """Remember a release; `_close` does them in reverse order."""
+        """Record a release; `_close` runs them in reverse order."""
         self._releases.callback(self._call.release, name, *args)
 
     def _open_device(self) -> None:
@@ -240,7 +239,7 @@ class AclRuntime(Runtime):
 
     def _open_model(self) -> None:
         if self._dump_config is not None:
-            # Models that are loaded while this holds are dumped, no others.
+            # Only models that are loaded within this context are dumped.
             self._call.do("mdl.init_dump")
             self._later("mdl.finalize_dump")
             self._call.do("mdl.set_dump", str(self._dump_config))
@@ -259,8 +258,8 @@ class AclRuntime(Runtime):
         ports = [self._checked_port(end, desc, index_of(end, spec, names, self.om_path), spec) for spec in specs]
         if len(ports) != count:
             raise ContractError(
-                f"{self.om_path}: has {count} {end}s ({', '.join(names)}), the contract names {len(ports)}; "
-                "the model and contract.json are not of one export, export again"
+                f"{self.om_path}: has {count} {end}s ({', '.join(names)}), the contract has {len(ports)}; the model "
+                "and contract.json are from different exports; export again"
             )
         return sorted(ports, key=lambda port: port.index)
 
@@ -284,13 +283,13 @@ class AclRuntime(Runtime):
 
     def _refuse(self, end: str, spec: TensorSpec, got: str, expected: str) -> None:
         raise ContractError(
-            f"{self.om_path}: {end} {spec.tensor_name} ({spec.meaning}) {got}, the contract says {expected}; "
-            "the model and contract.json are not of one export, export again"
+            f"{self.om_path}: {end} {spec.tensor_name} ({spec.meaning}) {got}, the contract says {expected}; the "
+            "model and contract.json are from different exports; export again"
         )
 
     def _make_dataset(self, ports: List[Port], undo: ExitStack) -> int:
-        """Memory on both sides for every port, and a dataset of the device side in model order; `undo` gives all of it
-        back.
+        """Memory on both sides for every port, and a dataset of the device side in model order; `undo` releases all of
+        it.
         """
 
         def later(name: str, *args: object) -> None:
@@ -302,7 +301,7 @@ class AclRuntime(Runtime):
             port.host_address = self._call.get("rt.malloc_host", port.size)
             later("rt.free_host", port.host_address)
             port.host = view_of(port.host_address, port.spec)
-            # Touched here, so that the first run does not wait for its pages.
+            # Touch it here, so that the first run does not wait for its pages.
             ctypes.memset(port.host_address, 0, port.size)
             port.device_address = self._call.get("rt.malloc", port.size, MALLOC_HUGE_FIRST)
             later("rt.free", port.device_address)
@@ -324,7 +323,7 @@ class AclRuntime(Runtime):
         buffers = self._free.pop()
         with self._keeping(buffers):
             for port in buffers.inputs:
-                # Taken out: an array that nobody else holds is gone before the device works.
+                # Removed from the feeds, so that an array without other references is freed before the device works.
                 self._send(buffers, port, feeds.pop(port.spec.meaning))
             for port in buffers.outputs:
                 self._poison(port)
@@ -353,9 +352,9 @@ class AclRuntime(Runtime):
 
     @contextmanager
     def _keeping(self, buffers: Buffers) -> Iterator[None]:
-        """Work on a set in any thread; it is free again when that fails."""
+        """Work on a set in any thread; it becomes free again on failure."""
         try:
-            # The context is a property of the thread; the caller may have moved to another one since open.
+            # The context belongs to the thread; the caller may run in another thread than at open.
             self._call.do("rt.set_context", self._context)
             yield
         except BaseException:
@@ -364,7 +363,7 @@ class AclRuntime(Runtime):
 
     def _send(self, buffers: Buffers, port: Port, array: np.ndarray) -> None:
         is_fixed = port.spec.meaning == FIXED
-        # Comparing bytes costs a few ms for a full-size volume and, unlike identity, notices changes made in place.
+        # Comparing bytes takes a few ms for a full-size volume and, unlike identity, detects changes in place.
         if is_fixed and buffers.fixed_is_there and same_bytes(port.array, array):
             return
         if is_fixed:
@@ -375,9 +374,7 @@ class AclRuntime(Runtime):
             buffers.fixed_is_there = True
 
     def _poison(self, port: Port) -> None:
-        """Fill both sides, so that neither an execution nor a copy that does less than it says can pass off an earlier
-        result.
-        """
+        """Fill both sides, so that an incomplete execution or copy cannot leave an earlier result in place."""
         self._call.do("rt.memset", port.device_address, port.size, _POISON, port.size)
         ctypes.memset(port.host_address, _POISON, port.size)
 
@@ -387,7 +384,7 @@ class AclRuntime(Runtime):
 
     def _check_written(self, port: Port) -> None:
         if port.array.dtype.kind != "f":
-            # All bits set is a NaN that no operator makes, but among integers it is -1, an index like any other.
+            # All bits set is a NaN that no operator produces, but for integers it is -1, an ordinary index.
             return
         bits = np.dtype(f"u{port.array.dtype.itemsize}")
         left = port.array.view(bits) == np.iinfo(bits).max
@@ -396,10 +393,9 @@ class AclRuntime(Runtime):
         first = tuple(int(i) for i in np.unravel_index(int(left.argmax()), left.shape))
         raise AclError(
             f"{self.om_path}: device {self.device_id} reported success but left {np.count_nonzero(left)} of "
-            f"{left.size} values of output "
-            f"{port.spec.tensor_name} ({port.spec.meaning}) unwritten, the first at {first}, expected none; nothing "
-            "of this run can be "
-            "trusted: run it again, and if it stays check the device with npu-smi and export the model again",
+            f"{left.size} values of output {port.spec.tensor_name} ({port.spec.meaning}) unwritten, the first at "
+            f"{first}, expected none; no result of this run can be trusted: run it again; if it happens again, check "
+            "the device with npu-smi and export the model again",
             "acl.mdl.execute_async",
         )
 
@@ -408,9 +404,9 @@ class AclRuntime(Runtime):
         if self._context:
             self._call.release("rt.set_context", self._context)
         if self._stream:
-            # After a failed run the device may still be writing into the buffers that are freed next.
+            # After a failed run the device may still write into the buffers that are freed next.
             self._call.release("rt.synchronize_stream", self._stream)
-        # The views go first: after free_host they would point at memory that is no longer ours.
+        # Drop the views first: after free_host they would point to freed memory.
         self._inputs, self._outputs, self._sets, self._free = [], [], [], []
         try:
             self._releases.close()
@@ -419,5 +415,5 @@ class AclRuntime(Runtime):
 
 
 def open_runtime(model: OfflineModel, device: int) -> Runtime:
-    """The pyACL runtime of the model's toolchain, as an unopened context manager."""
+    """The pyACL runtime of the model's toolchain, as a context manager that is not yet open."""
     return AclRuntime(model.toolchain.load_acl(), model.om_path, model.contract, device)

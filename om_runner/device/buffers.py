@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inputs and outputs of an offline model as the runtime holds them: which is which by name, their memory, one set or
-several.
+"""Inputs and outputs of an offline model in the runtime: matching by name, memory, one or several sets.
 
 Nothing here calls pyACL: addresses are Python ints that `om_runner.device.acl_runtime` got from it.
 """
@@ -20,7 +19,7 @@ from vxm_convert.model.contract import TensorSpec
 
 @dataclass
 class Port:
-    """One input or output: its contract entry, its place in the model, and its memory on both sides.
+    """One input or output: its contract entry, its position in the model, and its memory on both sides.
 
     Parameters
     ----------
@@ -40,7 +39,7 @@ class Port:
 
     @property
     def array(self) -> np.ndarray:
-        """`host`, once there is memory."""
+        """`host`, after its allocation."""
         if self.host is None:
             raise RuntimeError(f"{self.spec.tensor_name}: has no memory yet")
         return self.host
@@ -79,8 +78,7 @@ def index_of(end: str, spec: TensorSpec, names: List[str], om_path: Path) -> int
     wanted = spec.node if end == "input" else spec.tensor_name
     raise ContractError(
         f"{om_path}: {len(found) or 'no'} {end}s are named {wanted} ({spec.meaning}), the model has "
-        f"{', '.join(names) or 'none'}; "
-        "the model and contract.json are not of one export, export again"
+        f"{', '.join(names) or 'none'}; the model and contract.json are from different exports; export again"
     )
 
 
@@ -100,6 +98,6 @@ def view_of(address: int, spec: TensorSpec) -> np.ndarray:
 def same_bytes(first: Optional[np.ndarray], second: np.ndarray) -> bool:
     if first is None:
         return False
-    # As integers: NaN equals itself there, and 0.0 differs from -0.0.
+    # Compared as integers: NaN equals itself, and 0.0 differs from -0.0.
     bits = np.dtype(f"u{second.dtype.itemsize}")
     return bool(np.array_equal(first.view(bits), second.view(bits)))

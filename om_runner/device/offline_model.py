@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening an offline model with its contract and the toolchain that can run it; refuses pairs that do not belong
+"""Opening an offline model with its contract and the toolchain that can run it; refuses files that do not belong
 together.
 """
 
@@ -19,7 +19,7 @@ from vxm_convert.toolchain.find import Toolchain, find_toolchain
 
 om_format = LazyModule("vxm_convert.formats.om")
 
-#: what `make export-om` writes
+#: the output of `make export-om`
 DEFAULT_MODEL = Path("build") / "vxm" / OM_NAME
 
 
@@ -35,7 +35,7 @@ class OfflineModel:
 
     @property
     def pb_path(self) -> Path:
-        """The frozen graph that the .om was compiled from, beside it."""
+        """The frozen graph from which the .om was compiled, beside it."""
         return self.om_path.with_name(FROZEN_PB_NAME)
 
     @property
@@ -52,7 +52,8 @@ def open_model(
     Raises
     ------
     ArtifactError, FormatError, ContractError, ChecksumError, ToolchainError
-        Missing or damaged file, an .om that is not the contract's, a toolchain that cannot run this kind of .om.
+        For a missing or damaged file, an .om that does not belong to the contract, or a toolchain that cannot run this
+        kind of .om.
     """
     om_path = Path(om_path)
     if not om_path.is_file():
@@ -70,20 +71,19 @@ def _check_hash(om_path: Path, contract_path: Path, contract: GraphContract) -> 
     wanted = contract.hashes.get("om")
     if not wanted:
         raise ContractError(
-            f"{contract_path}: names no .om, expected the sha256 of {om_path.name}; export the model again up to the "
-            ".om"
+            f"{contract_path}: has no sha256 of {om_path.name}; export the model again, including the .om"
         )
     found = sha256_of(om_path)
     if found != wanted:
         raise ChecksumError(
-            f"{om_path}: sha256 {found}, {contract_path} says {wanted}; they come from different exports, or one "
-            "was changed; pass the contract of this .om with --contract or export again"
+            f"{om_path}: sha256 {found}, {contract_path} says {wanted}; they are from different exports, or one was "
+            "changed; pass the contract of this .om with --contract, or export again"
         )
 
 
 def _toolchain_for(om_path: Path, simulated: bool, choice: Optional[str]) -> Toolchain:
     asked = choice or os.environ.get("VXM_TOOLCHAIN") or "auto"
-    # A simulated .om runs on the simulator only, a real one on CANN only: with auto the file decides.
+    # A simulated .om runs only on the simulator, a real one only on CANN: with auto the file decides.
     toolchain = find_toolchain(("sim" if simulated else "cann") if asked == "auto" else asked)
     if toolchain.simulated != simulated:
         have, need = ("simulated", "sim") if simulated else ("real", "cann")

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the dump file of every operator in a folder, and gives its tensors in the shape that the framework's
-graph had.
-"""
+"""Finds the dump file of every operator in a folder, and returns its tensors in the shape of the framework's graph."""
 
 from __future__ import annotations
 
@@ -24,18 +22,19 @@ def index_dumps(folder: Path, layers: Sequence[Layer], some: bool = True) -> Dic
 
     Parameters
     ----------
-    some : bool — whether there must be a file at all; a device writes none for an operator that costs no task, such as
+    some : bool — whether there must be a file at all; a device writes none for an operator without a task, such as
         Reshape.
 
     Raises
     ------
     ContractError
-        There is no dump file, there are those of several executions, or of another model.
+        If there is no dump file, or there are files of several executions or of another model.
     """
     known = {plain_name(layer.op): layer.op for layer in layers}
     if len(known) != len({layer.op for layer in layers}):
         raise ContractError(
-            f"{folder}: two operators of the model have one name in dump files, where / and . become _; rename a node"
+            f"{folder}: two operators of the model have the same name in dump files, where / and . become _; rename a "
+            "node"
         )
     found: Dict[str, Path] = {}
     strangers = []
@@ -51,31 +50,30 @@ def index_dumps(folder: Path, layers: Sequence[Layer], some: bool = True) -> Dic
         if known[name] in found:
             folders = f"{found[known[name]].parent} and {path.parent}"
             raise ContractError(
-                f"{folder}: holds two dumps of {known[name]} ({folders}); give the folder of one execution"
+                f"{folder}: contains two dumps of {known[name]} ({folders}); pass the folder of one execution"
             )
         found[known[name]] = path
     if strangers:
         raise ContractError(
             f"{folder}: is the dump of another model: {len(strangers)} operators are not in this one, such as "
-            f"{strangers[0]}; "
-            "give the dump of this .om, or the .om of this dump"
+            f"{strangers[0]}; pass the dump of this .om, or the .om of this dump"
         )
     if some and not found:
         raise ContractError(
-            f"{folder}: holds no dump file of this model, expected <OpType>.<op_name>.<task>.<stream>.<16 digits>"
+            f"{folder}: contains no dump file of this model, expected <OpType>.<op_name>.<task>.<stream>.<16 digits>"
         )
     return found
 
 
 def dumped_tensor(dump: Dump, layer: Layer, where: str) -> np.ndarray:
-    """The output that a layer stands for, in logical shape and the device's dtype.
+    """The output of a layer, in logical shape and the device's dtype.
 
     Raises
     ------
     ContractError
-        The dump is of another operator, or its dtype or shape is not what the model says.
+        If the dump is of another operator, or its dtype or shape differs from the model.
     FormatError
-        Its layout is none that can be unpacked.
+        If its layout cannot be unpacked.
     """
     if plain_name(dump.op_name) != plain_name(layer.op):
         raise ContractError(
@@ -83,7 +81,9 @@ def dumped_tensor(dump: Dump, layer: Layer, where: str) -> np.ndarray:
         )
     if layer.output >= len(dump.outputs):
         has = f"{len(dump.outputs)} outputs"
-        raise ContractError(f"{where}: holds {has}, output {layer.output} is wanted; dump with dump_mode output or all")
+        raise ContractError(
+            f"{where}: contains {has}, output {layer.output} is needed; dump with dump_mode output or all"
+        )
     data, desc = dump.outputs[layer.output].data, layer.desc
     if data.dtype.name != desc.dtype or data.shape != tuple(desc.shape):
         raise ContractError(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's tensors of inner nodes, computed one after the other from those that are there, kept on disk while they
-are needed.
+"""TensorFlow's tensors of inner nodes, computed one after the other from existing ones and kept on disk while they are
+needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CHUNK = 1 << 20
 
 
 def held_as(array: np.ndarray, dtype: str) -> np.ndarray:
-    """A golden tensor as the device holds it: fp16 saturates, everything else stays."""
+    """A golden tensor in the device's form: fp16 saturates, everything else stays."""
     if dtype != "float16":
         return np.ascontiguousarray(array)
     return np.clip(array, -HALF_MAX, HALF_MAX).astype(np.float16)
@@ -43,7 +43,7 @@ class GoldenStore:
         self._count = 0
 
     def put(self, tensor: str, array: np.ndarray) -> None:
-        """Keep a tensor that is given: an input of the model."""
+        """Keep a given tensor: an input of the model."""
         self._files[tensor] = self.save(array)
 
     def save(self, array: np.ndarray) -> str:
@@ -58,7 +58,7 @@ class GoldenStore:
         return name
 
     def compute(self, tensor: str) -> None:
-        """Make a tensor from the nearest ones that are kept."""
+        """Compute a tensor from the nearest kept ones."""
         if tensor in self._files:
             return
         feeds, _ = self._graph.behind(tensor, frozenset(self._files))
@@ -67,12 +67,11 @@ class GoldenStore:
         self._files[tensor] = name
 
     def variants(self, tensors: Sequence[str], replaced: Dict[str, str], known: FrozenSet[str]) -> List[np.ndarray]:
-        """Tensors as TensorFlow computes them from `known` ones, some of which are replaced; memory-mapped, nothing is
-        kept.
+        """TensorFlow's tensors from `known` ones, some of which are replaced; memory-mapped, not kept.
 
         Parameters
         ----------
-        replaced : dict — tensor → file of this folder that holds its other value; the files are used up.
+        replaced : dict — tensor → file of this folder with its replacement; the files are consumed.
         """
         results = {tensor: self._new_name() for tensor in tensors}
         feeds: Set[str] = set()
@@ -80,16 +79,14 @@ class GoldenStore:
             feeds.update(self._graph.behind(tensor, known | frozenset(replaced))[0])
         try:
             self._reference.run_tensors({feed: replaced.get(feed) or self._files[feed] for feed in feeds}, results)
-            # A mapped file outlives its name.
+            # A mapped file stays readable after it is deleted.
             return [self._load(results[tensor]) for tensor in tensors]
         finally:
             for name in list(replaced.values()) + list(results.values()):
                 self._unlink(name)
 
     def save_held(self, tensor: str, dtype: str) -> str:
-        """A kept tensor rounded to the dtype in which the device holds it, as the graph's own dtype; returns the file's
-        name.
-        """
+        """A kept tensor, rounded to the device's dtype and stored in the graph's own dtype; returns the file's name."""
         return self.save_made(self.get(tensor), lambda part: held_as(part, dtype).astype(part.dtype))
 
     def save_made(self, like: np.ndarray, make: Callable[..., np.ndarray], *others: np.ndarray) -> str:
@@ -115,7 +112,7 @@ class GoldenStore:
         return self._load(self._files[tensor])
 
     def drop(self, tensor: str) -> None:
-        """Free the disk of a tensor that nothing needs any more."""
+        """Delete the file of a tensor that is no longer needed."""
         name = self._files.pop(tensor, None)
         if name is not None:
             self._unlink(name)
@@ -141,7 +138,7 @@ class GoldenStore:
 
 
 def last_uses(layers: Sequence[Layer], graph: GoldenGraph, given: Iterable[str]) -> Dict[str, int]:
-    """Golden tensor → position of the last layer that is computed from it, reads it or is compared with it."""
+    """Golden tensor → position of the last layer that uses it or is compared with it."""
     last: Dict[str, int] = {}
     known = frozenset(given)
     for position, layer in enumerate(layers):

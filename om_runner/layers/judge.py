@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the figures of all layers to the layers that the error comes from.
+"""From the figures of all layers to the layers that cause the error.
 
-Entire error: the device's tensor in the running model against TensorFlow's. Single error: the layer alone, fed with
-TensorFlow's inputs (rounded as the device holds them), against TensorFlow's layer on the same inputs. Effect: what that
-single error alone changes in the model's outputs, everything else being TensorFlow's.
+Entire error: the device's tensor in the running model against TensorFlow's. Single error: the layer alone, on
+TensorFlow's inputs (rounded as on the device), against TensorFlow's layer on the same inputs. Effect: what that single
+error alone changes in the model's outputs, everything else being TensorFlow's.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from om_runner.layers.matching import NET_OUTPUT, Layer
 EUCLID = "RelativeEuclideanDistance"
 #: Every fp16 rounding is below 4.9e-4 of the value; a layer with sums of some hundred products stays below 2e-3.
 DEFAULT_LAYER_LIMIT = 1e-2
-#: Of a model output; the fp16 convolutions of the network each stay below it, positions in fp16 do not.
+#: For a model output; the fp16 convolutions of the network each stay below it, positions in fp16 do not.
 DEFAULT_OUTPUT_LIMIT = 1e-3
-#: an error that its inputs do not explain is this much larger than theirs
+#: an error that inputs do not explain is larger than theirs by this factor
 _LEAP = 10.0
 
 
 @dataclass
 class LayerResult:
-    """All that was found out about one layer; figures under the names of Ascend's comparer."""
+    """All results for one layer; figures have the names of Ascend's comparer."""
 
     layer: Layer
     entire: Optional[Dict[str, Any]] = None
@@ -57,13 +57,13 @@ class LayerResult:
 
     @property
     def own_error(self) -> Optional[float]:
-        """What the ranking goes by: the effect on the outputs, else the single error."""
+        """Criterion of the ranking: the effect on the outputs, else the single error."""
         return self.worst_effect if self.effect else self.single_error
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Relative Euclidean distances beyond which a layer, or a model output, is no longer good."""
+    """Largest acceptable relative Euclidean distances of a layer and of a model output."""
 
     layer: float = DEFAULT_LAYER_LIMIT
     output: float = DEFAULT_OUTPUT_LIMIT
@@ -72,8 +72,8 @@ class Limits:
 def mark_sources(results: Sequence[LayerResult], limits: Limits) -> List[LayerResult]:
     """Set `source`, `share` and `advice` of every result; returns the sources, the largest share first.
 
-    A source's inputs are good and its own output is not. Discontinuous layers are never one, and behind a discontinuous
-    layer that flipped an entire error says nothing about the layer that shows it.
+    A source's inputs are good and its own output is not. Discontinuous layers are never a source, and after a
+    discontinuous layer that flipped, an entire error says nothing about the layer that shows it.
     """
     by_golden: Dict[str, LayerResult] = {}
     for result in results:
@@ -113,9 +113,7 @@ def _bad_alone(result: LayerResult, limits: Limits) -> bool:
 
 
 def _errors(results: Sequence[LayerResult]) -> Dict[str, float]:
-    """Golden tensor → entire error; of one without, the largest of what it is made from (results are in execution
-    order).
-    """
+    """Golden tensor → entire error; for one without, the largest of its sources (results are in execution order)."""
     errors: Dict[str, float] = {}
     for result in results:
         if result.layer.golden is not None and result.layer.golden not in errors:
@@ -139,7 +137,7 @@ def _spoiled(results: Sequence[LayerResult], by_golden: Dict[str, LayerResult]) 
 
 
 def _share(results: Sequence[LayerResult], introduced: Dict[int, float]) -> None:
-    """Errors of independent roundings add up in squares."""
+    """Squares of independent rounding errors add up."""
     infinite = [key for key, value in introduced.items() if not math.isfinite(value)]
     weights = {key: float(key in infinite) if infinite else value**2 for key, value in introduced.items()}
     total = sum(weights.values())
@@ -153,11 +151,11 @@ def _advice(result: LayerResult, by_run: bool, limits: Limits) -> str:
     alone = result.single_error
     if by_run and alone is not None and not _bad_alone(result, limits):
         return (
-            "right when it runs alone: its weights or its kernel in this .om are not those of the graph "
-            f"({names}); export again"
+            f"correct when it runs alone: its weights or its kernel in this .om are not those of the graph ({names}); "
+            "export again"
         )
     if result.overflow in ("YES", "NaN"):
-        return f"leaves fp16's range: keep it in fp32 (--keep_dtype: {names}), or scale its weights"
+        return f"exceeds the fp16 range: keep it in fp32 (--keep_dtype: {names}), or scale its weights"
     if result.layer.desc.dtype == "float16":
         return f"keep it in fp32 (--keep_dtype: {names})"
-    return f"computes in fp32 and is still off: look at the weights and inputs of {names}"
+    return f"computes in fp32 and is still wrong: check the weights and inputs of {names}"

@@ -25,8 +25,8 @@ def figures(test: np.ndarray, reference: np.ndarray) -> Dict[str, Any]:
     """The ten figures under the comparer's names and definitions, ``not_finite`` (pairs with NaN or infinity) and
     ``reason``.
 
-    Unlike the comparer's, ``RelativeEuclideanDistance`` is infinite where such a pair exists, or where the reference is
-    zero and the tensor is not: a tensor of that kind must never pass for a good one.
+    Unlike the comparer's, ``RelativeEuclideanDistance`` is infinite if such a pair exists, or if the reference is zero
+    and the tensor is not: such a tensor must never count as good.
     """
     found = compare_tensors(test, reference)
     bad = found.stats.nan_count + found.stats.inf_count
@@ -37,7 +37,7 @@ def figures(test: np.ndarray, reference: np.ndarray) -> Dict[str, Any]:
 
 
 def overflow(test: np.ndarray) -> str:
-    """``NaN``, ``YES`` for a value at or beyond the end of fp16's range, or ``NO``; as the comparer writes it."""
+    """``NaN``, ``YES`` for a value at or beyond the end of fp16's range, or ``NO``, as in the comparer."""
     if test.dtype.kind != "f":
         return "NO"
     found = "NO"
@@ -56,7 +56,7 @@ def flips(
 
     Parameters
     ----------
-    distance : (kind, a, b) or None — what `boundary_distance` takes.
+    distance : (kind, a, b) or None — arguments of `boundary_distance`.
 
     Returns
     -------
