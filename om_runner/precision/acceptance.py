@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges the rows of a precision report by a profile: verdict per subject and for the cohort. NaN and Inf fail whatever
-it says.
+"""Judges the rows of a precision report by a profile: verdict per subject and for the cohort. NaN and Inf always fail.
 
-Knows no limit of its own. Rows are dicts as in report.json.
+It has no limits of its own. Rows are dicts as in report.json.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from vxm_convert.profiles.profile import Limit, Profile
 VERDICT_OK = "ok"
 VERDICT_FAILED = "failed"
 OUTPUTS = ("moved", "flow")
-#: figures that are undefined because the two sides are equal, by the error that is then zero
+#: figures that are undefined if both sides are equal → the error that is then zero
 _PERFECT = ("psnr_db", "snr_db", "cosine", "one_minus_cosine", "relative_euclidean")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A figure out of its limit; `value` is None where it is undefined."""
+    """A figure outside its limit; `value` is None if it is undefined."""
 
     figure: str
     value: Optional[float]
@@ -37,7 +36,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Check:
-    """What became of one limit: `failure` None and `skipped` empty means that it holds."""
+    """Result for one limit: it is met if `failure` is None and `skipped` is empty."""
 
     figure: str
     value: Optional[float]
@@ -60,7 +59,7 @@ class Judgement:
         return VERDICT_FAILED if self.failures else VERDICT_OK
 
     def to_dict(self) -> Dict[str, Any]:
-        """The entries that a row gets."""
+        """The entries for a row."""
         return {
             "verdict": self.verdict,
             "failures": [failure.to_dict() for failure in self.failures],
@@ -75,7 +74,7 @@ def judge_row(row: Mapping[str, Any], profile: Profile) -> Judgement:
 
 
 def judge_cohort(rows: Sequence[Mapping[str, Any]], profile: Profile) -> Judgement:
-    """Verdict on means over the scans in which a figure is defined."""
+    """Verdict on means over the scans with a defined figure."""
     checks = []
     for limit in profile.cohort:
         values = [value for value in (number_at(row, limit.figure.name) for row in rows) if value is not None]
@@ -124,7 +123,7 @@ def _check(row: Mapping[str, Any], limit: Limit) -> Check:
     if _is_perfect(row, name):
         return Check(name, None, None)
     without_labels = limit.figure.needs_labels and not number_at(row, "dice.n_labels")
-    # Where a flow is not finite there is no Dice either, which is no lack of labels; the scan has failed already.
+    # If a flow is not finite there is no Dice either; that is not a lack of labels, and the scan has already failed.
     return _undefined(limit, "in this scan", without_labels)
 
 
@@ -136,12 +135,12 @@ def _is_perfect(row: Mapping[str, Any], name: str) -> bool:
 def _undefined(limit: Limit, where: str, without_labels: bool) -> Check:
     name = limit.figure.name
     if without_labels:
-        return Check(name, None, None, "no structure of the label set lies in both segmentations")
+        return Check(name, None, None, "no structure of the label set is in both segmentations")
     if limit.optional:
         return Check(name, None, None, f"undefined {where}, and optional in the profile")
     text = (
-        f"{name} is undefined {where}, limit {limit.figure.relation} {limit.value:g}; optional: true in the "
-        "profile would allow that"
+        f"{name} is undefined {where}, limit {limit.figure.relation} {limit.value:g}; optional: true in the profile "
+        "would allow this"
     )
     return Check(name, None, Failure(name, None, limit.value, limit.figure.relation, text))
 

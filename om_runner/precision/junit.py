@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verdicts as JUnit XML, the form that Jenkins, GitLab and others show: one test case per subject and figure."""
+"""Verdicts as JUnit XML, the format that Jenkins, GitLab and others display: one test case per subject and figure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from om_runner.precision.acceptance import Check, Judgement
 
-#: what XML 1.0 cannot carry, in any spelling
+#: characters that XML 1.0 cannot represent
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 COHORT = "cohort"
 
@@ -23,7 +23,7 @@ def junit_xml(
     ----------
     suite : str — its name.
     judged : sequence of (subject, judgement, seconds) — one class of cases each.
-    cohort : Judgement — a class of its own, left out where it has no checks.
+    cohort : Judgement — a separate class, omitted without checks.
     properties : mapping — shown with the suite.
     """
     classes = [(f"subject.{subject}", judgement, seconds) for subject, judgement, seconds in judged]
@@ -53,7 +53,7 @@ def junit_xml(
 
 
 def printable(text: str) -> str:
-    r"""Text that XML can carry: control characters, lone surrogates and the like become ``\x01``, ``\ud800``."""
+    r"""Text for XML: control characters, lone surrogates and similar become ``\x01``, ``\ud800``."""
     return _ILLEGAL.sub(lambda found: _escaped(ord(found.group())), text)
 
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runner's side of the TensorFlow reference process (tf_reference.py): finds its Python, talks to it, ends it."""
+"""The runner's side of the TensorFlow reference process (tf_reference.py): finds its Python, exchanges messages with
+it, ends it.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,18 @@ _PROBE_SECONDS = 60
 _LOG_TAIL_BYTES = 2000
 _KINDS = {"artifact": ArtifactError, "checksum": ChecksumError, "format": FormatError}
 _REMEDY = (
-    f"give a Python that has TensorFlow 1.15 with --reference-python or ${PYTHON_VARIABLE}, or leave the "
-    "comparison out with --compare none"
+    f"pass a Python with TensorFlow 1.15 by --reference-python or ${PYTHON_VARIABLE}, or skip the comparison with "
+    "--compare none"
 )
 
 
 def reference_python(choice: Optional[str]) -> str:
-    """The Python to run the reference with: the option, the environment variable, else the runner's own."""
+    """The Python for the reference: the option, the environment variable, else the runner's own."""
     return choice or os.environ.get(PYTHON_VARIABLE) or sys.executable
 
 
 def check_reference_python(python: str) -> None:
-    """Refuse, before the cohort starts, a Python that is not there or has no TensorFlow; raises ToolchainError."""
+    """Refuse, before the cohort starts, a Python that does not exist or has no TensorFlow; raises ToolchainError."""
     try:
         code = subprocess.run(
             [python, "-c", _PROBE],
@@ -54,7 +56,7 @@ def check_reference_python(python: str) -> None:
 
 
 class Reference(abc.ABC):
-    """What computes references; a context manager."""
+    """Computes references; a context manager."""
 
     def __enter__(self: R) -> R:
         return self
@@ -65,7 +67,7 @@ class Reference(abc.ABC):
     @property
     @abc.abstractmethod
     def tensorflow_version(self) -> str:
-        """Of the TensorFlow that computes, or computed, them."""
+        """Version of the TensorFlow that computed them."""
 
     @abc.abstractmethod
     def run(self, subjects: List[str]) -> float:
@@ -86,12 +88,12 @@ class ReferenceProcess(Reference):
     python : str — interpreter.
     pb, contract : Path — frozen graph and contract.json.
     store : CompareStore — its folder is where both sides exchange arrays.
-    inner : bool — for `run_tensors`: the graph is not optimised, so that every tensor in it can be had.
+    inner : bool — for `run_tensors`: the graph is not optimised, so that every tensor in it is available.
 
     Raises
     ------
     ToolchainError, ArtifactError, ChecksumError, FormatError
-        As the process reports it.
+        As reported by the process.
     """
 
     def __init__(self, python: str, pb: Path, contract: Path, store: CompareStore, inner: bool = False) -> None:
@@ -127,7 +129,7 @@ class ReferenceProcess(Reference):
         return self._version
 
     def close(self) -> None:
-        """End the process: by closing its input, by force if it does not follow."""
+        """End the process: close its input, then kill it if it does not exit."""
         for stream in (self._requests, self._answers):
             try:
                 stream.close()
@@ -163,7 +165,7 @@ class ReferenceProcess(Reference):
             self._requests.write(json.dumps(request) + "\n")
             self._requests.flush()
         except OSError:
-            LOG.debug("reference: the process is gone, its last answer says why")
+            LOG.debug("reference: the process has ended; its last message says why")
         return float(self._answer()["seconds"])
 
     def _answer(self) -> Dict[str, Any]:
@@ -171,7 +173,7 @@ class ReferenceProcess(Reference):
         if not line:
             raise ToolchainError(
                 f"reference: the TensorFlow process ended (exit {self._process.wait()}) without an answer; its last "
-                f"words: {self._tail()}"
+                f"output: {self._tail()}"
             )
         message: Dict[str, Any] = json.loads(line)
         if "error" in message:

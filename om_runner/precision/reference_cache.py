@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps TensorFlow's reference between runs, for searches that register the same scans many times with other models.
+"""Keeps TensorFlow's reference between runs, for searches that register the same scans many times with different
+models.
 
 One folder per result, ``<key>/{moved.npy, flow.npy, entry.json}``; the key is the sha256 over the frozen graph's hash,
-the batch and the bytes of both images, so that another graph or scan is another entry. Entries appear whole or not at
-all, and what they hold is checked against the hashes in ``entry.json`` each time.
+the batch and the bytes of both images, so that another graph or scan is another entry. Entries appear completely or not
+at all, and each use checks their content against the hashes in ``entry.json``.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ _ENTRY = "entry.json"
 _SCHEMA = 1
 _MAX_ENTRY_BYTES = 1 << 16
 _BLOCK = 1 << 18
-#: what is kept → file in the entry
+#: result → file in the entry
 _FILES = {REFERENCE_MOVED: "moved.npy", REFERENCE_FLOW: "flow.npy"}
 
 
 class CachedReference(Reference):
-    """A `ReferenceProcess` that starts only when something is not in the cache; used in its place.
+    """A replacement for `ReferenceProcess` that starts the process only if a result is not in the cache.
 
     Parameters
     ----------
-    folder : Path — the cache, made if missing.
-    start : callable — makes the process.
+    folder : Path — the cache, created if missing.
+    start : callable — starts the process.
     pb_sha256, batch : str, int — of the frozen graph.
-    store : CompareStore — where references are expected.
+    store : CompareStore — destination of the references.
 
     Raises
     ------
     ArtifactError
-        A folder that cannot be written.
+        If the folder cannot be written.
     """
 
     def __init__(
@@ -67,11 +68,11 @@ class CachedReference(Reference):
 
     @property
     def tensorflow_version(self) -> str:
-        """Of the results that `run` gave; a process is started if it gave none."""
+        """Version of the results of `run`; starts the process if there are none."""
         return self._version or self._running().tensorflow_version
 
     def run(self, subjects: List[str]) -> float:
-        """As `ReferenceProcess.run`: one batch. Returns the seconds that TensorFlow took when it computed them."""
+        """As `ReferenceProcess.run`: one batch. Returns TensorFlow's seconds at the time of computation."""
         keys = {subject: self._key(subject) for subject in subjects}
         entries = {subject: self._load(keys[subject], subject) for subject in subjects}
         missing = [subject for subject in subjects if entries[subject] is None]
@@ -92,13 +93,13 @@ class CachedReference(Reference):
         return self._process
 
     def _key(self, subject: str) -> str:
-        # One fixed image per store: it is written before the first subject and stays.
+        # There is one fixed image per store, written before the first subject.
         self._fixed_sha256 = self._fixed_sha256 or sha256_of(self._store.folder / f"{FIXED}.npy")
         images = [sha256_of(self._store.path(subject, MOVING)), self._fixed_sha256]
         return hashlib.sha256("\n".join([self._pb_sha256, str(self._batch)] + images).encode("ascii")).hexdigest()
 
     def _load(self, key: str, subject: str) -> Optional[Dict[str, Any]]:
-        """Copy an entry into the store; None where there is none, or none that can be trusted."""
+        """Copy an entry into the store; None if there is none that can be trusted."""
         folder = self._folder / key
         if not folder.is_dir():
             return None
@@ -117,7 +118,7 @@ class CachedReference(Reference):
             return None
 
     def _save(self, key: str, subject: str, seconds: float) -> None:
-        """A cache that cannot be written costs time and nothing else."""
+        """A cache that cannot be written costs only time."""
         work = None
         try:
             work, hashes = Path(tempfile.mkdtemp(prefix=".tmp-", dir=str(self._folder))), {}
@@ -128,7 +129,7 @@ class CachedReference(Reference):
             )
             os.rename(str(work), str(self._folder / key))
         except (OSError, ArtifactError) as exc:
-            # Also where another process has stored it in the meantime.
+            # Also if another process has stored it in the meantime.
             LOG.debug("reference cache: %s not stored (%s)", key, exc)
         finally:
             if work is not None:
@@ -136,7 +137,7 @@ class CachedReference(Reference):
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copy a file; hex sha256 of the bytes that were copied, for which it need not be read again."""
+    """Copy a file; returns the hex sha256 of the copied bytes without reading it again."""
     digest = hashlib.sha256()
     with open(str(source), "rb") as here, open(str(target), "wb") as there:
         for block in iter(lambda: here.read(_BLOCK), b""):
@@ -148,13 +149,13 @@ def _copy(source: Path, target: Path) -> str:
 def open_reference(
     cache: Optional[Path], start: Callable[[], Reference], model: OfflineModel, store: CompareStore
 ) -> Any:
-    """The reference as a context manager: the process that `start` makes, or with a cache folder one that is started
-    where needed.
+    """The reference as a context manager: the process from `start`, or with a cache folder one that is started on
+    demand.
     """
     if cache is None:
         return start()
     contract = model.contract
     if sha256_of(model.pb_path) != contract.hashes.get("frozen_pb"):
-        # The process refuses it and says why; a hit must not hide it.
+        # The process refuses it with a reason; a cache hit must not hide this.
         return start()
     return CachedReference(cache, start, contract.hashes["frozen_pb"], contract.model.batch, store)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw .npy files that wait for the comparison: what the network saw and gave, for the compared subjects only.
+"""Raw .npy files for the comparison: inputs and outputs of the network, for the compared subjects only.
 
-At 160x192x224 one subject takes about 165 MB of temporary disk inside the output folder; everything goes when the store
-closes.
+At 160x192x224 one subject takes about 165 MB of temporary disk inside the output folder; everything is deleted when the
+store closes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class CompareStore:
 
     Parameters
     ----------
-    out : Path — output folder in which the temporary folder is made.
-    limit : int or None — how many subjects to keep; None keeps all, 0 none.
+    out : Path — output folder that contains the temporary folder.
+    limit : int or None — number of subjects to keep; None keeps all, 0 none.
     """
 
     def __init__(self, out: Path, limit: Optional[int]) -> None:
@@ -67,12 +67,12 @@ class CompareStore:
         self.subjects.append(subject)
 
     def path(self, subject: str, what: str) -> Path:
-        # Numbered, so that no subject's name can meet one of our own.
+        # Numbered, so that no subject's name can collide with ours.
         number = self.subjects.index(subject) if subject in self.subjects else len(self.subjects)
         return self.folder / f"{number:06d}.{what}.npy"
 
     def get(self, subject: str, what: str) -> Optional[np.ndarray]:
-        """One array, memory-mapped, or None where it was not given; raises ArtifactError for a damaged one."""
+        """One array, memory-mapped, or None if it was not stored; raises ArtifactError if it is damaged."""
         path = self.path(subject, what)
         if not path.is_file():
             return None
@@ -85,7 +85,7 @@ class CompareStore:
         return np.load(str(self.folder / f"{FIXED}.npy"), mmap_mode="r", allow_pickle=False)
 
     def drop(self, subject: str) -> None:
-        """Free the disk of a compared subject."""
+        """Delete the files of a compared subject."""
         for what in (MOVING, SEG, MOVED, FLOW, REFERENCE_MOVED, REFERENCE_FLOW):
             path = self.path(subject, what)
             if path.exists():
@@ -97,5 +97,5 @@ class CompareStore:
             np.save(str(path), array, allow_pickle=False)
         except OSError as exc:
             raise ArtifactError(
-                f"{path}: writing failed ({exc.strerror or exc}); is the disk full? --compare 1 keeps one scan only"
+                f"{path}: writing failed ({exc.strerror or exc}); is the disk full? --compare 1 keeps only one scan"
             ) from exc

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cohort's page, worst subject first, and beside it one page per subject. Made from the records alone, so memory
-stays small.
-"""
+"""The cohort's page, worst subject first, and one page per subject. Made from the records alone, so memory stays small."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ Failure = Tuple[str, str]
 
 
 def write_pages(folder: Path, failures: Sequence[Failure] = ()) -> Optional[Path]:
-    """Write every page of a folder of pictures; returns the cohort's, None where nothing was drawn and nothing
+    """Write every page of a folder of pictures; returns that of the cohort, or None if nothing was drawn and nothing
     failed.
     """
     folder = Path(folder)
@@ -42,9 +40,7 @@ def write_pages(folder: Path, failures: Sequence[Failure] = ()) -> Optional[Path
 
 
 def worst_first(records: Sequence[Record]) -> List[Record]:
-    """Those with warnings first, then the lowest Dice after the warp; the lowest similarity where no subject has a
-    Dice.
-    """
+    """Sort key: warnings first, then the lowest Dice after the warp, or the lowest similarity if no subject has a Dice."""
     figure = _judged_by(records)
 
     def key(record: Record) -> Tuple[int, float, str]:
@@ -59,7 +55,7 @@ def _judged_by(records: Sequence[Record]) -> str:
 
 
 def cohort_page(records: Sequence[Record], failures: Sequence[Failure]) -> str:
-    """The page with the table; `records` in the order to show."""
+    """The page with the table; `records` in display order."""
     badge = _simulated(records)
     failed = [(Cell(subject), Cell(reason)) for subject, reason in failures]
     failed_columns = [Column("subject", "name"), Column("reason", "text")]
@@ -86,7 +82,7 @@ def _simulated(records: Sequence[Record]) -> Optional[bool]:
 
 
 def _cohort(records: Sequence[Record]) -> str:
-    """What ratings are kept under: the models and atlases of the subjects."""
+    """The key of ratings: the models and atlases of the subjects."""
     return hashlib.sha256("\n".join(sorted({record.origin for record in records})).encode()).hexdigest()[:16]
 
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours of the pictures, the letters burnt into them, lines and mosaics: everything that works on palette indices of
-pixels.
+"""Colours of the pictures, their letters, lines and mosaics: everything that works on palette indices of pixels.
 
-Okabe and Ito's colours; no two things are told apart by red and green. Letters are part of the picture, so that one
-that is copied out of its page still says which side is which.
+Okabe and Ito's colours; no two things differ only by red and green. Letters are part of the picture, so that a copied
+picture still shows its sides.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ _GLYPHS = {
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of one kind of picture, with the indices of the ones appended.
+    """Colours of one kind of picture, with the indices of appended ones.
 
     Parameters
     ----------
     colours : ndarray, shape (n, 3), uint8.
-    base : int — colours of the scale itself, of which the last stands for NaN, Inf and folds.
-    paper, ink, halo : int — between the slices, of letters, and around them.
+    base : int — number of colours of the scale itself; the last one marks NaN, Inf and folds.
+    paper, ink, halo : int — colours between the slices, of letters, and around letters.
     """
 
     colours: np.ndarray
@@ -84,7 +83,7 @@ def signs(image: np.ndarray, end: float) -> np.ndarray:
 
 
 def edges(image: np.ndarray) -> np.ndarray:
-    """Pixels whose right or lower neighbour is another value; bool."""
+    """Pixels whose right or lower neighbour has another value; bool."""
     found = np.zeros(image.shape, dtype=bool)
     found[:, :-1] |= image[:, 1:] != image[:, :-1]
     found[:-1, :] |= image[1:, :] != image[:-1, :]
@@ -92,7 +91,7 @@ def edges(image: np.ndarray) -> np.ndarray:
 
 
 def thicken(mask: np.ndarray) -> np.ndarray:
-    """The mask and its four neighbours, so that a single pixel is seen."""
+    """The mask and its four neighbours, so that a single pixel is visible."""
     out = mask.copy()
     out[1:, :] |= mask[:-1, :]
     out[:-1, :] |= mask[1:, :]
@@ -102,7 +101,7 @@ def thicken(mask: np.ndarray) -> np.ndarray:
 
 
 def put_letters(index: np.ndarray, letters: str, palette: Palette) -> np.ndarray:
-    """Letters at top, bottom, left and right of a slice, where it is large enough for them."""
+    """Letters at top, bottom, left and right of a slice that is large enough for them."""
     height, width = index.shape
     h, w = 7 * _SCALE + 2, 5 * _SCALE + 2
     if height < 4 * h or width < 4 * w:
@@ -123,7 +122,7 @@ def put_letters(index: np.ndarray, letters: str, palette: Palette) -> np.ndarray
 
 
 def mosaic(rows: Sequence[Sequence[np.ndarray]], palette: Palette) -> np.ndarray:
-    """Slices in rows, each row in the middle, gaps in the colour of the paper; uint8."""
+    """Slices in rows, each row centred, gaps in the colour of the paper; uint8."""
     widths = [sum(cell.shape[1] for cell in row) + GAP * (len(row) - 1) for row in rows]
     heights = [max(cell.shape[0] for cell in row) for row in rows]
     out = np.full((sum(heights) + GAP * (len(rows) - 1), max(widths)), palette.paper, np.uint8)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of one subject as PNG. Those of one size show the same slices, so that a page can flick between them."""
+"""The pictures of one subject as PNG. Pictures of the same size show the same slices, so that a page can flicker
+between them.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,13 @@ from vxm_convert.geometry.jacobian import determinant
 DIFFERENCE_END = 0.5
 #: end of the scale of the Jacobian: a quarter and four times the volume
 LOG2_END = 2.0
-#: outlines that stand in for labels, as shares of white
+#: outlines that replace labels, as shares of white
 OUTLINES = (0.1, 0.4, 0.7)
 #: squares along the longest side
 _CHECKS = 8
 _GRID_LINES = 16
 _THUMB_CELL = 84
-#: thin lines need larger slices, of which fewer fit
+#: thin lines need larger slices, so fewer fit
 _LARGE_CELL, _LARGE_PER_PLANE = 340, 3
 _FAINT = 0.55
 
@@ -41,16 +43,14 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures by name, and figures of what they show: folded voxels, range of the Jacobian, spacing of the grid's
-    lines in mm.
-    """
+    """Pictures by name, and figures for them: folded voxels, range of the Jacobian, spacing of the grid's lines in mm."""
 
     pictures: Dict[str, Picture]
     figures: Dict[str, Optional[float]]
 
 
 def draw(case: Case) -> Drawn:
-    """All pictures that the arrays of a case allow."""
+    """All pictures for which a case has arrays."""
     bright = brightness(case)
     box = shown_box(case.grid, ((case.fixed, bright.fixed), (case.moved, bright.moved)))
     pen, large = (
@@ -88,7 +88,7 @@ def line_spacing(longest_mm: float) -> float:
 
 
 class _Pen:
-    """Draws with one choice of slices."""
+    """Draws with one selection of slices."""
 
     def __init__(self, case: Case, bright: Brightness, slices: Slices) -> None:
         self.case, self.bright, self.slices = case, bright, slices
@@ -112,7 +112,7 @@ class _Pen:
                 for i, white in columns
             ]
             rows.append([self._lettered(cell, cut, GREYS) for cell in row])
-        # Columns of one width, so that words above them can be placed.
+        # Columns have the same width, so that headings can be placed above them.
         width = max(cell.shape[1] for row in rows for cell in row)
         return _picture(mosaic([[_widened(cell, width) for cell in row] for row in rows], GREYS), GREYS)
 
@@ -130,7 +130,7 @@ class _Pen:
         return _picture(mosaic([row], GREYS), GREYS)
 
     def difference(self, image: np.ndarray) -> Picture:
-        """Scan in the fixed image's scale minus the fixed image, as shares of its white."""
+        """Scan, scaled to the fixed image, minus the fixed image, as shares of its white."""
 
         def cell(cut: Cut) -> np.ndarray:
             gap = self.slices.smooth(image, cut) * self.bright.gain - self.slices.smooth(self.case.fixed, cut)
@@ -139,7 +139,7 @@ class _Pen:
         return self._rows([[cell(cut) for cut in row] for row in self.slices.cuts], SIGNS)
 
     def checker(self) -> Picture:
-        """Fixed and moved in turn, in squares."""
+        """Fixed and moved in alternating squares."""
         side = CELL // _CHECKS
 
         def cell(cut: Cut) -> np.ndarray:
@@ -151,7 +151,7 @@ class _Pen:
         return self._rows([[cell(cut) for cut in row] for row in self.slices.cuts], GREYS)
 
     def contours(self) -> Picture:
-        """Borders of the fixed labels, over those of the moved ones, on the moved scan; without labels, outlines of the
+        """Borders of the fixed labels over those of the moved ones, on the moved scan; without labels, outlines of the
         fixed image.
         """
 
@@ -173,8 +173,8 @@ class _Pen:
         return edges(self.slices.nearest(self.case.fixed_seg, cut)), moved
 
     def deformed_grid(self, warp: Warp, spacing_mm: float) -> Picture:
-        """A regular grid of the moving space as the warp carries it, on the darkened fixed image; what leaves the slice
-        is not seen.
+        """A regular grid of the moving space, carried by the warp, on the darkened fixed image; movement out of the
+        slice is invisible.
         """
 
         def cell(cut: Cut) -> np.ndarray:
@@ -188,8 +188,8 @@ class _Pen:
         return self._rows([[cell(cut) for cut in row] for row in self.slices.cuts], GREYS)
 
     def _targets_mm(self, warp: Warp, cut: Cut) -> np.ndarray:
-        """Where the voxels of a slice are read in the moving space, in mm along the slice's rows and columns: (rows,
-        columns, 2).
+        """Positions in the moving space from which the voxels of a slice are read, in mm along its rows and columns:
+        (rows, columns, 2).
         """
         there = self.slices.indices(cut) + self.slices.plane(warp.u, cut)
         at = apply_affine(self.case.grid.inverse, apply_affine(warp.moving.affine, there))
@@ -197,7 +197,7 @@ class _Pen:
         return np.stack([at[..., axis] * self.case.grid.spacing_mm[axis] for axis in axes], axis=-1)
 
     def jacobian(self, values: np.ndarray) -> Picture:
-        """Logarithm of the volume ratio; folds in the colour of what cannot be shown, one pixel wider than they are."""
+        """Logarithm of the volume ratio; folds in the colour of undefined values, one pixel wider than they are."""
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.where(values > 0, np.log2(np.maximum(values, 2.0**-LOG2_END)), 0.0)
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small JSON beside a subject's pictures, from which the pages are made; and the folder of pictures itself, whole
-or not at all.
+"""The small JSON beside a subject's pictures, from which the pages are made; and the folder of pictures itself,
+complete or not at all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOG = logging.getLogger(__name__)
 RECORD_NAME = "record.json"
 SUBJECT_PAGE = "index.html"
 SCHEMA = 1
-#: names of the pictures, in the order in which they are made; the file of each is its name + .png
+#: names of the pictures, in the order of drawing; the file of each is its name + .png
 PICTURES = (
     "fixed",
     "before",
@@ -41,20 +41,20 @@ PICTURES = (
 )
 _MAX_BYTES = 1 << 18
 _LONGEST_TEXT = 2000
-#: what may be a folder's name in a link; the runner's own names are narrower
+#: legal folder names in a link; the runner's own names are more restricted
 _FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the pages say of one subject.
+    """The data of one subject for the pages.
 
     Parameters
     ----------
     figures : dict — name → number or None, see `om_runner.qc.measures` and the columns of metrics.tsv.
     pictures : dict — name of `PICTURES` → (width, height) in pixels.
-    by_labels : bool — the contours are those of labels, not of intensities.
-    origin : str — hashes of model and atlas, under which a browser keeps ratings.
+    by_labels : bool — the contours show labels, not intensities.
+    origin : str — hashes of model and atlas, the key of the ratings in a browser.
     """
 
     subject: str
@@ -72,12 +72,12 @@ class Record:
 
 
 def write_case(folder: Path, case: Case) -> Record:
-    """Measure, draw and write ``folder/<subject>/``; a folder of an earlier run gives way.
+    """Measure, draw and write ``folder/<subject>/``; replaces a folder of an earlier run.
 
     Raises
     ------
     ArtifactError
-        The folder cannot be written.
+        If the folder cannot be written.
     """
     drawn = draw(case)
     record = _record(case, drawn)
@@ -86,7 +86,7 @@ def write_case(folder: Path, case: Case) -> Record:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise ArtifactError(
-            f"{folder}: cannot make this folder for pictures ({exc.strerror}); choose another place"
+            f"{folder}: cannot create this folder for pictures ({exc.strerror}); choose another place"
         ) from exc
     with whole_folder(folder / case.subject) as place:
         for name, picture in drawn.pictures.items():
@@ -123,7 +123,7 @@ def _record(case: Case, drawn: Drawn) -> Record:
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """The records below a folder of pictures in name order; damaged ones are logged and passed over."""
+    """The records below a folder of pictures in name order; damaged ones are logged and skipped."""
     for path in sorted(Path(folder).glob(f"*/{RECORD_NAME}")):
         try:
             yield read_record(path)
@@ -132,7 +132,7 @@ def read_records(folder: Path) -> Iterator[Record]:
 
 
 def read_record(path: Path) -> Record:
-    """One record; raises FormatError or ArtifactError for another file, and where its subject is not its folder."""
+    """One record; raises FormatError or ArtifactError for another file, or if its subject differs from its folder."""
     data = read_bounded(path, _MAX_BYTES, "a record of pictures", "make the pictures again")
     try:
         entries = json.loads(data.decode("utf-8"))

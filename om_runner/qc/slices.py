@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which slices are shown, and how a slice becomes pixels: three planes, radiological, physical proportions. Colours are
-not its subject.
-"""
+"""Selects slices and turns them into pixels: three planes, radiological, physical proportions; no colours."""
 
 from __future__ import annotations
 
@@ -17,20 +15,20 @@ CONVENTION = (
     "radiological: the subject's right is on the left of axial and coronal slices, anterior on the left of "
     "sagittal ones"
 )
-#: pixels of the longest side of what is shown
+#: pixels of the longest side of the shown box
 CELL = 190
 PER_PLANE = 5
-#: share of the shown box at which the outer slices lie
+#: position of the outer slices as a share of the shown box
 _OUTER = 0.16
-#: intensity above which a voxel belongs to what is shown, as a share of white
+#: intensity above which a voxel belongs to the shown box, as a share of white
 _SHOWN = 0.05
 _MARGIN_MM = 6.0
 
 
 @dataclass(frozen=True)
 class View:
-    """One plane: axis it cuts, axes of its rows and columns (RAS, each running from its far end), letters at top,
-    bottom, left, right.
+    """One plane: cut axis, axes of its rows and columns (RAS, each from its far end), letters at top, bottom, left,
+    right.
     """
 
     name: str
@@ -66,7 +64,7 @@ class Slices:
     Parameters
     ----------
     grid : Grid
-    box : pair of three ints — first and last voxel of what is shown, RAS order (`shown_box`).
+    box : pair of three ints — first and last voxel of the shown box, RAS order (`shown_box`).
     """
 
     def __init__(
@@ -99,7 +97,7 @@ class Slices:
 
     def plane(self, volume: np.ndarray, cut: Cut) -> np.ndarray:
         """The slice of a volume as (rows, columns[, C]) voxels, not yet flipped."""
-        # By a slice, which copies nothing. What is left has its axes in RAS order; the rows of every view run along the
+        # Uses a slice, which copies nothing. The remaining axes are in RAS order; the rows of every view run along the
         # later one.
         where = tuple(cut.index if axis == cut.view.axis else slice(None) for axis in range(3))
         return np.swapaxes(self.turned(volume)[where], 0, 1)
@@ -117,7 +115,7 @@ class Slices:
         return interpolate(self.plane(volume, cut), cut)
 
     def nearest(self, volume: np.ndarray, cut: Cut) -> np.ndarray:
-        """Pixels as the nearest voxel has it, for labels and masks."""
+        """Pixels by nearest neighbour, for labels and masks."""
         plane = self.plane(volume, cut)
         rows, columns = (np.rint(at).astype(np.intp) for at in (cut.rows, cut.columns))
         return plane[rows][:, columns]
@@ -147,8 +145,8 @@ def _spread(low: int, high: int, count: int) -> List[int]:
 
 
 def shown_box(grid: Grid, images: Sequence[Tuple[Optional[np.ndarray], float]]) -> Any:
-    """First and last voxel (RAS order) of what is above a share of white in any of the images, with a margin; all where
-    nothing is.
+    """First and last voxel (RAS order) of the values above a share of white in any image, with a margin; the whole grid
+    if there are none.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of one subject: before and after on a stage, then every other picture with what its colours mean."""
+"""The page of one subject: before and after in one place, then every other picture with a legend."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from vxm_convert.webpage.templates import NOT_AVAILABLE, Html, badge_word
 TEMPLATES = Path(__file__).with_name("templates")
 STATIC = Path(__file__).with_name("static")
 QC_STYLE = STATIC / "qc.css"
-#: name of the picture, key, what it shows
+#: name of the picture, key, description
 _STAGE = (
     ("fixed", "1", "Fixed image."),
     ("before", "2", "Scan before the network's warp: placed by header and affine alone."),
     ("after", "3", "Scan after the warp."),
 )
-#: pictures that take turns: words, key, names
-_FLICKS = (("flick before / after", "f", ("before", "after")), ("flick fixed / after", "g", ("fixed", "after")))
+#: flickering pictures: label, key, names
+_FLICKS = (("flicker before / after", "f", ("before", "after")), ("flicker fixed / after", "g", ("fixed", "after")))
 _END = 100 * DIFFERENCE_END
-#: places from −1 to 1 on the bars, and their words
+#: positions from −1 to 1 on the bars, and their labels
 _DIFFERENCE_TICKS = (
     (-1.0, f"\u2212{_END:g}"),
     (-0.5, f"\u2212{_END / 2:g}"),
@@ -40,7 +40,7 @@ _JACOBIAN_TICKS = ((-1.0, "\u00bc"), (-0.5, "\u00bd"), (0.0, "1"), (0.5, "2"), (
 
 
 def subject_page(record: Record, before: Optional[Record], after: Optional[Record]) -> str:
-    """The page; `before` and `after` are its neighbours in the order of the cohort's page."""
+    """The page; `before` and `after` are its neighbours on the cohort's page."""
     present = record.pictures
     differences = [name for name in ("before", "after") if f"difference_{name}" in present]
     context: Dict[str, Any] = {
@@ -67,7 +67,7 @@ def subject_page(record: Record, before: Optional[Record], after: Optional[Recor
 
 
 def link_to(subject: str, prefix: str = "") -> str:
-    """Address of a subject's page, whatever characters its name has."""
+    """Address of a subject's page, for any characters in its name."""
     return f"{prefix}{quote(subject)}/{SUBJECT_PAGE}"
 
 
@@ -77,7 +77,7 @@ def shown(value: Optional[float], form: str = ".3f") -> str:
 
 
 def _neighbours(before: Optional[Record], after: Optional[Record]) -> List[Tuple[str, str, str]]:
-    """Address, words and key of the links on top."""
+    """Address, label and key of the links at the top."""
     links = [(f"../{SUBJECT_PAGE}", "\u2191 all subjects", "u")]
     if before is not None:
         links.append((link_to(before.subject, "../"), f"\u2190 {before.subject}", "p"))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run over a cohort: what is to be done, the loop around the device, threads, signals and progress."""
+"""A run over a cohort: its decisions, the loop around the device, threads, signals and progress."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run is asked to do, and what it works on: model, atlas and scans that were read and checked."""
+"""The request of a run and its inputs: model, atlas and scans, read and checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vxm_convert.profiles.profile import DEFAULT_PROFILE, Profile
 
 @dataclass(frozen=True)
 class Settings:
-    """A parsed command line; `compare` is how many subjects to compare, None for all."""
+    """A parsed command line; `compare` is the number of subjects to compare, None for all."""
 
     input: Path
     atlas: Path
@@ -49,16 +49,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """What a run works on, read and checked; stays the same for every subject.
+    """The inputs of a run, read and checked; the same for every subject.
 
     Parameters
     ----------
     python : str — interpreter of the reference.
     atlas : LoadedScan — the fixed image, network intensities.
-    layout : Layout — where a subject's files go.
-    scans, looked_at : list of Scan — all of the input, and those that this run is about.
-    old_failures : rows of failures.tsv of the run before.
-    keys : Keys — what decides about results, for the records of finished scans.
+    layout : Layout — determines the paths of a subject's files.
+    scans, looked_at : list of Scan — all of the input, and those that this run considers.
+    old_failures : rows of failures.tsv of the previous run.
+    keys : Keys — everything that determines results, for the records of finished scans.
     """
 
     model: OfflineModel
@@ -83,7 +83,7 @@ class Job:
 
     @property
     def compared(self) -> bool:
-        """Whether the precision report is asked for."""
+        """Whether a precision report is requested."""
         return self.settings.compare is None or self.settings.compare > 0
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a run is: a bar with the time left on a terminal, elsewhere a log line now and then."""
+"""Progress of a run: a bar with the remaining time on a terminal, elsewhere occasional log lines."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from typing import Any, Callable, Iterator
 LOG = logging.getLogger(__name__)
 
 _BAR_COLUMNS = 80
-#: seconds from one line to the next: the first gap, how much longer each is than the one before, and the longest
+#: seconds between lines: the first gap, the growth factor, and the longest gap
 _FIRST_GAP, _GROWTH, _LONGEST_GAP = 10.0, 1.5, 600.0
 
 
 def on_terminal() -> bool:
-    """Whether a person watches standard error."""
+    """Whether standard error is a terminal."""
     return sys.stderr.isatty()
 
 
 @contextmanager
 def progress(total: int, what: str) -> Iterator[Callable[[int], Any]]:
-    """Gives a function that takes how many scans have just been done; log lines do not tear the bar."""
+    """Yields a function that takes the number of scans just done; log lines do not break the bar."""
     if not on_terminal():
         yield Lines(total, what).update
         return
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    # Some pseudo-terminals report a size of 0x0, on which tqdm draws nothing: both sizes are given.
+    # Some pseudo-terminals report a size of 0x0, on which tqdm draws nothing: both sizes are passed.
     width = min(shutil.get_terminal_size().columns or _BAR_COLUMNS, _BAR_COLUMNS)
     with logging_redirect_tqdm(), tqdm(total=total, unit=" scan", desc=what, ncols=width, nrows=2) as bar:
         yield bar.update
 
 
 class Lines:
-    """Log lines at growing distances, the last scan always.
+    """Log lines at growing intervals, and always at the last scan.
 
     Parameters
     ----------
-    total : int — scans to do.
-    what : str — is done: ``registration``.
+    total : int — number of scans.
+    what : str — name of the work: ``registration``.
     clock : callable — seconds.
     """
 
@@ -55,7 +55,7 @@ class Lines:
         self._next = self._start + self._gap
 
     def update(self, n: int) -> None:
-        """`n` more scans are done."""
+        """Report `n` more finished scans."""
         self._done += n
         now = self._clock()
         if self._done >= self._total:

@@ -81,7 +81,7 @@ def _prepare(model: OfflineModel, settings: Settings) -> Job:
 
 
 def _cohort(model: OfflineModel, settings: Settings) -> Tuple[List[Scan], Layout]:
-    """The scans of the input and where their results go."""
+    """The scans of the input and the layout of their results."""
     if read_as_dataset(settings.bids, settings.input):
         space, affine = settings.outputs.space, settings.placing.affine
         run = DatasetRun(settings.input, settings.atlas, settings.out, settings.bids, space, affine)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and SIGTERM between two scans instead of in the middle of one; a second one acts at once."""
+"""Ctrl-C and SIGTERM stop between two scans; a second one stops immediately."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_between_scans() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether to stop; whoever was asked to stop ends with KeyboardInterrupt.
+    """Yields a function that says whether to stop; after a stop the context ends with KeyboardInterrupt.
 
     Outside the main thread, where signals do not arrive, nothing changes.
     """
@@ -25,8 +25,7 @@ def stop_between_scans() -> Iterator[Callable[[], bool]]:
         yield lambda: False
         return
     before: Dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
-    # What is ignored stays ignored (nohup, a job in the background); None is a handler in C, which could not be put
-    # back.
+    # Ignored signals stay ignored (nohup, a background job); None is a handler in C, which could not be restored.
     taken = [number for number in _SIGNALS if before[number] not in (signal.SIG_IGN, None)]
     asked = threading.Event()
 
@@ -34,7 +33,8 @@ def stop_between_scans() -> Iterator[Callable[[], bool]]:
         asked.set()
         _put_back()
         LOG.warning(
-            "stopping: what the device and the writers have in hand is finished first; once more to stop at once"
+            "stopping after the batch on the device and the results being written; send the signal again to stop "
+            "immediately"
         )
 
     def _put_back() -> None:

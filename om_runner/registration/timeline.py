@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When each stage worked on which subject: sums for the summary and, on request, a trace in Chrome's format.
+"""Times of each stage and subject: sums for the summary and, on request, a trace in Chrome's format.
 
-The file is a JSON object as chrome://tracing and Perfetto load it: ``traceEvents`` with complete events (``ph`` X,
-times in microseconds since the start) and the names of process and threads (``ph`` M), ``otherData`` with the
-toolchain. Events go to the file as they end, so that memory does not grow with the cohort.
+The file is a JSON object for chrome://tracing and Perfetto: ``traceEvents`` with complete events (``ph`` X, times in
+microseconds since the start) and the names of process and threads (``ph`` M), ``otherData`` with the toolchain. Events
+are written as they end, so that memory does not grow with the cohort.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ DECODE, H2D, EXECUTE, D2H, PRODUCTS, WRITE = STAGES = ("decode", "H2D", "execute
 
 @dataclass
 class Span:
-    """One stretch of work: seconds of wall time, and of the thread's own processor time."""
+    """One piece of work: seconds of wall time, and of the thread's own processor time."""
 
     wall: float = 0.0
     cpu: float = 0.0
 
 
 class Timeline:
-    """Sums per stage; with a path also the trace. A context manager: the trace appears whole when it ends, however it
-    ends.
+    """Sums per stage; with a path also the trace. A context manager: the complete trace appears on exit, also after an
+    error.
 
     Parameters
     ----------
     path : Path or None — file of the trace.
-    about : dict — what the trace says of itself: toolchain, whether simulated.
+    about : dict — metadata of the trace: toolchain, whether simulated.
     """
 
     def __init__(self, path: Optional[Path] = None, about: Optional[Dict[str, Any]] = None) -> None:
@@ -67,12 +67,12 @@ class Timeline:
             with self._lock:
                 self._file.write('\n], "otherData": ' + json.dumps(self._about, sort_keys=True) + "}\n")
                 self._file = None
-        # Not with the exception: a trace of a run that failed is wanted most.
+        # Also after an exception: the trace of a failed run is the most useful.
         self._stack.close()
 
     @contextmanager
     def span(self, stage: str, subjects: Sequence[str]) -> Iterator[Span]:
-        """Time what the with statement does, in the thread that does it."""
+        """Time the body of a with statement, in its thread."""
         done = Span()
         started, cpu = time.perf_counter(), time.thread_time()
         try:
@@ -103,7 +103,7 @@ class Timeline:
             self._file.write(",\n" + json.dumps(event))
 
     def _thread(self) -> int:
-        """A small number for the calling thread, which is named in the trace when it first works."""
+        """A small number for the calling thread; the trace names the thread at its first event."""
         current = threading.current_thread()
         identity = threading.get_ident()
         number = self._threads.get(identity)
@@ -122,5 +122,5 @@ class Timeline:
 
     @property
     def host_cpu(self) -> float:
-        """Processor seconds of everything but the execution."""
+        """Processor seconds of everything except the execution."""
         return sum(span.cpu for stage, span in self.sums.items() if stage != EXECUTE)

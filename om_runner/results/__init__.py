@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a registration leaves on disk: volumes, warps, tables, records, and what a later run takes over from them."""
+"""Files of a registration: volumes, warps, tables, records, and their reuse by later runs."""

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run per output folder: a lock that the system drops when its holder dies, and what a run that died left is
-cleared away.
-"""
+"""One run per output folder: a lock that the system releases when its holder dies, and the clean-up after a killed run."""
 
 from __future__ import annotations
 
@@ -28,12 +26,12 @@ _OLD = ".old"
 
 @contextmanager
 def output_folder(out: Path) -> Iterator[None]:
-    """The folder made, proved writable and locked; gone again when a run that made it put nothing there.
+    """Create the folder, check that it is writable, and lock it; remove it again if it was new and stays empty.
 
     Raises
     ------
     ArtifactError
-        It cannot be written, or another run is writing there.
+        If it cannot be written, or another run is writing there.
     """
     existed = out.exists()
     check_output_folder(out)
@@ -55,7 +53,7 @@ def _lock(path: Path, out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Removed while it is held: who waits for nothing finds either this file, busy, or none.
+        # Removed while it is held: another run finds either this file, busy, or none.
         path.unlink()
         handle.close()
 
@@ -74,18 +72,20 @@ def _take(path: Path, out: Path) -> IO[str]:
                     f"{out}: another run ({holder}) is writing there; wait for it or choose another --out"
                 ) from exc
             LOG.warning(
-                "%s: this file system has no locks (%s); take care that no other run writes there", out, exc.strerror
+                "%s: this file system has no locks (%s); make sure that no other run writes there", out, exc.strerror
             )
             return open(str(path), "w", encoding="utf-8")
         if not _is_same_file(handle, path):
-            # Its holder removed it between our opening and our locking.
+            # Its holder removed it between our opening and locking it.
             handle.close()
             continue
         handle.seek(0)
         stale = handle.read(200).strip()
         if stale:
             LOG.warning(
-                "%s: the run before (%s) was killed; what it finished is kept, the rest is done again", out, stale
+                "%s: the previous run (%s) was killed; its finished results are kept, the others are registered again",
+                out,
+                stale,
             )
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -102,9 +102,7 @@ def _is_same_file(handle: IO[str], path: Path) -> bool:
 
 
 def _clear_leftovers(out: Path) -> None:
-    """Temporary names of a run that was killed. A result that was moved aside for a new one which never came goes
-    back.
-    """
+    """Temporary files of a killed run. An old result that was moved aside is moved back if the new one is missing."""
     for path in sorted(out.glob(".tmp-*")) + sorted(out.glob(".compare-*")) + sorted(out.glob("qc/.tmp-*")):
         # .tmp-XXXXXXXX-<subject>.old, see `om_runner.results.writer.whole_folder`
         subject = path.name[: -len(_OLD)].split("-", 2)[-1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an earlier run left in the output folder: its failures, and a precision report that may still hold."""
+"""Results of an earlier run in the output folder: its failures, and a precision report that may still be valid."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _MAX_BYTES = 64 << 20
 
 
 def read_failures(out: Path) -> Optional[List[FailureRow]]:
-    """The rows of failures.tsv; None where there is no such table.
+    """The rows of failures.tsv; None if there is no such table.
 
     Raises
     ------
     ArtifactError
-        It cannot be read, or is no such table.
+        If it cannot be read, or is not such a table.
     """
     path = out / FAILURES_NAME
     if not path.is_file():
@@ -41,18 +41,18 @@ def read_failures(out: Path) -> Optional[List[FailureRow]]:
 
 
 def failed_scans(out: Path, scans: Sequence[Scan], failures: Optional[List[FailureRow]]) -> List[Scan]:
-    """The scans that failed in the run before, for ``--retry-failed``; those that are no longer there are named.
+    """The scans that failed in the previous run, for ``--retry-failed``; warns about those that no longer exist.
 
     Raises
     ------
     ArtifactError
-        There was no run before.
+        If there was no previous run.
     """
     if failures is None:
         raise ArtifactError(
-            f"{out / FAILURES_NAME}: no such table, no run has ended there; register without --retry-failed"
+            f"{out / FAILURES_NAME}: no such table, because no run has ended there; register without --retry-failed"
         )
     wanted = {row.subject for row in failures}
     for name in sorted(wanted - {scan.subject for scan in scans}):
-        LOG.warning("%s: failed before and is not among the scans now", name)
+        LOG.warning("%s: failed before and is no longer among the scans", name)
     return [scan for scan in scans if scan.subject in wanted]

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the network's moved image and flow to the results that were asked for: space, edges, labels, inverse; and their
-files.
-"""
+"""From the network's moved image and flow to the requested results: space, edges, labels, inverse; and their files."""
 
 from __future__ import annotations
 
@@ -30,8 +28,8 @@ LABEL_INTERPOLATIONS = {"nearest": "nearest", "label-safe": "labels"}
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What to write; `edge` None: zeros where the host resamples, the network's own moved image (clamped) where it need
-    not.
+    """The results to write; `edge` None: zeros if the host resamples, the network's own moved image (clamped) if it
+    need not.
     """
 
     outputs: Tuple[str, ...] = DEFAULT_OUTPUTS
@@ -46,17 +44,17 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class Registered:
-    """One registered scan in the space that was asked for.
+    """One registered scan in the requested space.
 
     Parameters
     ----------
     moved : ndarray, shape of the warp's fixed grid — the scan's own intensities and dtype.
     warp : Warp — output grid → voxels of the scan's file.
-    moved_seg, seg_before, fixed_seg : ndarray or None — labels after the warp, after the affine alone, and the atlas's,
-        all on that grid.
-    edge : str — what stands beyond the scan.
+    moved_seg, seg_before, fixed_seg : ndarray or None — labels after the warp, after the affine alone, and of the
+        atlas, all on that grid.
+    edge : str — rule for values outside the scan.
     by_network : bool — the moved image is the network's own.
-    backward : ndarray or None — the inverse flow on the network grid, voxels, where the model gave its velocity.
+    backward : ndarray or None — the inverse flow on the network grid in voxels, if the model gave its velocity.
     """
 
     moved: np.ndarray
@@ -72,12 +70,12 @@ class Registered:
 def register(
     loaded: LoadedScan, atlas: LoadedScan, moved: np.ndarray, flow: np.ndarray, options: OutputOptions
 ) -> Registered:
-    """Compose and resample the original once, or take the network's own image where scan and output lie on the network
+    """Compose and resample the original once, or take the network's own image if scan and output are on the network
     grid.
 
     Parameters
     ----------
-    moved, flow : ndarray, shapes of the network grid (+ 3) — what the model returned: network intensities, voxels.
+    moved, flow : ndarray, shapes of the network grid (+ 3) — the model's outputs: network intensities, voxels.
     """
     place = loaded.placed
     grid = output_grid(loaded, atlas, options.space)
@@ -101,8 +99,8 @@ def register(
 
 
 def output_grid(loaded: LoadedScan, atlas: LoadedScan, space: str) -> Grid:
-    """The grid of ``atlas`` (as its file has it), ``network``, or ``native`` (the scan's own voxels), all in the
-    atlas's space.
+    """The grid of ``atlas`` (that of its file), ``network``, or ``native`` (the scan's own voxels), all in the atlas's
+    space.
     """
     grids = {"atlas": atlas_grid(atlas), "network": loaded.placed.network, "native": loaded.placed.moving}
     if space not in grids:
@@ -126,8 +124,8 @@ def _atlas_labels(atlas: LoadedScan, grid: Grid) -> Optional[np.ndarray]:
 
 
 def to_source_scale(moved: np.ndarray, stored_dtype: str, factor: float) -> np.ndarray:
-    """Network intensities back in the scan's scale (times `factor`) and kind: float32 for a float scan, rounded for an
-    integer one.
+    """Network intensities converted to the scan's scale (times `factor`) and kind: float32 for a float scan, rounded
+    for an integer one.
     """
     values = moved * np.float32(factor)
     return to_dtype(values, stored_dtype) if np.dtype(stored_dtype).kind in "ui" else values

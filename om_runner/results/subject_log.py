@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""log.txt of a subject: what was said about it while it was read, registered and written, and how long each stage
-took.
-"""
+"""log.txt of a subject: warnings while it was read, registered and written, and the seconds of each stage."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ _LONGEST_WARNING = 500
 
 
 class _Collector(logging.Handler):
-    """Hands records of warnings to the list of the thread that speaks."""
+    """Appends warnings to the list of the logging thread."""
 
     def emit(self, record: logging.LogRecord) -> None:
         notes = getattr(_HERE, "notes", None)
@@ -30,7 +28,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def collecting() -> Iterator[None]:
-    """For the time of a run: `notes_to` takes what is said, whatever the terminal is shown."""
+    """During a run, `notes_to` collects warnings, whatever the terminal shows."""
     handler = _Collector(logging.WARNING)
     root = logging.getLogger()
     root.addHandler(handler)
@@ -74,7 +72,7 @@ def log_text(head: Mapping[str, str], notes: List[str], seconds: Mapping[str, fl
 
     Parameters
     ----------
-    head : what was registered with what; the toolchain says whether it was simulated.
+    head : scan, atlas and model; the toolchain entry says whether it was simulated.
     notes : lines of `notes_to`.
     seconds : stage → wall seconds.
     closing : the result in one line.

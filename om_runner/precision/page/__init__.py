@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The precision report as a page for people; it computes no figures of its own."""
+"""The precision report as a web page; it computes no figures."""

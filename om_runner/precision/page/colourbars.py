@@ -18,7 +18,7 @@ _FLOW_ERROR = "flow error (end-point error), voxel"
 
 
 class Bar(NamedTuple):
-    """A colour bar; without a chart where every picture is zero. `end`: the largest value in any picture."""
+    """A colour bar, without a chart if every picture is zero. `end`: the largest value in any picture."""
 
     title: str
     end: float
@@ -47,6 +47,6 @@ def _magnitude_bar(end: float) -> Html:
 
 
 def _places(end: float) -> List[Tuple[float, str]]:
-    """Ticks of one side of a scale: share of its length from none to the end, and name."""
+    """Ticks of one side of a scale: share of its length from zero to the end, and name."""
     low = end / 10**DECADES
     return [(math.log10(value / low) / DECADES, name) for value, name in log_ticks(low, end)]

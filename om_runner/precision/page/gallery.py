@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slices of the worst subjects. Kept while the comparison runs, because the arrays go after each subject; drawn at the
-end.
+"""Slices of the worst subjects. They are kept while the comparison runs, because arrays are deleted after each subject,
+and drawn at the end.
 
-All subjects share the colour scales of their errors, which is only known when the last one has been seen.
+All subjects share the colour scales of their errors, which are known only after the last one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vxm_convert.webpage.png import data_uri
 from vxm_convert.webpage.templates import Html, fragment
 
 TEMPLATES = Path(__file__).with_name("templates")
-#: a page with hundreds of pictures opens nowhere; the tables stay complete
+#: browsers cannot open a page with hundreds of pictures; the tables stay complete
 MOST_SUBJECTS = 8
 #: bytes of PNG on one page, which become a third more as base64
 MOST_BYTES = 2_000_000
@@ -34,13 +34,13 @@ COLUMNS = (
     "difference, offline \u2212 TensorFlow",
     "flow error",
 )
-#: brighter than any tissue of a 0..255-normalised brain would leave the picture dark
+#: the largest intensity of a 0..255-normalised brain would leave the picture dark
 _WINDOW_PERCENTILE = 99.8
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One slice of one subject: images (H, W) in the order of COLUMNS, and where the marked voxel is in it (row,
+    """One slice of one subject: images (H, W) in the order of COLUMNS, and the position of the marked voxel in it (row,
     column).
     """
 
@@ -65,10 +65,10 @@ class Gallery:
 
     Parameters
     ----------
-    orientation : str — axis letters of the network grid; for ``LIA`` slices are shown upright.
-    limits : sequence — limits of the acceptance profile, which order the subjects
+    orientation : str — axis letters of the network grid; for ``LIA``, slices are shown upright.
+    limits : sequence — limits of the acceptance profile, which determine the order of the subjects
         (`om_runner.precision.page.figures.badness`).
-    most : int — subjects to keep.
+    most : int — number of subjects to keep.
     """
 
     def __init__(self, orientation: str, limits: Sequence[Mapping[str, Any]] = (), most: int = MOST_SUBJECTS) -> None:
@@ -79,10 +79,10 @@ class Gallery:
         self.n_seen = 0
 
     def offer(self, row: Row, views: Views) -> None:
-        """See one subject: its row of the report, and its arrays, of which only slices are copied."""
+        """Add a subject: its row of the report and its arrays, of which only slices are copied."""
         self.n_seen += 1
         key = badness(row, self._limits)
-        # Of equal subjects the earlier one stays: the running number breaks the tie.
+        # Of equal subjects the earlier one is kept: the running number breaks the tie.
         if len(self._heap) == self._most and (key, -self.n_seen) <= self._heap[0][:2]:
             return
         entry = (key, -self.n_seen, cut(row, views, self._orientation))

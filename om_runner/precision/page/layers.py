@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Error per layer, where the analysis layer by layer was run (layers.json): entire and single error, sources marked."""
+"""Error per layer, if layers were analysed (layers.json): entire and single error, sources marked."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vxm_convert.webpage.tables import Cell, Column, table
 from vxm_convert.webpage.templates import Html
 
 EUCLID = "RelativeEuclideanDistance"
-#: rows of the drawing; more could not be read
+#: rows of the chart; more would be illegible
 MOST_LAYERS = 70
 _STEP, _TOP, _LEFT, _RIGHT, _WIDTH = 18, 62, 250, 640, 720
 _LOWEST = 1e-9
 
 
 def layer_rows(report: Mapping[str, Any]) -> List[Row]:
-    """The entries of the analysis, in execution order; empty where it was not run."""
+    """The entries of the analysis, in execution order; empty if it was not run."""
     found = report.get("layers")
     if isinstance(found, Mapping):
         found = next(
@@ -34,7 +34,7 @@ def _error(row: Row, which: str) -> Optional[float]:
 
 
 def layers_chart(report: Mapping[str, Any]) -> Optional[Drawing]:
-    """Errors of the layers; None where there is no analysis."""
+    """Errors of the layers; None if there is no analysis."""
     compared = [row for row in layer_rows(report) if _is_compared(row)]
     if not compared:
         return None
@@ -44,7 +44,7 @@ def layers_chart(report: Mapping[str, Any]) -> Optional[Drawing]:
     )
     words = (
         f"Relative Euclidean distance to TensorFlow of {len(chosen)} tensors of the offline model, in execution "
-        "order, one scan (n = 1). Filled circle: entire error, with what the inputs bring along. Open diamond: single "
+        "order, one scan (n = 1). Filled circle: entire error, including that of the inputs. Open diamond: single "
         "error, the layer alone on TensorFlow's inputs. Shaded and named: a source, whose inputs are still good. "
         f"Discontinuous layers show their flip rate.{left_out}"
     )
@@ -52,7 +52,7 @@ def layers_chart(report: Mapping[str, Any]) -> Optional[Drawing]:
 
 
 def sources_table(report: Mapping[str, Any]) -> Optional[Html]:
-    """The layers that are sources of error; None where there are none."""
+    """The layers that are sources of error; None if there are none."""
     sources = [row for row in layer_rows(report) if row.get("source")]
     return _sources_table(sources) if sources else None
 

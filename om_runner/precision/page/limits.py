@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The profile's limits beside the worst measured values, and the same in words for the top of the page."""
+"""The profile's limits beside the worst measured values, and their summary for the top of the page."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from vxm_convert.webpage.templates import Html, parts
 NON_FINITE = "NaN or Inf"
 _STRIP_WIDTH, _STRIP_HEIGHT = 250, 22
 _STRIP_MARGIN = 8
-#: shares of a limit at the ends of a strip, and what its axis names
+#: shares of a limit at the ends of a strip, and its ticks
 _LOWEST_SHARE, _HIGHEST_SHARE = 0.001, 10.0
 _NAMED_SHARES = ((0.001, "0.1\u00a0%"), (0.01, "1\u00a0%"), (0.1, "10\u00a0%"), (1.0, "limit"), (10.0, "10\u00d7"))
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One limit over the cohort; `worst` and `subject` are None where no scan has the figure."""
+    """One limit over the cohort; `worst` and `subject` are None if no scan has the figure."""
 
     name: str
     relation: str
@@ -48,15 +48,15 @@ class Judged:
 
     @property
     def passed(self) -> Optional[bool]:
-        """None: no scan has the figure and none failed for it, so nothing was judged."""
+        """None: no scan has the figure and none failed because of it, so nothing was judged."""
         if self.n_failed == 0 and self.worst is None:
             return None
         return self.n_failed == 0
 
 
 def judge(report: Mapping[str, Any]) -> List[Judged]:
-    """Every limit of the profile over the rows. Where rows list their failures, those decide; otherwise values beyond
-    the limit.
+    """Every limit of the profile over the rows. If rows list their failures, those count; otherwise values beyond the
+    limit.
     """
     return [_judge(entry, report.get("rows") or ()) for entry in limits_of(report)]
 
@@ -78,7 +78,7 @@ def _fails(row: Row, name: str, beyond: bool) -> bool:
 
 
 def failure_words(report: Mapping[str, Any]) -> List[str]:
-    """What failed, one sentence per figure, NaN and Inf first; empty when nothing did."""
+    """The failures, one sentence per figure, NaN and Inf first; empty if nothing failed."""
     rows = report.get("rows") or ()
     words = []
     bad = [row for row in rows if non_finite(row)]
@@ -189,7 +189,7 @@ def _entry(item: Judged) -> List[Any]:
 
 
 def _cohort_entry(entry: Mapping[str, Any], report: Mapping[str, Any]) -> List[Any]:
-    """A limit on the mean over the scans in which the figure is defined."""
+    """A limit on the mean over the scans with a defined figure."""
     name, relation, limit = str(entry["figure"]), str(entry["relation"]), float(entry["limit"])
     values = dig(report, "cohort.values")
     value = number({"value": values.get(name)}, "value") if isinstance(values, Mapping) else None
@@ -237,7 +237,7 @@ def _strip(item: Judged) -> Html:
         axes.vlines([_place(s) for s, _ in _NAMED_SHARES if s != 1.0], 3, _STRIP_HEIGHT - 3, RULE, linewidth=1)
         axes.plot([edge, edge], [0, _STRIP_HEIGHT], color=INK, linewidth=2)
         axes.plot([_STRIP_MARGIN, _STRIP_WIDTH - _STRIP_MARGIN], [middle, middle], color=RULE, linewidth=1)
-        # Marks at equal places hide each other: one of each is enough.
+        # Marks at the same position hide each other: one is enough.
         for place, share in sorted({round(_place(share), 1): share for share in known}.items()):
             beyond = share > 1
             mark(axes, "cross" if beyond else "ring", place, middle, VERMILION if beyond else INK, 3.4)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cohort, scan by scan: one table to rank by, and the rest of the figures in tables narrow enough for paper."""
+"""The cohort, scan by scan: one table for ranking, and the other figures in tables narrow enough for paper."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _FOLDING: Tuple[Tuple[str, str, str], ...] = (
 
 
 def cohort_table(report: Mapping[str, Any], rows: Sequence[Row], noted: str) -> Html:
-    """`rows` in the order to show; `noted`: what the figures rest on."""
+    """`rows` in display order; `noted`: the basis of the figures."""
     limits = limits_of(report)
     head = [Column("scan", "name"), Column("verdict", "text")]
     columns = head + ([Column("largest share of a limit")] if limits else []) + [Column(title) for title, _ in _RANKING]
@@ -94,7 +94,7 @@ def cohort_table(report: Mapping[str, Any], rows: Sequence[Row], noted: str) -> 
 
 
 def details_tables(report: Mapping[str, Any], rows: Sequence[Row], noted: str) -> List[Html]:
-    """The remaining figures, same order of scans."""
+    """The other figures, with the same order of scans."""
     tables: List[Html] = []
     for title, words, columns in _DETAILS:
         used = [
