@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a failed ATC means for a user of this tool: cause and next step, from its codes, its output and how it ended.
+"""Explains a failure of ATC: cause and next step, from its codes, output and exit code.
 
-Pure text work, runs nothing.
+Works on text only.
 
-Codes and their occasions follow the open sources of ATC (ge: api/atc, error_manager; nn_engine); the words are ours.
+Codes and their meaning follow the open sources of ATC (ge: api/atc, error_manager; nn_engine); the words are ours.
 """
 
 from __future__ import annotations
@@ -73,19 +73,19 @@ _MEMORY = Explanation(
 )
 _LIMIT = Explanation("an operator is outside the limits of the chip", "use a smaller --shape or --batch")
 _DYNAMIC = Explanation(
-    "options for dynamic shapes contradict each other", "this tool exports static shapes only: leave such options out"
+    "options for dynamic shapes contradict each other", "this tool exports only static shapes: omit such options"
 )
-_REQUIRED = Explanation("ATC misses an argument it needs", "report it: this command line was built by vxm_convert")
+_REQUIRED = Explanation("ATC lacks a required argument", "report it as a bug: vxm_convert built this command line")
 _MODEL = Explanation(
-    "the graph file is damaged, not frozen, or not what ATC's parser takes",
-    "export again; for a graph of your own, `python -m export preflight --pb FILE` says what is wrong with it",
+    "the graph file is damaged, not frozen, or not accepted by ATC's parser",
+    "export again; for your own graph, `python -m export preflight --pb FILE` shows what is wrong",
 )
 _ENVIRONMENT = Explanation(
     "an environment variable that CANN needs is missing or wrong",
-    "source CANN's set_env.sh, or let this tool find CANN by itself: `python -m vxm_convert doctor`",
+    "source CANN's set_env.sh, or check with `python -m vxm_convert doctor` whether this tool finds CANN",
 )
 _DRIVER = Explanation(
-    "the driver, the device or its licence is not as CANN needs it",
+    "CANN cannot use the driver, the device or its licence",
     "check `npu-smi info`, that driver and CANN versions belong together, and that your user is in the group "
     "HwHiAiUser",
 )
@@ -95,7 +95,7 @@ _LIBRARY = Explanation(
     "(<arch>-linux/devlib)",
 )
 _DISK = Explanation(
-    "the disk is full or the folder may not be written",
+    "the disk is full or the folder is not writable",
     "free space, or choose another --out; kernels are cached in ~/atc_data",
 )
 _KILLED = Explanation(
@@ -105,11 +105,13 @@ _KILLED = Explanation(
 )
 _CRASHED = Explanation(
     "the compiler crashed",
-    "look into ~/ascend/log, clear ~/atc_data and try again; if it stays, another CANN version is the way",
+    "check ~/ascend/log, clear ~/atc_data and try again; if it fails again, use another CANN version",
 )
-_STOPPED = Explanation("the compiler was told to stop", "run again; a batch system's time limit sends such signals")
+_STOPPED = Explanation(
+    "the compiler was stopped by a signal", "run again; a batch system's time limit sends such signals"
+)
 _UNKNOWN = Explanation(
-    "ATC reports no cause of its own",
+    "ATC reports no cause",
     "read the log; set ASCEND_SLOG_PRINT_TO_STDOUT=1 and run again for the compiler's own messages",
 )
 
@@ -168,7 +170,7 @@ _BY_CODE = {
     "EZ9010": _OPERATOR,
     "EZ0501": _OPERATOR,
 }
-# For what the table does not name; the first prefix that fits counts.
+# For codes that are not in the table; the first matching prefix counts.
 _BY_PREFIX = (
     ("E1003", _DYNAMIC),
     ("E1004", _DYNAMIC),
@@ -189,7 +191,7 @@ _BY_PREFIX = (
     ("EJ", _DRIVER),
     ("EK", _DRIVER),
 )
-# For output without a code, or with an inner error only; the first that is found counts.
+# For output without a code, or with only an inner error; the first match counts.
 _BY_TEXT = tuple(
     (re.compile(pattern, re.IGNORECASE), text)
     for pattern, text in (
@@ -206,7 +208,7 @@ _KILL, _CRASHES = (9,), (4, 6, 7, 8, 11)
 
 
 class Diagnosis(NamedTuple):
-    """What is known of a failure: code or None, its message, cause and next step, operators it names."""
+    """A failure: code or None, its message, cause and next step, operators it names."""
 
     code: Optional[str]
     message: str
@@ -242,7 +244,7 @@ def _by_signal(log: str, exit_code: int) -> Optional[Explanation]:
 
 
 def explain(code: Optional[str]) -> Explanation:
-    """Cause and next step for a code; for none, or an inner error, that ATC says nothing."""
+    """Cause and next step for a code; for no code or an inner error, that ATC reports no cause."""
     if code is None or _INNER_CODE.fullmatch(code):
         return _UNKNOWN
     if code in _BY_CODE:
@@ -251,9 +253,9 @@ def explain(code: Optional[str]) -> Explanation:
 
 
 def find_code(log: str) -> Tuple[Optional[str], str]:
-    """The code that tells most and its message, else (None, "").
+    """The most informative code and its message, else (None, "").
 
-    A limit that an operator's own code raised comes first, then the first code that is no inner error, then the first.
+    A limit from an operator's own code comes first, then the first code that is not an inner error, then the first.
     """
     raised = _RAISED.search(log)
     if raised:
@@ -271,5 +273,5 @@ def name_operators(operators: Tuple[str, ...]) -> str:
 
 
 def tail(log: str) -> str:
-    """The last lines of a log that say something."""
+    """The last non-empty lines of a log."""
     return "\n".join([line for line in log.splitlines() if line.strip()][-_TAIL_LINES:])

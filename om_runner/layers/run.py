@@ -62,15 +62,16 @@ def run_layers(settings: LayerSettings) -> str:
     Raises
     ------
     VxmError
-        What stops the comparison: a scan, model or dump that cannot be used, a device, compiler or reference that
-        fails.
+        If the comparison must stop: an unusable scan, model or dump, or a failing device, compiler or reference.
     """
     started = time.time()
     model = open_model(settings.model, settings.contract, settings.toolchain)
     python = reference_python(settings.reference_python)
     check_reference_python(python)
     if settings.dump is not None and not settings.dump.is_dir():
-        raise ArtifactError(f"{settings.dump}: no such folder of dump files; pass what the device wrote with --dump")
+        raise ArtifactError(
+            f"{settings.dump}: no such folder of dump files; pass the folder that the device wrote with --dump"
+        )
     om = read_om(model.om_path)
     graph = GoldenGraph(read_graph(model.pb_path))
     layers = layers_of(om.graph, om.attrs, model.contract, graph)
@@ -98,12 +99,12 @@ def run_layers(settings: LayerSettings) -> str:
 
 
 def _clear(out: Path) -> None:
-    """Remove what an earlier comparison left, which would not belong to this one."""
+    """Remove the results of an earlier comparison, which do not belong to this one."""
     remove_earlier(Path(out) / PRECISION_FOLDER, LAYERS_NAMES, "result of an earlier run")
 
 
 def _feeds(settings: LayerSettings, model: OfflineModel) -> Any:
-    """Inputs of one execution by meaning, and the subjects in it; places left over repeat the last scan."""
+    """Inputs of one execution by meaning, and its subjects; unused positions repeat the last scan."""
     batch = model.contract.model.batch
     if not settings.input.exists():
         raise VolumeError(f"{settings.input}: no such scan or folder of scans; pass one with --input")

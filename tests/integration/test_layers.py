@@ -123,7 +123,7 @@ def test_a_layer_whose_weights_were_damaged_is_the_only_source(compared):
     out, printed = compared
     report = json.loads((out / "precision" / "layers.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in report["sources"]] == ["conv3d_6/Conv3D"]
-    assert "right when it runs alone" in report["sources"][0]["advice"]
+    assert "correct when it runs alone" in report["sources"][0]["advice"]
     assert "1 sources of error" in printed and "conv3d_6/Conv3D" in printed
     # what lies in front of it knows nothing of it, what lies behind it is no source
     errors = {row["name"]: row["entire"]["RelativeEuclideanDistance"] for row in report["layers"] if row["entire"]}

@@ -2,8 +2,7 @@
 """From the files of a pair to the arrays of a sample: decoding, the cache, augmentation, the noise of sampling. No
 TensorFlow.
 
-What a sample holds depends on its number and the seed alone, never on the order or the thread in which samples are
-made.
+The content of a sample depends only on its number and the seed, never on the order or thread in which samples are made.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ class Loader:
 
     Parameters
     ----------
-    spec : ModelSpec — shapes, and whether samples carry noise.
-    atlas : Path — fixed image of pairs that name none, or None.
+    spec : ModelSpec — shapes, and whether samples include noise.
+    atlas : Path — fixed image of pairs without one, or None.
     atlas_seg : Path — its labels, or None.
-    with_labels : bool — samples carry `moving_seg` and `fixed_seg`, every second voxel along each axis.
+    with_labels : bool — samples include `moving_seg` and `fixed_seg`, every second voxel along each axis.
     augment : tuple of str — see `train.settings.run`.
     cache : bool — keep decoded files in memory.
     seed : int — of augmentation and noise.
@@ -108,7 +107,7 @@ class Loader:
         return self._remember("labels", seg, lambda: self._read_labels(scan, seg))
 
     def labels_of(self, pair: Pair) -> Tuple[Optional[np.ndarray], Optional[np.ndarray]]:
-        """Labels of moving and fixed; None where a file has none."""
+        """Labels of moving and fixed; None if a file has none."""
         found = []
         for scan, seg in ((pair.moving, pair.seg), self._fixed_of(pair)):
             try:
@@ -133,12 +132,12 @@ class Loader:
         found = labels_for(scan, seg, self.spec.volume_shape) if seg is not None else None
         if found is None:
             raise VolumeError(
-                f"{seg or 'a scan'}: no segmentation, expected one beside it or in its .npz; leave --dice-weight out"
+                f"{seg or 'a scan'}: no segmentation, expected one beside it or in its .npz; omit --dice-weight"
             )
         return found
 
     def _remember(self, kind: str, path: Optional[Path], read: Callable[[], np.ndarray]) -> np.ndarray:
-        """The atlas is always kept, scans if the cache is on."""
+        """The atlas is always kept, scans only with the cache."""
         key = (kind, path)
         with self._lock:
             if key in self._kept:
@@ -150,7 +149,9 @@ class Loader:
         return value
 
     def _augmented(self, sample: Sample, random: np.random.RandomState) -> None:
-        """Flip: both images and labels, so that left stays left in both. Intensity: the moving image alone."""
+        """Flip changes both images and labels, so that left stays left in both; intensity changes only the moving
+        image.
+        """
         flip, gain, gamma = random.rand() < 0.5, random.uniform(*_GAIN), random.uniform(*_GAMMA)
         if "flip" in self._augment and flip:
             for name, value in sample.items():

@@ -123,7 +123,7 @@ def test_a_participant_without_a_scan_is_named_and_left_out(bids, caplog):
 def test_a_label_that_is_none_is_named_and_left_out(bids, caplog, folder):
     (bids.raw / folder / "anat").mkdir(parents=True)
     (bids.raw / folder / "anat" / f"{folder}_T1w.nii.gz").write_bytes(b"x")
-    assert len(subjects(bids)) == 4 and f"{folder}: left out" in caplog.text
+    assert len(subjects(bids)) == 4 and f"{folder}: skipped" in caplog.text
 
 
 def test_a_file_of_another_participant_in_the_folder_is_left_out(bids, caplog):
@@ -141,7 +141,7 @@ def test_two_files_of_one_scan_are_one_scan(bids, caplog):
     path = bids.raw / "sub-01" / "anat" / "sub-01_T1w.nii"
     path.write_bytes(b"x")
     scans = Dataset(bids.raw).scans(Choice(participants=("01",)))
-    assert len(scans) == 1 and "is the same scan by its name" in caplog.text
+    assert len(scans) == 1 and "has the name of the same scan" in caplog.text
 
 
 def test_links_are_followed_and_one_to_nothing_still_counts(bids, tmp_path):
@@ -177,7 +177,7 @@ def test_a_plain_dseg_is_used_unless_its_list_names_other_structures(bids, caplo
         bids.write("derivatives/prep/dseg.tsv", table)
     found = {scan.subject: scan.seg_path for scan in Dataset(bids.raw).scans(Choice())}
     assert found["sub-02_ses-a"] == (seg if used else None)
-    assert ("taken for FreeSurfer's ids" if used else "names other structures") in caplog.text
+    assert ("assumed to be FreeSurfer's ids" if used else "names other structures") in caplog.text
 
 
 def test_segmentations_of_another_space_session_or_of_our_own_are_not_taken(bids):

@@ -273,7 +273,7 @@ def test_group_without_participants_is_an_error(bids, capsys):
         ("sub-01", "inside the dataset"),
         ("derivatives", "inside the dataset"),
         ("out", "inside the dataset"),
-        ("derivatives/fs", "of other origin"),
+        ("derivatives/fs", "contains another BIDS dataset"),
     ],
 )
 def test_output_folders_that_would_harm_the_dataset_are_refused(bids, capsys, inside, said):
@@ -321,7 +321,7 @@ def test_without_a_description_bids_must_be_said(bids, caplog, capsys):
     plain = ["--input", str(bids.raw), "--out", str(bids.out), *bids.usual()]
     assert bids.main(*plain, "--participant-label", "01") == 1
     assert "pass --bids" in capsys.readouterr().err
-    assert bids.run("--participant-label", "01") == 0 and "read as a BIDS dataset all the same" in caplog.text
+    assert bids.run("--participant-label", "01") == 0 and "read as a BIDS dataset anyway" in caplog.text
     assert bids.json("dataset_description.json")["Name"].startswith("my data set")
 
 
@@ -384,7 +384,7 @@ def test_a_damaged_record_is_named_and_made_anew(bids, caplog):
 @pytest.mark.parametrize(
     "text, why",
     [
-        ('{"subject": null}', "'' is no entity"),
+        ('{"subject": null}', "'' is not an entity"),
         ('{"subject": "../x"}', "'../x' is no entity"),
         ('{"subject": "sub-01"}', "holds the columns subject, expected subject, "),
         ("[]", "holds a list, expected a JSON object"),
@@ -399,7 +399,7 @@ def test_the_group_names_damaged_records_and_goes_on(bids, caplog, text, why):
     caplog.clear()
     assert bids.app(level="group") == 0
     for path in damaged:
-        said = [r.getMessage() for r in caplog.records if f"record left out: {path}" in r.getMessage()]
+        said = [r.getMessage() for r in caplog.records if f"record skipped: {path}" in r.getMessage()]
         assert said and all(why in line and "remove" in line for line in said), caplog.text
     assert [row["subject"] for row in bids.table("metrics.tsv")] == ["sub-01"] and bids.table("failures.tsv") == []
     assert [row["n_scans"] for row in bids.table("participants.tsv")] == ["1"]

@@ -84,7 +84,7 @@ def test_weights_changed_in_the_offline_model_are_found_and_not_blamed_on_precis
     sources = mark_sources(results, Limits())
     assert names(sources) == ["net/two"]
     assert sources[0].single_error < 1e-6 < sources[0].entire_error
-    assert "right when it runs alone" in sources[0].advice and "net/two" in sources[0].advice
+    assert "correct when it runs alone" in sources[0].advice and "net/two" in sources[0].advice
 
 
 def test_positions_in_fp16_are_the_source_and_the_floor_behind_them_is_not(acl, tmp_path):
@@ -297,7 +297,7 @@ def test_names_that_dump_files_cannot_tell_apart_are_refused(dumped):
     _, files, layers = dumped
     twin = replace(layers[0], op=layers[0].op.replace("/", "_"))
     assert plain_name(twin.op) == plain_name(layers[0].op)
-    with pytest.raises(ContractError, match="one name in dump files"):
+    with pytest.raises(ContractError, match="the same name in dump files"):
         index_dumps(files, layers + [twin])
 
 

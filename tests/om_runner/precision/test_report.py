@@ -163,7 +163,7 @@ def test_the_process_refuses_a_missing_or_foreign_pb(tmp_path):
     with pytest.raises(ChecksumError, match="export pb and .om together again"):
         open_process(tmp_path, model)
     model.pb_path.unlink()
-    with pytest.raises(ArtifactError, match="must stand beside the .om"):
+    with pytest.raises(ArtifactError, match="must be beside the .om"):
         open_process(tmp_path, model)
 
 

@@ -94,7 +94,7 @@ def test_without_a_warp_or_the_scan_the_rest_is_drawn(bench):
     assert qc("--registered", bench.out) == 0
     gone, changed = (read_record(bench.out / "qc" / subject / "record.json") for subject in ("a", "b___c"))
     assert "grid" not in gone.pictures and "before" not in gone.pictures and len(gone.notes) == len(changed.notes) == 2
-    assert "is not where the run read it" in gone.notes[0] and "has changed since the run" in changed.notes[0]
+    assert "is no longer at its path in the run" in gone.notes[0] and "has changed since the run" in changed.notes[0]
 
 
 def damage_moved(folder):

@@ -72,7 +72,7 @@ def test_a_device_without_memory_for_a_second_set_goes_on_with_one(sim, caplog):
         used = SIM.devices[0].used_bytes
         with injected("oom_malloc:2calls"):
             assert runtime.reserve(2) == 1
-        assert "going on with 1 set of buffers" in caplog.text and SIM.devices[0].used_bytes == used
+        assert "continuing with 1 set of buffers" in caplog.text and SIM.devices[0].used_bytes == used
         runtime.run(feeds())
     assert sim.leftovers() == []
 

@@ -264,7 +264,7 @@ bench.run()
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     before = state_of(bench.out / "a")
     assert n_fed(bench) == 1 and subjects(bench) == ["a", "b", "c"]
-    assert state_of(bench.out / "a") == before and "was killed; what it finished is kept" in caplog.text
+    assert state_of(bench.out / "a") == before and "was killed; its finished results are kept" in caplog.text
     assert not list(bench.out.glob(".tmp-*")) + list(bench.out.glob(".compare-*"))
 
 
@@ -317,7 +317,7 @@ sys.exit(run_main(lambda: bench.run(), "om_runner"))
     )
     assert done.returncode == 130 and b"Traceback" not in done.stderr, done.stderr.decode()
     assert subjects(bench) == ["a", "b"], "b was on the device when the signal came, c had not begun"
-    assert b"once more to stop at once" in done.stderr and b"finished results are kept" in done.stderr
+    assert b"send the signal again to stop immediately" in done.stderr and b"finished results are kept" in done.stderr
     assert [name for name in "abc" if Records(Layout(bench.out)).read(name) is not None] == subjects(bench)
     assert (bench.out / "run.json").is_file() and not list(bench.out.glob(".tmp-*"))
     assert n_fed(bench) == 1 and subjects(bench) == ["a", "b", "c"]
