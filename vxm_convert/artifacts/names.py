@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of the files that the stages leave behind, and which step from checkpoint to report each belongs to. Goes by
-names alone and reads nothing.
+"""Names of the files that the stages write, and the step from checkpoint to report of each. Uses names alone and reads
+nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONTRACT_NAME = "contract.json"
 METRICS_NAME = "metrics.tsv"
 FAILURES_NAME = "failures.tsv"
 LOG_NAME = "log.txt"
-#: where the model, the atlas and the scans lay, with their hashes
+#: paths of the model, the atlas and the scans, with their hashes
 RUN_NAME = "run.json"
 PRECISION_FOLDER = "precision"
 REPORT_JSON = "report.json"
@@ -41,7 +41,7 @@ REPORT_JUNIT = "junit.xml"
 LAYERS_CSV = "layers.csv"
 LAYERS_JSON = "layers.json"
 AUDIT_NAME = "audit.json"
-#: where om_runner keeps its record of every finished subject, whose names are anything
+#: folder of om_runner's records of finished subjects, with arbitrary names
 RECORDS_FOLDER = ".om_runner"
 # Any stage.
 SUMS_NAME = "SHA256SUMS"
@@ -88,7 +88,7 @@ _ORDER = {name: position for position, (name, _) in enumerate(STEPS)}
 
 
 def step_of(path: Path) -> str:
-    """The step that a file belongs to; a side-car belongs to that of its file."""
+    """The step of a file; a side-car has the step of its file."""
     if Path(path).parent.name == RECORDS_FOLDER:
         return "run"
     name = Path(path).name
@@ -102,5 +102,5 @@ def step_of(path: Path) -> str:
 
 
 def position_of(step: str) -> int:
-    """Where in the chain a step comes."""
+    """Position of a step in the chain."""
     return _ORDER[step]

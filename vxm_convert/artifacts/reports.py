@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports of any comparison as versioned JSON and CSV; says which toolchain made the numbers and how many samples they
-rest on.
+"""Reports of any comparison as versioned JSON and CSV; with the toolchain that made the numbers and the number of
+samples.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ REPORT_SCHEMA = 1
 
 
 def report_head(kind: str, toolchain: Mapping[str, Any], simulated: bool, n_samples: int) -> Dict[str, Any]:
-    """The entries that every report starts from.
+    """The common first entries of every report.
 
     Parameters
     ----------
     kind : str — e.g. ``precision``.
     toolchain : mapping — ``Toolchain.describe()``.
-    simulated : bool — True when no Ascend device had a part in the numbers.
-    n_samples : int — scans behind the figures.
+    simulated : bool — True if no Ascend device took part.
+    n_samples : int — number of scans.
     """
     return {
         "schema": REPORT_SCHEMA,
@@ -36,8 +36,8 @@ def report_head(kind: str, toolchain: Mapping[str, Any], simulated: bool, n_samp
 
 
 def finite(value: object) -> Any:
-    """A copy of nested data in which NaN and infinite floats are None, as JSON knows neither; NumPy scalars become
-    plain.
+    """A copy of nested data in which NaN and infinite floats are None, because JSON has neither; NumPy scalars become
+    plain numbers.
     """
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
@@ -54,8 +54,8 @@ def write_report_json(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def write_report_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One line per row; nested entries become dotted columns, in the order in which they first appear; undefined
-    figures are empty.
+    """One line per row; nested entries become dotted columns, in order of first appearance; undefined figures are
+    empty.
     """
     flat = [flatten(row) for row in rows]
     columns = list(dict.fromkeys(name for row in flat for name in row))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tab-separated tables for people and programs: how a cell is written (missing values are ``n/a``, as in BIDS)."""
+"""Tab-separated tables for people and programs: format of a cell (missing values are ``n/a``, as in BIDS)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ MISSING = "n/a"
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
-    """Write the heading and all rows in order; the heading stands even without rows, so a stale table never
-    survives.
-    """
+    """Write the heading and all rows in order, with a heading even without rows, so that a stale table never survives."""
     lines = ["\t".join(columns)] + ["\t".join(cell(value) for value in row) for row in rows]
     write_text(path, "\n".join(lines) + "\n")
 

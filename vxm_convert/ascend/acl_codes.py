@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Numbers of the ACL interface that both the runner and the simulated device need: return codes and enumerations.
 
-pyACL exports no constants, so each client has to write them down; here is the one place. No call is made from here.
-Sources: the public pyACL reference (aclError, aclDataType, aclFormat) and the samples published with CANN.
+pyACL exports no constants, so each client must define them; this is the only place. Makes no calls. Sources: the public
+pyACL reference (aclError, aclDataType, aclFormat) and the samples published with CANN.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SUCCESS = 0
 
 
 class Code(NamedTuple):
-    """A return code: what the vendor's reference calls it, and what the reader can do about it."""
+    """A return code: its name in the vendor's reference, and advice."""
 
     meaning: str
     do_this: str
@@ -25,8 +25,8 @@ _BUG = "this is a programming error in the caller; report it with the log"
 _REEXPORT = "export the model again for this device with this CANN version"
 _FREE_MEMORY = "close other programs on the device (npu-smi info shows them), use a smaller batch, or another device"
 _DEVICE_LOG = (
-    "look into the device log (ascend/log/plog); if it repeats, reset the device (npu-smi set -t reset) or "
-    "use another one"
+    "check the device log (ascend/log/plog); if it happens again, reset the device (npu-smi set -t reset) or use "
+    "another one"
 )
 _OPEN_ORDER = "open the runtime before using it, and use it from a thread that has set its context"
 _UPGRADE = "the installed CANN does not offer this; install a newer one"
@@ -60,12 +60,12 @@ CODES: Dict[int, Code] = {
     500002: Code("internal failure of the graph engine", _DEVICE_LOG),
     500003: Code("internal failure of the runtime", _DEVICE_LOG),
     500004: Code(
-        "internal failure of the driver", "check that the driver runs (npu-smi info) and fits this CANN version"
+        "internal failure of the driver", "check that the driver runs (npu-smi info) and matches this CANN version"
     ),
     # graph engine
     145000: Code(
         "invalid parameter for the model",
-        "check buffer sizes against the model; export and contract.json must belong together",
+        "check buffer sizes against the model; .om and contract.json must be from the same export",
     ),
     145001: Code("the model executor is not initialised", _OPEN_ORDER),
     145002: Code("invalid model path", "check that the .om exists and can be read"),
@@ -99,11 +99,11 @@ CODES: Dict[int, Code] = {
     ),
     507046: Code("the stream did not finish in time", _DEVICE_LOG),
     507899: Code(
-        "internal error of the driver", "check that the driver runs (npu-smi info) and fits this CANN version"
+        "internal error of the driver", "check that the driver runs (npu-smi info) and matches this CANN version"
     ),
 }
 
-#: aclDataType number → NumPy dtype (those that NumPy can hold)
+#: aclDataType number → NumPy dtype (if NumPy has it)
 DTYPES: Dict[int, np.dtype] = {
     0: np.dtype(np.float32),
     1: np.dtype(np.float16),
@@ -143,20 +143,18 @@ MALLOC_HUGE_FIRST = 0
 
 
 def describe_code(code: int) -> Code:
-    """Meaning and advice for a return code; an unlisted one says so."""
-    return CODES.get(
-        code, Code("a return code this version does not know", "look it up in the aclError page of your CANN version")
-    )
+    """Meaning and advice for a return code, also for an unknown one."""
+    return CODES.get(code, Code("an unknown return code", "look it up in the aclError page of your CANN version"))
 
 
 def acl_dtype(dtype: np.dtype) -> int:
-    """aclDataType number of a NumPy dtype, -1 where ACL has none."""
+    """aclDataType number of a NumPy dtype, -1 if ACL has none."""
     wanted = np.dtype(dtype)
     return next((number for number, known in DTYPES.items() if known == wanted), DTYPE_UNDEFINED)
 
 
 def numpy_dtype(number: int) -> Optional[np.dtype]:
-    """NumPy dtype of an aclDataType number, None where NumPy has none."""
+    """NumPy dtype of an aclDataType number, None if NumPy has none."""
     return DTYPES.get(number)
 
 

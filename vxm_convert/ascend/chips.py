@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chips that the project knows, by the names that ATC takes: cores, memory and speed, each with its source. Data
-only.
+"""The known chips by ATC's names: cores, memory and speed, each with its source. Data only.
 
 Names, cores and clocks of the 910 family are those of the platform files of CANN 8.1.RC1
 (data/platform_config/<soc>.ini). All memory sizes and bandwidths, and the rows of 310 and 310P, are general knowledge
@@ -14,13 +13,13 @@ from typing import Dict, Optional
 
 GIB = 1 << 30
 _PLATFORM = "platform files of CANN 8.1.RC1"
-#: the source of what no file states
+#: source of figures that are in no file
 GENERAL = "general knowledge of the card, unverified"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Clock of the cube unit in GHz, memory and host link in GB/s, and where the clock comes from."""
+    """Clock of the cube unit in GHz, memory and host link in GB/s, and the source of the clock."""
 
     ghz: float
     memory_gbs: float
@@ -35,10 +34,10 @@ class Chip:
     Parameters
     ----------
     cores : int — AI cores.
-    memory : int — bytes, a part of which the driver keeps for itself; None: not known.
-    speed : Speed — None: not known.
-    first_910 : bool — one of the first generation of the 910: the operator tables and the simulated arithmetic were
-        made for it, and a model for one of them runs on the others.
+    memory : int — bytes, part of which the driver reserves; None: unknown.
+    speed : Speed — None: unknown.
+    first_910 : bool — one of the first generation of the 910: the operator tables and the simulated arithmetic are for
+        it, and a model for one of them runs on the others.
     """
 
     cores: int
@@ -56,7 +55,7 @@ CHIPS: Dict[str, Chip] = {
     # Without a digit it is a first-generation part; B1 to B4 are another chip.
     "Ascend910B": Chip(30, _MEMORY, Speed(0.9, _HBM, _LINK, _PLATFORM), True),
     "Ascend910ProB": Chip(30, _MEMORY, Speed(1.15, _HBM, _LINK, _PLATFORM), True),
-    # Clocks that give the published 8 and 70 TFLOP/s.
+    # Clocks that match the published 8 and 70 TFLOP/s.
     "Ascend310": Chip(2, 8 * GIB, Speed(0.49, 51.0, 3.0, GENERAL)),
     "Ascend310P1": Chip(10),
     "Ascend310P2": Chip(8),
@@ -66,21 +65,21 @@ CHIPS: Dict[str, Chip] = {
     "Ascend310P7": Chip(8),
 }
 DEFAULT_SOC = "Ascend910A"
-#: ATC itself takes the left name for the right one.
+#: ATC itself accepts the left name for the right one.
 _ALIASES = {"Ascend910": "Ascend910A"}
 
 
 def canonical(soc_version: str) -> str:
-    """The name in `CHIPS` of a ``--soc-version``; a name that is not there stays as it is."""
+    """The name in `CHIPS` of a ``--soc-version``; unknown names stay unchanged."""
     return _ALIASES.get(soc_version, soc_version)
 
 
 def chip_of(soc_version: str) -> Optional[Chip]:
-    """The chip of a ``--soc-version``, None where these tables do not know it."""
+    """The chip of a ``--soc-version``, None if it is unknown."""
     return CHIPS.get(canonical(soc_version))
 
 
 def is_first_910(soc_version: str) -> bool:
-    """Whether it names a first-generation 910."""
+    """Whether it is a first-generation 910."""
     chip = chip_of(soc_version)
     return chip is not None and chip.first_910

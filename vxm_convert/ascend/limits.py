@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers of the chips and of their Conv3D kernel, each with where it comes from. Data only."""
+"""Limits of the chips and of their Conv3D kernel, each with its source. Data only."""
 
 from __future__ import annotations
 
 #: the largest number of fp16
 HALF_MAX = 65504.0
 
-#: Share of the memory that a model may take before preflight warns; the rest is the driver's, the runtime's and
+#: Share of the memory that a model may take before preflight warns; the rest is for the driver, the runtime and
 #: fragmentation.
 COMFORTABLE_SHARE = 0.85
 
-# Conv3D of the 910: TBE implementation `conv3d.py` of CANN's operator sources (Apache-2.0), with the codes it raises.
+# Conv3D of the 910: TBE implementation `conv3d.py` of CANN's operator sources (Apache-2.0), with its error codes.
 CHANNEL_BLOCK = 16
 MAX_KERNEL = 255
 MAX_PAD = 255

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which TensorFlow operators an Ascend 910 has kernels for, on which engine and in which float types.
+"""The TensorFlow operators with kernels on an Ascend 910, with engine and float types.
 
 Source: operator information of the 910 in CANN (aic-ascend910-ops-info, CANN 8.1.RC1, and the Apache-2.0 canndev tree
 of 2021-12), and the TensorFlow parser's registration list. Rows under "images", "more vector operators" and "more that
-moves values" rest on general knowledge of that tree and were not checked against it: unverified until a real compiler
-is asked. ``precision_reduce`` is the flag that decides about allow_mix_precision: True goes to fp16, False keeps fp32,
-None follows the predecessor.
+moves values" come from general knowledge of that tree and were not checked against it: unverified until tried with a
+real compiler. ``precision_reduce`` is the flag for allow_mix_precision: True goes to fp16, False keeps fp32, None
+follows the predecessor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ AICORE, AICPU, LOCAL = "AI Core", "AI CPU", "GE local"
 class OpSupport:
     """One row: GE type, engine, float types of the data input, whether it is a cube operator, mix-precision flag.
 
-    `singles_from`: operands from this position on stay fp32, whatever the data is. `single_out`: so does the result.
+    `singles_from`: operands from this position on stay fp32, for any type of data. `single_out`: so does the result.
     """
 
     ge_type: str
@@ -110,7 +110,7 @@ OPS: Dict[str, OpSupport] = {
         "Sinh Cosh Asinh Acosh Atanh SquaredDifference TruncateDiv Mod:Mod TruncateMod Xdivy Xlogy MulNoNan",
     ),
     **_rows(AICORE, BOTH, "LRN L2Loss Cumsum:CumsumD All:ReduceAllD Any:ReduceAnyD AccumulateNV2"),
-    # More that moves values.
+    # More operators that move values.
     **_rows(
         AICORE,
         BOTH,
@@ -119,8 +119,7 @@ OPS: Dict[str, OpSupport] = {
         "MatrixDiag:MatrixDiagD "
         "InvertPermutation",
     ),
-    # The AI CPU runs TensorFlow's own kernels; a node without a type of its own in the device's language is a
-    # FrameworkOp.
+    # The AI CPU runs TensorFlow's own kernels; a node without its own type in the device's language is a FrameworkOp.
     **_rows(
         AICPU,
         SINGLE,
@@ -140,5 +139,5 @@ _BY_GE_TYPE = {row.ge_type: row for row in OPS.values()}
 
 
 def support_of(ge_type: str) -> Optional[OpSupport]:
-    """The row of a GE operator type, or None where the 910 has no kernel for it."""
+    """The row of a GE operator type, or None if the 910 has no kernel for it."""
     return _BY_GE_TYPE.get(ge_type)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `inspect` says about a file, as data."""
+"""The description of a file by `inspect`, as data."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class OpLine:
 
 @dataclass(frozen=True)
 class Description:
-    """What there is to say about a file.
+    """The description of a file.
 
     Parameters
     ----------
-    kind : str — in words.
-    facts : tuple of (label, text) — in the order in which they are shown; a label may come several times.
-    ops : tuple of OpLine — operators or variables, in file order; empty where the kind has none.
+    kind : str — as text.
+    facts : tuple of (label, text) — in display order; labels may repeat.
+    ops : tuple of OpLine — operators or variables, in file order; empty if the kind has none.
     noun : str — what `ops` are.
     content : object — the data of a JSON file.
     """

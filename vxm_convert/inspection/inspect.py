@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says what a file of the chain is: which kind, what goes in and out, what made it. Changes nothing.
+"""Describes a file of the chain: kind, inputs and outputs, origin. Changes nothing.
 
-How each kind is read is in `inspection_models` (graphs) and `inspection_weights` (checkpoints); this module owns the
-description that they fill, how it is shown, and the JSON files of the chain.
+`vxm_convert.inspection.graphs` reads graphs and `vxm_convert.inspection.weights` checkpoints; this module owns the
+display and the JSON files of the chain.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LABEL_WIDTH = 9
 
 
 def inspect_file(path: Path) -> Description:
-    """Read a file and describe it, its side-car included.
+    """Read a file and describe it, including its side-car.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ def inspect_file(path: Path) -> Description:
     Raises
     ------
     ArtifactError
-        No such file, or a kind that is not known.
+        If there is no such file, or its kind is unknown.
     FormatError
-        The bytes are not what the name says.
+        If the bytes do not match the name.
     """
     path = Path(path)
     target = _resolve(path)
@@ -61,7 +61,7 @@ def describe_file(path: Path, with_ops: bool = False) -> List[str]:
 
 
 def _resolve(path: Path) -> Path:
-    """The file itself; the index where a checkpoint's prefix was given."""
+    """The file itself, or the index of a checkpoint's prefix."""
     index = Path(str(path) + ".index")
     if path.is_file():
         return path
@@ -130,7 +130,7 @@ def _tensor_text(spec: TensorSpec) -> str:
 
 
 def _sidecar_facts(path: Path) -> List[Tuple[str, str]]:
-    """What the side-car of a file says of its origin; a damaged side-car is said so, `verify` judges it."""
+    """The origin of a file by its side-car; a damaged side-car is reported, `verify` judges it."""
     side = sidecar_path(path)
     if not side.is_file() or path.suffix == ".json":
         return []
@@ -141,9 +141,9 @@ def _sidecar_facts(path: Path) -> List[Tuple[str, str]]:
 
 
 def _provenance(folder: Path, data: object) -> List[Tuple[str, str]]:
-    """Origin as a side-car records it, with the file of the same folder that has this hash in its own side-car."""
+    """Origin recorded in a side-car, with the file of the same folder that has this hash in its own side-car."""
     if not isinstance(data, dict):
-        return [("side-car", "is no JSON object")]
+        return [("side-car", "is not a JSON object")]
     toolchain = data.get("toolchain")
     facts = [("sha256", str(data.get("sha256")))]
     for role, digest in sorted(data["made_from"].items() if isinstance(data.get("made_from"), dict) else ()):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proves offline that files are those their side-cars, contracts, run.json and SHA256SUMS recorded. Reads only; repairs
+"""Checks files offline against the hashes in their side-cars, contracts, run.json and SHA256SUMS. Only reads; repairs
 nothing.
 
-What a damaged record says is not believed: SHA256SUMS is judged first, by the hash it carries of itself, then every
-file it lists; a side-car, contract or run.json that is not the listed one is broken itself and breaks no other file.
+Damaged records are not trusted: SHA256SUMS is checked first by its own hash, then every file it lists; a side-car,
+contract or run.json that is not the listed one is broken itself and breaks no other file.
 """
 
 from __future__ import annotations
@@ -38,11 +38,10 @@ class Link:
     Parameters
     ----------
     state : str — ok; BROKEN; outside: made from something that is not in the checked folders; unproven: nothing
-        recorded to check,
-        or the file it was made from is itself broken.
-    subject : Path — the file it is about.
-    text : str — what was found.
-    step : str — where in the chain the file stands, see `chainorder`.
+        recorded to check, or its source file is broken.
+    subject : Path — the checked file.
+    text : str — the result.
+    step : str — step of the file in the chain.
     """
 
     state: str
@@ -51,29 +50,29 @@ class Link:
     step: str = ""
 
     def placed(self) -> Link:
-        """With its step, from the file's name, where none is set."""
+        """With its step from the file's name, if none is set."""
         return self if self.step else replace(self, step=step_of(self.subject))
 
 
 class _Sums:
-    """Every recorded hash of a file, compared with the file, which is read once however many records name it."""
+    """Every recorded hash of a file, compared with the file, which is read only once."""
 
     def __init__(self) -> None:
         self._digests: Dict[str, str] = {}
         self._claims: Dict[Tuple[str, str], Tuple[Path, str, List[str]]] = {}
-        #: digest → a file that should have it, and whether that file still does
+        #: digest → a file that should have it, and whether it still does
         self._files: Dict[str, Tuple[Path, bool]] = {}
 
     def claim(self, path: Path, digest: str, where: str, step: str = "", source: bool = False) -> bool:
-        """Take one record of an existing file; returns whether the file is as recorded.
+        """Add one record of an existing file; returns whether the file matches it.
 
         Parameters
         ----------
-        where : str — who says so.
+        where : str — source of the record.
         step : str — of the chain; empty: from the file's name.
-        source : bool — whether the file may be what others were made from.
+        source : bool — whether other files may have been made from it.
         """
-        # The absolute name, not the resolved one: links within a folder are files of their own.
+        # The absolute name, not the resolved one: links within a folder count as separate files.
         key = os.path.abspath(str(path))
         if key not in self._digests:
             self._digests[key] = sha256_of(path)
@@ -99,7 +98,7 @@ class _Sums:
         return found
 
     def origin(self, subject: Path, role: str, digest: str) -> Link:
-        """Whether what `subject` was made from is here and sound."""
+        """Whether the sources of `subject` are here and intact."""
         source = f"was made from {role} {digest[:12]}"
         if digest not in self._files:
             return Link(OUTSIDE, subject, f"{source}, which is in none of the folders")
@@ -110,17 +109,17 @@ class _Sums:
 
 
 def verify_folders(folders: Sequence[Path]) -> List[Link]:
-    """Check every manifest, side-car, contract and run.json under the folders; of a run.json also the files it names
+    """Check every manifest, side-car, contract and run.json under the folders; for a run.json also the files it names
     elsewhere.
 
     Returns
-    -------
-    list of Link — in the order of the chain, from checkpoint to report: the first broken one is where it breaks.
+    ------- list of Link — in the order of the chain, from checkpoint to report, so the first broken one is where the
+    chain breaks.
 
     Raises
     ------
     ArtifactError
-        A folder does not exist, or nothing in it carries a side-car or a contract.
+        If a folder does not exist, or contains neither side-car nor contract.
     """
     sums = _Sums()
     manifests = _below(folders, SUMS_NAME)
@@ -153,20 +152,18 @@ def verify_folders(folders: Sequence[Path]) -> List[Link]:
 
 
 def first_broken(links: Sequence[Link]) -> Optional[Link]:
-    """Where a chain breaks first; None for a whole one."""
+    """The first broken link; None for an intact chain."""
     return next((link for link in links if link.state == BROKEN), None)
 
 
 def folders_without_list(folders: Sequence[Path]) -> List[Path]:
-    """Folders of an export or a run in which only files with a side-car are proven, as no SHA256SUMS stands there."""
+    """Folders of an export or a run without SHA256SUMS, in which only files with a side-car are checked."""
     ends = [path.parent for name in _RECORDS for path in _below(folders, name)]
     return sorted({folder for folder in ends if not (folder / SUMS_NAME).is_file()})
 
 
 def _check_manifests(manifests: Sequence[Path], sums: _Sums) -> Tuple[List[Link], Set[str]]:
-    """Links of the lists and of files that are gone; and the files, by absolute name, whose content is not to be
-    believed.
-    """
+    """Links of the lists and of missing files; and the files, by absolute name, whose content is not trusted."""
     links, distrusted = [], set()
     for path in manifests:
         try:
@@ -174,18 +171,18 @@ def _check_manifests(manifests: Sequence[Path], sums: _Sums) -> Tuple[List[Link]
         except VxmError as exc:
             links.append(Link(BROKEN, path, str(exc).partition(": ")[2]))
             continue
-        links.append(Link(OK, path, f"lists {len(entries)} files, and its own sum holds"))
+        links.append(Link(OK, path, f"lists {len(entries)} files, and its own sum is right"))
         for name, digest in sorted(entries.items()):
             listed = path.parent / name
             if not _is_file(listed):
-                links.append(Link(BROKEN, listed, f"is gone, {path} lists it"))
+                links.append(Link(BROKEN, listed, f"is missing, but {path} lists it"))
             elif not sums.claim(listed, digest, f"recorded in {SUMS_NAME}", source=True):
                 distrusted.add(os.path.abspath(str(listed)))
     return links, distrusted
 
 
 def _below(folders: Sequence[Path], pattern: str) -> List[Path]:
-    """Files of that name below the folders, each once even where one folder lies in another."""
+    """Files of that name below the folders, each once even if one folder is inside another."""
     found: Dict[str, Path] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
@@ -199,7 +196,7 @@ def _load(path: Path) -> Any:
     try:
         return read_json(path)
     except VxmError as exc:
-        # A damaged side-car must not be passed over: it becomes a broken link of the file it belongs to.
+        # A damaged side-car must not be ignored: it becomes a broken link of its file.
         return {"file": path.name[: -len(".json")], "sha256": "", "made_from": {}, "damaged": str(exc)}
 
 
@@ -227,25 +224,25 @@ def _check_file(side: Path, data: Dict[str, Any], sums: _Sums) -> Iterator[Link]
     elif data["file"] != subject.name:
         yield Link(BROKEN, subject, f"its side-car {side.name} describes {data['file']!r}")
     elif not subject.is_file():
-        yield Link(BROKEN, subject, f"is gone, its side-car {side.name} is still there")
+        yield Link(BROKEN, subject, f"is missing, but its side-car {side.name} exists")
     else:
         sums.claim(subject, str(data["sha256"]), f"recorded in {side.name}", source=True)
 
 
 def _check_run(path: Path, data: Any, sums: _Sums) -> Iterator[Link]:
-    """The files that a run read, wherever they lie. Only regular files are read, and nothing of them is shown but their
-    hash.
-    """
+    """The files that a run read, at any path. Only regular files are read, and only their hash is shown."""
     try:
         sources = _run_sources(data)
     except (KeyError, TypeError, AttributeError) as exc:
         reason = data["damaged"] if isinstance(data, dict) and "damaged" in data else f"{type(exc).__name__}: {exc}"
-        yield Link(BROKEN, path, f"does not name model, atlas and inputs as a run does ({reason}); register again")
+        yield Link(
+            BROKEN, path, f"does not have a run's entries for model, atlas and inputs ({reason}); register again"
+        )
         return
     for role, name, digest in sources:
         source = Path(name)
         if not _is_file(source):
-            yield Link(OUTSIDE, path, f"the run read {role} {digest[:12]} from {source}, which is there no more")
+            yield Link(OUTSIDE, path, f"the run read {role} {digest[:12]} from {source}, which no longer exists")
             continue
         sums.claim(
             source, digest, f"recorded in {path.name} as {role}", INPUT if role in _INPUT_ROLES else "", source=True
@@ -266,7 +263,7 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):
-        # Python 3.7 raises for names that no file system can have; such a name comes from a damaged document.
+        # Python 3.7 raises for impossible file names; such a name comes from a damaged document.
         return False
 
 
@@ -281,7 +278,7 @@ def _check_contract(path: Path, sums: _Sums) -> Iterator[Link]:
         if name is None:
             yield sums.origin(path, role, digest)
         elif not (path.parent / name).is_file():
-            yield Link(BROKEN, path.parent / name, f"is gone, {path.name} names it as {role}")
+            yield Link(BROKEN, path.parent / name, f"is missing, but {path.name} names it as {role}")
         else:
             sums.claim(path.parent / name, digest, f"recorded in {path.name} as {role}")
 
@@ -300,4 +297,4 @@ def _check_sources(side: Path, made_from: Dict[str, Any], sums: _Sums) -> Iterat
         else:
             yield link
     if outside:
-        yield Link(OUTSIDE, subject, f"was also made from what is in none of the folders: {', '.join(outside)}")
+        yield Link(OUTSIDE, subject, f"was also made from files in none of the folders: {', '.join(outside)}")

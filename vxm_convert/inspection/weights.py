@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How `inspect` reads weights: TensorFlow checkpoints (without TensorFlow) and Keras HDF5 files."""
+"""Descriptions of weights for `inspect`: TensorFlow checkpoints (without TensorFlow) and Keras HDF5 files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vxm_convert.inspection.description import Description, OpLine
 
 
 def describe_checkpoint(path: Path) -> Description:
-    """A checkpoint by its index: variables, dtypes, shapes; whether its data files are there and long enough."""
+    """A checkpoint by its index: variables, dtypes, shapes; whether its data files exist and are long enough."""
     from vxm_convert.formats.tf_checkpoint import INDEX_SUFFIX, read_index
 
     index = read_index(path)
@@ -37,7 +37,7 @@ def _group(name: str) -> str:
 
 
 def describe_h5(path: Path) -> Description:
-    """A Keras file; raises ToolchainError where h5py is missing."""
+    """A Keras file; raises ToolchainError if h5py is missing."""
     try:
         import h5py
     except ImportError as exc:
@@ -55,7 +55,7 @@ def describe_h5(path: Path) -> Description:
             handle.visititems(visit)
             said = {key: handle.attrs[key] for key in ("keras_version", "backend") if key in handle.attrs}
     except (OSError, RuntimeError, KeyError, ValueError) as exc:
-        raise FormatError(f"{path}: not an HDF5 file that can be read ({exc}); fetch it again") from exc
+        raise FormatError(f"{path}: not a readable HDF5 file ({exc}); copy it again") from exc
     facts = [
         (key.replace("_version", ""), value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
         for key, value in said.items()

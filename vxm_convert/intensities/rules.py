@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scale of a scan's intensities: which convention it follows, and the factor that makes network inputs of it."""
+"""The scale of a scan's intensities: its convention, and the factor that converts it to network inputs."""
 
 from __future__ import annotations
 
@@ -16,27 +16,24 @@ from vxm_convert.scans.values import Volume, check_values
 
 LOG = logging.getLogger(__name__)
 
-#: 99.9th percentile of the positive voxels, and the network value it is given: FreeSurfer's brains / 255 have 0.43 to
-#: 0.59 there
+#: 99.9th percentile of the positive voxels, and its network value: FreeSurfer's brains / 255 have 0.43 to 0.59 there
 _TOP_PERCENTILE, _TOP_VALUE = 99.9, 0.5
-#: interpolation overshoot that is still within a convention, as a fraction of its range
+#: allowed interpolation overshoot of a convention, as a fraction of its range
 _INTENSITY_SLACK = 2e-3
-#: a 0..255 scan whose maximum is below this fraction of 255 cannot be told from an overshooting 0..1 scan
+#: a 0..255 scan with a maximum below this fraction of 255 cannot be distinguished from an overshooting 0..1 scan
 _AMBIGUOUS_BELOW = 1.0 / 8.0
 
 
 @dataclass(frozen=True)
 class Intensity:
-    """The convention found in a scan: its name for logs and tables, and the factor that file values carry over network
-    inputs.
-    """
+    """The convention of a scan: its name for logs and tables, and the ratio of file values to network inputs."""
 
     name: str
     factor: float
 
 
 def detect_intensity(volume: Volume, rule: IntensityRule) -> Intensity:
-    """Which of the two conventions a scan follows: the network's own range, or that range times ``rule.scale``.
+    """The convention of a scan: the network's own range, or that range times ``rule.scale``.
 
     Raises
     ------
@@ -52,13 +49,13 @@ def detect_intensity(volume: Volume, rule: IntensityRule) -> Intensity:
     if low < (rule.low - slack) * rule.scale or high > (rule.high + slack) * rule.scale:
         raise VolumeError(f"{volume.path}: intensities {low:g}..{high:g}, {advice}")
     if high < rule.high * rule.scale * _AMBIGUOUS_BELOW:
-        raise VolumeError(f"{volume.path}: intensities {low:g}..{high:g} fit neither convention for certain, {advice}")
+        raise VolumeError(f"{volume.path}: intensities {low:g}..{high:g} fit both conventions or neither, {advice}")
     return Intensity(stored_name, rule.scale)
 
 
 def percentile_intensity(volume: Volume) -> Intensity:
-    """The convention of a scan of any scale: the 99.9th percentile of its positive voxels becomes 0.5; VolumeError
-    where none is positive.
+    """The convention of a scan of any scale: the 99.9th percentile of its positive voxels becomes 0.5; VolumeError if
+    none is positive.
 
     Values beyond the network's range must be clipped afterwards.
     """

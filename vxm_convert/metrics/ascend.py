@@ -2,7 +2,7 @@
 """The ten figures of Ascend's tensor comparer, under its names and by its definitions, from sums over the tensors.
 
 Source: msaccucmp of Ascend's msprobe. x is the device's tensor, y the reference. Unlike there, sums are float64 and
-figures keep their digits: with six decimals, as printed there, 1 − cosine below 5e-7 cannot be seen.
+figures keep their digits: six decimals, as printed there, hide 1 − cosine below 5e-7.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SHOWN_FROM = 1e-3
 
 @dataclass(frozen=True)
 class AscendMetrics:
-    """The ten figures and, where one is undefined (NaN), why (the comparer's column CompareFailReason)."""
+    """The ten figures and the reason for undefined ones (NaN), as in the comparer's column CompareFailReason."""
 
     figures: Dict[str, Any]
     reason: str
@@ -45,13 +45,13 @@ class AscendMetrics:
 
 
 def undefined(reason: str) -> AscendMetrics:
-    """What is left of the figures where a tensor has no finite value to compare, or one that is not finite."""
+    """The figures of a tensor without finite values, or with a non-finite one."""
     figures: Dict[str, Any] = dict.fromkeys(ASCEND_NAMES, math.nan)
     return AscendMetrics({**figures, "StandardDeviation": "(nan;nan),(nan;nan)"}, reason)
 
 
 def boolean_only(metrics: AscendMetrics) -> AscendMetrics:
-    """For bool tensors the comparer has the cosine and the relative Euclidean distance only."""
+    """For bool tensors the comparer has only the cosine and the relative Euclidean distance."""
     keep = ("CosineSimilarity", "RelativeEuclideanDistance")
     figures = {name: value if name in keep else math.nan for name, value in metrics.figures.items()}
     return AscendMetrics(

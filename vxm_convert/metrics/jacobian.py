@@ -11,16 +11,16 @@ import numpy as np
 
 from vxm_convert.metrics.chunked import in_order, percentiles
 
-#: planes of the first axis that are worked on at once
+#: planes of the first axis per step
 SLAB = 4
-#: edges of the histogram of the determinant, and how many bins lie between
+#: edges of the histogram of the determinant, and the number of bins
 _HISTOGRAM = (-1.0, 3.0, 80)
 _PERCENTS = (1.0, 50.0, 99.0)
 
 
 @dataclass(frozen=True)
 class Folding:
-    """Where x + u(x) is not locally one to one: voxels with a Jacobian determinant of at most zero."""
+    """Folding, where x + u(x) is not locally one to one: voxels with a Jacobian determinant of at most zero."""
 
     n_voxels: int
     n_folded: int
@@ -34,7 +34,7 @@ class Folding:
 
 @dataclass(frozen=True)
 class JacobianStats:
-    """Folding, percentiles and histogram of the determinant over the voxels where it is finite; NaN where none is."""
+    """Folding, percentiles and histogram of the determinant over voxels with a finite one; NaN if there are none."""
 
     folding: Folding
     p01: float
@@ -69,7 +69,7 @@ def _slabs(size: int) -> List[Tuple[int, int]]:
 
 def _determinant(flow_vox: np.ndarray, start: int, stop: int) -> np.ndarray:
     low, high = max(start - 1, 0), min(stop + 1, flow_vox.shape[0])
-    # One halo plane each side makes the slab's own planes central; at the volume's faces there is none.
+    # One halo plane on each side makes the slab's own planes central; there is none at the volume's faces.
     block = np.moveaxis(np.asarray(flow_vox[low:high]), -1, 0).astype(np.float64, order="C")
     inner = slice(start - low, start - low + stop - start)
     central = (low, high) == (start - 1, stop + 1)
@@ -90,7 +90,7 @@ def _determinant(flow_vox: np.ndarray, start: int, stop: int) -> np.ndarray:
         c *= _minor(d, h, e, g)
         a -= b
         a += c
-        # Of twice the matrix: a power of two leaves every digit as it is.
+        # Determinant of twice the matrix: a power of two changes no digit.
         a *= 0.125
         return a
 
@@ -149,7 +149,7 @@ def jacobian_stats(flow_vox: np.ndarray) -> JacobianStats:
 
 
 class _Slab:
-    """What is taken from one slab of determinants."""
+    """Figures of one slab of determinants."""
 
     def __init__(self, slab: np.ndarray) -> None:
         low, high, bins = _HISTOGRAM

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dice of two segmentations, all labels in one count of pairs."""
+"""Dice of two segmentations, counting the pairs of all labels at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from vxm_convert.metrics.chunked import chunks, cut, in_order, tasks
 from vxm_convert.metrics.tensors import check_same_shape
 
-#: label ids below it are looked up in a table, others are searched for; FreeSurfer's end near 15000
+#: label ids below this are looked up in a table, others are searched; FreeSurfer's ids end near 15000
 _TABLE_SIZE = 1 << 16
 
 
@@ -26,9 +26,10 @@ class DiceScores:
 
 
 def dice(test: np.ndarray, reference: np.ndarray, labels: Sequence[int]) -> DiceScores:
-    """Dice = 2|A∩B| / (|A|+|B|) per label; NaN, and left out of the mean, where a label is absent from either segmentation.
+    """Dice = 2|A∩B| / (|A|+|B|) per label; NaN, and excluded from the mean, if a label is absent from either
+    segmentation.
 
-    (Some older code scores an absent label 0, which drags the mean down; Learn2Reg uses NaN as here.)
+    (Some older code scores an absent label 0, which lowers the mean; Learn2Reg also uses NaN.)
     """
     check_same_shape(test, reference)
     ids = np.unique(np.asarray(labels, dtype=np.int64))

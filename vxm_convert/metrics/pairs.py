@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one pass over a pair of tensors adds up, and how the pair is read: in chunks, by a mask, without what is not
-finite.
-"""
+"""Sums of one pass over a pair of tensors, and how it is read: in chunks, with a mask, without non-finite values."""
 
 from __future__ import annotations
 
@@ -18,11 +16,11 @@ _DIGITS_LEFT = 1e-4
 
 
 class PairSums:
-    """What one pass over two tensors x (test) and y (reference) adds up; d = x − y.
+    """Sums of one pass over two tensors x (test) and y (reference); d = x − y.
 
     Parameters
     ----------
-    all_figures : bool — also what Ascend's figures need; False leaves `x`, `y` and the relative errors empty.
+    all_figures : bool — also the sums for Ascend's figures; False leaves `x`, `y` and the relative errors empty.
     histogram : bool — of the errors.
     """
 
@@ -33,7 +31,7 @@ class PairSums:
         self.x, self.y, self.errors = Moments(), Moments(), Spread(histogram)
 
     def add(self, x: np.ndarray, y: np.ndarray, d: np.ndarray, dd: float, error: np.ndarray) -> None:
-        """Take finite float64 values, their differences, the sum of the squared ones, and the absolute ones."""
+        """Add finite float64 values, their differences, the sum of squared ones, and the absolute ones."""
         if not x.size:
             return
         self.dd += dd
@@ -58,7 +56,7 @@ class PairSums:
         self.relative_max = max(self.relative_max, float(ratio.max()))
 
     def merge(self, later: PairSums) -> None:
-        """Take the sums of the part behind this one."""
+        """Merge the sums of a later part."""
         for name in ("nan", "inf", "dd", "xx", "yy", "xy", "gap", "relative"):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         self.relative_max = max(self.relative_max, later.relative_max)
@@ -72,7 +70,7 @@ class PairSums:
 def _add_moments(moments: Moments, tensor: np.ndarray, squares: float) -> None:
     mean = float(tensor.mean())
     m2 = squares - tensor.size * mean * mean
-    # Two sums instead of two more passes; where they nearly cancel too few digits would be left.
+    # Two sums instead of two more passes; if they nearly cancel, too few digits would remain.
     if squares and not m2 > _DIGITS_LEFT * squares:
         away = tensor - mean
         m2 = inner(away, away)
@@ -80,8 +78,8 @@ def _add_moments(moments: Moments, tensor: np.ndarray, squares: float) -> None:
 
 
 class Pair:
-    """Two tensors and an optional mask, read chunk by chunk. `errors` are the absolute ones, infinite where a pair does
-    not count, known after `first_pass`.
+    """Two tensors and an optional mask, read chunk by chunk. `errors` are the absolute ones, infinite for excluded
+    pairs; available after `first_pass`.
     """
 
     def __init__(self, test: np.ndarray, reference: np.ndarray, where: Optional[np.ndarray]) -> None:
@@ -89,7 +87,7 @@ class Pair:
         self.errors = kept(test.size)
 
     def first_pass(self, start: int, stop: int, sums: PairSums) -> PairSums:
-        """Add what lies between two positions to empty sums."""
+        """Add the elements between two positions to empty sums."""
         self.errors[start:stop] = math.inf
         with np.errstate(invalid="ignore", over="ignore"):
             for low, high in chunks(start, stop):
@@ -110,7 +108,7 @@ class Pair:
         return sums
 
     def finite(self, start: int, stop: int, known: bool = False) -> Tuple[np.ndarray, np.ndarray]:
-        """x and y of a chunk where both are finite and the mask wants them; float64. `known`: all are finite, by an
+        """x and y of a chunk where both are finite and selected by the mask; float64. `known`: all are finite, by an
         earlier pass.
         """
         x, y = self._cut(start, stop, self._wanted(start, stop))

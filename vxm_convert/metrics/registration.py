@@ -38,8 +38,7 @@ class EndPointError:
 
 @dataclass(frozen=True)
 class SamplingError:
-    """How far apart two flows sample the moving image, in voxels, and how often that changes the voxels that are
-    blended.
+    """Distance in voxels between the sampling positions of two flows, and how often it changes the blended voxels.
 
     Positions are x + u clamped to the grid, as the warp clamps them: beyond the border a displacement has no effect. A
     flip is a voxel and axis in which the lower neighbour, ⌊x + u⌋, differs.
@@ -57,7 +56,7 @@ class SamplingError:
 
 @dataclass(frozen=True)
 class FlowErrors:
-    """What one pass over two flows gives."""
+    """Result of one pass over two flows."""
 
     voxel: EndPointError
     mm: EndPointError
@@ -74,7 +73,7 @@ def end_point_error(
     test, reference : ndarray, shape (…, 3) — displacement in voxels.
     spacing : three floats — voxel sizes that turn components into `unit` (mm), or ones for voxels.
 
-    Voxels where either flow is not finite are left out; `error_stats` counts them.
+    Voxels where either flow is not finite are excluded; `error_stats` counts them.
     """
     check_same_shape(test, reference)
     flows = Flows(test, reference, [spacing], None)
@@ -82,17 +81,15 @@ def end_point_error(
 
 
 def sampling_error(test: np.ndarray, reference: np.ndarray) -> SamplingError:
-    """Sampling positions of two flows, shape (X, Y, Z, 3), displacement in voxels; voxels with NaN or Inf are
-    left out.
-    """
+    """Sampling positions of two flows, shape (X, Y, Z, 3), displacement in voxels; voxels with NaN or Inf are excluded."""
     check_same_shape(test, reference)
     flows = Flows(test, reference, [], VoxelPositions(test.shape[:3]))
     return _sampling_error(flows.summaries()[0], flows.flips)
 
 
 def flow_errors(test: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> FlowErrors:
-    """Both of the above of flows with shape (X, Y, Z, 3), in voxels and in mm by the voxel sizes `spacing`, read
-    once.
+    """Both of the above for flows with shape (X, Y, Z, 3), in voxels and in mm with the voxel sizes `spacing`, in one
+    pass.
     """
     check_same_shape(test, reference)
     same = is_unit(spacing)

@@ -21,7 +21,7 @@ ndimage = LazyModule("scipy.ndimage")
 
 @dataclass(frozen=True)
 class SurfaceDistance:
-    """Of one structure, in the unit of the spacing; NaN where it is absent from either segmentation."""
+    """Distances of one structure, in the unit of the spacing; NaN if it is absent from either segmentation."""
 
     hd95: float
     assd: float
@@ -37,13 +37,13 @@ def surface_distances(
 
     Parameters
     ----------
-    test, reference : ndarray, shape (X, Y, Z), integers — on one grid with axes at right angles.
+    test, reference : ndarray, shape (X, Y, Z), integers — on the same grid with orthogonal axes.
     spacing_mm : three floats — voxel sizes; ones give distances in voxels.
 
     Raises
     ------
     VolumeError
-        When the shapes differ.
+        If the shapes differ.
     """
     if test.shape != reference.shape or test.ndim != 3:
         raise VolumeError(f"surface distance: shapes {test.shape} and {reference.shape}, expected two equal 3-D ones")
@@ -53,7 +53,7 @@ def surface_distances(
 
 
 def _boxes(volume: np.ndarray, ids: Sequence[int]) -> Dict[int, Optional[Tuple[slice, ...]]]:
-    """Bounding box of each label, None where it is absent; one pass over the volume for all of them."""
+    """Bounding box of each label, None if it is absent; one pass over the volume for all of them."""
     known = np.asarray(ids, dtype=np.int64)
     at = np.minimum(np.searchsorted(known, volume), len(known) - 1)
     found = ndimage.find_objects(np.where(known[at] == volume, at + 1, 0).astype(np.int32), max_label=len(known))
@@ -70,7 +70,7 @@ def _distance(
 ) -> SurfaceDistance:
     if box_a is None or box_b is None:
         return _ABSENT
-    # Both surfaces lie in the union of the boxes, so distances between them need nothing outside it.
+    # Both surfaces are in the union of the boxes, so distances need nothing outside it.
     box = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(box_a, box_b))
     surface_a, surface_b = _surface(test[box] == label), _surface(reference[box] == label)
     to_b = ndimage.distance_transform_edt(~surface_b, sampling=spacing)[surface_a]

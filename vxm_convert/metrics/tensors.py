@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far one tensor is from another: error statistics and the figures of Ascend's comparer, float64, in chunks."""
+"""Difference between two tensors: error statistics and the figures of Ascend's comparer, float64, in chunks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PERCENTS = (50.0, 99.0, 99.9)
 
 @dataclass(frozen=True)
 class ErrorStats:
-    """How far `test` is from `reference`, over the finite pairs only.
+    """Difference of `test` from `reference`, over the finite pairs only.
 
-    Non-finite values are counted, never averaged away: `finite` is False as soon as either side has one. Where a figure
-    is undefined (cosine of a zero vector, PSNR of equal arrays) it is None.
+    Non-finite values are counted, never averaged away: `finite` is False as soon as either side has one. An undefined
+    figure (cosine of a zero vector, PSNR of equal arrays) is None.
     """
 
     n: int
@@ -58,8 +58,8 @@ class ErrorStats:
 
 @dataclass(frozen=True)
 class TensorComparison:
-    """Both sets of figures of one pair of tensors, and the histogram of |error| by octaves (see `Spread.octaves`; {}
-    where not wanted).
+    """Both sets of figures of one pair of tensors, and the histogram of |error| by octaves (see `Spread.octaves`; {} if
+    not requested).
     """
 
     stats: ErrorStats
@@ -74,20 +74,20 @@ def compare_tensors(
     where: Optional[np.ndarray] = None,
     histogram: bool = True,
 ) -> TensorComparison:
-    """Compare two tensors of one shape.
+    """Compare two tensors of the same shape.
 
     Parameters
     ----------
     test, reference : ndarray, any equal shape, real or bool dtype; memory-mapped files are read piece by piece. What is
         kept for the percentiles takes 8 bytes per element, 4 from `chunked.MOST_DOUBLES` elements on.
-    peak : float — the signal's full scale for PSNR = 10 log10(peak² / MSE); None leaves PSNR out.
-    where : ndarray of bool, same shape — which elements count; None for all.
+    peak : float — the signal's full scale for PSNR = 10 log10(peak² / MSE); None omits PSNR.
+    where : ndarray of bool, same shape — selected elements; None for all.
     histogram : bool — False leaves it empty and saves a fifth of the time.
 
     Raises
     ------
     VolumeError
-        Shapes that differ or are empty.
+        If shapes differ or are empty.
     """
     pair, sums = _first_look(test, reference, where, True, histogram)
     divergence = _divergence(pair, sums)
@@ -115,7 +115,7 @@ def _first_look(
 
 
 def _divergence(pair: Pair, sums: PairSums) -> float:
-    """The Kullback-Leibler divergence Σ p ln(p/q), p from x, in a second pass: the extremes must be known.
+    """The Kullback-Leibler divergence Σ p ln(p/q), p from x, in a second pass, because it needs the extremes.
 
     p and q are the tensors scaled to 0..1 by their extremes, floored, and divided by their sums P and Q. So the
     divergence is Σ p' ln(p'/q') / P − ln(P/Q), with p', q' before the division. A constant tensor scales to zeros,
@@ -146,7 +146,7 @@ def _scaled(values: np.ndarray, shift: float, scale: float) -> np.ndarray:
     """(values − shift)·scale, at least the floor; overwrites `values`."""
     values -= shift
     values *= scale
-    # NumPy before 1.20 compares one by one: worth asking first whether any is below.
+    # NumPy before 1.20 compares element by element: checking first whether any is below is faster.
     return values if values.min() >= KL_FLOOR else np.maximum(values, KL_FLOOR, out=values)
 
 
@@ -165,7 +165,7 @@ def _stats(pair: Pair, sums: PairSums, peak: Optional[float]) -> ErrorStats:
     cosine = one_minus = None
     if norm_x > 0 and norm_y > 0:
         cosine = min(1.0, sums.xy / (norm_x * norm_y))
-        # 1 − cos = (|x−y|² − (|x|−|y|)²) / (2|x||y|): keeps digits where cos itself rounds to 1.
+        # 1 − cos = (|x−y|² − (|x|−|y|)²) / (2|x||y|): keeps digits when cos itself rounds to 1.
         gap = sums.gap / (norm_x + norm_y)
         one_minus = max(0.0, (sums.dd - gap * gap) / (2 * norm_x * norm_y))
     return ErrorStats(
@@ -204,6 +204,6 @@ def index_of(flat: int, shape: Tuple[int, ...]) -> Tuple[int, ...]:
 
 
 def check_same_shape(test: np.ndarray, reference: np.ndarray) -> None:
-    """Raises VolumeError for shapes that differ or are empty."""
+    """Raises VolumeError if shapes differ or are empty."""
     if test.shape != reference.shape or test.size == 0:
         raise VolumeError(f"comparison: shapes {test.shape} and {reference.shape}, expected two equal, non-empty ones")

@@ -2,7 +2,8 @@
 """The figures that an acceptance profile may limit: dotted names of entries of a precision report's row, with unit and
 direction.
 
-One table for reading profiles, for their JSON schema, for judging and for ``python -m vxm_convert profiles show``.
+The table is used for reading profiles, for their JSON schema, for judging and for
+``python -m vxm_convert profiles show``.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class Figure:
     ----------
     name : str — dotted path into a row of the report.
     unit : str — of the value and of its limit.
-    relation : ``<=`` or ``>=`` — how a good value stands to its limit.
-    low, high : float — what a limit can be at all.
-    text : str — what it measures.
+    relation : ``<=`` or ``>=`` — relation of a good value to its limit.
+    low, high : float — range of possible limits.
+    text : str — description.
     """
 
     name: str
@@ -122,7 +123,7 @@ def _build() -> Iterator[Figure]:
         AT_LEAST,
         -1.0,
         1.0,
-        "change of Dice of the structure that lost most, offline − reference",
+        "change of Dice of the structure with the largest loss, offline − reference",
     )
     yield Figure("dice.mean_change", "Dice", AT_LEAST, -1.0, 1.0, "change of the mean Dice, offline − reference")
     yield Figure("dice.offline", "Dice", AT_LEAST, 0.0, 1.0, "mean Dice after registration by the offline model")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``python -m vxm_convert profiles`` prints: shipped profiles, one profile's limits, the figures that limits may
-name.
+"""Output of ``python -m vxm_convert profiles``: shipped profiles, one profile's limits, the figures that may be
+limited.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _list() -> List[str]:
             f"{len(profile.cohort)} for the cohort, {len(profile.plausible)} for outputs before they are written"
         )
         lines += textwrap.wrap(profile.description, 100, initial_indent="    ", subsequent_indent="    ")
-    return lines + ["none: no limits; NaN and Inf fail with every profile", "a file of your own: see docs/precision.md"]
+    return lines + ["none: no limits; NaN and Inf fail with every profile", "your own file: see docs/precision.md"]
 
 
 def _show(name: str) -> List[str]:

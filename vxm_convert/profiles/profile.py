@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A profile: which figures must stay within which limits. Reads and checks profiles; judging is in
-`om_runner.precision.acceptance`.
-"""
+"""A profile: limits of figures. Reads and checks profiles; judging is in `om_runner.precision.acceptance`."""
 
 from __future__ import annotations
 
@@ -19,12 +17,12 @@ from vxm_convert.profiles.yamlfile import parse_mapping, read_bytes
 
 PROFILE_SCHEMA = 1
 DEFAULT_PROFILE = "research"
-#: the choice that applies no limits; NaN and Inf fail all the same
+#: the choice without limits; NaN and Inf fail anyway
 NO_PROFILE = "none"
-#: what ``--profile`` of every command takes
+#: values of ``--profile`` of every command
 CHOICE_HELP = (
-    "a name that `python -m vxm_convert profiles` lists, or a YAML file; a name comes first, so write ./research for a "
-    "file called research"
+    "a name that `python -m vxm_convert profiles` lists, or a YAML file; names have priority, so write ./research "
+    "for a file called research"
 )
 #: whose section `plausible` a profile without one takes over
 _LENIENT_PROFILE = "smoke"
@@ -36,7 +34,7 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Limit:
-    """One limit; `optional`: a scan for which the figure is undefined passes."""
+    """One limit; `optional`: a scan with an undefined figure passes."""
 
     figure: Figure
     value: float
@@ -93,7 +91,7 @@ def profile_path(choice: str) -> Optional[Path]:
     Raises
     ------
     ArtifactError
-        Neither a name nor a file.
+        If it is neither a name nor a file.
     """
     shipped = shipped_profiles()
     if choice == NO_PROFILE or choice in shipped:
@@ -113,9 +111,9 @@ def load_profile(choice: str) -> Profile:
     Raises
     ------
     ArtifactError
-        Neither a shipped name nor a readable file.
+        If it is neither a shipped name nor a readable file.
     FormatError
-        A file that is no profile; the message names the key.
+        If the file is not a profile; the message names the key.
     """
     path = profile_path(choice)
     if path is None:

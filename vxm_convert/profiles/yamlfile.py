@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small YAML files from strangers: a limit of size, PyYAML's safe loader, no aliases, and no key twice.
+"""Small untrusted YAML files: a size limit, PyYAML's safe loader, no aliases, and no repeated keys.
 
 Numbers may be written as 1e-3, which YAML 1.1 would read as text.
 """
@@ -26,17 +26,17 @@ MAX_BYTES = 64 * 1024
 
 @lru_cache(maxsize=None)
 def _loader() -> Any:
-    """Made when a file is read, because PyYAML is not imported before."""
+    """Defined when a file is read, because PyYAML is imported only then."""
 
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
-                # A few of them, nested, stand for billions of values.
+                # A few nested aliases can expand to billions of values.
                 raise self.refusal(self.peek_event(), "aliases are not allowed; write the value out")
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Dict[str, Any]:
-            """Keys are the texts that are written, so that `yes` and `1` are names too."""
+            """Keys are used as written, so that `yes` and `1` are names too."""
             out: Dict[str, Any] = {}
             for key, value in node.value:
                 if not isinstance(key, yaml.ScalarNode):

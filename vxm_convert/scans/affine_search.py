@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A rigid or affine registration of two scans with SimpleITK. The only module that imports SimpleITK, when it is used.
+"""A rigid or affine registration of two scans with SimpleITK. The only module that imports SimpleITK, on first use.
 
 Centres of mass, then a rigid, then an affine transform; Mattes mutual information with 32 bins; regular sampling of
 all, half, and a fifth of the voxels at three resolutions. One thread and a fixed seed: the same images give the same
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-#: how far a transform may go: turn and shift; or scale and shear as well
+#: kinds of transform: rotation and shift; or also scale and shear
 KINDS = ("rigid", "affine")
 #: the runner's option
 AUTO_OPTION = "--affine auto"
 _BINS = 32
 _SEED = 20170901
 _SHRINK, _SIGMA_MM, _SAMPLED = (8, 4, 2), (4.0, 2.0, 1.0), (1.0, 0.5, 0.2)
-#: a joint histogram of 32 x 32 needs so many samples, whatever the fraction
+#: a joint histogram of 32 x 32 needs at least this many samples, for any fraction
 _MIN_SAMPLES = 20000
-#: a level with fewer voxels along an axis than this says nothing
+#: a level with fewer voxels along an axis is useless
 _MIN_SIDE = 8
-#: volume change beyond which no pair of adult brains lies
+#: volume change larger than between any two adult brains
 _MAX_SCALING = 4.0
-#: overlap (Dice) of the two brains after the search, below which it is refused, and doubted
+#: overlap (Dice) of the two brains after the search: refused below the first, a warning below the second
 _REFUSED_OVERLAP, _DOUBTED_OVERLAP = 0.4, 0.75
 
 
 @dataclass(frozen=True)
 class AffineFound:
-    """The affine with what the search reached: metric (negative mutual information) and overlap of the two brains
+    """The affine with the result of the search: metric (negative mutual information) and overlap of the two brains
     (Dice).
     """
 
@@ -71,20 +71,20 @@ def search_affine(
     kind: str = "affine",
     asked_by: str = AUTO_OPTION,
 ) -> AffineFound:
-    """The affine that brings a scan onto the atlas.
+    """The affine that maps a scan onto the atlas.
 
     Parameters
     ----------
-    fixed, moving : ndarray, shapes of the grids — brains without skull, any scale of intensity.
+    fixed, moving : ndarray, shapes of the grids — brains without skull, on any intensity scale.
     kind : str — one of `KINDS`; ``rigid`` stops before sizes are changed.
-    asked_by : str — what messages name: the option or the step that wants the affine.
+    asked_by : str — name for messages: the option or step that needs the affine.
 
     Raises
     ------
     ToolchainError
         Without SimpleITK.
     VolumeError
-        For sheared grids, and when the search ends where the two brains do not meet.
+        For sheared grids, and if the two brains do not overlap after the search.
     """
     if kind not in KINDS:
         raise VolumeError(f"{asked_by}: transform {kind!r}, expected one of {', '.join(KINDS)}")
@@ -92,12 +92,12 @@ def search_affine(
     for role, grid in (("fixed", fixed_grid), ("moving", moving_grid)):
         if grid.sheared:
             raise VolumeError(
-                f"{asked_by}: the {role} image has sheared axes, SimpleITK takes right-angled ones only; resample it"
+                f"{asked_by}: the {role} image has sheared axes, but SimpleITK needs orthogonal ones; resample it"
             )
     images = [_image(itk, array, grid) for array, grid in ((fixed, fixed_grid), (moving, moving_grid))]
     threads = itk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     try:
-        # One thread: sums over threads would depend on their number and order. SetNumberOfThreads alone does not reach
+        # One thread: sums over threads would depend on their number and order. SetNumberOfThreads alone does not affect
         # the metric.
         itk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         rigid = itk.CenteredTransformInitializer(
@@ -168,32 +168,32 @@ def judge_affine(
     affine: Affine,
     asked_by: str = AUTO_OPTION,
 ) -> float:
-    """Overlap (Dice) of the two brains under an affine, whoever found it; a low one is logged.
+    """Overlap (Dice) of the two brains with an affine from any source; logs a low one.
 
     Raises
     ------
     VolumeError
-        When the brains do not meet, or volumes change as between no two adult brains.
+        If the brains do not overlap, or the volume changes more than between any two adult brains.
     """
     here = brain_mask(fixed)
     there = conform(brain_mask(moving).astype(np.uint8), Placement(fixed_grid, moving_grid, affine), "nearest") > 0
     overlap = float(2.0 * np.count_nonzero(here & there) / max(1, np.count_nonzero(here) + np.count_nonzero(there)))
     scaling = float(np.linalg.det(affine.pull[:3, :3]))
     if not 1.0 / _MAX_SCALING <= scaling <= _MAX_SCALING or overlap < _REFUSED_OVERLAP:
-        own = ", or give an affine with --affine FILE" if asked_by == AUTO_OPTION else ""
+        own = ", or pass an affine with --affine FILE" if asked_by == AUTO_OPTION else ""
         raise VolumeError(
-            f"{asked_by}: ended with brains that overlap by {overlap:.2f} (Dice) and a volume change of {scaling:.2f}; "
-            f"look at the two scans{own}"
+            f"{asked_by}: ended with brains that overlap by {overlap:.2f} (Dice) and a volume change of "
+            f"{scaling:.2f}; check the two scans{own}"
         )
     if overlap < _DOUBTED_OVERLAP:
         LOG.warning(
-            "%s: the two brains overlap by %.2f only (Dice); is the skull still on one of them?", asked_by, overlap
+            "%s: the two brains overlap by only %.2f (Dice); does one of them still have its skull?", asked_by, overlap
         )
     return overlap
 
 
 def simpleitk_version(asked_by: str = AUTO_OPTION) -> str:
-    """SimpleITK's version; raises ToolchainError where it is not installed."""
+    """SimpleITK's version; raises ToolchainError if it is not installed."""
     return str(_simpleitk(asked_by).Version.VersionString())
 
 
@@ -201,7 +201,7 @@ def _simpleitk(asked_by: str) -> Any:
     try:
         import SimpleITK
     except ImportError as exc:
-        own = ", or give --affine FILE or none" if asked_by == AUTO_OPTION else ""
+        own = ", or pass --affine FILE or none" if asked_by == AUTO_OPTION else ""
         raise ToolchainError(f"{asked_by}: SimpleITK is not installed; pip install SimpleITK{own}") from exc
     return SimpleITK
 

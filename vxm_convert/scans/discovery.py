@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files of a folder are scans, which are segmentations, and which belongs to which; by name, nothing is opened.
+"""Finds scans and their segmentations in a folder, by name; opens nothing.
 
-A file is a segmentation when its name without suffix is ``seg``, ``aseg``, ``dseg``, ``label`` or ``labels``, or ends
-in one of these after ``_``, ``-``, ``.`` or ``+`` (``aparc+aseg.mgz``), or is the name of a scan beside it with
-``brain`` or ``norm`` replaced by ``seg`` or ``aseg``. The segmentation of a scan NAME is ``NAME_seg`` and so on, or
-that replaced name; an .npz may hold its own as the array ``seg``. Folders are never searched below their first level.
+A file is a segmentation if its name without suffix is ``seg``, ``aseg``, ``dseg``, ``label`` or ``labels``, or ends in
+one of these after ``_``, ``-``, ``.`` or ``+`` (``aparc+aseg.mgz``), or is the name of a scan beside it with ``brain``
+or ``norm`` replaced by ``seg`` or ``aseg``. The segmentation of a scan NAME is ``NAME_seg`` and so on, or that replaced
+name; an .npz may contain its own as the array ``seg``. Subfolders are not searched.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SEG_REPLACEMENTS = (("brain", "seg"), ("brain", "aseg"), ("norm", "seg"), ("nor
 
 
 def scan_files(folder: Path, atlas: Path) -> List[Path]:
-    """The scans of a folder in name order, without hidden files, segmentations and the atlas itself (its skipping is
+    """The scans of a folder in name order, without hidden files, segmentations and the atlas itself (skipping it is
     logged).
 
     Parameters
@@ -40,7 +40,7 @@ def scan_files(folder: Path, atlas: Path) -> List[Path]:
     Raises
     ------
     VolumeError
-        When the folder cannot be listed.
+        If the folder cannot be listed.
     """
     files = _volume_files(folder)
     for path in sorted(set(_named_like_volumes(folder)).difference(files)):
@@ -60,12 +60,12 @@ def scan_files(folder: Path, atlas: Path) -> List[Path]:
 
 
 def find_segmentation(path: Path) -> Optional[Path]:
-    """The segmentation file beside a scan, or None; raises VolumeError when its folder cannot be listed."""
+    """The segmentation file beside a scan, or None; raises VolumeError if its folder cannot be listed."""
     return find_segmentations([path])[0]
 
 
 def find_segmentations(paths: Sequence[Path]) -> List[Optional[Path]]:
-    """As `find_segmentation` for every scan; each folder is listed once, which counts for thousands of scans."""
+    """As `find_segmentation` for every scan; each folder is listed once, which matters for thousands of scans."""
     folders: Dict[Path, Dict[str, Path]] = {}
     for folder in {path.parent for path in paths}:
         by_stem = folders[folder] = {}
@@ -91,12 +91,12 @@ def is_segmentation_name(stem: str) -> bool:
 
 
 def unique_names(paths: Sequence[Path], reserved: Iterable[str] = ()) -> List[str]:
-    """Names safe for files and folders, one per scan: the stem; with its suffix where two stems agree; numbered as a
+    """Names safe for files and folders, one per scan: the stem; with its suffix if two stems are equal; numbered as a
     last resort.
 
     Parameters
     ----------
-    reserved : names that no scan may get, whatever their case.
+    reserved : names that no scan may get, in any case.
     """
     stems = [safe_name(volume_stem(path)) for path in paths]
     folded = Counter(stem.lower() for stem in stems)
@@ -127,8 +127,8 @@ def _volume_files(folder: Path) -> List[Path]:
 
 
 def _named_like_volumes(folder: Path) -> Iterator[Path]:
-    """Files, links that lead nowhere (their reading fails with a message of its own), and what a walk must not open:
-    pipes, folders.
+    """Files, broken links (reading them fails with its own message), and entries that must not be opened: pipes,
+    folders.
     """
     return (p for p in Path(folder).iterdir() if not p.name.startswith(".") and volume_suffix(p))
 
@@ -150,5 +150,5 @@ def _same_bytes(path: Path, other: Path) -> bool:
     try:
         return path.samefile(other) or sha256_of(path) == sha256_of(other)
     except ArtifactError:
-        # Unreadable: whoever reads it will say so, for this scan alone.
+        # Unreadable: reading it later will report that for this scan alone.
         return False

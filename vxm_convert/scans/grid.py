@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a scan is taken to lie: by its header, by the user's word, or on the network grid; the same for every command.
+"""The assumed position of a scan: from its header, from the user, or on the network grid; the same for every command.
 
-Headers are read; no voxel is.
+Reads headers but no voxels.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ LOG = logging.getLogger(__name__)
 
 
 class Laying(enum.Enum):
-    """What says where a scan lies."""
+    """Source of a scan's position."""
 
     HEADER = "its header"
     OPTION = "--orientation"
-    #: an .npz has no header: it lies on the network grid
+    #: an .npz has no header: it is on the network grid
     KIND = "the kind of file"
-    #: a header that says nothing, over as many voxels as the network's: taken to lie on the network grid
+    #: a header without orientation, with as many voxels as the network: assumed to be on the network grid
     NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
 class Laid:
-    """A scan's grid, and what says so."""
+    """A scan's grid and its source."""
 
     grid: Grid
     source: Laying
@@ -55,22 +55,21 @@ def lay(
     fixed: bool = False,
     quiet: bool = False,
 ) -> Laid:
-    """Where a scan lies; what is doubtful about its header is logged.
+    """Position of a scan; logs doubts about its header.
 
     Parameters
     ----------
-    home : Grid — the network grid, where it is known to lie.
+    home : Grid — the network grid, if its position is known.
     axes : NetworkAxes — its directions and voxel size.
-    orientation : str or None — letters that override the header of a scan, and that of a fixed image where it cannot be
-        believed.
+    orientation : str or None — letters that override the header of a scan, and that of a fixed image if it cannot be
+        trusted.
     fixed : bool — the scan is the fixed image.
-    quiet : bool — log nothing: it was said before.
+    quiet : bool — log nothing: it was logged before.
 
     Raises
     ------
     VolumeError
-        For a header that does not say how the array lies, over another number of voxels than the network's; and as
-        `ScanFile.grid`.
+        For a header without orientation and another number of voxels than the network; and as `ScanFile.grid`.
     """
     require_file(scan.path, "a scan, atlas or segmentation")
     if not scan.has_header and orientation is None:
@@ -89,8 +88,8 @@ def lay(
         raise VolumeError(nothing_said(scan))
     if not quiet:
         LOG.warning(
-            "%s: its header has %s and so does not say how the array lies; taken to lie on the network grid (%s); correct "
-            "the header if its axes run otherwise",
+            "%s: its header has %s and gives no orientation; assumed to be on the network grid (%s); correct the "
+            "header if the axes are different",
             scan.path,
             scan.trust.value,
             axes.orientation,
@@ -99,19 +98,19 @@ def lay(
 
 
 def say_notes(scan: ScanFile) -> None:
-    """Log what is doubtful about a header."""
+    """Log doubts about a header."""
     for note in scan.notes:
         LOG.warning("%s: %s", scan.path, note)
 
 
-def nothing_said(scan: ScanFile, advice: str = "name the axes with --orientation, e.g. LIA") -> str:
-    """The message for a header that leaves open how the array lies."""
+def nothing_said(scan: ScanFile, advice: str = "pass the axes with --orientation, e.g. LIA") -> str:
+    """The message for a header without orientation."""
     return (
-        f"{scan.path}: its header does not say how the array lies (it has {scan.trust.value}), and "
+        f"{scan.path}: its header does not give the array's orientation (it has {scan.trust.value}), and "
         f"{'x'.join(str(n) for n in scan.grid.shape)} voxels must be resampled; {advice}"
     )
 
 
 def trusted_place(scan: ScanFile) -> bool:
-    """Whether a file's own header says where its array lies, axes and place."""
+    """Whether a file's own header gives the axes and position of its array."""
     return scan.trust is Trust.HEADER

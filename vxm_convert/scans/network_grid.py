@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grid that the network sees: axes, voxel size and where its centre lies."""
+"""The network grid: axes, voxel size and position of its centre."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AXIS_VECTORS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0
 
 
 def network_affine(shape: Tuple[int, int, int], axes: NetworkAxes = NETWORK_AXES) -> np.ndarray:
-    """Voxel index → RAS mm of a network grid that has no header.
+    """Voxel index → RAS mm of a network grid without header.
 
     For 160x192x224, LIA, 1 mm this is the crop ((48,48),(31,33),(3,29)) of FreeSurfer's conformed 256³ volume with
     c_ras = 0: ``[[-1,0,0,80],[0,0,1,-125],[0,-1,0,97],[0,0,0,1]]``. Any other shape is centred on the same point, index

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading one array of an .npz without trusting it: size and dtype are judged from the .npy header before anything is
+"""Reading one array of an .npz without trusting it: size and dtype are checked in the .npy header before anything is
 allocated.
 
-``numpy.load`` would allocate what the header claims and, for object arrays, unpickle. Layout: NEP 1
-(magic, version, little-endian header length, a Python dict literal with descr, fortran_order and shape).
+``numpy.load`` would allocate whatever the header claims and, for object arrays, unpickle. Layout: NEP 1 (magic,
+version, little-endian header length, a Python dict literal with descr, fortran_order and shape).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.text import one_line
 
 _MAGIC = b"\x93NUMPY"
-#: an honest header is 128 bytes or a small multiple of it
+#: a normal header is 128 bytes or a small multiple of that
 _MAX_HEADER_BYTES = 10000
 _CHUNK = 1 << 20
-#: what zipfile and zlib raise for damaged, encrypted or oddly compressed archives
+#: exceptions of zipfile and zlib for damaged, encrypted or oddly compressed archives
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -40,13 +40,13 @@ _ZIP_ERRORS = (
     struct.error,
 )
 
-#: what a literal_eval of hostile text raises; the tokenizer is NumPy's second try, for headers of Python 2
+#: exceptions of literal_eval for hostile text; the tokenizer is NumPy's second attempt, for headers of Python 2
 _PARSE_ERRORS = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError, tokenize.TokenError)
 
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """Shape, dtype and order of one member, and how many bytes the header itself takes."""
+    """Shape, dtype and order of one member, and the size of its header in bytes."""
 
     shape: Tuple[int, ...]
     dtype: np.dtype
@@ -67,7 +67,7 @@ class NpzReader:
     Raises
     ------
     VolumeError
-        When the file is missing or not a zip archive, and by every method for a member that breaks the rules.
+        If the file is missing or not a zip archive; every method raises it for a member that breaks the rules.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,12 +91,12 @@ class NpzReader:
         return [name[:-4] for name in self._archive.namelist() if name.endswith(".npy")]
 
     def first_of(self, names: Sequence[str]) -> Optional[str]:
-        """The first of `names` that the archive holds, or None."""
+        """The first of `names` in the archive, or None."""
         have = set(self.names)
         return next((name for name in names if name in have), None)
 
     def header(self, name: str) -> NpyHeader:
-        """Header of one array; nothing of its data is read."""
+        """Header of one array, without reading its data."""
         try:
             with self._archive.open(name + ".npy") as member:
                 return _read_header(member, f"{self.path}[{name}]")
@@ -106,7 +106,7 @@ class NpzReader:
             ) from exc
 
     def check_size(self, name: str, header: NpyHeader) -> None:
-        """Raise VolumeError where the archive holds more or fewer bytes of an array than its header claims."""
+        """Raise VolumeError if the archive has more or fewer bytes of an array than its header claims."""
         claimed = self._archive.getinfo(name + ".npy").file_size
         if claimed != header.header_bytes + header.data_bytes:
             raise VolumeError(
@@ -116,13 +116,13 @@ class NpzReader:
             )
 
     def read(self, name: str, max_bytes: int) -> np.ndarray:
-        """The array, C-contiguous; refused before allocation when it is larger than `max_bytes` or not numeric."""
+        """The array, C-contiguous; refused before allocation if it is larger than `max_bytes` or not numeric."""
         where = f"{self.path}[{name}]"
         header = self.header(name)
         if header.data_bytes > max_bytes:
             raise VolumeError(
-                f"{where}: {header.data_bytes} bytes of data, expected at most {max_bytes}; this is no volume of the "
-                "network grid"
+                f"{where}: {header.data_bytes} bytes of data, expected at most {max_bytes}; this is not a volume on "
+                "the network grid"
             )
         self.check_size(name, header)
         flat = np.empty(header.data_bytes, dtype=np.uint8)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NIfTI and MGH files by their own bytes: the header judged before nibabel mends or follows it, voxels read to the end
-of the file.
+"""NIfTI and MGH files by their own bytes: checks the header before nibabel repairs or follows it, and reads voxels to
+the end of the file.
 
-Refused: what is no regular file, another format than the name says, sides and voxel sizes that are not positive, more
-bytes than the file can hold, fewer or more voxels than the header says. Memory is taken for what the header claims,
-after the file was found large enough for it; what a gzip stream holds beyond is never kept.
+Refuses other than regular files, formats that differ from the name, sides and voxel sizes that are not positive, more
+bytes than the file can hold, and fewer or more voxels than in the header. It allocates what the header claims, after
+checking that the file is large enough, and never keeps extra data of a gzip stream.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ with contextlib.suppress(ImportError):
 MAX_RATIO = 1040
 #: room for header extensions
 _MAX_VOXEL_START = 16 << 20
-#: what may follow the voxels: padding of a NIfTI; TR, transforms and the history of commands of an MGH
+#: bytes allowed after the voxels: padding of a NIfTI; TR, transforms and the command history of an MGH
 _MAX_BEHIND = {"NIfTI": 1 << 10, "MGH": 16 << 20}
 _CHUNK = 1 << 20
 _MGH_START = 284
@@ -51,15 +51,15 @@ _MAGIC = {NIFTI_1: (b"n+1\0",), _NIFTI_2: (b"n+2\0\r\n\x1a\n",)}
 
 @dataclass(frozen=True)
 class RawHeader:
-    """What the first bytes of a file say.
+    """Contents of a file's first bytes.
 
     Parameters
     ----------
     kind : str — ``NIfTI`` or ``MGH``.
     packed : bool — the file is gzipped.
     shape : tuple of int — sides as stored.
-    start, voxel_bytes : int — where the voxels begin, and how many bytes they take.
-    head : bytes — all that stands before the voxels.
+    start, voxel_bytes : int — position and size of the voxels in bytes.
+    head : bytes — everything before the voxels.
     """
 
     path: Path
@@ -72,40 +72,37 @@ class RawHeader:
 
 
 def require_file(path: Path, what: str) -> Path:
-    """The path of a regular file; raises VolumeError that says what stands there instead. `what`: "a scan", "a
-    warp".
-    """
+    """The path of a regular file; raises VolumeError with the kind of anything else. `what`: "a scan", "a warp"."""
     path = Path(path)
     try:
         mode = os.stat(str(path)).st_mode
     except (OSError, ValueError) as exc:
         if os.path.islink(str(path)):
             raise VolumeError(
-                f"{path}: a link that leads nowhere or round in a circle, expected {what}; fetch what it should point "
-                "to (DataLad: get)"
+                f"{path}: a broken or circular link, expected {what}; fetch its target (DataLad: get)"
             ) from exc
         found = (
             "no such file"
             if isinstance(exc, FileNotFoundError)
-            else f"cannot be looked at ({getattr(exc, 'strerror', exc)})"
+            else f"cannot be accessed ({getattr(exc, 'strerror', exc)})"
         )
         raise VolumeError(f"{path}: {found}, expected {what}; check the path") from exc
     if stat.S_ISDIR(mode):
         raise VolumeError(f"{path}: a folder, expected {what} in one file")
     if not stat.S_ISREG(mode):
         raise VolumeError(
-            f"{path}: no regular file (a pipe, a socket or a device), expected {what}; copy it to a file first"
+            f"{path}: not a regular file (a pipe, a socket or a device), expected {what}; copy it to a file first"
         )
     return path
 
 
 def judge(path: Path, what: str = "a scan") -> RawHeader:
-    """The header of a NIfTI (.nii, .nii.gz) or MGH (.mgh, .mgz) file; nothing beyond it is read.
+    """The header of a NIfTI (.nii, .nii.gz) or MGH (.mgh, .mgz) file; reads nothing else.
 
     Raises
     ------
     VolumeError
-        As the module says. Whether the sides are those of a scan is the caller's question.
+        For the reasons in the module's docstring. The caller checks whether the sides are those of a scan.
     """
     path = require_file(path, what)
     mgh = path.name.lower().endswith(_MGH_SUFFIXES)
@@ -127,19 +124,19 @@ def judge(path: Path, what: str = "a scan") -> RawHeader:
     if raw.start + raw.voxel_bytes > have * (MAX_RATIO if packed else 1):
         sides = "x".join(str(n) for n in raw.shape)
         raise VolumeError(
-            f"{path}: the header claims {sides} voxels of {raw.voxel_bytes} bytes together, the file has {have}; "
-            "the header is damaged or the file incomplete, copy it again"
+            f"{path}: the header claims {sides} voxels, {raw.voxel_bytes} bytes in total, the file has {have}; the "
+            "header is damaged or the file incomplete, copy it again"
         )
     return replace(raw, head=head)
 
 
 def read_voxels(raw: RawHeader) -> np.ndarray:
-    """The bytes of all voxels, uint8; the whole file is read, so that its checksum is looked at.
+    """The bytes of all voxels, uint8; reads the whole file, so that its checksum is verified.
 
     Raises
     ------
     VolumeError
-        For damaged streams, and for fewer or more bytes than the header says.
+        For damaged streams, and for fewer or more bytes than in the header.
     """
     path = raw.path
     flat = np.empty(raw.voxel_bytes, dtype=np.uint8)
@@ -158,15 +155,14 @@ def read_voxels(raw: RawHeader) -> np.ndarray:
     if behind > _MAX_BEHIND[raw.kind]:
         sides = "x".join(str(n) for n in raw.shape)
         raise VolumeError(
-            f"{path}: holds more than the {sides} voxels of {flat.size} bytes that the header says; the header is "
-            "damaged, "
+            f"{path}: has more than the {sides} voxels ({flat.size} bytes) in the header; the header is damaged, "
             "export the scan again"
         )
     return flat
 
 
 def _packed(path: Path, start: bytes) -> bool:
-    """Whether a file that begins so is gzipped; raises VolumeError where its name says otherwise."""
+    """Whether a file with these first bytes is gzipped; raises VolumeError if its name says otherwise."""
     named_packed = path.name.lower().endswith((".gz", ".mgz"))
     packed = start == b"\x1f\x8b"
     if named_packed and not packed:
@@ -190,7 +186,8 @@ def _nifti(path: Path, packed: bool, begin: bytes, what: str) -> RawHeader:
     if not kinds:
         found = f"starts with {begin[:4]!r}" if begin else "is empty"
         raise VolumeError(
-            f"{path}: {found}, expected a NIfTI-1 or NIfTI-2 header; this is no NIfTI file, or {what} that is damaged"
+            f"{path}: {found}, expected a NIfTI-1 or NIfTI-2 header; this is not a NIfTI file, or it is {what} that "
+            "is damaged"
         )
     order, size = kinds.pop()
     first = size == NIFTI_1
@@ -202,7 +199,7 @@ def _nifti(path: Path, packed: bool, begin: bytes, what: str) -> RawHeader:
     start = struct.unpack_from(order + ("f" if first else "q"), begin, 108 if first else 168)[0]
     magic = begin[344:348] if first else begin[4:12]
     if magic not in _MAGIC[size]:
-        pair = ": a header whose voxels lie in an .img file of their own" if magic[:2] == b"ni" else ""
+        pair = ": a header with its voxels in a separate .img file" if magic[:2] == b"ni" else ""
         raise VolumeError(
             f"{path}: magic {magic!r}{pair}, expected {_MAGIC[size][0]!r}; save {what} as a single .nii file"
         )
@@ -215,16 +212,16 @@ def _nifti(path: Path, packed: bool, begin: bytes, what: str) -> RawHeader:
     _check_spacing(path, spacing)
     if not (np.isfinite(start) and size + 4 <= start <= _MAX_VOXEL_START):
         raise VolumeError(
-            f"{path}: voxels said to start at byte {start:g}, expected {size + 4} to {_MAX_VOXEL_START}; the header "
-            "is damaged"
+            f"{path}: voxels start at byte {start:g} by the header, expected {size + 4} to {_MAX_VOXEL_START}; the "
+            "header is damaged"
         )
     shape = dims[1 : dims[0] + 1]
     return RawHeader(path, "NIfTI", packed, shape, int(start), _count(path, shape) * max(bits, 0) // 8)
 
 
 def _check_extensions(path: Path, head: bytes) -> None:
-    """Extensions must end before the voxels: a size that is negative or too large makes nibabel read the whole stream
-    at once.
+    """Check that extensions end before the voxels: a negative or too large size makes nibabel read the whole stream at
+    once.
     """
     order, at = next((order, size) for order in "<>" for size in _MAGIC if head[:4] == struct.pack(order + "i", size))
     more, at, end = head[at : at + 1], at + 4, len(head)
@@ -260,7 +257,7 @@ def _check_spacing(path: Path, sizes: Tuple[float, ...]) -> None:
     if not all(np.isfinite(size) and size > 0 for size in sizes):
         text = ", ".join(f"{size:g}" for size in sizes)
         raise VolumeError(
-            f"{path}: voxel sizes {text}, expected positive numbers of mm; mend the header or export the scan again"
+            f"{path}: voxel sizes {text}, expected positive numbers of mm; correct the header or export the scan again"
         )
 
 
@@ -287,7 +284,7 @@ def _fill(handle: BinaryIO, flat: np.ndarray) -> int:
 
 
 def _bytes_behind(handle: BinaryIO, enough: int) -> int:
-    """Bytes up to the end, counted no further than just beyond `enough`."""
+    """Number of bytes up to the end, counted only slightly beyond `enough`."""
     found = 0
     while found <= enough:
         block = handle.read(min(_CHUNK, enough + 1 - found))

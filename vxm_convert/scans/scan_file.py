@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scan, atlas or segmentation on disk: the one object through which every stage opens one.
+"""A scan, atlas or segmentation on disk: the only object through which stages open one.
 
-A `ScanFile` knows its path. Header, grid, trust, hash and voxels are read when they are asked for; header and hash are
-read once and kept as long as the file stays as it is.
+A `ScanFile` knows its path. Header, grid, trust, hash and voxels are read on request; header and hash are read once and
+kept as long as the file does not change.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from vxm_convert.scans.values import Volume, as_integers, warn_of_rounding
 T = TypeVar("T")
 Shape = Tuple[int, int, int]
 
-_NO_HEADER_NOTE = "no header: taken to lie on the network grid, axes LIA, 1 mm"
+_NO_HEADER_NOTE = "no header: assumed to be on the network grid, axes LIA, 1 mm"
 
 
 class ScanFile:
-    """One file of an image, a segmentation, or (.npz) both. Opening costs nothing; may be pickled.
+    """One file of an image, a segmentation, or (.npz) both. Creating it costs nothing; it can be pickled.
 
     Parameters
     ----------
@@ -46,34 +46,34 @@ class ScanFile:
 
     @property
     def has_header(self) -> bool:
-        """Whether files of this kind say where their array lies; by the name alone."""
+        """Whether files of this kind give the position of their array; by the name alone."""
         return volume_suffix(self.path) != ".npz"
 
     @property
     def sha256(self) -> str:
-        """Of the file's bytes; raises ArtifactError if they cannot be read."""
+        """sha256 of the file's bytes; raises ArtifactError if they cannot be read."""
         return self._once("sha256", lambda: sha256_of(self.path))
 
     @property
     def grid(self) -> Grid:
-        """Shape and place by the header; an .npz lies on the network grid (LIA, 1 mm).
+        """Shape and position by the header; an .npz is on the network grid (LIA, 1 mm).
 
         Raises
         ------
         VolumeError
-            When the file is missing, unreadable, not 3-D, or its affine is no grid.
+            If the file is missing, unreadable, not 3-D, or has an invalid affine.
         """
         return self._header().space.grid if self.has_header else self._once("grid", self._grid_without_header)
 
     @property
     def trust(self) -> Trust:
-        """Whether the file says where its array lies; raises as `grid`."""
+        """Whether the file gives the position of its array; raises as `grid`."""
         return self._header().space.trust if self.has_header else Trust.NO_HEADER
 
     @property
     def notes(self) -> Sequence[str]:
-        """What is doubtful about the header, one line each: no orientation stored, qform and sform apart, sheared axes,
-        an identity affine; raises as `grid`.
+        """Doubts about the header, one line each: no orientation stored, qform and sform apart, sheared axes, an
+        identity affine; raises as `grid`.
         """
         return self._header().space.notes if self.has_header else (_NO_HEADER_NOTE,)
 
@@ -83,7 +83,8 @@ class ScanFile:
         Raises
         ------
         VolumeError
-            Unreadable or hostile file, not 3-D (trailing sides of 1 are dropped), or not `expected` voxels.
+            For an unreadable or hostile file, one that is not 3-D (trailing sides of 1 are dropped), or other than
+            `expected` voxels.
         """
         self._require()
         if not self.has_header:
@@ -98,13 +99,13 @@ class ScanFile:
         return Volume(data, np.array(self.grid.affine), self.path, raw.dtype.name)
 
     def labels(self, expected: Optional[Shape] = None) -> Optional[Volume]:
-        """The voxels as label ids, their integer dtype kept (whole-numbered floats become int32); None for an .npz
+        """The voxels as label ids with their integer dtype (whole-numbered floats become int32); None for an .npz
         without labels.
 
         Raises
         ------
         VolumeError
-            As `image`, and for values that are not whole numbers.
+            As `image`, or for values that are not whole numbers.
         """
         self._require()
         if self.has_header:
@@ -141,7 +142,7 @@ class ScanFile:
         if expected is not None and shape != tuple(expected):
             got, want = ("x".join(str(n) for n in sides) for sides in (shape, expected))
             raise VolumeError(
-                f"{self.path}: shape {got}, the network wants {want}; scans and atlas must lie on the network grid "
+                f"{self.path}: shape {got}, the network needs {want}; scans and atlas must be on the network grid "
                 "(resample or crop them to it)"
             )
 
@@ -156,7 +157,7 @@ class ScanFile:
         return Grid(shape, network_affine(shape))
 
     def _once(self, name: str, read: Callable[[], T]) -> T:
-        """What `read` gives, kept as long as size, time and number of the file stay the same."""
+        """The result of `read`, kept as long as size, time and inode of the file stay the same."""
         state = self._state()
         if name not in self._kept or state is None or self._kept[name][0] != state:
             self._kept[name] = (state, read())
@@ -167,7 +168,7 @@ class ScanFile:
         try:
             found = os.stat(str(self.path))
         except (OSError, ValueError):
-            # Whoever reads it says why it cannot be read.
+            # Reading it will report the reason.
             return None
         return found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev
 
@@ -175,5 +176,5 @@ class ScanFile:
 def _named(archive: NpzReader, names: Sequence[str], expected: str) -> str:
     name = archive.first_of(names)
     if name is None:
-        raise VolumeError(f"{archive.path}: holds {archive.names}, expected {expected}")
+        raise VolumeError(f"{archive.path}: contains {archive.names}, expected {expected}")
     return name

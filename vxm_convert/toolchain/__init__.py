@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed here: CANN or the simulator, chips, versions; the only place that chooses between them."""
+"""The installed toolchain: CANN or the simulator, chips, versions; the only place that chooses between them."""

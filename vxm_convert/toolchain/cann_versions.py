@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CANN's version numbers: where they are written, how they compare, and what needs which. Reads files; decides nothing
-else.
-"""
+"""CANN's version numbers: where to find them, how to compare them, and requirements. Only reads files."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ _STAGES = {"alpha": -3, "beta": -2, "rc": -1}
 _FIRST_YEAR = 20
 
 _INSTALL_INFO = r"^version=(\S+)"
-# (file, pattern), best first: the version of the product stands before that of a component.
+# (file, pattern), best first: the version of the product before that of a component.
 _VERSION_FILES = (
     ("ascend_toolkit_install.info", _INSTALL_INFO),
     ("ascend_nnae_install.info", _INSTALL_INFO),
@@ -40,7 +38,7 @@ _COMPONENT_FILES = tuple(
 
 @dataclass(frozen=True)
 class Requirement:
-    """What needs at least which CANN, and where that is known from."""
+    """Oldest CANN for a stage, and the source of this requirement."""
 
     what: str
     minimum: str
@@ -66,15 +64,13 @@ REQUIREMENTS: Tuple[Requirement, ...] = (
 
 
 def arch_folders() -> Tuple[str, ...]:
-    """Patterns of the folder that a release keeps per processor: ``x86_64-linux``, in 20.x
-    ``x86_64-linux_gcc7.3.0``.
-    """
+    """Patterns of a release's folder per processor: ``x86_64-linux``, in 20.x ``x86_64-linux_gcc7.3.0``."""
     machine = platform.machine()
     return tuple(name + "-linux*" for name in _ARCHITECTURES.get(machine, (machine,)))
 
 
 def version_key(text: str) -> Optional[VersionKey]:
-    """A key that sorts releases; None for what is no product version (component numbers such as 1.76.22.3.220).
+    """A sort key for releases; None if it is not a product version (component numbers such as 1.76.22.3.220).
 
     The releases of 2020 and 2021 were numbered 20.x and 21.x; they are older than 5.0.
     """
@@ -89,22 +85,20 @@ def version_key(text: str) -> Optional[VersionKey]:
 
 
 def newest_first(folders: Sequence[Path]) -> List[Path]:
-    """Folders named by version (``8.1.RC1``, ``cann-8.5.0``) in descending order; others are left out."""
+    """Folders named by version (``8.1.RC1``, ``cann-8.5.0``) in descending order; others are ignored."""
     keyed = [(version_key(folder.name.rpartition("cann-")[2]), folder) for folder in folders]
     return [folder for _, folder in sorted(((key, folder) for key, folder in keyed if key is not None), reverse=True)]
 
 
 def read_version(root: Path) -> str:
-    """CANN's version from whichever of its version files is there, else from the folder's name; ``unknown`` if nothing
-    says.
-    """
+    """CANN's version from an existing version file, else from the folder's name; ``unknown`` otherwise."""
     places = [root] + [folder for pattern in arch_folders() for folder in sorted(root.glob(pattern))]
     found = _first_match(places, _VERSION_FILES)
     return found or _version_of_name(root) or _first_match(places, _COMPONENT_FILES) or UNKNOWN
 
 
 def read_text(path: Path) -> str:
-    """The head of a text file, empty where it cannot be read."""
+    """The head of a text file, empty if it cannot be read."""
     try:
         with open(str(path), encoding="utf-8", errors="replace") as handle:
             return handle.read(_MAX_TEXT)
@@ -113,7 +107,7 @@ def read_text(path: Path) -> str:
 
 
 def too_old_for(version: str, python: Tuple[int, int]) -> List[Requirement]:
-    """Requirements that a version does not meet; none where the version cannot be compared."""
+    """Requirements that a version does not meet; none if the version cannot be compared."""
     key = version_key(version)
     if key is None:
         return []

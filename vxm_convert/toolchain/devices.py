@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Ascend devices of this machine, as driver files, device nodes and ``npu-smi info`` tell; whether npu_bridge can
-be imported.
+"""The Ascend devices of this machine, from driver files, device nodes and ``npu-smi info``; whether npu_bridge can be
+imported.
 
 Opens no device, and imports nothing: npu_bridge can end the process that imports it (its C++ side aborts), so a child
-tries.
+process tries.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vxm_convert.toolchain.cann_versions import read_text
 _SECONDS = 30
 _PROBE_SECONDS = 120
 _SMI_PLACES = ("usr/local/bin/npu-smi", "usr/local/sbin/npu-smi", "usr/local/Ascend/driver/tools/npu-smi")
-#: what a process needs besides /dev/davinciN
+#: device nodes that a process needs besides /dev/davinciN
 MANAGER_NODES = ("davinci_manager", "devmm_svm", "hisi_hdc")
 _FIRST_ROW = re.compile(r"^\|\s*(\d+)\s+(\S+)\s*\|\s*(\S+)\s*\|")
 _MEMORY = re.compile(r"(\d+)\s*/\s*(\d+)\s*\|\s*$")
@@ -34,7 +34,7 @@ class Device:
     Parameters
     ----------
     number : int — NPU column.
-    name : str — as npu-smi prints it, e.g. ``910A``; ATC's name of it is ``Ascend910A``.
+    name : str — as npu-smi prints it, e.g. ``910A``; ATC's name for it is ``Ascend910A``.
     health : str — ``OK``, ``Warning``, ``Alarm``, ``Critical``, ``UNKNOWN``.
     memory_mb : int or None — of the HBM, the last column.
     """
@@ -65,21 +65,21 @@ def driver_version(system: Path = Path("/")) -> Optional[str]:
 
 
 def device_nodes(system: Path = Path("/")) -> Tuple[List[str], List[str]]:
-    """(``davinciN`` nodes that are there, manager nodes that are missing)."""
+    """(existing ``davinciN`` nodes, missing manager nodes)."""
     folder = system / "dev"
     chips = sorted(path.name for path in folder.glob("*davinci[0-9]*") if re.fullmatch(r"v?davinci\d+", path.name))
     return chips, [name for name in MANAGER_NODES if not (folder / name).exists()]
 
 
 def find_npu_smi(environ: Mapping[str, str], system: Path = Path("/")) -> Optional[str]:
-    """Path of the program; the driver puts it where not every PATH looks."""
+    """Path of the program; the driver installs it in a folder that is not on every PATH."""
     found = shutil.which("npu-smi", path=environ.get("PATH", ""))
     places = [str(system / place) for place in _SMI_PLACES]
     return found or next((place for place in places if shutil.which(place)), None)
 
 
 def list_devices(npu_smi: str) -> Tuple[List[Device], str]:
-    """(devices, what went wrong or ""): runs ``npu-smi info``."""
+    """(devices, error or ""): runs ``npu-smi info``."""
     try:
         done = subprocess.run(
             [npu_smi, "info"],
@@ -99,7 +99,7 @@ def list_devices(npu_smi: str) -> Tuple[List[Device], str]:
 
 
 def npu_bridge_problem() -> Optional[str]:
-    """Why npu_bridge cannot be imported and what to do; None if it can."""
+    """Why npu_bridge cannot be imported, with advice; None if it can."""
     command = [sys.executable, "-c", "import npu_bridge.npu_init"]
     try:
         done = subprocess.run(
@@ -132,6 +132,6 @@ def parse_npu_smi(text: str) -> List[Device]:
         elif first and not first.group(2).isdigit() and re.search(r"[A-Za-z]|^\d{3}$", first.group(2)):
             pending = Device(int(first.group(1)), first.group(2), first.group(3))
         elif line.startswith("| NPU") and "Process" in line:
-            # The second table lists processes; its rows look alike.
+            # The second table lists processes; its rows look the same.
             break
     return devices

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed here, what is missing, what to do. Looks and never installs; imports none of the packages it looks
-for.
-"""
+"""Shows what is installed, what is missing, and what to do. Never installs; imports none of the packages it looks for."""
 
 from __future__ import annotations
 
@@ -21,11 +19,11 @@ from vxm_convert.toolchain.find import Toolchain
 FOUND = "found"
 MISSING = "missing"
 TENSORFLOW_VERSION = "1.15"
-#: distributions that bring the module; two of them overwrite each other's files
+#: distributions with the module; two of them overwrite each other's files
 TENSORFLOW_BUILDS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "intel-tensorflow")
 REPORT_SCHEMA = 1
 
-#: package → (module, what it is for); the ones that every run of om_runner needs come first
+#: package → (module, purpose); those that every run of om_runner needs come first
 _NEEDED: Dict[str, Tuple[str, str]] = {
     "numpy": ("numpy", "arrays"),
     "scipy": ("scipy", "interpolation"),
@@ -48,7 +46,7 @@ _EXPORT_ONLY: Dict[str, Tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One row: `needed` marks what no run can do without."""
+    """One row; `needed` marks what every run needs."""
 
     subject: str
     state: str
@@ -109,12 +107,12 @@ def summary(rows: List[Finding]) -> List[str]:
 
 
 def can_register(rows: List[Finding]) -> bool:
-    """True if nothing that every run needs is missing."""
+    """Whether everything that every run needs is installed."""
     return not any(row.needed and row.state == MISSING for row in rows)
 
 
 def installed_version(package: str) -> Optional[str]:
-    """Version of an installed distribution by its metadata folder's name; importing it could cost seconds or print."""
+    """Version of an installed distribution from its metadata folder's name; importing it could take seconds or print."""
     stem = package.replace("-", "_").lower()
     for entry in sys.path:
         folder = Path(entry or ".")
@@ -126,7 +124,7 @@ def installed_version(package: str) -> Optional[str]:
 
 
 def tensorflow_builds() -> List[Tuple[str, str]]:
-    """(distribution, version) of every TensorFlow that is installed; more than one is a mistake."""
+    """(distribution, version) of every installed TensorFlow; more than one is an error."""
     found = [(name, installed_version(name)) for name in TENSORFLOW_BUILDS]
     return [(name, version) for name, version in found if version is not None]
 
@@ -164,7 +162,7 @@ def _tensorflow() -> Finding:
         )
     if len(builds) > 1:
         return Finding(
-            "tensorflow", MISSING, f"{named} overwrite each other's files; make the environment anew with one of them"
+            "tensorflow", MISSING, f"{named} overwrite each other's files; build the environment again with one of them"
         )
     return Finding("tensorflow", FOUND, f"{named}: training, export, the reference of the precision report")
 
@@ -196,7 +194,7 @@ def _toolchains(environ: Mapping[str, str]) -> List[Finding]:
             rows.append(Finding(subject, MISSING, str(exc)))
             if choice == "cann":
                 rows += [
-                    Finding("atc", MISSING, "part of CANN; the simulated one stands in"),
+                    Finding("atc", MISSING, "part of CANN; the simulated one takes its place"),
                     Finding("acl", MISSING, _ACL_ADVICE),
                 ]
             continue
@@ -210,7 +208,7 @@ def _toolchains(environ: Mapping[str, str]) -> List[Finding]:
 def _cann_detail(toolchain: Toolchain) -> str:
     needs = too_old_for(toolchain.version, sys.version_info[:2])
     old = "".join(f"; {need.what} needs {need.minimum} or newer ({need.why})" for need in needs)
-    unsure = "; no version file tells which release" if toolchain.version == "unknown" else ""
+    unsure = "; no version file names the release" if toolchain.version == "unknown" else ""
     return f"{toolchain.version} at {toolchain.root}{unsure}{old}"
 
 
@@ -219,12 +217,13 @@ def _atc(toolchain: Toolchain) -> Finding:
         return Finding(
             "atc",
             MISSING,
-            f"{toolchain.root} holds the runtime only; export on a machine with the toolkit, or --toolchain sim",
+            f"{toolchain.root} contains only the runtime; export on a machine with the toolkit, or with --toolchain "
+            "sim",
         )
     return Finding("atc", FOUND, " ".join(toolchain.atc_command))
 
 
-_ACL_ADVICE = "part of CANN (pyACL); source its set_env.sh, or let the simulated one stand in"
+_ACL_ADVICE = "part of CANN (pyACL); source its set_env.sh, or use the simulated one"
 
 
 def _acl(toolchain: Toolchain) -> Finding:
@@ -243,13 +242,13 @@ def _acl(toolchain: Toolchain) -> Finding:
 
 
 def _hardware(environ: Mapping[str, str], system: Path) -> List[Finding]:
-    """Driver, then one row per device; what `npu-smi` is not there to say, the device nodes say."""
+    """Driver, then one row per device; without `npu-smi`, from the device nodes."""
     version = devices.driver_version(system)
     rows = [
         Finding(
             "driver",
             MISSING,
-            "no driver/version.info; only om_runner on a device needs one: install it from the vendor's package",
+            "no driver/version.info; needed only for om_runner on a device: install it from the vendor's package",
         )
         if version is None
         else Finding("driver", FOUND, version)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only place that decides between CANN and the simulated toolchain. Starts nothing, changes no environment.
 
-CANN is found by its folders, of every layout since 20.x, and its environment is put together here, so that nobody
-has to source `set_env.sh` before compiling.
+CANN is found by its folders, in every layout since 20.x, and its environment is set up here, so that compiling works
+without sourcing `set_env.sh`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _COMPILER_PYTHON_PLACES = (
     "compiler/python/site-packages",
     "atc/python/site-packages",
     "atc/python/site-packages/te",
-    # up to 5.0: the tuners are packages of their own
+    # up to 5.0: the tuners are separate packages
     "atc/python/site-packages/auto_tune.egg/auto_tune",
     "atc/python/site-packages/schedule_search.egg",
     "opp/built-in/op_impl/ai_core/tbe",
@@ -76,7 +76,7 @@ class Toolchain:
     ----------
     kind : str — ``cann`` or ``simulator``.
     version : str — CANN's version, or ``sim-…``.
-    atc_command : tuple of str — argv prefix; empty where only the runtime is installed.
+    atc_command : tuple of str — argv prefix; empty if only the runtime is installed.
     environment : dict — complete environment for the compiler's process.
     root : Path or None — CANN's folder.
     python_paths : tuple of str — folders with the `acl` module.
@@ -123,7 +123,7 @@ class Toolchain:
                 sys.path.insert(0, path)
         try:
             module = importlib.import_module("acl")
-        except Exception as exc:  # a binary module may fail with anything, SystemError included
+        except Exception as exc:  # a binary module may raise anything, including SystemError
             raise ToolchainError(
                 f"pyACL: cannot import acl from {', '.join(self.python_paths) or 'PYTHONPATH'} into Python "
                 f"{platform.python_version()} "
@@ -131,24 +131,24 @@ class Toolchain:
             ) from exc
         if _is_ours(str(getattr(module, "__file__", "") or "")):
             raise ToolchainError(
-                "pyACL: the acl on PYTHONPATH is the simulated one, but CANN was asked for; take it off PYTHONPATH"
+                "pyACL: the acl on PYTHONPATH is the simulated one, but CANN was requested; remove it from PYTHONPATH"
             )
         return module
 
 
 def find_toolchain(choice: Optional[str] = None, environ: Optional[Mapping[str, str]] = None) -> Toolchain:
-    """Find CANN, or the stand-in.
+    """Find CANN, or the simulator.
 
     Parameters
     ----------
-    choice : str or None — ``cann``, ``sim``, ``auto`` (CANN where it is found, else the simulator); None reads
+    choice : str or None — ``cann``, ``sim``, ``auto`` (CANN if it is found, else the simulator); None reads
         $VXM_TOOLCHAIN.
     environ : mapping or None — environment to look at; None is this process's.
 
     Raises
     ------
     ToolchainError
-        For an unknown choice, or when CANN was asked for and is not there (says where it was looked for).
+        For an unknown choice, or if CANN was requested and is not found (lists the searched folders).
     """
     environ = os.environ if environ is None else environ
     choice = choice or environ.get(CHOICE_VARIABLE) or "auto"
@@ -175,7 +175,7 @@ def find_toolchain(choice: Optional[str] = None, environ: Optional[Mapping[str, 
 
 
 def _simulator(environ: Mapping[str, str]) -> Toolchain:
-    # The package as a whole must stay unreachable from product code, hence the import here and not above.
+    # Product code must not reach the package as a whole, so it is imported here and not above.
     version = importlib.import_module("vxm_convert.sim.engine.rewrites.settings").named(environ)
     environment = dict(environ)
     package_root = str(Path(vxm_convert.__file__).resolve().parent.parent)
@@ -184,7 +184,7 @@ def _simulator(environ: Mapping[str, str]) -> Toolchain:
 
 
 def _candidate_roots(environ: Mapping[str, str]) -> List[Path]:
-    """Folders that may hold CANN, most explicit first, each once."""
+    """Folders that may contain CANN, most explicit first, each once."""
     roots = [Path(environ[name]) for name in _ROOT_VARIABLES if environ.get(name)]
     roots += _roots_from_path(environ)
     for home in [Path("/usr/local/Ascend")] + ([Path(environ["HOME"]) / "Ascend"] if environ.get("HOME") else []):
@@ -194,7 +194,7 @@ def _candidate_roots(environ: Mapping[str, str]) -> List[Path]:
             roots.append(home / product / "latest")
             roots += newest_first(_listed(home / product, "[0-9]*"))
         roots += [home / "latest", home]
-    # Up to 20.x everything lay in a folder per processor, and a link `latest` was not always made.
+    # Up to 20.x everything was in a folder per processor, not always with a link `latest`.
     deeper = [
         [root] + [folder for pattern in arch_folders() for folder in sorted(_listed(root, pattern))] for root in roots
     ]
@@ -214,12 +214,12 @@ def _roots_from_path(environ: Mapping[str, str]) -> List[Path]:
         return []
     roots = []
     for path in dict.fromkeys((str(Path(atc)), str(Path(atc).resolve()))):
-        # bin/atc is also the end of compiler/bin/atc: the longest place that fits tells the root.
+        # bin/atc is also the end of compiler/bin/atc: the longest match determines the root.
         for place in sorted(_ATC_PLACES, key=len, reverse=True):
             if path.endswith("/" + place):
                 roots.append(Path(path[: -len(place) - 1]))
                 break
-    # Some other program may be called atc: what PATH offers must look like CANN.
+    # Another program may be called atc: check that the one on PATH looks like CANN.
     return [root for root in roots if os.path.isdir(str(root / "opp")) or read_version(root) != "unknown"]
 
 
@@ -234,8 +234,8 @@ def _cann_at(root: Path, environ: Mapping[str, str]) -> Optional[Toolchain]:
 
 
 def _is_real_atc(path: Path) -> bool:
-    """An executable that is not a starter of our own simulator."""
-    # os.path.isfile, unlike Path.is_file on 3.7, takes a folder it may not enter for one without the file.
+    """Whether it is an executable that does not start our own simulator."""
+    # os.path.isfile, unlike Path.is_file on 3.7, treats a folder it may not enter like one without the file.
     if not (os.path.isfile(str(path)) and os.access(str(path), os.X_OK)):
         return False
     try:
@@ -254,7 +254,7 @@ def _is_ours(path: str) -> bool:
 
 
 def _cann_environment(root: Path, environ: Mapping[str, str]) -> Dict[str, str]:
-    """What CANN's own `set_env.sh` exports, of what exists at this root, in front of what is already set."""
+    """The exports of CANN's own `set_env.sh` for folders that exist at this root, before existing values."""
     environment = dict(environ)
     environment.update(
         {"ASCEND_TOOLKIT_HOME": str(root), "ASCEND_HOME_PATH": str(root), "ASCEND_AICPU_PATH": str(root)}
@@ -265,7 +265,7 @@ def _cann_environment(root: Path, environ: Mapping[str, str]) -> Dict[str, str]:
         environment["TOOLCHAIN_HOME"] = str(root / "toolkit")
     libraries = _existing(root, _LIBRARY_PLACES)
     if not os.path.isdir(_DRIVER_LIBRARIES):
-        # On a host without a device the driver's libraries come as stubs.
+        # On a host without a device the driver's libraries are stubs.
         libraries += _existing(root, (_ARCH_FOLDER + "/devlib", "devlib"))
     environment["LD_LIBRARY_PATH"] = _joined(libraries, environ.get("LD_LIBRARY_PATH", ""))
     environment["PYTHONPATH"] = _joined(_existing(root, _COMPILER_PYTHON_PLACES), environ.get("PYTHONPATH", ""))

@@ -35,9 +35,7 @@ _MAX_RECORDS = 64
 
 @dataclass(frozen=True)
 class WarpGeometry:
-    """What the extension says: the grid of the image that is read (source, moving), that of the result (target, fixed),
-    the kind.
-    """
+    """Content of the extension: grids of the source (moving) and target (fixed) image, and the kind."""
 
     source: Grid
     target: Grid
@@ -65,7 +63,7 @@ def decode(content: bytes) -> WarpGeometry:
     Raises
     ------
     FormatError
-        When records run over the end, or a warp's geometry or kind is missing or impossible.
+        If records exceed the end, or a warp's geometry or kind is missing or impossible.
     """
     if len(content) < 4 or content[:1] != b">":
         raise FormatError(
@@ -99,9 +97,7 @@ def _records(content: bytes) -> Iterator[Tuple[int, bytes]]:
         if tag in (_TAG_END, 0):
             return
         if length < 0 or at + 12 + length > len(content):
-            raise FormatError(
-                f"FreeSurfer extension: tag {tag} of {length} bytes runs over its end; the file is damaged"
-            )
+            raise FormatError(f"FreeSurfer extension: tag {tag} of {length} bytes exceeds its end; the file is damaged")
         yield tag, content[at + 12 : at + 12 + length]
         at += 12 + length
     raise FormatError(f"FreeSurfer extension: more than {_MAX_RECORDS} records; the file is damaged")

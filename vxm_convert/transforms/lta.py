@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """FreeSurfer's LTA text: one matrix, source → destination, with both images' geometry. Text in, text out.
 
-Source = moving and destination = fixed, as ``mri_robust_register --mov --dst`` writes it: the matrix goes the other way
-than resampling needs. Type 0 maps voxels to voxels, type 1 scanner RAS to scanner RAS.
+Source = moving and destination = fixed, as ``mri_robust_register --mov --dst`` writes it: the matrix has the opposite
+direction of resampling. Type 0 maps voxels to voxels, type 1 scanner RAS to scanner RAS.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def parse(text: str) -> Affine:
     if kind == _VOXEL_TO_VOXEL:
         if moving is None or fixed is None:
             raise FormatError(
-                "type 0 without valid source and destination geometry, its voxels lie nowhere; use lta_convert --outlta"
+                "type 0 without valid source and destination geometry, so its voxels have no position; use "
+                "lta_convert --outlta"
             )
         matrix = fixed.affine @ matrix @ moving.inverse
     return from_push(matrix, fixed, moving)
@@ -52,13 +53,13 @@ def format_text(affine: Affine, fixed: Grid, moving: Grid, kind: int = _RAS_TO_R
     Raises
     ------
     VolumeError
-        For a sheared grid, which the geometry lines cannot say, and for another kind.
+        For a sheared grid, which the geometry lines cannot express, or for another kind.
     """
     if kind not in (_VOXEL_TO_VOXEL, _RAS_TO_RAS):
         raise VolumeError(f"LTA: type {kind}, expected 0 (voxels) or 1 (RAS)")
     if fixed.sheared or moving.sheared:
         raise VolumeError(
-            "LTA: an image's axes are not at right angles, which this format cannot say; resample it first"
+            "LTA: an image's axes are not orthogonal, which this format cannot express; resample it first"
         )
     push = np.linalg.inv(affine.pull)
     matrix = push if kind == _RAS_TO_RAS else fixed.inverse @ push @ moving.affine
@@ -78,7 +79,7 @@ def _assignments(lines: List[str]) -> Tuple[Dict[str, str], int]:
         if not equals:
             break
         settings[key.strip()] = value.strip()
-    raise FormatError("no line '1 4 4' before the matrix; this is no LTA text")
+    raise FormatError("no line '1 4 4' before the matrix; this is not LTA text")
 
 
 def _matrix(lines: List[str], at: int) -> Tuple[np.ndarray, int]:
@@ -119,7 +120,7 @@ def _geometry_text(which: str, grid: Grid) -> str:
 def _whole(entries: Dict[str, str], key: str) -> int:
     words = entries.get(key, "").split()
     if not words or not words[0].isdigit():
-        raise FormatError(f"no number behind '{key} ='; this is no LTA text or it is damaged")
+        raise FormatError(f"no number behind '{key} ='; this is not LTA text or it is damaged")
     return int(words[0])
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Point lists: CSV, TSV or Slicer's markups, out as they came in, and the frames their coordinates may be in.
+"""Point lists: CSV, TSV or Slicer's markups, written as they were read, and the frames of their coordinates.
 
 A table has columns x, y, z: named by a header line, or the only numbers of a file without one; Slicer's files name their
 frame. A warp is a map of fixed points to moving points, although the *image* it resamples goes the other way; moving
-points are carried to the fixed side by solving for them.
+points are mapped to the fixed side by solving for them.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _LABEL_COLUMNS = ("label", "name", "landmark", "structure")
 
 @dataclass(frozen=True)
 class PointList:
-    """Coordinates (n, 3) float64, and whatever else the file holds.
+    """Coordinates (n, 3) float64, and the other content of the file.
 
     Parameters
-    ----------
-    header, rows, columns — of a table: its header (empty without one), rows of text, and where x, y and z stand.
-    frame : str — that the file names (``ras``, ``lps``), or None: a table says nothing.
+    ---------- header, rows, columns — of a table: its header (empty without one), rows of text, and the columns of x, y
+    and z.
+    frame : str — frame in the file (``ras``, ``lps``), or None for a table.
     markups : Fcsv or MarkupsJson — of a file of Slicer's.
     labels : sequence of str — names of the points, one each; empty where the file has none.
     """
@@ -52,11 +52,9 @@ class PointList:
     labels: Sequence[str] = ()
 
     def frame_or(self, given: Optional[str], path: Path) -> str:
-        """The frame of the coordinates: the file's, else the `given` one, else RAS; VolumeError where the two
-        disagree.
-        """
+        """The frame of the coordinates: the file's, else the `given` one, else RAS; VolumeError if the two disagree."""
         if self.frame is not None and given not in (None, self.frame):
-            raise VolumeError(f"{path}: its header says {self.frame.upper()}, --frame says {given}; leave --frame out")
+            raise VolumeError(f"{path}: its header says {self.frame.upper()}, --frame says {given}; omit --frame")
         return self.frame or given or "ras"
 
 
@@ -125,7 +123,7 @@ def _columns(path: Path, header: List[str], rows: List[List[str]]) -> Tuple[List
 
 
 def write_points(path: Path, points: PointList, xyz: np.ndarray) -> None:
-    """Write new coordinates in the place of the old ones; everything else stays."""
+    """Write new coordinates instead of the old ones; everything else stays."""
     check_points_target(path, points)
     if points.markups is not None:
         write_text(Path(path), points.markups.with_points(xyz))
@@ -143,13 +141,13 @@ def write_points(path: Path, points: PointList, xyz: np.ndarray) -> None:
 
 
 def check_points_target(path: Path, points: PointList) -> None:
-    """Raise VolumeError for a name that would not say what the points are written as: the kind they were read as."""
+    """Raise VolumeError for a name whose suffix does not match the format, which is that of the input."""
     kind = _markups_kind(path)
     if (kind is None) != (points.markups is None) or not (kind is None or isinstance(points.markups, kind)):
         wanted = (
             "a .csv or .tsv" if points.markups is None else ".fcsv" if isinstance(points.markups, Fcsv) else ".mrk.json"
         )
-        raise VolumeError(f"{path}: points are written as they were read, expected {wanted}; change the name")
+        raise VolumeError(f"{path}: points keep the format of their input, expected {wanted}; change the name")
     if kind is None and not Path(path).name.lower().endswith((".csv", ".tsv", ".txt")):
         raise VolumeError(f"{path}: points are written to .csv or .tsv; change the name")
 
@@ -175,9 +173,7 @@ def _matrix(frame: str, grid: Optional[Grid]) -> np.ndarray:
     if frame == "lps":
         return LPS
     if frame != "voxel" or grid is None:
-        raise VolumeError(
-            f"points: frame {frame!r}, expected ras, lps, or voxel together with the image whose voxels are meant"
-        )
+        raise VolumeError(f"points: frame {frame!r}, expected ras, lps, or voxel with the image of these voxels")
     return grid.affine
 
 

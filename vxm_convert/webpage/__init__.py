@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every HTML page shares: document, style, tables, pictures; it knows no results."""
+"""Common parts of all HTML pages: document, style, tables, pictures; independent of results."""

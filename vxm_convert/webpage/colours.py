@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The colours of pages and charts: Okabe and Ito's palette (Color Universal Design, 2008), darker where text needs it."""
+"""The colours of pages and charts: Okabe and Ito's palette (Color Universal Design, 2008), darker for text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The document around a page: style and scripts from files, and a content security policy that lets nothing else in.
+"""The document around a page: style and scripts from files, and a content security policy that admits nothing else.
 
-Style and scripts are allowed by their hash; no inline style or handler and no request of any kind is possible.
+Style and scripts are allowed by their hash; inline styles, handlers and requests are impossible.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ def page(
     template : Path — extends ``page.html`` and fills its block ``main``.
     title : str — of the window; the page's own h1 is in the template.
     simulated : bool or None — True: badge SIMULATED, False: REAL, on top and on every printed sheet. None: no badge,
-        for pages that no offline model has a part in.
+        for pages without an offline model.
     details : str — versions of the toolchain, beside the badge.
-    styles, scripts : sequence of Path — files of ours that only this page needs, put into it.
+    styles, scripts : sequence of Path — our files that only this page needs, embedded in it.
     picture_files : bool — pictures may be files beside the page; otherwise only those in the page itself are shown.
-    context : what the template uses.
+    context : values for the template.
 
     Raises
     ------
     ValueError
-        For a script or style that would end its own element.
+        For a script or style that contains the end of its own element.
     """
     style = css_properties() + "".join(map(_text, (_STATIC / "page.css", *styles)))
     if simulated is not None:
@@ -62,7 +62,8 @@ def _policy(style: str, scripts: Sequence[str], picture_files: bool) -> str:
     return "; ".join(
         (
             "default-src 'none'",
-            # What 'self' is for a page opened as a file differs between browsers; a file is no way out of the machine.
+            # The meaning of 'self' for a page opened as a file differs between browsers; files do not leave the
+            # machine.
             "img-src data: 'self' file:" if picture_files else "img-src data:",
             f"style-src {_hash(style)}",
             f"script-src {' '.join(map(_hash, scripts))}",
@@ -77,5 +78,5 @@ def _text(path: Path) -> str:
 
 
 def _hash(text: str) -> str:
-    """A source expression of the policy for inline text: browsers hash what is between the tags, as UTF-8."""
+    """A source expression of the policy for inline text: browsers hash the UTF-8 text between the tags."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") + "'"

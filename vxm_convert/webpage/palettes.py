@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slices as small indexed PNGs, and the colour scales they use. Equal arrays give equal bytes; no drawing library takes
-part.
+"""Slices as small indexed PNGs, and the colour scales they use. Equal arrays give equal bytes; without a drawing
+library.
 
 Errors are shown on logarithmic scales over three decades, so that one scale serves the worst and the best subject.
 """
@@ -13,12 +13,12 @@ import numpy as np
 
 from vxm_convert.webpage.png import indexed_png
 
-#: decades between the end of an error scale and what is drawn as none
+#: decades between the end of an error scale and its zero
 DECADES = 3.0
 _GREYS = 64
-#: steps of an error scale on each side of none
+#: steps of an error scale on each side of zero
 STEPS = 24
-#: stands for NaN and Inf in every picture
+#: colour of NaN and Inf in every picture
 BAD_COLOUR = (255, 0, 200)
 _LOSS = ((255, 255, 255), (156, 200, 232), (58, 133, 196), (17, 64, 128), (4, 20, 60))
 _GAIN = ((255, 255, 255), (253, 206, 140), (232, 133, 28), (158, 69, 4), (76, 28, 2))
@@ -39,7 +39,7 @@ def _with_bad(colours: np.ndarray) -> np.ndarray:
 
 
 GREY = _with_bad(np.repeat(np.linspace(0, 255, _GREYS).round().astype(np.uint8)[:, np.newaxis], 3, axis=1))
-#: negative differences blue, positive ones brown, none white in the middle
+#: negative differences blue, positive ones brown, zero white in the middle
 SIGNED = _with_bad(np.concatenate([_ramp(_LOSS, STEPS)[:0:-1], _ramp(_GAIN, STEPS)]))
 MAGNITUDE = _with_bad(_ramp(_HEAT, STEPS))
 
@@ -67,7 +67,7 @@ def magnitude_png(image: np.ndarray, end: float) -> bytes:
 
 
 def _step(size: np.ndarray, end: float) -> np.ndarray:
-    """0 (none) to STEPS (the end of the scale)."""
+    """0 (zero) to STEPS (the end of the scale)."""
     if end <= 0:
         return np.zeros(size.shape)
     with np.errstate(divide="ignore"):
@@ -85,7 +85,7 @@ def _mark_bad(image: np.ndarray, index: np.ndarray, palette: np.ndarray) -> np.n
 
 
 def largest(images: Sequence[np.ndarray]) -> float:
-    """The largest finite absolute value in any of the arrays; 0 where there is none."""
+    """The largest finite absolute value in any of the arrays; 0 if there is none."""
     best: Optional[float] = None
     for image in images:
         values = np.abs(_finite(image))

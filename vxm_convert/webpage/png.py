@@ -29,7 +29,7 @@ def plain_png(picture: np.ndarray) -> bytes:
 
 
 def data_uri(png: bytes) -> str:
-    """The picture as the address of an image element; the only one that a page's policy lets in."""
+    """The picture as a data URI for an image element, the only kind that a page's policy admits."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 

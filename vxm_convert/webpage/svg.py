@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matplotlib's SVG made fit for a page: no inline style, which the page's policy forbids, no ids, no references.
+"""Adapts Matplotlib's SVG to a page: no inline style, which the page's policy forbids, no ids, no references.
 
-Styles become attributes, marks are written out where they are used, numbers are rounded, and an id that starts with
-`TIP` becomes the tooltip of its group.
+Styles become attributes, marks are inlined, numbers are rounded, and an id that starts with `TIP` becomes the tooltip
+of its group.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from xml.etree import ElementTree
 
 from vxm_convert.webpage.colours import INK
 
-#: start of the ids that hold the words of a tooltip
+#: prefix of the ids with the text of a tooltip
 TIP = "tip: "
 #: style of all marks in Matplotlib's own style sheet
 _DEFAULTS = {"stroke-linejoin": "round", "stroke-linecap": "butt"}
 _FONT = re.compile(r"(?:(?P<weight>bold|\d00) )?(?P<size>[\d.]+)px")
 _DECIMALS = re.compile(r"-?\d+\.\d{2,}(?:e-?\d+)?")
-#: not worth writing: what SVG assumes anyway, and what the page's style sheet decides
+#: omitted: SVG's defaults, and properties that the page's style sheet sets
 _IMPLIED = {
     ("opacity", "1"),
     ("stroke-width", "1"),
@@ -32,14 +32,14 @@ _DROPPED = frozenset(("metadata", "style", "defs", "clipPath"))
 
 
 def cleaned(source: str, description: str, classes: str = "") -> str:
-    """An SVG element for a page, or a file of its own.
+    """An SVG element for a page, or a separate file.
 
     Parameters
     ----------
     source : str — the file that Matplotlib wrote.
-    description : str — what a reader who cannot see the chart hears.
-    classes : str — classes of the element on a page, where the page's ink colours the lines. Without any it becomes a
-        file of its own: with namespace, size and fonts.
+    description : str — description for readers who cannot see the chart.
+    classes : str — classes of the element on a page, where the page's ink colours the lines. Without classes it becomes
+        a separate file with namespace, size and fonts.
     """
     root = ElementTree.fromstring(source)
     marks = {node.get("id", ""): node for node in root.iter() if _tag(node) == "path" and node.get("id")}
@@ -76,7 +76,7 @@ def _children(node: ElementTree.Element, marks: Dict[str, ElementTree.Element]) 
         inside = list(_children(child, marks))
         tip = child.get("id", "")
         if tag == "g" and not tip.startswith(TIP) and not child.get("transform"):
-            # Groups without a tooltip or a place of their own only cost bytes.
+            # Groups without a tooltip or transform only cost bytes.
             yield from inside
             continue
         made = ElementTree.Element(tag, _attributes(child))
@@ -94,7 +94,7 @@ def _invisible(node: ElementTree.Element) -> bool:
 
 
 def _mark(use: ElementTree.Element, marks: Dict[str, ElementTree.Element]) -> ElementTree.Element:
-    """The mark that a `use` refers to, in its place."""
+    """The mark of a `use`, inlined."""
     reference = next(value for name, value in use.attrib.items() if name.endswith("href"))
     shape = marks[reference[1:]]
     attributes = {**_attributes(shape), **_attributes(use)}

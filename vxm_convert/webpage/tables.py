@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables that scroll in a box of their own on a small screen and can be sorted where scripts run. Order without
-scripts: as given.
-"""
+"""Tables that scroll in their own box on a small screen and can be sorted if scripts run; otherwise in the given order."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ class Cell:
 
     Parameters
     ----------
-    content : str or Html — what is shown.
-    sort : float or None — what the column is sorted by; None: the text, and a figure that is not there sorts last.
+    content : str or Html — displayed content.
+    sort : float or None — sort key; None: the text; missing figures sort last.
     classes : str — CSS classes.
     """
 
@@ -36,7 +34,7 @@ class Column:
 
     Parameters
     ----------
-    heading : str or Html — what it holds, with its unit.
+    heading : str or Html — content and unit.
     kind : str — ``number`` (right-aligned), ``text`` or ``name`` (breaks anywhere, so that no name is too long).
     """
 
@@ -46,7 +44,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table ready to be written; make it with `table`."""
+    """A table; create it with `table`."""
 
     caption: Text
     columns: Tuple[Column, ...]
@@ -66,17 +64,17 @@ def table(
 
     Parameters
     ----------
-    caption : str or Html — what it shows, on how many samples it rests.
+    caption : str or Html — content and number of samples.
     columns : sequence of Column or str — a `str` is the heading of a column of numbers. The first column heads each
         row.
     rows : sequence of rows — one entry per column: `Cell`, `Html`, text, number or None (shown as n/a).
-    sortable : bool — headings become buttons where scripts run; the order given here is that without scripts.
-    empty : str — what the table says when there are no rows.
+    sortable : bool — headings become buttons if scripts run; otherwise the given order stays.
+    empty : str — text of a table without rows.
 
     Raises
     ------
     ValueError
-        For a row that has not one entry per column.
+        For a row without one entry per column.
     """
     known = tuple(column if isinstance(column, Column) else Column(column) for column in columns)
     body = tuple(_row(row, known) for row in rows)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Templates and what they may insert: every value is escaped unless it is `Html`, which only templates and charts make.
+"""Templates and their values: every value is escaped unless it is `Html`, which only templates and charts produce.
 
-A template may extend ``page.html`` and import ``parts.html``, which lie beside this module.
+A template may extend ``page.html`` and import ``parts.html``, beside this module.
 """
 
 from __future__ import annotations
