@@ -217,11 +217,11 @@ def pad(vol: np.ndarray) -> np.ndarray:
 
 REGISTER: Dict[str, Spoiled] = {
     "atlas of another shape": Spoiled(
-        lambda b: rewrite(b.atlas, pad), ("atlas.npz: shape 48x32x32", f"the network wants {SIZE}", "resample or crop")
+        lambda b: rewrite(b.atlas, pad), ("atlas.npz: shape 48x32x32", f"the network needs {SIZE}", "resample or crop")
     ),
     "a 4-D atlas": Spoiled(lambda b: rewrite(b.atlas, frames), ("atlas.npz: 4-D volume", "expected one 3-D scan")),
     "NaN in the atlas": Spoiled(
-        lambda b: rewrite(b.atlas, with_nan), ("atlas.npz", "1 voxels are NaN", "(3, 4, 5)", "mend the scan")
+        lambda b: rewrite(b.atlas, with_nan), ("atlas.npz", "1 voxels are NaN", "(3, 4, 5)", "correct the scan")
     ),
     "no such atlas": Spoiled(lambda b: {"atlas": b.folder / "none.npz"}, ("none.npz", "no such atlas", "--atlas")),
     "no such folder": Spoiled(lambda b: {"input": b.folder / "none"}, ("none", "no such folder", "--input")),
@@ -260,7 +260,7 @@ def test_registration_refuses(bench, capsys, case):
 
 
 SCANS: Dict[str, Tuple[Callable[[np.ndarray], np.ndarray], Tuple[str, ...]]] = {
-    "4-D": (frames, ("sub-01.npz", f"4-D volume {SIZE}x2", "expected one 3-D scan", "take a single frame")),
+    "4-D": (frames, ("sub-01.npz", f"4-D volume {SIZE}x2", "expected one 3-D scan", "extract a single frame")),
     "NaN": (
         with_nan,
         (
@@ -270,7 +270,7 @@ SCANS: Dict[str, Tuple[Callable[[np.ndarray], np.ndarray], Tuple[str, ...]]] = {
             "mend the scan",
         ),
     ),
-    "another shape": (pad, ("sub-01.npz", "shape 48x32x32", f"the network wants {SIZE}", "resample or crop")),
+    "another shape": (pad, ("sub-01.npz", "shape 48x32x32", f"the network needs {SIZE}", "resample or crop")),
     "CT": (lambda v: v * 8 - 1000, ("sub-01.npz", "intensities -1000..", "expected 0..255 or 0..1")),
     "empty": (np.zeros_like, ("sub-01.npz", "every voxel is 0", "expected a scan with contrast")),
 }

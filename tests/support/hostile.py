@@ -225,7 +225,7 @@ CORPUS: Dict[str, Hostile] = {
     "unknown dtype code": Hostile(
         "a.nii", plain(nifti_bytes(b70=struct.pack("<h", 1999))), ("dtype code 1999", "damaged")
     ),
-    "voxels behind the end": Hostile("a.nii", plain(nifti_bytes(b108=floats(1e9))), ("voxels said to start at byte",)),
+    "voxels behind the end": Hostile("a.nii", plain(nifti_bytes(b108=floats(1e9))), ("voxels start at byte",)),
     "mgh of version 2": Hostile("a.mgh", plain(mgh_bytes(version=2)), ("version 2", "expected")),
     "mgh of an unknown kind": Hostile("a.mgh", plain(mgh_bytes(kind=77)), ("77",)),
     "text as nii": Hostile("a.nii", plain(b"hello, this is no scan\n" * 40), ("expected a NIfTI",)),
@@ -243,11 +243,11 @@ CORPUS: Dict[str, Hostile] = {
 
 LABELS: Dict[str, Hostile] = {
     "interpolated": Hostile(
-        "a_seg.nii", lambda p: nifti(p, with_value(2.5)), ("1 voxels are no whole numbers", "nearest")
+        "a_seg.nii", lambda p: nifti(p, with_value(2.5)), ("1 voxels are not whole numbers", "nearest")
     ),
-    "NaN label": Hostile("a_seg.nii", lambda p: nifti(p, with_value(np.nan)), ("1 voxels are no whole numbers",)),
+    "NaN label": Hostile("a_seg.nii", lambda p: nifti(p, with_value(np.nan)), ("1 voxels are not whole numbers",)),
     "id beyond 2**31": Hostile(
-        "a_seg.nii", lambda p: nifti(p, with_value(2.0**33)), ("1 voxels are no whole numbers",)
+        "a_seg.nii", lambda p: nifti(p, with_value(2.0**33)), ("1 voxels are not whole numbers",)
     ),
     "float32 ids above 2**24": Hostile(
         "a_seg.nii", lambda p: nifti(p, with_value(2.0**24 + 2)), ("16777218", "float32", "integer")

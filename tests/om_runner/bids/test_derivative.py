@@ -388,7 +388,7 @@ def test_a_damaged_record_is_named_and_made_anew(bids, caplog):
         ('{"subject": "../x"}', "'../x' is no entity"),
         ('{"subject": "sub-01"}', "holds the columns subject, expected subject, "),
         ("[]", "holds a list, expected a JSON object"),
-        ('{"labels": ["x"]}', "'' is no entity"),
+        ('{"labels": ["x"]}', "'' is not an entity"),
     ],
 )
 def test_the_group_names_damaged_records_and_goes_on(bids, caplog, text, why):

@@ -322,11 +322,11 @@ def test_slicers_points_keep_their_own_frame(bench, capsys):
         ),
         (
             ("apply", "--transform", "moving.nii.gz", "--image", "moving.nii.gz", "--out", "o.nii"),
-            "three parts per voxel",
+            "three components per voxel",
         ),
         (
             ("convert-warp", "--warp", "moving.nii.gz", "--warp-format", "fsl", "--out", "o.nii"),
-            "three parts per voxel",
+            "three components per voxel",
         ),
         (("invert", "--warp", "warp.nii.gz", "--inverse", "o.mgz"), "change the name"),
         (("apply", "--transform", "w.m3z", "--image", "moving.nii.gz", "--out", "o.nii"), "mri_warp_convert --inm3z"),

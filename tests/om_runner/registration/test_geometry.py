@@ -121,7 +121,7 @@ def test_an_npz_of_another_shape_needs_its_axes_named(bench):
     fakes.write_scan(
         bench.inputs / "a.npz", 1, vol=np.pad(image, 2, mode="constant"), seg=np.pad(seg, 2, mode="constant")
     )
-    assert bench.run() == 1 and "the network wants 16x16x32" in bench.table("failures.tsv")[0]["reason"]
+    assert bench.run() == 1 and "the network needs 16x16x32" in bench.table("failures.tsv")[0]["reason"]
     assert bench.run("--orientation", "LIA") == 0
     np.testing.assert_allclose(bench.runtime.fed[0]["moving"][0, ..., 0] * 255, image, atol=1e-4)
 
@@ -314,7 +314,7 @@ def hostile(folder: Path, case: str) -> None:
         ("nan", "voxels are NaN"),
         ("frames", "expected one 3-D scan"),
         ("constant", "every voxel is 7"),
-        ("half a label", "no whole numbers"),
+        ("half a label", "not whole numbers"),
         (
             "labels of another grid",
             "nothing says how the one lies to the other, because its header has an identity affine",

@@ -59,7 +59,7 @@ def test_every_file_of_the_corpus_is_one_row_and_the_others_are_registered(bench
     assert sorted(cases[number] for number in rows) == sorted(set(hostile.CORPUS).difference(SKIPPED))
     for number, row in rows.items():
         # An .npz without a header of its own is asked for the network's shape before anything else.
-        parts = ("the network wants",) if "the network wants" in row["reason"] else hostile.CORPUS[cases[number]].parts
+        parts = ("the network needs",) if "the network needs" in row["reason"] else hostile.CORPUS[cases[number]].parts
         missing = [part for part in parts if part not in row["reason"]]
         assert row["stage"] == "read" and row["file"] in row["reason"] and not missing, (missing, row)
     assert [row["subject"] for row in bench.table("metrics.tsv")] == ["aa", "zz"]

@@ -152,7 +152,7 @@ def test_bad_scans_become_rows_and_the_rest_goes_on(bench, tmp_path, caplog):
         (n, "read") for n in ("aa_nan", "ab_broken", "ac_4d", "ad_small")
     ]
     assert "1 voxels are NaN or infinite, the first at index (2, 3, 4)" in failures[0]["reason"]
-    assert "4-D volume 16x16x32x2" in failures[2]["reason"] and "the network wants 16x16x32" in failures[3]["reason"]
+    assert "4-D volume 16x16x32x2" in failures[2]["reason"] and "the network needs 16x16x32" in failures[3]["reason"]
     assert not (bench.out / "aa_nan").exists()
     assert [p.name for p in bench.out.iterdir() if p.name.startswith(".")] == [".om_runner"], (
         "nothing half-written or temporary stays"
@@ -242,7 +242,7 @@ def test_an_output_folder_that_cannot_be_written(bench, tmp_path):
 
 def test_an_atlas_of_another_shape_stops_the_run(bench):
     fakes.write_scan(bench.atlas, 0, vol=np.ones((16, 16, 16), np.uint8))
-    with pytest.raises(VolumeError, match="atlas.npz: shape 16x16x16, the network wants 16x16x32"):
+    with pytest.raises(VolumeError, match="atlas.npz: shape 16x16x16, the network needs 16x16x32"):
         bench.run()
     assert not bench.out.exists()
 

@@ -132,7 +132,7 @@ def test_one_table_names_every_bad_file(cohort: Path, tmp_path: Path) -> None:
         ("nan.npz", "NaN"),
         ("odd.npz", "shape 16x16x16"),
         ("wide.npz", "intensities -5000..5000"),
-        ("halves.npz", "no whole numbers"),
+        ("halves.npz", "not whole numbers"),
     ):
         assert words in rows[name], name
     assert "good.nii.gz" not in rows

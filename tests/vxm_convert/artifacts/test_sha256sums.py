@@ -80,7 +80,7 @@ def test_a_later_run_keeps_what_still_stands(folder: Path) -> None:
 
 def test_a_damaged_list_is_not_carried_on(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / SUMS_NAME).write_text("x")
-    assert begin_manifest(folder) == {} and "stay without proof" in caplog.text
+    assert begin_manifest(folder) == {} and "have no recorded hash any more" in caplog.text
 
 
 def test_a_recorded_hash_is_taken_and_the_file_not_read_again(folder: Path) -> None:

@@ -18,7 +18,7 @@ def test_label_sets_by_name_and_from_files(tmp_path):
     found = load_label_set(str(tmp_path / "lut.txt"))
     assert found.ids == (2, 17) and found.names == {2: "Left-Cerebral-White-Matter", 17: "Left-Hippocampus"}
     assert load_label_set(str(tmp_path / "dseg.tsv")).names == {5: "mine"}
-    for text, message in (("", "0 labels"), ("a b\nc d\n", "expected a label id"), ("1 x\n1 y\n", "stands twice")):
+    for text, message in (("", "0 labels"), ("a b\nc d\n", "expected a label id"), ("1 x\n1 y\n", "appears twice")):
         (tmp_path / "bad.txt").write_text(text, encoding="utf-8")
         with pytest.raises(VolumeError, match=message):
             load_label_set(str(tmp_path / "bad.txt"))

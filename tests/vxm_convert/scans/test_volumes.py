@@ -103,7 +103,7 @@ def test_trailing_sides_of_one_are_dropped_and_frames_refused(tmp_path):
 
 
 def test_another_shape_says_what_the_network_wants(tmp_path):
-    with pytest.raises(VolumeError, match=r"s.nii: shape 4x5x6, the network wants 160x192x224"):
+    with pytest.raises(VolumeError, match=r"s.nii: shape 4x5x6, the network needs 160x192x224"):
         ScanFile(save(tmp_path / "s.nii", image())).image((160, 192, 224))
 
 
@@ -233,7 +233,7 @@ def test_labels_keep_their_dtype_or_become_int32(tmp_path):
 def test_labels_that_were_interpolated_are_refused(tmp_path):
     labels = np.zeros(SHAPE)
     labels[0, 0, :2] = 1.5, np.nan
-    with pytest.raises(VolumeError, match="2 voxels are no whole numbers"):
+    with pytest.raises(VolumeError, match="2 voxels are not whole numbers"):
         ScanFile(save(tmp_path / "s.npz", image(), seg=labels)).labels()
 
 
@@ -271,8 +271,8 @@ def test_conventions_are_told_apart(tmp_path, top, name, factor):
         (0, 4095, r"intensities 0..4095, expected 0..255 or 0..1"),
         (-3, 3, "expected 0..255"),
         (-1, 200, "expected 0..255"),
-        (0, 1.4, "neither convention for certain"),
-        (0, 20, "neither convention for certain"),
+        (0, 1.4, "both conventions or neither"),
+        (0, 20, "both conventions or neither"),
     ],
 )
 def test_what_fits_no_convention(tmp_path, low, top, message):

@@ -58,7 +58,7 @@ def test_matrices_make_one_affine(tmp_path):
     for point in SOME:
         expected = np.array(transform.TransformPoint((point * FLIP).tolist())) * FLIP
         np.testing.assert_allclose(found.pull[:3, :3] @ point + found.pull[:3, 3], expected, atol=1e-9)
-    with pytest.raises(VolumeError, match="matrices only"):
+    with pytest.raises(VolumeError, match="contains only matrices"):
         read_warp(tmp_path / "t.h5")
 
 
@@ -76,7 +76,7 @@ def test_a_field_and_a_matrix_make_one_warp(tmp_path):
         np.testing.assert_allclose(SpaceMap([warp], "edge")(here[:3][np.newaxis])[0], theirs, atol=1e-6)
     fixed, moving = PAIRS["oblique"]
     assert read_composite(path, fixed, moving).moving == moving and isinstance(fixed, Grid)
-    with pytest.raises(VolumeError, match="holds a displacement field"):
+    with pytest.raises(VolumeError, match="contains a displacement field"):
         read_affine(path)
 
 

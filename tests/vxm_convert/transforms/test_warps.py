@@ -140,7 +140,7 @@ def test_half_precision_npz_and_its_limit(tmp_path):
         assert archive["arr_0"].dtype == np.float16 and archive["arr_0"].shape == fixed.shape + (3,)
     assert np.abs(read_warp(tmp_path / "w.npz").u - warp.u).max() < 0.002
     (tmp_path / "w.npz.json").unlink()
-    with pytest.raises(VolumeError, match="name the fixed image"):
+    with pytest.raises(VolumeError, match="pass the fixed image"):
         read_warp(tmp_path / "w.npz")
     assert read_warp(tmp_path / "w.npz", fixed=fixed).fixed == fixed
     with pytest.raises(VolumeError, match="write float32"):
@@ -169,7 +169,7 @@ def test_a_side_car_of_other_bytes_is_not_believed(tmp_path):
     data = bytearray((tmp_path / "w.nii").read_bytes())
     data[-1] ^= 1
     (tmp_path / "w.nii").write_bytes(bytes(data))
-    with pytest.raises(VolumeError, match="does not say what the numbers mean"):
+    with pytest.raises(VolumeError, match="does not define the meaning of the numbers"):
         read_warp(tmp_path / "w.nii")
     with pytest.raises(VolumeError, match="100 % of its voxels are folded"):
         read_warp(tmp_path / "w.nii", "vxm")
@@ -210,12 +210,12 @@ HOSTILE = {
     "voxels far away": (lambda p: save(p, edit=put("f", 108, 2e9)), "start at byte"),
     "NaN": (lambda p: save(p, value=np.nan), "NaN or infinite, the first at index"),
     "integers": (lambda p: save(p, dtype=np.int16), "lost its fractions"),
-    "scalar image": (lambda p: save(p, shape=SHAPE, intent=0), "one displacement of three parts"),
-    "no intent": (lambda p: save(p, intent=0), "ANTs would take this for the identity"),
-    "4-D vector": (lambda p: save(p, shape=SHAPE + (3,)), "ANTs would take this for the identity"),
-    "4-D voxels": (lambda p: save(p, shape=SHAPE + (3,), intent=0), "ANTs would take this for the identity"),
+    "scalar image": (lambda p: save(p, shape=SHAPE, intent=0), "one displacement of three components"),
+    "no intent": (lambda p: save(p, intent=0), "ANTs would treat this as the identity"),
+    "4-D vector": (lambda p: save(p, shape=SHAPE + (3,)), "ANTs would treat this as the identity"),
+    "4-D voxels": (lambda p: save(p, shape=SHAPE + (3,), intent=0), "ANTs would treat this as the identity"),
     "coefficients": (lambda p: save(p, shape=SHAPE + (3,), intent=2007), "fnirtfileutils"),
-    "FSL without moving": (lambda p: save(p, shape=SHAPE + (3,), intent=2006), "name the moving image"),
+    "FSL without moving": (lambda p: save(p, shape=SHAPE + (3,), intent=2006), "pass the moving image"),
     "zero affine": (lambda p: save(p, edit=put("12f", 280, *[0.0] * 12)), "affine"),
 }
 
