@@ -91,7 +91,7 @@ FAMILIES = [
     ("E10011", "shape", "shapes"),
     ("E10016", "export again", "not in the graph"),
     ("E10021", "--out", "output path"),
-    ("E10054", "report", "misses"),
+    ("E10054", "report", "lacks a required argument"),
     ("E10501", "newer CANN", "operator"),
     ("E13010", "newer CANN", "operator"),
     ("E19010", "newer CANN", "operator"),

@@ -267,7 +267,7 @@ SCANS: Dict[str, Tuple[Callable[[np.ndarray], np.ndarray], Tuple[str, ...]]] = {
             "sub-01.npz",
             "1 voxels are NaN or infinite, the first at index (3, 4, 5)",
             "expected finite",
-            "mend the scan",
+            "correct the scan",
         ),
     ),
     "another shape": (pad, ("sub-01.npz", "shape 48x32x32", f"the network needs {SIZE}", "resample or crop")),

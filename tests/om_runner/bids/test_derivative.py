@@ -385,9 +385,9 @@ def test_a_damaged_record_is_named_and_made_anew(bids, caplog):
     "text, why",
     [
         ('{"subject": null}', "'' is not an entity"),
-        ('{"subject": "../x"}', "'../x' is no entity"),
-        ('{"subject": "sub-01"}', "holds the columns subject, expected subject, "),
-        ("[]", "holds a list, expected a JSON object"),
+        ('{"subject": "../x"}', "'../x' is not an entity"),
+        ('{"subject": "sub-01"}', "has the columns subject, expected subject, "),
+        ("[]", "contains a list, expected a JSON object"),
         ('{"labels": ["x"]}', "'' is not an entity"),
     ],
 )

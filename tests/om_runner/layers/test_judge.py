@@ -88,7 +88,7 @@ def test_values_that_are_not_finite_outweigh_everything():
         result("c", ["a"], entire=0.3),
     ]
     results[1].overflow = "NaN"
-    assert sources(*results) == ["b", "c"] and results[1].share == 1.0 and "fp16's range" in results[1].advice
+    assert sources(*results) == ["b", "c"] and results[1].share == 1.0 and "exceeds the fp16 range" in results[1].advice
     assert finite(json_rows(results))[1]["entire"][EUCLID] is None
 
 

@@ -62,7 +62,7 @@ def test_a_layer_that_leaves_the_range_of_fp16_is_the_only_source(acl, tmp_path,
     results = make(tmp_path, scale=OVERFLOW).analyse(acl, single=single)
     sources = mark_sources(results, Limits())
     assert names(sources) == ["net/one"]
-    assert sources[0].overflow == "YES" and sources[0].share > 0.99 and "fp16's range" in sources[0].advice
+    assert sources[0].overflow == "YES" and sources[0].share > 0.99 and "exceeds the fp16 range" in sources[0].advice
     # what follows is just as wrong, and innocent
     assert by_name(results)["net/two", 0].entire_error > 0.01
     # infinite figures can be written, too

@@ -166,7 +166,7 @@ def _resign(path, atlas=None, **changes):
         (no_sidecar, "cannot read"),
         (foolish_sidecar, "not JSON"),
         (foolish_placement, "damaged placement"),
-        (other_shape, "lies on"),
+        (other_shape, "is on"),
         (gone, "missing"),
     ],
 )

@@ -142,7 +142,7 @@ def test_a_bad_segmentation_beside_a_scan_counts_apart(cohort: Path, tmp_path: P
     np.savez(str(tmp_path / "labels.npz"), seg=np.zeros((16, 16, 16), np.uint8))
     subject = Subject(cohort / "scans" / "sub-01.npz", seg=tmp_path / "labels.npz")
     with pytest.raises(
-        VolumeError, match="(?s)0 of 1 training scans and 1 further files cannot be used:.*labels.npz *shape 16x16x16"
+        VolumeError, match="(?s)0 of 1 training scans and 1 other files cannot be used:.*labels.npz *shape 16x16x16"
     ):
         check_cohort(Cohort((subject,)), cohort / "atlas.npz", None, SHAPE, need_labels=False)
 

@@ -281,7 +281,7 @@ def test_parameters_of_the_command_line_get_their_type(text: str, expected: Any)
         ('{"Switch": {"UBFusion": {"ALL": "of"}}}', "on or off"),
         ('{"Switch": {"Fusion": {"ALL": "off"}}}', "GraphFusion or UBFusion"),
         ("[1]", "a JSON object"),
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ('{"GraphFusion": {}}', "Switch"),
     ],
 )

@@ -74,7 +74,7 @@ def test_lta_goes_from_source_to_destination_and_checks_geometry(tmp_path):
     np.testing.assert_allclose(stored, np.linalg.inv(some_affine().pull), atol=1e-12)
     read = read_affine(tmp_path / "a.lta")
     assert same_place(read.fixed, fixed) and same_place(read.moving, moving)
-    with pytest.raises(VolumeError, match="goes the other way"):
+    with pytest.raises(VolumeError, match="has the opposite direction"):
         read_affine(tmp_path / "a.lta", moving, fixed)
     with pytest.raises(VolumeError, match="another image"):
         read_affine(tmp_path / "a.lta", ISO, None)

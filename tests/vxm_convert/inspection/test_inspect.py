@@ -116,7 +116,7 @@ def test_keras_weights(tmp_path: Path) -> None:
     text = shown(tmp_path / "w.h5", "--ops")
     assert "keras     2.2.4" in text and "tensors   1: kernel 1 (float32)" in text and "3x3x3x2x16" in text
     (tmp_path / "w.h5").write_bytes(b"\x89HDF nothing")
-    with pytest.raises(FormatError, match="not an HDF5 file"):
+    with pytest.raises(FormatError, match="not a readable HDF5 file"):
         describe_file(tmp_path / "w.h5")
 
 

@@ -117,9 +117,9 @@ RAISING = {
     "rt.launch_callback": (TypeError, "acl.rt.launch_callback args parse failed: the first argument must be callable"),
     "util.numpy_to_ptr": (TypeError, "acl.util.numpy_to_ptr args parse failed: expected numpy.ndarray"),
     "util.numpy_contiguous_to_ptr": (TypeError, "acl.util.numpy_contiguous_to_ptr args parse failed: expected numpy"),
-    "util.ptr_to_numpy": (ValueError, "acl.util.ptr_to_numpy: 0x0 is no memory"),
+    "util.ptr_to_numpy": (ValueError, "acl.util.ptr_to_numpy: 0x0 is not an address in memory"),
     "util.bytes_to_ptr": (ValueError, "acl.util.bytes_to_ptr: expected bytes, got NoneType"),
-    "util.ptr_to_bytes": (ValueError, "acl.util.ptr_to_bytes: 0x0 is no memory"),
+    "util.ptr_to_bytes": (ValueError, "acl.util.ptr_to_bytes: 0x0 is not an address in memory"),
     "util.start_thread": (TypeError, "acl.util.start_thread args parse failed: the first argument must be callable"),
 }
 CODE_OF = {name: code for code, names in FAILING.items() for name in names.split()}
