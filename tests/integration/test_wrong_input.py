@@ -233,7 +233,9 @@ REGISTER: Dict[str, Spoiled] = {
     ),
     "truncated .om": Spoiled(truncate, ("vxm.om", "header announces", "truncated", "compile it again")),
     "a pb renamed .om": Spoiled(rename_pb, ("vxm.om", "IMOD", "frozen TensorFlow graph", "python -m export")),
-    "a changed .om": Spoiled(flip_a_byte, ("vxm.om: its checksum differs from the one in its header", "copy or compile it again")),
+    "a changed .om": Spoiled(
+        flip_a_byte, ("vxm.om: its checksum differs from the one in its header", "copy or compile it again")
+    ),
     "the .om of another export": Spoiled(
         other_hash, ("vxm.om: sha256 ", "contract.json says 000", "different exports", "export again")
     ),

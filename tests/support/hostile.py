@@ -236,7 +236,7 @@ CORPUS: Dict[str, Hostile] = {
     "objects in an npz": Hostile("a.npz", objects, ("objects are never unpickled",)),
     "a folder": Hostile("a.nii.gz", lambda p: p.mkdir(), ("a folder",)),
     "a named pipe": Hostile("a.nii", lambda p: os.mkfifo(str(p)), ("not a regular file",)),
-    "a device": Hostile("a.nii", lambda p: os.symlink("/dev/zero", str(p)), ("no regular file",)),
+    "a device": Hostile("a.nii", lambda p: os.symlink("/dev/zero", str(p)), ("not a regular file",)),
     "a loop of links": Hostile("a.nii", loop, ("link",)),
     "a dangling link": Hostile("a.mgz", lambda p: os.symlink("nowhere.mgz", str(p)), ("link",)),
 }
