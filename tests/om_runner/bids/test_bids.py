@@ -116,7 +116,7 @@ def test_what_is_asked_for_and_not_there_is_an_error(bids, choice, said):
 def test_a_participant_without_a_scan_is_named_and_left_out(bids, caplog):
     (bids.raw / "sub-03" / "func").mkdir(parents=True)
     assert len(subjects(bids)) == 4
-    assert "sub-03: no T1w scan there" in caplog.text
+    assert "sub-03: no T1w scan, the participant is skipped" in caplog.text
 
 
 @pytest.mark.parametrize("folder", ["sub-0 1", "sub-..", "sub-", "sub-a_b"])
@@ -132,8 +132,8 @@ def test_a_file_of_another_participant_in_the_folder_is_left_out(bids, caplog):
     (bids.raw / "sub-02" / "ses-a" / "anat" / "sub-02_ses-b_T1w.nii.gz").write_bytes(b"x")
     assert (
         len(subjects(bids)) == 4
-        and "names start with sub-01_" in caplog.text
-        and "names start with sub-02_ses-a_" in caplog.text
+        and "names in this folder start with sub-01_" in caplog.text
+        and "names in this folder start with sub-02_ses-a_" in caplog.text
     )
 
 

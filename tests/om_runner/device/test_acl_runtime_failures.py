@@ -251,7 +251,7 @@ def test_code_table_is_complete_and_says_what_to_do():
     assert set(CODES) == EXPECTED_CODES
     for code, row in CODES.items():
         assert row.meaning and len(row.do_this) > 15, code
-    assert "does not know" in describe_code(999999).meaning
+    assert "an unknown return code" in describe_code(999999).meaning
 
 
 def test_dtype_table_goes_both_ways():

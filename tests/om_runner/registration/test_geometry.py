@@ -270,7 +270,7 @@ def test_zero_and_clamp_at_the_edge(bench):
     [
         (
             lambda a: a + np.array([[0, 0, 0, 300], [0] * 4, [0] * 4, [0] * 4]),
-            "network's field of view; the header puts it elsewhere",
+            "network's field of view; its header places it away from the atlas",
         ),
         (lambda a: a * np.array([[1, 1, 1, np.nan]]), "expected a finite 4x4 matrix"),
     ],
@@ -317,7 +317,7 @@ def hostile(folder: Path, case: str) -> None:
         ("half a label", "not whole numbers"),
         (
             "labels of another grid",
-            "nothing says how the one lies to the other, because its header has an identity affine",
+            "their relative position is unknown, because its header has an identity affine",
         ),
     ],
 )

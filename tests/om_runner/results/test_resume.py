@@ -355,7 +355,7 @@ def test_two_runs_at_once_are_refused(bench, tmp_path):
 def test_a_lock_of_a_dead_process_is_taken_over(bench, caplog):
     (bench.out / STATE_FOLDER).mkdir(parents=True)
     (bench.out / STATE_FOLDER / "lock").write_text("process 1 on elsewhere\n", encoding="utf-8")
-    assert bench.run() == 0 and "the run before (process 1 on elsewhere) was killed" in caplog.text
+    assert bench.run() == 0 and "the previous run (process 1 on elsewhere) was killed" in caplog.text
     assert not (bench.out / STATE_FOLDER / "lock").exists()
 
 
