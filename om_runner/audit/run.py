@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a command line to OUT/audit.json: the executions of every check, each result against the scan's first one.
 
-Nothing here decides what is tolerable: a difference is judged by the profile, and a result without difference needs
-none.
+The profile judges a difference; a bit-equal result needs no judgement.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ LOG = logging.getLogger(__name__)
 AUDIT_SCHEMA = 1
 EQUAL, WITHIN, BEYOND = "bit-equal", "within profile", "beyond profile"
 _SEVERITY = (EQUAL, WITHIN, BEYOND)
-#: Figures of one result alone, which say nothing about how two differ.
+#: Figures of a single result, which say nothing about a difference.
 _NO_DIFFERENCE = "moved.warp_only."
 
 
@@ -61,7 +60,7 @@ class AuditSettings:
 
 @dataclass
 class Outcome:
-    """What one check found; `worst` is the row of the difference that is furthest out, None where all bits are
+    """The result of a check; `worst` is the row of the largest difference relative to the limits, None if all bits are
     equal.
     """
 
@@ -94,15 +93,15 @@ def run_audit(
         model.toolchain.load_acl(), str(model.om_path)
     ),
 ) -> Tuple[str, int]:
-    """Run every check and write audit.json; returns the table for the terminal and how many checks are beyond the
+    """Run every check and write audit.json; returns the table for the terminal and the number of checks outside the
     profile.
 
     Raises
     ------
     VxmError
-        What stops the audit: a scan or model that cannot be used, a device that fails or leaves outputs unwritten.
+        If the audit must stop: an unusable scan or model, a device that fails or leaves outputs unwritten.
     PrecisionError
-        A result has NaN or Inf: there is nothing to compare then.
+        If a result has NaN or Inf, which cannot be compared.
     """
     begun = time.time()
     profile = load_profile(settings.profile)
@@ -129,7 +128,7 @@ def run_audit(
 
 
 def check_same_network(model: OfflineModel, other: OfflineModel) -> None:
-    """Raise ContractError unless both models hold the same weights under the same plan."""
+    """Raise ContractError unless both models have the same weights and precision plan."""
     first, second = model.contract, other.contract
     for what, mine, theirs in (
         ("variant", first.model.variant, second.model.variant),
@@ -146,14 +145,14 @@ def check_same_network(model: OfflineModel, other: OfflineModel) -> None:
 
 
 class Audit:
-    """The scans, the first result of each, and the judgement of whatever differs from it.
+    """The scans, the first result of each, and the judgement of every difference from it.
 
     Parameters
     ----------
     scans : sequence of LoadedScan
     atlas : LoadedScan — the fixed image.
-    profile : Profile — bounds differences.
-    store : CompareStore — holds first results on disk; at full size 110 MB each.
+    profile : Profile — limits differences.
+    store : CompareStore — keeps first results on disk; 110 MB each at full size.
     """
 
     def __init__(self, scans: Sequence[LoadedScan], atlas: LoadedScan, profile: Profile, store: CompareStore) -> None:
@@ -164,7 +163,7 @@ class Audit:
         self.digests: List[List[str]] = []
 
     def first(self, runtime: Runtime, batch: int) -> Outcome:
-        """The first result of every scan, and each batch once more directly behind: the check ``repeat``."""
+        """The first result of every scan, and each batch once more directly afterwards: the check ``repeat``."""
         check = checks_of(len(self.scans), batch)[0]
         outcome = Outcome(check)
         for places in in_batches(range(len(self.scans)), batch):
@@ -175,7 +174,7 @@ class Audit:
         return outcome
 
     def compare(self, runtime: Runtime, places: Sequence[int], outcome: Outcome) -> None:
-        """Execute one batch and hold every scan in it against its first result."""
+        """Execute one batch and compare every scan in it with its first result."""
         seen: Set[int] = set()
         for moved, flow, scan in self._results(runtime, places):
             if scan in seen and not outcome.check.copies:
@@ -199,7 +198,7 @@ class Audit:
             outcome.verdict = verdict if worse else outcome.verdict
 
     def _results(self, runtime: Runtime, places: Sequence[int]) -> List[Tuple[np.ndarray, np.ndarray, int]]:
-        """(moved, flow, scan) of the places that hold a scan."""
+        """(moved, flow, scan) of the positions with a scan."""
         images = [self._atlas.image if scan == FILLER else self.scans[scan].image for scan in places]
         moving = np.ascontiguousarray(np.stack(images)[..., np.newaxis], np.float32)
         fixed = np.repeat(self._atlas.image[np.newaxis, ..., np.newaxis], len(places), axis=0)
@@ -225,7 +224,7 @@ class Audit:
     def _judge(
         self, scan: int, moved: np.ndarray, flow: np.ndarray, difference: Difference
     ) -> Tuple[str, Dict[str, Any], List[str]]:
-        """Verdict, row and failures; a result that was judged before is not judged again."""
+        """Verdict, row and failures; results are judged only once."""
         key = (scan, tuple(digest(moved, flow)))
         if key not in self._judged:
             name = self._name(scan)
@@ -325,7 +324,7 @@ def _described(model: OfflineModel) -> Dict[str, Any]:
 
 
 def terminal_table(outcomes: Sequence[Outcome]) -> str:
-    """One line per check; figures where bits differ, and below why."""
+    """One line per check; figures if bits differ, and the reasons below."""
     lines = [f"{'check':12s} {'bit-equal':>11s}  {'verdict':15s} {'EPE max, voxel':>15s} {'moved max':>10s}  question"]
     for one in outcomes:
         epe, moved = (

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""participants.tsv: read as people really write it, and written with the figures of the registration and a data
-dictionary.
-"""
+"""participants.tsv: reads what is found in practice, writes the figures of the registration and a data dictionary."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ _IDENTIFIES = re.compile(
     r"|(e?mail|phone|telephone|mobile|fax)(address|number|no)?|(home|street|postal)?address|street|zip(code)?|post(al)?code"
 )
 
-#: figure of a scan's row → (how those of several scans become one value, what it is)
+#: figure of a scan's row → (function that combines several scans, description)
 FIGURES: Dict[str, Tuple[Callable[[Sequence[float]], float], Dict[str, Any]]] = {
     "dice_before": (
         mean,
@@ -54,17 +52,13 @@ FIGURES: Dict[str, Tuple[Callable[[Sequence[float]], float], Dict[str, Any]]] = 
 }
 COUNTS: Dict[str, Dict[str, Any]] = {
     "n_scans": {"Description": "Scans of the participant that were registered"},
-    "n_failed": {
-        "Description": "Scans of the participant whose registration failed last time; reasons in failures.tsv"
-    },
+    "n_failed": {"Description": "Scans of the participant whose last registration failed; reasons in failures.tsv"},
 }
 
 
 @dataclass(frozen=True)
 class Participants:
-    """What a dataset says of its participants: further columns in order, ``sub-<label>`` → their cells, and their
-    dictionary.
-    """
+    """Participants of a dataset: other columns in order, ``sub-<label>`` → their cells, and their dictionary."""
 
     columns: Tuple[str, ...] = ()
     rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -72,14 +66,14 @@ class Participants:
 
 
 def read_participants(folder: Path) -> Participants:
-    """The table of a dataset; empty where it has none. Doubtful rows and columns are named and left out.
+    """The table of a dataset; empty if there is none. Bad rows and columns are skipped with a warning.
 
-    BIDS' tables know no quotes: a ``"`` is a character like any other.
+    BIDS tables have no quoting: a ``"`` is an ordinary character.
 
     Raises
     ------
     VolumeError
-        The table or its dictionary cannot be read, is no text, or has no column participant_id.
+        If the table or its dictionary cannot be read, is not text, or has no column participant_id.
     """
     path = Path(folder) / TABLE_NAME
     if not path.is_file():
@@ -88,7 +82,7 @@ def read_participants(folder: Path) -> Participants:
     try:
         lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as exc:
-        raise VolumeError(f"{path}: not UTF-8 ({exc}); save it as UTF-8, as BIDS asks for") from exc
+        raise VolumeError(f"{path}: not UTF-8 ({exc}); save it as UTF-8, which BIDS requires") from exc
     header = [name.strip() for name in lines[0].split("\t")] if lines else []
     if ID not in header:
         raise VolumeError(
@@ -102,12 +96,12 @@ def read_participants(folder: Path) -> Participants:
         cells = line.split("\t")
         if len(cells) != len(header):
             LOG.warning(
-                "%s, row %d: %d cells, the header has %d; the row is left out", path, number, len(cells), len(header)
+                "%s, row %d: %d cells, the header has %d; the row is skipped", path, number, len(cells), len(header)
             )
             continue
         subject = _subject(cells[header.index(ID)].strip())
         if subject is None or subject in rows:
-            LOG.warning("%s, row %d: %s %r; the row is left out", path, number, ID, cells[header.index(ID)])
+            LOG.warning("%s, row %d: %s %r; the row is skipped", path, number, ID, cells[header.index(ID)])
             continue
         rows[subject] = {name: cells[at].strip() or MISSING for name, at in columns.items()}
     side = Path(folder) / DICTIONARY_NAME
@@ -122,7 +116,7 @@ def write_participants(
     Parameters
     ----------
     done : ``sub-<label>`` → the rows of metrics of its registered scans.
-    failed : ``sub-<label>`` → how many of its scans failed.
+    failed : ``sub-<label>`` → number of its failed scans.
 
     Returns
     -------
@@ -156,7 +150,7 @@ def _columns(path: Path, header: Sequence[str]) -> Dict[str, int]:
         if name == ID and header.index(ID) == at:
             continue
         if not name or name in columns or name == ID or re.search(r"[\x00-\x1f]", name):
-            LOG.warning("%s: column %d (%r) has no name of its own and is left out", path, at + 1, name)
+            LOG.warning("%s: column %d (%r) has no unique name and is skipped", path, at + 1, name)
             continue
         if _IDENTIFIES.fullmatch(re.sub(r"[^a-z]", "", name.lower())):
             LOG.warning("%s: column %r may identify a person and is left out of the derivative", path, name)

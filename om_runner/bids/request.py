@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a request to the scans of a dataset and the layout of the results; refuses output folders that would harm the
+"""From a request to the scans of a dataset and the layout of the results; refuses output folders that would damage the
 dataset.
 """
 
@@ -33,13 +33,13 @@ LOG = logging.getLogger(__name__)
 
 
 def read_as_dataset(request: BidsRequest, folder: Path) -> bool:
-    """Whether a folder is read as a BIDS dataset; raises VolumeError for options of BIDS with a folder that is none."""
+    """Whether a folder is read as a BIDS dataset; raises VolumeError for BIDS options with a folder that is not one."""
     if request.write or is_dataset(folder):
         return True
     if request != BidsRequest():
         raise VolumeError(
             f"{folder}: no {DESCRIPTION_NAME} or no folder sub-<label> in it, so it is read as a plain folder, for "
-            "which the options of BIDS mean nothing; pass --bids to read it as a BIDS dataset all the same"
+            "which BIDS options have no meaning; pass --bids to read it as a BIDS dataset"
         )
     return False
 
@@ -59,7 +59,7 @@ class DatasetRun:
 
 
 def dataset_cohort(run: DatasetRun, model: OfflineModel) -> Tuple[List[Scan], Layout]:
-    """The scans of a dataset that are asked for and where their results go.
+    """The requested scans of a dataset and the layout of their results.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def dataset_cohort(run: DatasetRun, model: OfflineModel) -> Tuple[List[Scan], La
     )
     if not request.write:
         return scans, Layout(run.out)
-    # Read now, so that a table that cannot be taken over stops the run before its work and not after.
+    # Read now, so that an unusable table stops the run before its work and not after.
     participants = read_participants(dataset.root)
     unknown = sorted({scan.subject.partition("_")[0] for scan in scans} - set(participants.rows))
     if participants.rows and unknown:
@@ -90,30 +90,31 @@ def dataset_cohort(run: DatasetRun, model: OfflineModel) -> Tuple[List[Scan], La
 
 
 def open_dataset(folder: Path, out: Path) -> Dataset:
-    """A dataset, of which `out` is not read; one that does not say that it is one is warned of."""
+    """A dataset, without `out`; warns if it does not declare itself one."""
     if not Path(folder).is_dir():
         raise VolumeError(f"{folder}: no such folder, expected a BIDS dataset")
     if not is_described(folder):
-        LOG.warning("%s: no %s in it, read as a BIDS dataset all the same", folder, DESCRIPTION_NAME)
+        LOG.warning("%s: has no %s, read as a BIDS dataset anyway", folder, DESCRIPTION_NAME)
     return Dataset(Path(folder), skip=Path(out))
 
 
 def check_output(out: Path, dataset: Dataset) -> None:
-    """A derivative stands beside its dataset or in its ``derivatives/``, and never on another dataset."""
+    """Check that a derivative is beside its dataset or in its ``derivatives/``, and never on another dataset."""
     inside = relative_to(out, dataset.root)
     if inside is not None and not inside.parts:
         raise VolumeError(
-            f"{out}: the dataset itself; results go elsewhere, e.g. --out {dataset.root / 'derivatives' / 'vxm'}"
+            f"{out}: this is the dataset itself; choose another folder, e.g. --out "
+            f"{dataset.root / 'derivatives' / 'vxm'}"
         )
     if inside is not None and (inside.parts[0] != "derivatives" or len(inside.parts) < 2):
         raise VolumeError(
-            f"{out}: inside the dataset, where derivatives stand in derivatives/<name>; choose that, or a folder "
+            f"{out}: inside the dataset, where derivatives belong in derivatives/<name>; choose that, or a folder "
             "outside"
         )
     if read_description(out) is not None and not generated_by_us(out):
         raise VolumeError(
-            f"{out}: holds a BIDS dataset of other origin ({DESCRIPTION_NAME}), nothing is written into it; choose "
-            "another"
+            f"{out}: contains another BIDS dataset ({DESCRIPTION_NAME}), nothing is written into it; choose another "
+            "folder"
         )
 
 

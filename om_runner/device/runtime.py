@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runtime: the interface every executor of an exported model has, and the checks that are the same for all.
+"""Runtime: the interface of every executor of an exported model, and the checks common to all.
 
 A runtime takes arrays keyed by meaning (``moving``, ``fixed``) and returns arrays keyed by meaning (``moved``,
-``flow``). It never converts, pads or reorders: an array that does not fit the contract exactly is refused.
+``flow``). It never converts, pads or reorders: it refuses arrays that do not fit the contract exactly.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from vxm_convert.errors import ContractError
 from vxm_convert.model.contract import GraphContract, TensorSpec
 
 R = TypeVar("R", bound="Runtime")
-#: A run on its way, between `stage` and `fetch`: what it is, only its runtime knows.
+#: A run between `stage` and `fetch`; its content is private to the runtime.
 InFlight = Any
 FIXED = "fixed"
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one run gave.
+    """The result of a run.
 
     Parameters
     ----------
@@ -38,11 +38,11 @@ class RunResult:
 
 
 class Runtime(abc.ABC):
-    """Context manager around one loaded model; subclasses do the work in ``_open``, ``_run`` and ``_close``.
+    """Context manager for one loaded model; subclasses do the work in ``_open``, ``_run`` and ``_close``.
 
-    `run` does everything at once. `stage`, `execute`, `collect` and `fetch` are its four parts, for callers that let a
-    second set of buffers be filled and emptied while the first one is executed; a runtime whose `reserve` gives 1 has
-    one set only.
+    `run` does everything at once. `stage`, `execute`, `collect` and `fetch` are its four parts, for callers that fill
+    and empty a second set of buffers while the first one is executed; a runtime whose `reserve` returns 1 has only one
+    set.
 
     Parameters
     ----------
@@ -64,21 +64,21 @@ class Runtime(abc.ABC):
         self.close()
 
     def open(self) -> None:
-        """Load the model; a runtime that fails here holds nothing."""
+        """Load the model; on failure nothing stays allocated."""
         if self._is_open:
             raise RuntimeError("the runtime is open already")
         self._open()
         self._is_open = True
 
     def close(self) -> None:
-        """Give everything back; closing twice, or a runtime that never opened, is no error."""
+        """Release everything; closing twice, or closing a runtime that was never opened, is not an error."""
         if self._is_open:
             self._is_open = False
             self._fixed = None
             self._close()
 
     def set_fixed(self, fixed: np.ndarray) -> None:
-        """Name the fixed image that runs use when their feeds have none.
+        """Set the fixed image for runs whose feeds have none.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class Runtime(abc.ABC):
         Raises
         ------
         ContractError
-            It does not fit the contract.
+            If it does not fit the contract.
         """
         self._check_array(self.contract.tensor(FIXED), fixed)
         self._fixed = fixed
@@ -97,32 +97,32 @@ class Runtime(abc.ABC):
 
         Parameters
         ----------
-        feeds : dict — meaning → ndarray, shape (B, X, Y, Z, 1), float32, C-contiguous, the contract's batch.
-            ``fixed`` may be left out after `set_fixed`.
+        feeds : dict — meaning → ndarray, shape (B, X, Y, Z, 1), float32, C-contiguous, the contract's batch. ``fixed``
+            may be omitted after `set_fixed`.
 
         Raises
         ------
         ContractError
-            An input is missing, unknown, or has another dtype, shape or memory order than the contract says.
+            If an input is missing or unknown, or has another dtype, shape or memory order than in the contract.
         """
         return self._run(self._complete(feeds))
 
     def reserve(self, sets: int) -> int:
-        """How many sets of buffers, at most `sets`, there are from now on; fewer where memory does not reach."""
+        """Allocate up to `sets` sets of buffers; returns their number, which is smaller if memory is short."""
         return sets
 
     def stage(self, feeds: Dict[str, np.ndarray]) -> InFlight:
-        """Bring the inputs of a run to the device, into a free set of buffers; as `run`. Gives what `execute` takes."""
+        """Copy the inputs of a run to the device, into a free set of buffers. Returns the argument of `execute`."""
         return self._complete(feeds)
 
     def execute(self, staged: InFlight) -> InFlight:
-        """Execute what was staged, one at a time, in any thread. Gives what `collect` takes."""
+        """Execute a staged run, one at a time, in any thread. Returns the argument of `collect`."""
         return self._run(staged)
 
     def collect(self, executed: InFlight) -> InFlight:
-        """Bring the outputs back from the device, before it is given the next run: a device that is lost there takes no
-        result
-        along that was finished here. Gives what `fetch` takes."""
+        """Copy the outputs from the device before it gets the next run, so that a device lost in the next run takes no
+        finished result with it. Returns the argument of `fetch`.
+        """
         return executed
 
     def fetch(self, collected: InFlight) -> RunResult:
@@ -131,7 +131,7 @@ class Runtime(abc.ABC):
         return result
 
     def _complete(self, feeds: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        """Checked feeds, with the fixed image that was set."""
+        """Checked feeds, including the fixed image set before."""
         if not self._is_open:
             raise RuntimeError("the runtime is not open: use it in a with statement")
         complete = dict(feeds)
@@ -140,7 +140,7 @@ class Runtime(abc.ABC):
         wanted = {spec.meaning: spec for spec in self.contract.inputs}
         if set(complete) != set(wanted):
             raise ContractError(
-                f"inputs: got {_names(complete)}, expected {_names(wanted)}; feed the model's inputs by their meaning"
+                f"inputs: got {_names(complete)}, expected {_names(wanted)}; pass the model's inputs by their meaning"
             )
         for meaning, spec in wanted.items():
             self._check_array(spec, complete[meaning])
@@ -153,13 +153,11 @@ class Runtime(abc.ABC):
                 f"input {spec.meaning!r}: got {type(array).__name__}, expected a numpy array of {spec.dtype}"
             )
         if array.dtype != np.dtype(spec.dtype):
-            raise ContractError(
-                f"input {spec.meaning!r}: dtype {array.dtype}, expected {spec.dtype}; convert it before feeding it"
-            )
+            raise ContractError(f"input {spec.meaning!r}: dtype {array.dtype}, expected {spec.dtype}; convert it first")
         if tuple(array.shape) != tuple(spec.shape):
             raise ContractError(
                 f"input {spec.meaning!r}: shape {array.shape}, the model was exported for {tuple(spec.shape)}; "
-                "resample the scan to the network grid and fill the batch, or export for another shape"
+                "resample the scan to the network grid and fill the batch, or export with another shape"
             )
         if not array.flags["C_CONTIGUOUS"]:
             raise ContractError(
@@ -168,7 +166,7 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def _open(self) -> None:
-        """Acquire everything; on failure release what was acquired."""
+        """Acquire everything; on failure release what has been acquired."""
 
     @abc.abstractmethod
     def _run(self, feeds: Dict[str, np.ndarray]) -> RunResult:

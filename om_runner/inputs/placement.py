@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading scans and atlas from any grid: which header is believed, where the scan lies to the network, and what is
-doubtful about it.
+"""Loading scans and atlas from any grid: which header is trusted, the scan's position relative to the network grid, and
+doubts about it.
 
 A scan that lies on the network grid already is taken untouched. Any other is resampled once.
 """
@@ -41,8 +41,8 @@ SUBJECT_FIELD = "{subject}"
 
 @dataclass(frozen=True)
 class PlacingOptions:
-    """``--affine`` (``none``, ``auto`` or a file, in which ``{subject}`` stands for the name), ``--orientation`` and
-    ``--intensity``.
+    """``--affine`` (``none``, ``auto`` or a file, in which ``{subject}`` is replaced by the name), ``--orientation``
+    and ``--intensity``.
     """
 
     affine: str = "none"
@@ -50,11 +50,11 @@ class PlacingOptions:
     intensity: str = CONVENTION
 
     def affine_file(self, subject: str) -> Optional[Path]:
-        """The file of a subject's affine, or None where no file is read."""
+        """The file of a subject's affine, or None if none is read."""
         return None if self.affine in ("none", "auto") else Path(self.affine.replace(SUBJECT_FIELD, subject))
 
     def files_of(self, subjects: Iterable[str]) -> Dict[str, str]:
-        """Absolute path → sha256 of the affine files of subjects, as run.json lists what was read."""
+        """Absolute path → sha256 of the subjects' affine files, for the list of inputs in run.json."""
         files = {path for path in map(self.affine_file, subjects) if path is not None and path.is_file()}
         return {os.path.abspath(str(path)): sha256_of(path) for path in sorted(files)}
 
@@ -64,13 +64,13 @@ BY_HEADERS = PlacingOptions()
 
 
 def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOptions) -> LoadedScan:
-    """The atlas on the network grid, which is laid into its space; `LoadedScan.source` keeps it as it was where that
+    """The atlas on the network grid, which is placed in the atlas's space; `LoadedScan.source` keeps the original if it
     differs.
 
     Raises
     ------
     VolumeError
-        For a damaged header or image, and one whose header does not say where it lies although that is needed.
+        For a damaged header or image, or if the header does not give the required position.
     """
     laid = lay(scan.file, network_home(contract), contract.grid, options.orientation, fixed=True)
     volume = scan.file.image(laid.grid.shape)
@@ -89,7 +89,7 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
     scale, _ = scale_of(volume, contract.intensity, None)
     loaded = _loaded(scan, contract, placement, volume, laid, scale)
     if loaded.source is not None:
-        LOG.info("%s: atlas on %s, network grid laid into it", scan.path.name, laid.grid.describe())
+        LOG.info("%s: atlas on %s, network grid placed in it", scan.path.name, laid.grid.describe())
         _report_outside(scan.path, loaded.source.image, placement)
     fitted = options.intensity in (MATCH, CONTRAST)
     reference = reference_of(loaded.image, network.spacing_mm) if fitted else None
@@ -97,7 +97,7 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
 
 
 def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, options: PlacingOptions) -> LoadedScan:
-    """A scan as the network takes it, with its placement; what is doubtful is logged, one line each.
+    """A scan as input of the network, with its placement; logs one line for each doubt.
 
     Raises
     ------

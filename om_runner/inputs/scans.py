@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scans of a cohort with their segmentations and subject names; loading one. `vxm_convert.scans.discovery` says
-which file is what.
+"""The scans of a cohort with their segmentations and subject names; loading one. `vxm_convert.scans.discovery` decides
+which files are scans.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Source:
-    """A scan that had to be resampled, as its file has it.
+    """The original of a scan that had to be resampled.
 
     Parameters
     ----------
@@ -57,18 +57,18 @@ class Source:
 
 @dataclass(frozen=True)
 class LoadedScan:
-    """A scan as the network takes it.
+    """A scan as input of the network.
 
     Parameters
     ----------
     image : ndarray, shape (X, Y, Z), float32 — network intensities (value / scale).
     seg : ndarray, shape (X, Y, Z), integer, or None.
-    affine : ndarray, shape (4, 4) — the file's own affine, or the network grid's where the format has none.
+    affine : ndarray, shape (4, 4) — the file's own affine, or that of the network grid if the format has none.
     intensity, factor : str, float — convention found in the file, and file value per network value.
     stored_dtype : str — dtype of the file's values.
     sha256 : str — of the scan's file.
-    seg_sha256 : str — of the segmentation's file, or None where the scan's file holds it or there is none.
-    placement : Placement — how the scan lies to the network grid; None where it was not asked for.
+    seg_sha256 : str — of the segmentation's file, or None if it is in the scan's file or there is none.
+    placement : Placement — position of the scan relative to the network grid; None if not requested.
     reference : Reference — of an atlas that scans are matched to.
     source : Source — the original of a scan that was resampled to the network grid, else None.
     """
@@ -100,7 +100,7 @@ def discover(folder: Path, atlas: Path, limit: Optional[int] = None) -> List[Sca
     Raises
     ------
     VolumeError
-        When the folder is missing or holds no scan.
+        If the folder is missing or contains no scan.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -115,7 +115,7 @@ def discover(folder: Path, atlas: Path, limit: Optional[int] = None) -> List[Sca
     for name, path in zip(names, images):
         if name != safe_name(volume_stem(path)):
             LOG.warning(
-                "%s: its results are named %s, as another scan or a file of the runner has its name", path, name
+                "%s: its results are named %s, because another scan or a file of the runner has its name", path, name
             )
     scans = [Scan(name, path, seg) for name, path, seg in zip(names, images, find_segmentations(images))]
     return scans if limit is None else scans[:limit]

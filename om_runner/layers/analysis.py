@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Goes through the layers of a model group by group: golden tensors, dumps, single layers, figures. Holds one group at
-a time.
+"""Analyses the layers of a model group by group: golden tensors, dumps, single layers, figures. Keeps one group at a
+time.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ LOG = logging.getLogger(__name__)
 _GROUP_SHARE = 6
 #: layers that engines compute on reordered copies of their operands
 _CUBE = "Conv3D Conv2D MatMulV2 BatchMatMulV2".split()
-#: bytes that an engine takes per element of a layer's (inputs, output) when the layer runs alone, its fp32 forms and
-#: inner copies
+#: bytes of an engine per element of a layer's (inputs, output) when the layer runs alone, with fp32 forms and inner
+#: copies
 _ENGINE = (4, 8)
 _ENGINE_CUBE = (9, 12)
-#: of the limit, what is left for them beside interpreter, engine and the waiting TensorFlow process
+#: share of the limit that remains for them beside interpreter, engine and the waiting TensorFlow process
 _FREE = 7 / 8
 _COMPARED = "Less LessEqual Greater GreaterEqual Equal NotEqual".split()
 _HALF = ("Round", "Rint")
@@ -49,8 +49,8 @@ class AnalysisOptions:
     ----------
     work : Path — folder for temporary files.
     limit_bytes : int — memory that may be used.
-    single, effect : bool — whether to compute single errors, and what they do to the model's outputs.
-    dump : Path or None — folder of a dump that was made elsewhere.
+    single, effect : bool — whether to compute single errors, and their effect on the model's outputs.
+    dump : Path or None — folder of a dump made elsewhere.
     """
 
     work: Path
@@ -66,9 +66,9 @@ class Analysis:
     Parameters
     ----------
     layers : list of Layer — in execution order.
-    held : dict — golden tensor → how the device holds it.
-    golden : GoldenStore — holds the model's inputs already.
-    device : Device or None — None where the dump was made elsewhere and no single errors are wanted.
+    held : dict — golden tensor → its form on the device.
+    golden : GoldenStore — already has the model's inputs.
+    device : Device or None — None if the dump was made elsewhere and no single errors are requested.
     options : AnalysisOptions
     """
 
@@ -104,7 +104,7 @@ class Analysis:
         Raises
         ------
         VxmError
-            A dump that is damaged or of another model, a device or compiler that fails, a reference that cannot be
+            For a dump that is damaged or of another model, a failing device or compiler, or a reference that cannot be
             computed.
         """
         results = [LayerResult(layer, reason=layer.reason) for layer in self._layers]
@@ -127,7 +127,7 @@ class Analysis:
         return results
 
     def _dumped(self, group: Sequence[Layer]) -> Optional[Path]:
-        """Folder of the dump files of a group; what stands for no node of the graph is compared with nothing and not
+        """Folder of the dump files of a group; tensors that belong to no node of the graph are neither compared nor
         dumped.
         """
         wanted = operators_of([layer for layer in group if layer.golden is not None])
@@ -166,7 +166,7 @@ class Analysis:
             result.flip_rate, result.boundary_distance = flips(device, golden, self._boundary(layer))
 
     def _boundary(self, layer: Layer) -> Optional[Tuple[str, np.ndarray, np.ndarray]]:
-        """What the distance of golden inputs from the steps of a discontinuous layer is taken of."""
+        """The operands for the distance of golden inputs from the steps of a discontinuous layer."""
         operands = [self._golden.get(name) for name in layer.inputs if name in self._golden.kept]
         if len(operands) != len(layer.inputs) or any(o.size != layer.elements or o.dtype.kind != "f" for o in operands):
             return None
@@ -176,14 +176,14 @@ class Analysis:
 
     # single -------------------------------------------------------------------------------------------------
     def _fits(self, result: LayerResult) -> bool:
-        """Whether a layer can run alone within the limit; says so in its row where not."""
+        """Whether a layer can run alone within the limit; otherwise notes it in its row."""
         need = self._bytes_alone(result.layer)
         if need <= _FREE * self._limit:
             return True
         gib = float(1 << 30)
         result.reason = (
             result.reason
-            or f"no single error: needs some {need / gib / _FREE:.1f} GiB, the limit is {self._limit / gib:.1f}"
+            or f"no single error: needs about {need / gib / _FREE:.1f} GiB, the limit is {self._limit / gib:.1f}"
         )
         return False
 
@@ -243,7 +243,7 @@ class Analysis:
                 result.effect = self._effect_of(name, golden, device, expected)
 
     def _effect_of(self, name: str, golden: np.ndarray, device: np.ndarray, expected: np.ndarray) -> Dict[str, float]:
-        """Relative Euclidean distance of every model output when this layer's own error is all there is."""
+        """Relative Euclidean distance of every model output if this layer's own error is the only one."""
         injected = self._golden.save_made(golden, lambda g, d, e: g + (d - e), device, expected)
         outputs = self._model_outputs({name: injected})
         for spec in self._model.contract.outputs:
@@ -257,9 +257,9 @@ class Analysis:
         return {spec.meaning: array for spec, array in zip(specs, arrays)}
 
     def _bytes_alone(self, layer: Layer) -> int:
-        """What running a layer alone takes: the engine's memory, and every tensor on the host and on the device.
+        """Memory for running a layer alone: the engine's, and every tensor on the host and on the device.
 
-        At 160x192x224 in fp16 that gives 4.4 GiB for the concatenation to 34 channels (measured 4.6), 4.5 for the
+        At 160x192x224 in fp16 this is 4.4 GiB for the concatenation to 34 channels (measured 4.6), 4.5 for the
         convolution of these (4.5) and 3.0 for one of 16 channels (2.5).
         """
         inside, outside = _ENGINE_CUBE if layer.type in _CUBE else _ENGINE
@@ -268,7 +268,7 @@ class Analysis:
         return int(total + (outside + 2 * np.dtype(layer.desc.dtype).itemsize) * layer.elements)
 
     def _bytes_around(self, layer: Layer) -> int:
-        """Of its inputs and output in fp32, as far as they are looked at."""
+        """Bytes of its inputs and output in fp32, as far as they are used."""
         if layer.golden is None or not self._single:
             return _dumped_bytes(layer)
         inputs = sum(4 * _count(self._held[name].logical_shape) for name in layer.inputs if name in self._held)

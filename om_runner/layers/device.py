@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the device is asked for: dumps of some operators of the model, and runs of the model of single layers."""
+"""Work of the device: dumps of some operators of the model, and runs of the model of single layers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vxm_convert.artifacts.files import write_text
 
 
 class Device:
-    """One device of this machine through pyACL.
+    """A device of this machine through pyACL.
 
     Parameters
     ----------
-    acl : module — what ``Toolchain.load_acl()`` gave, started.
+    acl : module — the result of ``Toolchain.load_acl()``, initialised.
     model : OfflineModel
     om_name : str — the model's name inside the .om, which dump configurations use.
     feeds : dict — meaning → input of the model.
@@ -71,7 +71,7 @@ class Device:
         return files
 
     def run_cut(self, cut: CutModel, golden: GoldenStore) -> Dict[str, np.ndarray]:
-        """Golden name of every layer of the group → what the device makes of golden inputs."""
+        """Golden name of every layer of the group → the device's result for golden inputs."""
         with AclRuntime(self._acl, cut.om_path, cut.contract, self._device_id) as runtime:
             outputs = runtime.run(HeldInputs(cut, golden)).outputs
         gc.collect()
@@ -79,7 +79,7 @@ class Device:
 
 
 class HeldInputs(Mapping[str, np.ndarray]):
-    """Inputs of a cut model as the device holds them, made when they are asked for and kept by nobody here."""
+    """Inputs of a cut model in the device's form, made on request and not kept."""
 
     def __init__(self, cut: CutModel, golden: GoldenStore) -> None:
         self._inputs = {entry.node: entry for entry in cut.inputs}
@@ -97,7 +97,7 @@ class HeldInputs(Mapping[str, np.ndarray]):
 
 
 def remove(folder: Path) -> None:
-    """A folder of ours that is done with."""
+    """Remove a folder of ours that is no longer needed."""
     shutil.rmtree(str(folder), ignore_errors=True)
 
 

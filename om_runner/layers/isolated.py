@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frozen graph in which every layer stands alone: each of its inputs is a placeholder. Compiled, it computes single
+"""A frozen graph in which every layer is isolated: each of its inputs is a placeholder. Its compiled form gives single
 errors.
 
-Nodes keep their names, so that what a plan says about them (``--keep_dtype``) holds. An input that the device keeps in
-fp16 is fed in fp16 (``--input_fp16_nodes``), and the compiler puts the same cast or none behind it as in the whole
-model.
+Nodes keep their names, so that a plan (``--keep_dtype``) still applies to them. An input that the device keeps in fp16
+is fed in fp16 (``--input_fp16_nodes``), and the compiler adds the same cast, or none, as in the whole model.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ LOG = logging.getLogger(__name__)
 
 _NUMBERS = {name: number for number, name in DTYPES.items()}
 _TAIL = 1500
-#: start of the placeholders' names
+#: prefix of the placeholders' names
 _INPUT = "vxm_golden_"
 
 
 @dataclass(frozen=True)
 class CutInput:
-    """A placeholder that stands for a golden tensor in one of the dtypes in which the device holds it."""
+    """A placeholder for a golden tensor in one of its dtypes on the device."""
 
     node: str
     golden: str
@@ -46,13 +45,13 @@ class CutInput:
 
 @dataclass(frozen=True)
 class CutModel:
-    """The compiled layers of one group; `layers` are those that came out with the arithmetic of the whole model."""
+    """The compiled layers of one group; `layers` are those with the same arithmetic as in the whole model."""
 
     om_path: Path
     contract: GraphContract
     inputs: Tuple[CutInput, ...]
     layers: Tuple[Layer, ...]
-    #: golden name of a layer → why its single error cannot be had
+    #: golden name of a layer → reason for a missing single error
     refused: Dict[str, str]
 
 
@@ -70,15 +69,15 @@ def compile_cut(
 
     Parameters
     ----------
-    group : list of Layer — computed ones that stand for a node.
+    group : list of Layer — computed ones that belong to a node.
     known : frozenset of str — golden tensors that may be inputs.
-    held : dict — golden tensor → how the device holds it.
-    folder : Path — an own folder for the graph, the model and ATC's log.
+    held : dict — golden tensor → its form on the device.
+    folder : Path — a separate folder for the graph, the model and ATC's log.
 
     Raises
     ------
     AtcError
-        ATC refuses the cut graph.
+        If ATC refuses the cut graph.
     """
     inputs, message = _cut(group, pb, graph, known, held)
     (folder / "layers.pb").write_bytes(message.SerializeToString(deterministic=True))
@@ -141,7 +140,7 @@ def _arguments(
     half = [i.node for i in inputs if i.dtype == "float16"]
     if half:
         arguments.append("--input_fp16_nodes=" + ";".join(half))
-    # Taken as they are: a cast to fp32 would double what the largest layers need.
+    # Used unchanged: a cast to fp32 would double the memory of the largest layers.
     half = [f"{name}:FP16" for name, dtype in sorted(outputs.items()) if dtype == "float16"]
     if half:
         arguments.append("--output_type=" + ";".join(half))
@@ -155,7 +154,7 @@ def _arguments(
 def _run_atc(arguments: List[str], toolchain: Toolchain, folder: Path) -> None:
     if not toolchain.atc_command:
         raise ToolchainError(
-            f"ATC: {toolchain.root} holds the runtime only, and single errors need the compiler; leave out --single"
+            f"ATC: {toolchain.root} contains only the runtime, and single errors need the compiler; omit --single"
         )
     command = list(toolchain.atc_command) + arguments
     LOG.debug("ATC: %s", " ".join(command))
@@ -174,8 +173,8 @@ def _run_atc(arguments: List[str], toolchain: Toolchain, folder: Path) -> None:
     said = done.stdout.decode("utf-8", "replace")
     if done.returncode or not (folder / "layers.om").is_file():
         raise AtcError(
-            f"ATC refused the graph of single layers (exit {done.returncode}); leave out --single. Its last "
-            f"words:\n{said[-_TAIL:]}",
+            f"ATC refused the graph of single layers (exit {done.returncode}); omit --single. Its last "
+            f"output:\n{said[-_TAIL:]}",
             None,
             said,
         )
@@ -189,11 +188,13 @@ def _same_arithmetic(group: Sequence[Layer], model: OmModel) -> Tuple[Tuple[Laye
     for layer in group:
         op, name = made.get(layer.op), str(layer.golden)
         if op is None or layer.output >= len(op.output_descs):
-            refused[name] = "alone, the compiler makes another operator of it"
+            refused[name] = "alone, the compiler turns it into another operator"
         elif (op.type, op.output_descs[layer.output].dtype) != (layer.type, layer.desc.dtype):
-            refused[name] = f"alone, the compiler makes it a {op.type} that gives {op.output_descs[layer.output].dtype}"
+            refused[name] = (
+                f"alone, the compiler turns it into a {op.type} that returns {op.output_descs[layer.output].dtype}"
+            )
         elif tuple(d.dtype for d in op.input_descs) != layer.reads:
-            refused[name] = f"alone, the compiler has it take {', '.join(d.dtype for d in op.input_descs)}"
+            refused[name] = f"alone, the compiler gives it the inputs {', '.join(d.dtype for d in op.input_descs)}"
         else:
             good.append(layer)
     return tuple(good), refused
@@ -202,7 +203,7 @@ def _same_arithmetic(group: Sequence[Layer], model: OmModel) -> Tuple[Tuple[Laye
 def _contract(
     model: OmModel, inputs: Sequence[CutInput], outputs: Sequence[str], contract: GraphContract
 ) -> GraphContract:
-    """What the runtime checks the cut model against; the shapes of outputs are the model's own."""
+    """The contract for the runtime's checks of the cut model; output shapes are the model's own."""
     ends = model.graph[-1].output_descs
     names = [str(name) for name in model.attrs.get("attr_model_out_nodes_name") or []]
     results = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""layers.csv with the columns of Ascend's comparer (ours behind them), layers.json for the report, and the table on the
+"""layers.csv with the columns of Ascend's comparer (followed by ours), layers.json for the report, and the table on the
 terminal.
 """
 
@@ -15,7 +15,7 @@ from om_runner.layers.matching import NET_OUTPUT
 from vxm_convert.metrics.ascend import ASCEND_NAMES
 
 LAYERS_SCHEMA = 1
-#: as Ascend's comparer names them, two of them twice: first the device's tensor, then the golden one
+#: with the names of Ascend's comparer, two of them twice: first the device's tensor, then the golden one
 ASCEND_COLUMNS = (
     [
         "Index",
@@ -43,7 +43,7 @@ OUR_COLUMNS = [
     "BoundaryDistance",
     "Source",
 ]
-#: what the comparer writes for a tensor without a node in the framework's graph, and for a figure that is undefined
+#: the comparer's text for a tensor without a node in the framework's graph, and for an undefined figure
 NO_GROUND_TRUTH = "*"
 UNDEFINED = "NaN"
 _SHOWN = 10
@@ -91,7 +91,7 @@ def _csv_row(number: int, result: LayerResult) -> List[str]:
 
 
 def _figure(value: object) -> str:
-    """As many digits as a double has: 1 - cosine of 1e-8 must be visible."""
+    """All digits of a double: 1 - cosine of 1e-8 must be visible."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return UNDEFINED
     return repr(float(value)) if isinstance(value, (int, float)) else str(value)
@@ -129,7 +129,7 @@ def json_rows(results: Sequence[LayerResult]) -> List[Dict[str, Any]]:
 
 
 def terminal_table(results: Sequence[LayerResult], sources: Sequence[LayerResult]) -> str:
-    """The sources with what to do, or, where there are none, the layers with the largest share."""
+    """The sources with advice, or, if there are none, the layers with the largest share."""
     compared = sum(r.entire is not None for r in results)
     lines = [f"{compared} of {len(results)} tensors compared, {len(sources)} sources of error"]
     ranked = sorted((r for r in results if r.share), key=lambda r: -(r.share or 0.0))
@@ -157,15 +157,14 @@ def _without_sources(results: Sequence[LayerResult], any_shown: bool) -> str:
     ends = [r.entire_error for r in results if r.layer.type == NET_OUTPUT and r.entire_error is not None]
     if ends and max(ends) > DEFAULT_LAYER_LIMIT and not any(r.single for r in results):
         text = (
-            f"an output is off by {max(ends):.1e} (relative Euclidean), but behind discontinuous layers entire errors "
-            "do not tell why: "
-            "run again with --single. " + text[0].upper() + text[1:]
+            f"an output is off by {max(ends):.1e} (relative Euclidean), but after discontinuous layers entire errors "
+            "do not show the cause: run again with --single. " + text[0].upper() + text[1:]
         )
     return text
 
 
 def _jumps(results: Sequence[LayerResult]) -> List[str]:
-    """What is worth saying about discontinuous layers."""
+    """Remarks about discontinuous layers."""
     lines = []
     jumped = [r for r in results if r.layer.jumps and r.flip_rate]
     if jumped:
@@ -173,14 +172,13 @@ def _jumps(results: Sequence[LayerResult]) -> List[str]:
         near = "" if worst.boundary_distance is None else f", all within {worst.boundary_distance:.2g} of the step"
         share = f"{100 * (worst.flip_rate or 0):.4f} % of its elements"
         lines.append(
-            f"discontinuous layers are no cause, they follow their inputs: {worst.layer.op} flips in {share}{near}"
+            f"discontinuous layers are not the cause, they follow their inputs: {worst.layer.op} flips in {share}{near}"
         )
     for result in [r for r in results if r.layer.jumps and r.single_flip_rate][:_SHOWN]:
         names = ", ".join(result.layer.originals) or result.layer.op
         lines.append(
             f"{result.layer.op} flips in {100 * (result.single_flip_rate or 0):.4f} % alone, on TensorFlow's inputs: "
-            "they are rounded on "
-            f"the way in; what feeds it in fp32 is of use only if it is kept in fp32 too (--keep_dtype: {names})"
+            f"its inputs are rounded; fp32 inputs help only if it is kept in fp32 too (--keep_dtype: {names})"
         )
     return lines
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tensor of the frozen graph each tensor of an offline model stands for; by name and attribute, never by
-position.
+"""Matches each tensor of an offline model to a tensor of the frozen graph; by name and attribute, never by position.
 
-A compiler says what it made an operator from: ``_datadump_origin_name`` and ``_datadump_origin_output_index`` of an
-output, else ``_datadump_original_op_names`` of the operator, of which the last one's output is what a fused operator
-gives. Operators without either (inserted TransData, Cast) stand for no node: they belong to the edge that they lie on.
+A compiler records the origin of an operator: ``_datadump_origin_name`` and ``_datadump_origin_output_index`` of an
+output, else ``_datadump_original_op_names`` of the operator, where the output of the last one is that of a fused
+operator. Operators with neither (inserted TransData, Cast) belong to no node but to their edge.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from vxm_convert.formats.tf_graph import TfNode
 from vxm_convert.model.contract import GraphContract
 
 NET_OUTPUT = "NetOutput"
-#: values that are given, not computed
+#: given values, not computed ones
 _SOURCES = ("Data", "Const", "Constant")
 FLOATS = ("float16", "float32")
 #: A small change of an input can change these results by a whole step.
@@ -27,7 +26,7 @@ _JUMPS = frozenset(
     "TruncateMod "
     "ArgMax ArgMaxD ArgMaxV2 ArgMin ArgMinD TopK TopKV2 OneHot OneHotD".split()
 )
-#: Jump in their indices only; operand 1 holds these.
+#: Jump only in their indices, which are operand 1.
 _INDEXED = frozenset("Gather GatherD GatherV2 GatherV2D GatherNd GatherElements ScatterNd ScatterNdD".split())
 
 
@@ -37,13 +36,13 @@ class Layer:
 
     Parameters
     ----------
-    op, type, output : str, str, int — operator of the offline model and which of its outputs.
+    op, type, output : str, str, int — operator of the offline model and number of its output.
     desc : Desc — dtype, storage shape and layout on the device.
-    golden : str or None — ``node:index`` of the frozen graph, None where it stands for no node.
-    originals : tuple of str — nodes of the frozen graph that the operator was made from.
-    inputs : tuple of str — golden names of what it reads, constants left out.
-    reason : str — why there is no golden tensor, for the table.
-    reads : tuple of str — dtypes in which the operator takes its operands.
+    golden : str or None — ``node:index`` of the frozen graph, None if it belongs to no node.
+    originals : tuple of str — nodes of the frozen graph from which the operator was made.
+    inputs : tuple of str — golden names of its inputs, without constants.
+    reason : str — reason for a missing golden tensor, for the table.
+    reads : tuple of str — dtypes of the operator's operands.
     """
 
     op: str
@@ -58,7 +57,7 @@ class Layer:
 
     @property
     def jumps(self) -> bool:
-        """Whether the result is discontinuous: steps, comparisons, and everything that is no float."""
+        """Whether the result is discontinuous: steps, comparisons, and everything that is not a float."""
         return self.type in _JUMPS or self.desc.dtype not in FLOATS
 
     @property
@@ -74,7 +73,7 @@ class Layer:
 
 
 class GoldenGraph:
-    """The frozen graph as far as walking back from a tensor needs it."""
+    """The frozen graph, as far as it is needed to walk back from a tensor."""
 
     def __init__(self, nodes: Sequence[TfNode]) -> None:
         self.nodes = {node.name: node for node in nodes}
@@ -83,12 +82,12 @@ class GoldenGraph:
         return tensor.rpartition(":")[0] in self.nodes
 
     def behind(self, target: str, known: FrozenSet[str]) -> Tuple[List[str], List[str]]:
-        """(tensors of `known` from which `target` is computed, nodes in between, the constants included), sorted.
+        """(tensors of `known` from which `target` is computed, nodes in between, including constants), sorted.
 
         Raises
         ------
         ContractError
-            The way back ends at an input that is not known.
+            If the way back ends at an unknown input.
         """
         feeds, between, stack = set(), set(), [target.rpartition(":")[0]]
         while stack:
@@ -119,12 +118,12 @@ def tensor_name(source: str) -> str:
 
 
 def layers_of(ops: Sequence[Op], attrs: Dict[str, Any], contract: GraphContract, golden: GoldenGraph) -> List[Layer]:
-    """Every computed tensor of the offline model in execution order, the model's outputs last.
+    """Every computed tensor of the offline model in execution order, with the model's outputs last.
 
     Raises
     ------
     ContractError
-        An output or input of the model is not in the contract.
+        If an output or input of the model is not in the contract.
     """
     by_name = {op.name: op for op in ops}
     _check_inputs(ops, contract)
@@ -138,7 +137,7 @@ def layers_of(ops: Sequence[Op], attrs: Dict[str, Any], contract: GraphContract,
             if name is not None and not golden.has(name):
                 reason = f"the frozen graph has no node {name.rpartition(':')[0]}"
                 name = None
-            # An output of the model is what feeds it at that position, not all of what NetOutput reads.
+            # A model output has the input of NetOutput at its position, not all of them.
             mine = _inputs_of(op, by_name, index) if op.type == NET_OUTPUT else inputs
             reads = tuple(d.dtype for d in op.input_descs)
             layers.append(Layer(op.name, op.type, index, desc, name, tuple(originals_of(op)), mine, reason, reads))
@@ -146,7 +145,7 @@ def layers_of(ops: Sequence[Op], attrs: Dict[str, Any], contract: GraphContract,
 
 
 def held_tensors(ops: Sequence[Op], layers: Sequence[Layer]) -> Dict[str, Desc]:
-    """Golden tensor → how the device holds it: the model's inputs and every layer that stands for a node."""
+    """Golden tensor → its form on the device: the model's inputs and every layer that belongs to a node."""
     held = {f"{op.name}:0": op.output_descs[0] for op in ops if op.type == "Data"}
     for layer in layers:
         if layer.golden is not None:
@@ -155,13 +154,13 @@ def held_tensors(ops: Sequence[Op], layers: Sequence[Layer]) -> Dict[str, Desc]:
 
 
 def originals_of(op: Op) -> List[str]:
-    """Nodes of the frozen graph that an operator was made from; none for one that the compiler inserted."""
+    """Nodes of the frozen graph from which an operator was made; none if the compiler inserted it."""
     return [str(name) for name in op.attrs.get("_datadump_original_op_names") or []]
 
 
 def _golden_of(op: Op, index: int) -> Tuple[Optional[str], str]:
     if op.attrs.get("vxm_unrolled_iteration"):
-        return None, "one iteration of a loop, whose tensors the graph does not show"
+        return None, "one iteration of a loop, whose tensors are not in the graph"
     if op.output_descs[index].origin_name:
         return op.output_descs[index].origin_name, ""
     names = originals_of(op)
@@ -189,7 +188,7 @@ def _check_inputs(ops: Iterable[Op], contract: GraphContract) -> None:
 
 
 def _inputs_of(op: Op, by_name: Dict[str, Op], only: Optional[int] = None) -> Tuple[str, ...]:
-    """Golden names of what an operator reads, seen through what the compiler inserted."""
+    """Golden names of an operator's inputs, skipping operators that the compiler inserted."""
     sources = op.inputs if only is None else op.inputs[only : only + 1]
     return tuple(
         dict.fromkeys(name for name in (_behind_inserted(source, by_name) for source in sources) if name is not None)
@@ -211,7 +210,7 @@ def _behind_inserted(source: str, by_name: Dict[str, Op]) -> Optional[str]:
 
 
 def in_groups(layers: Sequence[Layer], sizes: Sequence[int], budget: int) -> List[List[Layer]]:
-    """Consecutive layers whose sizes in bytes add up to at most `budget`; one that is larger stands alone."""
+    """Consecutive layers whose sizes in bytes add up to at most `budget`; a larger one is a group of its own."""
     groups: List[List[Layer]] = []
     used = 0
     for layer, size in zip(layers, sizes):

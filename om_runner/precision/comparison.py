@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The precision report's figures: offline model against TensorFlow, subject by subject, then over the cohort.
 
-No limits live here: a profile judges (`om_runner.precision.acceptance`). Everything is float64; moved images are on the
+It has no limits: a profile judges (`om_runner.precision.acceptance`). Everything is float64; moved images are on the
 network's 0..1 scale.
 """
 
@@ -36,11 +36,10 @@ MOVED_PEAK = 1.0
 
 @dataclass(frozen=True)
 class DiceChange:
-    """Dice after registration with either flow, mean and per structure, and the structure that changed most
+    """Dice after registration with either flow, mean and per structure, and the structure with the largest change
     (nearest-neighbour labels).
 
-    `per_label` maps a structure's name to ``before``, ``reference``, ``offline`` and ``change``; NaN where it is
-    absent.
+    `per_label` maps a structure's name to ``before``, ``reference``, ``offline`` and ``change``; NaN if it is absent.
     """
 
     label_set: str
@@ -58,7 +57,7 @@ class DiceChange:
 
     @property
     def min_change(self) -> float:
-        """Change of the structure that lost most; NaN without structures."""
+        """Change of the structure with the largest loss; NaN without structures."""
         return min(
             (row["change"] for row in self.per_label.values() if not math.isnan(row["change"])), default=math.nan
         )
@@ -69,9 +68,9 @@ class DiceChange:
 
 @dataclass(frozen=True)
 class SubjectComparison:
-    """All figures of one compared subject and what its profile says to them.
+    """All figures of one compared subject and the profile's verdict on them.
 
-    `inside` is the moved image where the fixed image is above zero (None where it nowhere is), `warp_only` the device's
+    `inside` is the moved image where the fixed image is above zero (None if it is nowhere), `warp_only` the device's
     moved image against a float64 warp by the device's own flow.
     """
 
@@ -167,7 +166,7 @@ def compare_all(
     on_subject: Callable[[SubjectComparison, Views], None],
     progress: Callable[[int], object],
 ) -> List[SubjectComparison]:
-    """Reference, figures and pictures for every stored subject, in order; each one's files go before the next batch is
+    """Reference, figures and pictures for every stored subject, in order; files are deleted before the next batch is
     computed.
     """
     results: List[SubjectComparison] = []
@@ -187,7 +186,7 @@ def compare_all(
 
 
 def compare_subject(store: CompareStore, subject: str, standard: Standard, seconds: float) -> SubjectComparison:
-    """Figures of one stored subject whose reference is there, and the verdict of a profile."""
+    """Figures of one stored subject with a reference, and the verdict of a profile."""
     flow, reference_flow = store.get(subject, FLOW), store.get(subject, REFERENCE_FLOW)
     moved, reference_moved = store.get(subject, MOVED), store.get(subject, REFERENCE_MOVED)
     inside = np.asarray(store.fixed()) > 0
@@ -221,7 +220,7 @@ def compare_subject(store: CompareStore, subject: str, standard: Standard, secon
 
 
 def summary(results: Sequence[SubjectComparison]) -> Dict[str, Any]:
-    """Worst and mean figures over the compared subjects; `n` says how many they rest on."""
+    """Worst and mean figures over the compared subjects; `n` is their number."""
     with_dice = [r.dice for r in results if r.dice is not None]
     psnr = [r.moved.psnr_db for r in results if r.moved.psnr_db is not None]
     cosines = [r.flow.cosine for r in results if r.flow.cosine is not None]
@@ -270,7 +269,7 @@ def _dice_change(
         offline = dice(warp_nearest(seg, flow), fixed_seg, labels)
         reference = dice(warp_nearest(seg, reference_flow), fixed_seg, labels)
     except VolumeError as exc:
-        # A flow with NaN fails the subject through its error statistics; Dice is just undefined.
+        # A flow with NaN fails the subject through its error statistics; its Dice is undefined.
         LOG.warning("no Dice change: %s", exc)
         return None
     before = dice(seg, fixed_seg, labels)

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OUT/precision: runs the comparison over the stored subjects and writes report.json, report.csv, report.html and
-junit.xml.
-"""
+"""OUT/precision: compares the stored subjects and writes report.json, report.csv, report.html and junit.xml."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ from vxm_convert.geometry.orientations import spacing_mm
 from vxm_convert.metrics.labels import label_set
 from vxm_convert.profiles.profile import Profile
 
-#: failures that the message names; the report has all
+#: number of failures in the message; the report has all
 _FAILURES_TOLD = 3
 
 LOG = logging.getLogger(__name__)
@@ -48,9 +46,9 @@ class ReportRequest:
     fixed_seg : ndarray or None — labels of the fixed image.
     fixed_affine : ndarray, shape (4, 4) — gives the voxel size in mm.
     label_set : str — name of the structures that Dice is taken over.
-    n_run : int — scans that went through the model, of which the stored ones are compared.
+    n_run : int — number of registered scans, of which the stored ones are compared.
     profile : Profile — limits of the verdict.
-    reference_cache : Path or None — folder in which references are kept for other runs.
+    reference_cache : Path or None — folder that keeps references for other runs.
     """
 
     python: str
@@ -113,8 +111,8 @@ def write_precision_report(
 
 
 def clear_old_report(out: Path) -> None:
-    """Remove the report of an earlier run, which would not belong to the results written now; raises ArtifactError
-    where it stays.
+    """Remove the report of an earlier run, which does not belong to the new results; raises ArtifactError if that
+    fails.
     """
     remove_earlier(Path(out) / PRECISION_FOLDER, REPORT_NAMES, "report of an earlier run")
 
@@ -148,15 +146,15 @@ def _verdict(results: Sequence[SubjectComparison], cohort: Judgement, profile: P
     failed = cohort.failures or any(result.verdict == VERDICT_FAILED for result in results)
     return {
         "verdict": VERDICT_FAILED if failed else VERDICT_OK,
-        "criterion": f"failed if a figure is out of the limits of profile {profile.name}, or for NaN or Inf in "
-        "offline model or reference",
+        "criterion": f"failed if a figure is outside the limits of profile {profile.name}, or for NaN or Inf in offline model "
+        "or reference",
         "profile": profile.to_dict(),
         "cohort": {**cohort.to_dict(), "values": {check.figure: check.value for check in cohort.checks}},
     }
 
 
 def _flat(row: Mapping[str, Any]) -> Dict[str, Any]:
-    """A row for the table: without histograms and single structures, failures as text."""
+    """A row for the table, without histograms and single structures, with failures as text."""
     failures: List[Mapping[str, Any]] = row["failures"]
     skipped: List[Mapping[str, Any]] = row["skipped"]
     flat = {key: value for key, value in row.items() if key != "histograms"}
@@ -170,8 +168,7 @@ def _flat(row: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def failure_message(folder: Path, report: Mapping[str, Any], implausible: AbstractSet[str] = frozenset()) -> str:
-    """What a failed report comes to, in one message: the first failures with subject, figure, value and limit, and what
-    to do.
+    """Message for a failed report: the first failures with subject, figure, value and limit, and advice.
 
     Parameters
     ----------
@@ -187,14 +184,14 @@ def failure_message(folder: Path, report: Mapping[str, Any], implausible: Abstra
         )
     elif any(failure["figure"].endswith(".non_finite") for _, failure in failures):
         advice = (
-            "a damaged model or buffer, or an overflow: run it again, and export again with --precision accurate "
-            "if it stays"
+            "a damaged model or buffer, or an overflow: run it again; if it happens again, export with --precision "
+            "accurate"
         )
     elif report["profile"]["name"] == "smoke":
-        advice = "no rounding is that large: check that model, inputs and atlas belong together"
+        advice = "rounding is never that large: check that model, inputs and atlas belong together"
     else:
         advice = (
-            f"see {REPORT_PAGE} there; export with a more accurate --precision, or choose another --profile if its "
+            f"see {REPORT_PAGE} there; export with a more accurate --precision, or choose another --profile if these "
             "limits are not yours"
         )
     n_failed = report["summary"]["n_failed"]
@@ -208,11 +205,11 @@ def failure_message(folder: Path, report: Mapping[str, Any], implausible: Abstra
 def kept_report(
     out: Path, model: OfflineModel, profile: Profile, label_set: str, wanted: int, skipped: Set[str]
 ) -> Optional[Dict[str, Any]]:
-    """The precision report of an earlier run, if nothing that it speaks of has changed and it covers `wanted` scans.
+    """The precision report of an earlier run, if none of its results has changed and it covers `wanted` scans.
 
     Parameters
     ----------
-    skipped : subjects whose results are taken over.
+    skipped : subjects whose results are kept.
     """
     path = out / PRECISION_FOLDER / REPORT_JSON
     if not all((out / PRECISION_FOLDER / name).is_file() for name in REPORT_NAMES):

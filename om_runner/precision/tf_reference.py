@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The TensorFlow reference, a process of its own: runs frozen.pb on the CPU over raw .npy files.
+"""The TensorFlow reference, in a separate process: runs frozen.pb on the CPU over raw .npy files.
 
-In its own process npu_bridge, which patches TensorFlow when imported, can never touch the reference, and its memory
-never adds to the device's. It imports nothing of this project, so that the Python that has TensorFlow may be another
-one than the runner's.
+In a separate process, npu_bridge, which patches TensorFlow when imported, cannot affect the reference, and its memory
+never adds to the device's. It imports nothing of this project, so the Python with TensorFlow may differ from the
+runner's.
 
 Protocol, one JSON object per line. stdin: ``{"fixed": file, "jobs": [{"moving", "moved", "flow"}…]}`` with at most one
 batch of jobs; or ``{"feeds": {tensor: file}, "fetches": {tensor: file}}`` for any tensors ``node:index`` of the graph,
-inner ones included; stdout: first ``{"ready": true, "tensorflow": version}``, then per line ``{"seconds": s}``; any
+including inner ones; stdout: first ``{"ready": true, "tensorflow": version}``, then per line ``{"seconds": s}``; any
 failure is ``{"error": message, "kind": k}`` and exit 1.
 """
 
@@ -22,7 +22,7 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 if __name__ == "__main__" and not __package__:
-    # Started by its path: the folder of this file must not offer its module names to TensorFlow's imports.
+    # The file is started by its path: its folder must not be on the path of TensorFlow's imports.
     sys.path[:] = [
         entry for entry in sys.path if os.path.realpath(entry or ".") != os.path.dirname(os.path.realpath(__file__))
     ]
@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402 - after the path is clean
 
 
 class ReferenceFailure(Exception):
-    """Reported to the parent as one line; `kind` chooses its exception."""
+    """Reported to the parent as one line; `kind` selects the exception."""
 
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
@@ -46,16 +46,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pb", required=True, metavar="FILE", help="the frozen graph (no default)")
     parser.add_argument("--contract", required=True, metavar="FILE", help="contract.json of the export (no default)")
     parser.add_argument(
-        "--inner", action="store_true", help="leave the graph unoptimised, for inner tensors (default: off)"
+        "--inner", action="store_true", help="do not optimise the graph, to get inner tensors (default: off)"
     )
     parser.add_argument(
-        "--work", required=True, metavar="DIR", help="folder of the .npy files; job files are names in it (no default)"
+        "--work", required=True, metavar="DIR", help="folder of the .npy files, in which job files are (no default)"
     )
     return parser
 
 
 def read_contract(path: str) -> Dict[str, Any]:
-    """meaning → {tensor name, shape}, and the pb's sha256; the parent has validated the file already."""
+    """meaning → {tensor name, shape}, and the pb's sha256; the parent has already validated the file."""
     with open(path, encoding="utf-8") as handle:
         data = json.load(handle)
     tensors = {
@@ -72,7 +72,7 @@ def open_session(pb: str, contract: Dict[str, Any], inner: bool) -> Tuple[str, A
             data = handle.read()
     except OSError as exc:
         raise ReferenceFailure(
-            f"{pb}: cannot read the frozen graph ({exc.strerror}); it must stand beside the .om, or use --compare none",
+            f"{pb}: cannot read the frozen graph ({exc.strerror}); it must be beside the .om, or use --compare none",
             "artifact",
         ) from exc
     found = hashlib.sha256(data).hexdigest()
@@ -87,7 +87,7 @@ def open_session(pb: str, contract: Dict[str, Any], inner: bool) -> Tuple[str, A
         import tensorflow
 
         tf = tensorflow.compat.v1
-    except Exception as exc:  # an import can fail in any way: missing, wrong CPU, wrong protobuf
+    except Exception as exc:  # an import can fail in many ways: missing, wrong CPU, wrong protobuf
         raise ReferenceFailure(
             f"TensorFlow cannot be imported by {sys.executable} ({type(exc).__name__}: {exc})", "tensorflow"
         ) from exc
@@ -96,16 +96,16 @@ def open_session(pb: str, contract: Dict[str, Any], inner: bool) -> Tuple[str, A
         graph_def.ParseFromString(data)
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(graph_def, name="")
-    except Exception as exc:  # protobuf and TensorFlow share no base class for a bad graph
+    except Exception as exc:  # protobuf and TensorFlow have no common base class for a bad graph
         raise ReferenceFailure(f"{pb}: TensorFlow refuses the graph ({exc})", "format") from exc
     config = tf.ConfigProto(device_count={"GPU": 0})
-    # As the graph stands: a tensor that is fed or fetched must be the one that the nodes of that name compute.
+    # Without optimisation: a tensor that is fed or fetched must be the one that the nodes of that name compute.
     config.graph_options.rewrite_options.disable_meta_optimizer = inner
     return tensorflow.__version__, tf.Session(graph=graph, config=config)
 
 
 def run_job(session: Any, contract: Dict[str, Any], work: str, request: Dict[str, Any]) -> None:
-    """One batch; places left over repeat the last job's scan."""
+    """Run one batch; unused positions repeat the last job's scan."""
     tensors, jobs = contract["tensors"], request["jobs"]
     moving = np.empty(tensors["moving"][1], dtype=np.float32)
     for position in range(moving.shape[0]):
@@ -122,7 +122,7 @@ def run_job(session: Any, contract: Dict[str, Any], work: str, request: Dict[str
 
 
 def run_tensors(session: Any, work: str, request: Dict[str, Any]) -> None:
-    """Feed and fetch tensors by name; files are memory-mapped, so that a large one is held once."""
+    """Feed and fetch tensors by name; files are memory-mapped, so that large ones are in memory once."""
     feeds = {
         name: np.load(os.path.join(work, file), mmap_mode="r", allow_pickle=False)
         for name, file in request["feeds"].items()
@@ -136,7 +136,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = build_parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    # The protocol keeps the real stdout; whatever a library prints goes to stderr.
+    # The protocol uses the real stdout; output of libraries goes to stderr.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pictures of one subject are made of, all on the grid of the results; and the moving scan before the
-network's warp.
+"""The data for the pictures of one subject, all on the grid of the results; and the moving scan before the network's
+warp.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Case:
     subject : str
     grid : Grid — of all arrays here.
     fixed : ndarray, shape (X, Y, Z) — any intensities.
-    before, moved : ndarray or None, shape (X, Y, Z) — the scan by header and affine alone, and after the warp, in its
-        own intensities.
+    before, moved : ndarray or None, shape (X, Y, Z) — the scan placed by header and affine alone, and after the warp,
+        in its own intensities.
     warp : Warp or None — `grid` → voxels of the scan.
     fixed_seg, moved_seg : ndarray or None, shape (X, Y, Z), integers.
-    letters : bool — the header says which side is which.
+    letters : bool — the header defines left and right.
     figures : dict — figures of the table of results: name → number or None.
     label_set : str — over which the Dice in `figures` is averaged.
-    simulated : bool or None — whether an Ascend device took part; None where no file says it.
+    simulated : bool or None — whether an Ascend device took part; None if no file says so.
     made_from : dict — role → sha256.
-    notes : tuple of str — what is missing, and why.
+    notes : tuple of str — missing data and the reasons.
     warnings : tuple of str — what the registration said about the scan, one line each.
     """
 
@@ -77,7 +77,7 @@ def by_affine_alone(image: np.ndarray, moving: Grid, pull: np.ndarray, grid: Gri
 
 
 def onto(image: Optional[np.ndarray], home: Grid, grid: Grid, interpolation: str = "linear") -> Optional[np.ndarray]:
-    """An image of the fixed space on another grid of that space; itself where it lies there."""
+    """An image of the fixed space on another grid of that space; unchanged if it is on that grid."""
     if image is None or same_place(grid, home):
         return image
     return resample(image, identity_warp(grid, home), interpolation)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cases from the files of an earlier run in either layout, each file held against the hash that its side-car recorded.
+"""Cases from the files of an earlier run in either layout, each file checked against the hash in its side-car.
 
-What pictures can do without (warp, labels, the original scan) leaves a note when it is not there; what is there and
-damaged is refused.
+Optional data (warp, labels, the original scan) leave a note if they are missing; damaged data are refused.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _ADVICE = "register again, or pass the folder of a run"
 
 
 class Fixed(NamedTuple):
-    """The fixed image as its file has it; `trusted`: its header says where it lies, or it has none."""
+    """The fixed image of the file; `trusted`: its header gives its position, or it has none."""
 
     file: ScanFile
     image: np.ndarray
@@ -74,7 +73,7 @@ class Results:
     placed: Dict[str, Dict[str, Path]] = field(default_factory=dict)
 
     def file(self, subject: str, plain: str) -> Path:
-        """Where a subject's file of that plain name stands."""
+        """Path of a subject's file with that plain name."""
         return (
             self.placed[subject].get(plain, self.folder / plain)
             if subject in self.placed
@@ -83,21 +82,21 @@ class Results:
 
 
 def open_results(folder: Path) -> Results:
-    """What a folder holds, by its run.json and tables.
+    """The contents of a folder, by its run.json and tables.
 
     Raises
     ------
     VolumeError
-        No such folder, no run.json in it, or no subject.
+        If there is no such folder, no run.json in it, or no subject.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise VolumeError(f"{folder}: no such folder; pass what om_runner wrote with --registered")
+        raise VolumeError(f"{folder}: no such folder; pass the output folder of om_runner with --registered")
     placed = results_in(folder)
     if (folder / "dataset_description.json").is_file() and not placed:
         raise VolumeError(f"{folder}: a BIDS derivative without results of om_runner; {_ADVICE}")
     if not (folder / RUN_NAME).is_file():
-        raise VolumeError(f"{folder}: holds no {RUN_NAME}, expected the output folder of om_runner; {_ADVICE}")
+        raise VolumeError(f"{folder}: has no {RUN_NAME}, expected the output folder of om_runner; {_ADVICE}")
     run = _json(folder / RUN_NAME)
     rows = {row["subject"]: row for row in _table(folder / METRICS_NAME) if row.get("subject")}
     failures = [(row.subject, row.reason) for row in read_failures(folder) or ()]
@@ -128,10 +127,10 @@ def open_results(folder: Path) -> Results:
 
 
 def open_fixed(path: Path) -> Fixed:
-    """The fixed image with its labels; raises VolumeError where it is missing or damaged."""
+    """The fixed image with its labels; raises VolumeError if it is missing or damaged."""
     path = Path(path)
     if not path.is_file():
-        raise VolumeError(f"{path}: no such fixed image; name the atlas of the run with --atlas")
+        raise VolumeError(f"{path}: no such fixed image; pass the atlas of the run with --atlas")
     file, beside = ScanFile(path), find_segmentation(path)
     volume = file.image()
     laid = lay(file, Grid(file.grid.shape, network_affine(file.grid.shape)), NETWORK_AXES, quiet=True)
@@ -145,9 +144,9 @@ def case_of(results: Results, subject: str, fixed: Fixed) -> Case:
     Raises
     ------
     ChecksumError
-        A file is not the one that its side-car describes, or was made with another fixed image.
+        If a file is not the one in its side-car, or was made with another fixed image.
     VolumeError
-        A file is damaged or of another shape.
+        If a file is damaged or has another shape.
     """
     notes: List[str] = []
     at = results.file(subject, MOVED_NAME)
@@ -156,13 +155,13 @@ def case_of(results: Results, subject: str, fixed: Fixed) -> Case:
     made_from = said if isinstance(said, dict) else {}
     if made_from.get("atlas") not in (None, fixed.file.sha256):
         raise ChecksumError(
-            f"{at}: was made with another fixed image than {fixed.file.path}; name that one with --atlas"
+            f"{at}: was made with another fixed image than {fixed.file.path}; pass that one with --atlas"
         )
     volume = ScanFile(at).image()
     check_values(volume)
     grid = Grid(volume.data.shape, volume.affine)
-    # A header that says nothing may have been overridden in the run: an atlas of the results' shape is then taken voxel
-    # by voxel.
+    # The run may have overridden a header without orientation: an atlas with the results' shape is then used voxel by
+    # voxel.
     home = grid if fixed.grid.shape == grid.shape and not _said(fixed) else fixed.grid
     before = _before(results, side, grid, notes)
     warp = _warp(results.file(subject, FLOW_NAME), grid, notes)
@@ -201,21 +200,19 @@ def _said(fixed: Fixed) -> bool:
 
 
 def _before(results: Results, side: Dict[str, Any], grid: Grid, notes: List[str]) -> Optional[np.ndarray]:
-    """The original scan by the affine that the side-car recorded, if it is still where the run read it, with the same
-    bytes.
-    """
+    """The original scan with the affine in the side-car, if it is still at its path, with the same bytes."""
     placement, sources = side.get("placement"), side.get("made_from")
     sha = sources.get("moving") if isinstance(sources, dict) else None
     path = results.scans.get(str(sha))
     if path is None or not isinstance(placement, dict):
-        notes.append("no picture from before the warp: the files do not say which scan this was, or how it lay")
+        notes.append("no picture before the warp: the files do not record the scan or its position")
         return None
     if not path.is_file():
-        notes.append(f"no picture from before the warp: {path.name} is not where the run read it")
+        notes.append(f"no picture before the warp: {path.name} is no longer at its path in the run")
         return None
     scan = ScanFile(path)
     if scan.sha256 != sha:
-        notes.append(f"no picture from before the warp: {path.name} has changed since the run")
+        notes.append(f"no picture before the warp: {path.name} has changed since the run")
         return None
     try:
         entries = placement["moving_grid"]
@@ -236,18 +233,18 @@ def _warp(path: Path, grid: Grid, notes: List[str]) -> Optional[Warp]:
     _checked(path)
     warp = read_warp(path)
     if not same_place(warp.fixed, grid, 0.1):
-        raise VolumeError(f"{path}: lies on {warp.fixed.describe()}, the moved scan on {grid.describe()}; {_ADVICE}")
+        raise VolumeError(f"{path}: is on {warp.fixed.describe()}, the moved scan on {grid.describe()}; {_ADVICE}")
     return Warp(warp.u, grid, warp.moving)
 
 
 def _checked(path: Path) -> Dict[str, Any]:
-    """The side-car of a file that has the hash it names."""
+    """The side-car of a file with the recorded hash."""
     if not path.is_file():
-        raise VolumeError(f"{path}: no such file, metrics.tsv lists it as registered; {_ADVICE}")
+        raise VolumeError(f"{path}: no such file, but metrics.tsv lists the subject as registered; {_ADVICE}")
     side = _json(sidecar_path(path))
     if side.get("sha256") != sha256_of(path):
         raise ChecksumError(
-            f"{path}: has not the sha256 that {sidecar_path(path).name} names; it was changed or damaged, {_ADVICE}"
+            f"{path}: does not have the sha256 in {sidecar_path(path).name}; it was changed or damaged, {_ADVICE}"
         )
     return side
 
@@ -256,12 +253,12 @@ def _json(path: Path) -> Dict[str, Any]:
     data = read_bounded(path, _MAX_JSON, "a JSON file of a run", _ADVICE)
     entries = parse_json(data, str(path), _ADVICE)
     if not isinstance(entries, dict):
-        raise FormatError(f"{path}: holds no JSON object; {_ADVICE}")
+        raise FormatError(f"{path}: not a JSON object; {_ADVICE}")
     return entries
 
 
 def _table(path: Path) -> List[Dict[str, str]]:
-    """Rows of a tab-separated table; none where there is no such file."""
+    """Rows of a tab-separated table; empty if there is no such file."""
     if not path.is_file():
         return []
     text = read_bounded(path, _MAX_TABLE, "a table of a run", _ADVICE).decode("utf-8", "replace")

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures while a run goes on: a subject's are made as it finishes, the pages once at the end from the small
-records.
-"""
+"""Pictures during a run: a subject's are made as it finishes, the pages once at the end from the small records."""
 
 from __future__ import annotations
 
@@ -49,7 +47,7 @@ class Pictures:
         Raises
         ------
         ArtifactError
-            The folder cannot be written.
+            If the folder cannot be written.
         """
         drawn = write_case(self._out / QC_FOLDER, self.case(loaded, done, row, provenance))
         return files_below(self._out, f"{QC_FOLDER}/{row.subject}"), replace(row, warnings=drawn.warnings)
@@ -78,6 +76,6 @@ class Pictures:
         )
 
     def finish(self, failures: Sequence[FailureRow] = ()) -> List[str]:
-        """Write the pages over all records that stand; returns the names below `out` of everything in the folder."""
+        """Write the pages over all existing records; returns the names below `out` of everything in the folder."""
         write_pages(self._out / QC_FOLDER, [(failure.subject, failure.reason) for failure in failures])
         return files_below(self._out, QC_FOLDER)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures that the pictures rest on (brightness, similarity) and the rules by which a subject gets a warning."""
+"""Figures of the pictures (brightness, similarity) and the rules for warnings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vxm_convert.geometry.fields import slabs
 
 #: percentile of an image that is shown as white: single bright vessels would leave the picture dark
 _WHITE_PERCENTILE = 99.8
-#: share of white above which a voxel of the fixed image counts as its inside
+#: share of white above which a voxel of the fixed image counts as inside
 _INSIDE = 0.1
 MUCH_FOLDING = 0.005
-#: a longest displacement below this is no registration: untrained weights, or the wrong input
+#: a longest displacement below this means no registration: untrained weights, or the wrong input
 IDLE_VOXEL = 0.05
 #: fall of similarity or Dice that is more than rounding
 _FALL = 0.002
@@ -25,12 +25,12 @@ _EMPTY_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Brightness:
-    """How intensities become grey.
+    """Mapping of intensities to grey.
 
     Parameters
     ----------
-    fixed, moved : float — what is white in the fixed image, and in the scan before and after its warp.
-    gain : float — factor that brings the scan to the fixed image's scale, one for before and after.
+    fixed, moved : float — white of the fixed image, and of the scan before and after its warp.
+    gain : float — factor that scales the scan to the fixed image, the same before and after.
     """
 
     fixed: float
@@ -39,9 +39,7 @@ class Brightness:
 
 
 def white_of(*images: Optional[np.ndarray]) -> float:
-    """The brightness to show as white: a high percentile of what is above 0 in the first image that has such voxels,
-    else 1.
-    """
+    """The brightness of white: a high percentile of values above 0 in the first image that has such voxels, else 1."""
     for image in images:
         if image is None:
             continue
@@ -65,7 +63,7 @@ def brightness(case: Case) -> Brightness:
 
 
 def correlation(fixed: np.ndarray, image: Optional[np.ndarray], white: float) -> Optional[float]:
-    """Normalised cross-correlation (Pearson) inside the fixed image; None for no image and where either is constant
+    """Normalised cross-correlation (Pearson) inside the fixed image; None without an image or if either is constant
     there.
 
     The inside is the same for every scan: voxels of the fixed image above 10 % of its white.
@@ -77,7 +75,7 @@ def correlation(fixed: np.ndarray, image: Optional[np.ndarray], white: float) ->
     if not n:
         return None
     x, y = sums["xx"] - sums["x"] ** 2 / n, sums["yy"] - sums["y"] ** 2 / n
-    # 1e-9: what float64 leaves of the spread of a constant image.
+    # 1e-9: rounding error of the spread of a constant image in float64.
     if not (x > 1e-9 * sums["xx"] and y > 1e-9 * sums["yy"]):
         return None
     return float((sums["xy"] - sums["x"] * sums["y"] / n) / np.sqrt(x * y))
@@ -115,7 +113,8 @@ def table_warnings(figures: Mapping[str, Optional[float]]) -> List[str]:
         found.append(f"folds in {100 * folds:.2f} % of the voxels, more than {100 * MUCH_FOLDING:g} %")
     if longest is not None and longest < IDLE_VOXEL:
         found.append(
-            f"longest displacement {longest:.2g} voxel: nothing was moved, are the weights trained, is the scan the atlas?"
+            f"longest displacement {longest:.2g} voxel: nothing moved, are the weights untrained, or is the scan the "
+            "atlas itself?"
         )
     return found
 
@@ -126,7 +125,7 @@ def _fell(figures: Mapping[str, Optional[float]], name: str) -> bool:
 
 
 def warnings_of(figures: Dict[str, Optional[float]], letters: bool) -> List[str]:
-    """What a person should look at, one line each."""
+    """Warnings for a person, one line each."""
     found = table_warnings(figures)
     empty = figures.get("empty_share")
     if _fell(figures, "ncc"):
@@ -134,7 +133,7 @@ def warnings_of(figures: Dict[str, Optional[float]], letters: bool) -> List[str]
     if figures.get("ncc_after") is None:
         found.append("similarity is undefined: an image is missing or constant")
     if empty is not None and empty > _EMPTY_SHARE:
-        found.append(f"the moved scan is empty in {100 * empty:.0f} % of the fixed image: cut off, or elsewhere")
+        found.append(f"the moved scan is empty in {100 * empty:.0f} % of the fixed image: cut off, or misplaced")
     if not letters:
-        found.append("the header does not say which side is which: pictures carry no letters")
+        found.append("the header does not define left and right: pictures have no letters")
     return found

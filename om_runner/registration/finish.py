@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what the model returned for one scan to its files, its row of the table, its log and its record; called by
-writing threads.
+"""From the model's outputs for one scan to its files, its row of the table, its log and its record; called by writing
+threads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass
 class Ready:
-    """A scan in hand, with what was said about it and the wall seconds that it took so far, per stage."""
+    """A scan in work, with its warnings and its wall seconds so far, per stage."""
 
     loaded: LoadedScan
     notes: List[str]
@@ -50,13 +50,13 @@ class Ready:
 
 
 class Finisher:
-    """Makes and writes a subject's results; may be used by several threads at a time.
+    """Makes and writes a subject's results; several threads may use it at the same time.
 
     Parameters
     ----------
     job : Job
-    timeline : Timeline — told how long making and writing took.
-    pictures : Pictures or None — draws each subject when its results stand.
+    timeline : Timeline — records the time of making and writing.
+    pictures : Pictures or None — draws each subject after its results are written.
     """
 
     def __init__(self, job: Job, timeline: Timeline, pictures: Optional[Pictures] = None) -> None:
@@ -74,7 +74,7 @@ class Finisher:
 
         Parameters
         ----------
-        moved, flow : ndarray, shapes (X, Y, Z) and (X, Y, Z, 3) — what the model returned: network intensities, voxels.
+        moved, flow : ndarray, shapes (X, Y, Z) and (X, Y, Z, 3) — the model's outputs: network intensities, voxels.
         velocity : ndarray, shape (X/2, Y/2, Z/2, 3), or None — of a diffeomorphic model: its negative gives the
             inverse.
 
@@ -83,7 +83,7 @@ class Finisher:
         ImplausibleError
             What the model returned cannot be a registration of this scan.
         VxmError
-            The results cannot be used or written; nothing of this subject is left behind.
+            If the results cannot be used or written; no files of this subject are left behind.
         """
         with notes_to(ready.notes):
             with self._timeline.span(PRODUCTS, [ready.subject]) as span:
@@ -147,7 +147,7 @@ class Finisher:
 
     @contextmanager
     def _with_log(self, place: ContextManager[Path], ready: Ready, figures: Dict[str, Any]) -> Iterator[Path]:
-        """The subject's folder, with its log when all else is in it."""
+        """The subject's folder; adds the log after all other files."""
         begun = time.perf_counter()
         with place as folder:
             yield folder

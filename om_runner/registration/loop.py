@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cohort loop: fills the model's static batch, keeps the device busy, has each subject finished. A bad scan is a
-row, not the end.
+"""The cohort loop: fills the model's static batch, keeps the device busy, passes each subject on to be finished. A bad
+scan becomes a row and does not end the run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BUFFER_SETS = 2
 
 @dataclass
 class _Flight:
-    """A batch that the device has; `lost` when the device failed with it, which is said once."""
+    """A batch on the device; `lost` if the device failed with it, which is logged once."""
 
     batch: List[Ready]
     executed: Future[Any]
@@ -51,10 +51,10 @@ class Cohort:
     Parameters
     ----------
     job : Job
-    store : CompareStore — takes arrays of the subjects to compare.
-    progress : callable — called with 1 after every scan, done or failed.
-    timeline : Timeline — told what every stage does when.
-    pictures : Pictures or None — draws each subject when its results stand.
+    store : CompareStore — stores arrays of the subjects to compare.
+    progress : callable — called with 1 after every scan, finished or failed.
+    timeline : Timeline — records the times of every stage.
+    pictures : Pictures or None — draws each subject after its results are written.
     """
 
     def __init__(
@@ -72,15 +72,15 @@ class Cohort:
         self._progress = progress
         self._finisher = Finisher(job, timeline, pictures)
         batch = job.contract.model.batch
-        # One array object for the whole run, so that the runtime leaves it on the device.
+        # One array for the whole run, so that the runtime leaves it on the device.
         self._fixed = np.repeat(job.atlas.image[np.newaxis, ..., np.newaxis], batch, axis=0)
 
     # the loop -----------------------------------------------------------------------------------------------
     def run(self, scans: Sequence[Scan], runtime: Runtime) -> None:
-        """Register all scans with an open Runtime; raises ToolchainError when the device itself fails.
+        """Register all scans with an open Runtime; raises ToolchainError if the device itself fails.
 
-        However it ends, the batch that the device has and the results that are being written are finished first; only a
-        second Ctrl-C drops them.
+        In every case, the batch on the device and the results being written are finished first; only a second Ctrl-C
+        drops them.
         """
         with stop_between_scans() as stop, WriteBehind(self.job.settings.batch.threads, self._written) as behind:
             with ThreadPoolExecutor(1, "device") as device, closing(self._batches(scans)) as batches:
@@ -106,7 +106,7 @@ class Cohort:
                 try:
                     staged = self._stage(batch, runtime)
                 except ToolchainError:
-                    # Where the batch before failed as well, its error came first and is the one to tell.
+                    # If the previous batch failed too, its error came first and is the one to report.
                     before, flight = flight, None
                     self._land(before, runtime, behind)
                     raise
@@ -123,7 +123,7 @@ class Cohort:
         self._land(flight, runtime, behind)
 
     def _batches(self, scans: Sequence[Scan]) -> Generator[List[Ready], None, None]:
-        """Loaded scans in order, as many as the model takes; the last batch may be smaller."""
+        """Batches of loaded scans, in order and of the model's size; the last batch may be smaller."""
         size, readers = self.job.contract.model.batch, max(1, self.job.settings.batch.threads // 2)
         batch: List[Ready] = []
         with closing(read_ahead(scans, self._load, max(size, readers), readers)) as loading:
@@ -162,7 +162,7 @@ class Cohort:
     # the device ---------------------------------------------------------------------------------------------
     @contextmanager
     def _on_device(self, batch: List[Ready], stage: str) -> Iterator[None]:
-        """Times a stage of a batch; when the device fails there, all of its scans have failed."""
+        """Times a stage of a batch; if the device fails in it, all of its scans have failed."""
         try:
             with self.timeline.span(stage, [ready.subject for ready in batch]) as span:
                 yield
@@ -196,7 +196,7 @@ class Cohort:
             raise
 
     def _land(self, flight: Optional[_Flight], runtime: Runtime, behind: WriteBehind) -> None:
-        """Take the outputs of a batch and have them finished."""
+        """Fetch the outputs of a batch and pass them on to be finished."""
         if flight is None:
             return
         collected = self._wait(flight)
@@ -216,18 +216,16 @@ class Cohort:
             behind.submit(ready, self._finisher.finish, moved, flow, None if velocity is None else velocity[position])
 
     def _land_after_error(self, flight: Optional[_Flight], runtime: Runtime, behind: WriteBehind) -> None:
-        """What the device has in hand is not lost because something else went wrong; the first error is the one to
-        report.
-        """
+        """Fetch the batch on the device even after another error; the first error is the one to report."""
         if flight is None or flight.lost:
             return
         try:
             self._land(flight, runtime, behind)
         except VxmError as exc:
-            LOG.error("the batch in hand is lost as well: %s", exc)
+            LOG.error("the batch on the device is lost as well: %s", exc)
 
     def _moving(self, batch: List[Ready]) -> np.ndarray:
-        """(B, X, Y, Z, 1) float32; the places left over repeat the last scan and are cut from the result."""
+        """(B, X, Y, Z, 1) float32; unused positions repeat the last scan and are cut from the result."""
         moving = np.empty(self.job.contract.model.image_shape, dtype=np.float32)
         for position in range(moving.shape[0]):
             moving[position, ..., 0] = batch[min(position, len(batch) - 1)].loaded.image
@@ -235,7 +233,7 @@ class Cohort:
 
     # results ------------------------------------------------------------------------------------------------
     def _written(self, ready: Ready, future: Future[MetricsRow]) -> None:
-        """Take what became of a subject, in order."""
+        """Record the result of a subject, in order."""
         try:
             row = future.result()
         except VxmError as exc:

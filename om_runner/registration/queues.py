@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads around the device: scans read ahead, results made and written behind, both bounded and in order.
+"""Threads around the device: scans read ahead, results made and written afterwards, both bounded and in order.
 
 While the device executes one set of buffers, the main thread copies into and out of the other one, readers decode the
-next scans and writers finish the last ones. Nothing here knows what a scan is.
+next scans and writers finish the last ones. Nothing here depends on scans.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ L = TypeVar("L")
 def read_ahead(
     scans: Sequence[T], load: Callable[[T], L], ahead: int, threads: int = 1
 ) -> Generator[Tuple[T, Future[L]], None, None]:
-    """Scans in order with their loading, `ahead` of which are read or being read beyond the one in hand."""
+    """Scans in order with their loading; `ahead` of them are read or being read beyond the current one."""
     with ThreadPoolExecutor(threads, "decode") as pool:
         todo = iter(scans)
         waiting = deque((scan, pool.submit(load, scan)) for scan in islice(todo, ahead))
@@ -36,12 +36,12 @@ def read_ahead(
 
 
 class WriteBehind:
-    """A pool that finishes items; a context manager, which ends when all are finished.
+    """A pool that finishes items; a context manager that exits when all are finished.
 
     Parameters
     ----------
-    threads : int — items worked on at a time; one more may wait.
-    done : callable — takes item and future, in the order of `submit`, in the thread that submits.
+    threads : int — items in work at the same time; one more may wait.
+    done : callable — called with item and future, in the order of `submit`, in the submitting thread.
     """
 
     def __init__(self, threads: int, done: Callable[[Any, Future[Any]], None]) -> None:
@@ -56,7 +56,7 @@ class WriteBehind:
     def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
         try:
             if kind is not None and not issubclass(kind, Exception):
-                # Stopped at once: what is being written is finished, what waits is dropped.
+                # Immediate stop: items in work are finished, waiting ones are dropped.
                 self._waiting = deque(entry for entry in self._waiting if not entry[1].cancel())
             while self._waiting:
                 self._reap()
@@ -64,7 +64,7 @@ class WriteBehind:
             self._pool.shutdown()
 
     def submit(self, item: Any, job: Callable[..., Any], *args: object) -> None:
-        """Let a thread call ``job(item, *args)``; waits while too many are unfinished, so that memory is bounded."""
+        """Let a thread call ``job(item, *args)``; blocks while too many are unfinished, so that memory is bounded."""
         while len(self._waiting) >= self._most:
             self._reap()
         self._waiting.append((item, self._pool.submit(job, item, *args)))

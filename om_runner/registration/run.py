@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run over a locked output folder: what is taken over, the loop, the comparison, the tables, which are written
-however it ends.
-"""
+"""A run over a locked output folder: kept results, the loop, the comparison, and the tables, which are always written."""
 
 from __future__ import annotations
 
@@ -36,14 +34,14 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-#: reasons that the log names; the record of each scan has its own
+#: number of reasons in the log; the record of each scan has its own
 _REASONS_TOLD = 5
 
 
 def decided(job: Job) -> Tuple[List[Decision], Optional[Dict[str, Any]]]:
-    """What is done with each scan that the run looks at, and the precision report that stays as it is, if one does.
+    """The decision for each considered scan, and the precision report if it is kept.
 
-    Where the report must be made anew and too few scans are registered for it, unchanged ones are registered again.
+    If a new report is needed and too few scans are registered for it, unchanged ones are registered again.
     """
     settings = job.settings
     failed = [row.subject for row in job.old_failures]
@@ -56,7 +54,8 @@ def decided(job: Job) -> Tuple[List[Decision], Optional[Dict[str, Any]]]:
         for place, decision in enumerate(decisions):
             if decision.skip and missing > 0:
                 decisions[place] = Decision(
-                    decision.scan, "unchanged, but to be compared: no precision report with these settings"
+                    decision.scan,
+                    "unchanged, but needed for the comparison: there is no precision report with these settings",
                 )
                 missing -= 1
     return decisions, report
@@ -94,7 +93,7 @@ class CohortRun:
         for decision in told[:_REASONS_TOLD]:
             LOG.info("%s: registered again, %s", decision.scan.subject, decision.why)
         if len(told) > _REASONS_TOLD:
-            LOG.info("and %d more; --dry-run tells all", len(told) - _REASONS_TOLD)
+            LOG.info("and %d more; --dry-run lists all", len(told) - _REASONS_TOLD)
 
     def go(self, runtime_factory: Callable[[OfflineModel, int], Runtime]) -> int:
         """Register, compare, write; returns the exit code.
@@ -102,9 +101,9 @@ class CohortRun:
         Raises
         ------
         VxmError
-            What stops the run as a whole.
+            If the whole run must stop.
         PrecisionError
-            After everything is written, when the comparison is out of the profile.
+            After everything is written, if the comparison is outside the profile.
         """
         settings = self._job.settings
         with CompareStore(settings.out, settings.compare if self._report is None else 0) as store:
@@ -115,7 +114,7 @@ class CohortRun:
                 self._begin()
                 self._write()
             if self._report is None and store.subjects:
-                # The device is closed by now: its memory and TensorFlow's never add up.
+                # The device is already closed: its memory and TensorFlow's never add up.
                 self._report = self._compare(store)
                 self._write()
         return self._conclude()
@@ -124,7 +123,7 @@ class CohortRun:
         job, settings = self._job, self._job.settings
         about = {"simulated": job.model.simulated, "toolchain": job.model.toolchain.describe()}
         begun = time.perf_counter()
-        # Nothing of an earlier run is touched before the device has taken the model.
+        # Nothing of an earlier run is changed before the device has loaded the model.
         with Timeline(settings.batch.trace, about) as timeline, runtime_factory(job.model, settings.device) as runtime:
             runtime.reserve(BUFFER_SETS)
             loaded = time.perf_counter() - begun
@@ -152,9 +151,7 @@ class CohortRun:
         self._ledger.note_taken_over()
 
     def _noting(self, told: Callable[[int], object]) -> Callable[[int], None]:
-        """Progress that also keeps failures.tsv up to date, so that a run that is killed leaves it for
-        ``--retry-failed``.
-        """
+        """Progress that also keeps failures.tsv up to date, so that a killed run leaves it for ``--retry-failed``."""
         written = 0
 
         def update(n: int) -> None:
@@ -218,7 +215,7 @@ class CohortRun:
             LOG.info("%s", speed(self._timing, job.model.simulated))
         missing = self._say_missing()
         if report is None and job.compared:
-            LOG.warning("no precision report: no scan was registered that could be compared")
+            LOG.warning("no precision report: no registered scan could be compared")
         if report is not None and job.compared:
             LOG.info(
                 "precision report over n = %d scans: %s", report["n_samples"], out / PRECISION_FOLDER / REPORT_PAGE
@@ -246,7 +243,7 @@ class CohortRun:
 
 
 def _taken_over(job: Job, decisions: Sequence[Decision]) -> Dict[str, Record]:
-    """Results that the run leaves as they are: unchanged ones, and those of scans that it does not look at."""
+    """Results that the run keeps: unchanged ones, and those of scans that it does not consider."""
     looked_at = {scan.subject for scan in job.looked_at}
     taken = taken_along([scan for scan in job.scans if scan.subject not in looked_at], job.keys, Records(job.layout))
     taken.update({decision.scan.subject: decision.record for decision in decisions if decision.record is not None})
@@ -263,7 +260,7 @@ def _pictures(job: Job) -> Optional[Pictures]:
 
 def _timing(timeline: Timeline, wall: float, loaded: float, n_run: int) -> Dict[str, Any]:
     """Seconds of a run, for run.json: `wall` from the first scan read to the last result written; loading the model is
-    apart.
+    listed separately.
     """
     device = timeline.sums[EXECUTE]
     return {
@@ -282,13 +279,11 @@ def _timing(timeline: Timeline, wall: float, loaded: float, n_run: int) -> Dict[
 
 
 def speed(timing: Dict[str, Any], simulated: bool) -> str:
-    """The line of the summary about time."""
+    """The summary's line about time."""
     device = "SIMULATED device" if simulated else "device"
     return (
         f"{timing['scans']} scans in {timing['wall_seconds']:.2f} s, {timing['scans_per_second']:.3g} scans/s end to "
-        "end; "
-        f"{device} {timing['device_seconds'] / timing['scans']:.3f} s per scan, busy "
-        f"{100 * timing['device_busy']:.0f} % of that time; "
-        f"apart: model loaded in {timing['model_load_seconds']:.2f} s, first execution "
-        f"{timing['first_execution_seconds'] or 0:.3f} s"
+        f"end; {device} {timing['device_seconds'] / timing['scans']:.3f} s per scan, busy "
+        f"{100 * timing['device_busy']:.0f} % of that time; not included: model loaded in "
+        f"{timing['model_load_seconds']:.2f} s, first execution {timing['first_execution_seconds'] or 0:.3f} s"
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the files of a registered scan go: the one place that turns a subject and a file's plain name into a path.
+"""Paths of a registered scan's files: the only place that turns a subject and a plain file name into a path.
 
-The plain layout is a folder per subject. `om_runner.bids.derivative` has the other one.
+The plain layout is a folder per subject; `om_runner.bids.derivative` has the other one.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ class Layout:
     out : Path — output folder.
     """
 
-    #: how files are named, in a word; results under other names are not these
+    #: name of the naming scheme; results with other names are different results
     style = "plain"
 
     def __init__(self, out: Path) -> None:
         self.out = Path(out)
 
     def place(self, scan: Scan) -> ContextManager[Path]:
-        """A folder to write a scan's files into under their plain names; they stand under their own all at once, or not
+        """A folder for a scan's files with their plain names; they appear under their final names all at once, or not
         at all.
         """
         return whole_folder(self.out / scan.subject)
 
     def path_of(self, subject: str, name: str) -> Path:
-        """Where the file of that plain name (``moved.nii.gz``) of a subject stands once its folder is whole."""
+        """Final path of a subject's file with that plain name (``moved.nii.gz``)."""
         return self.out / subject / name
 
     def files_of(self, subjects: Sequence[str]) -> List[str]:
-        """Names below `out`, with forward slashes, of all that was left for these subjects."""
+        """Names below `out`, with forward slashes, of all files of these subjects."""
         return files_below(self.out, *subjects)
 
     def note(self, row: MetricsRow) -> None:
-        """Take the figures of a scan whose files stand."""
+        """Record the figures of a scan after its files are written."""
 
     def finish(self, failures: Sequence[FailureRow]) -> List[str]:
         """What belongs to the folder as a whole, with the scans that failed; names below `out` of the files written."""

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of an output folder, run.json and the list of hashes: what this run did together with what it took
-over.
-"""
+"""The tables of an output folder, run.json and the list of hashes: results of this run and kept ones."""
 
 from __future__ import annotations
 
@@ -33,9 +31,9 @@ class Ledger:
     Parameters
     ----------
     layout : Layout
-    scans : all scans of the input, looked at in this run or not.
-    taken_over : subject → record of a result that this run leaves as it is.
-    old_failures : rows of scans that this run does not look at.
+    scans : all scans of the input, whether considered in this run or not.
+    taken_over : subject → record of a result that this run keeps.
+    old_failures : rows of scans that this run does not consider.
     """
 
     def __init__(
@@ -54,12 +52,12 @@ class Ledger:
         ]
 
     def note_taken_over(self) -> None:
-        """Tell the layout of the rows that this run does not make."""
+        """Pass the rows of earlier runs to the layout."""
         for record in self.taken_over.values():
             self._layout.note(record.row)
 
     def whole(self, result: CohortResult) -> CohortResult:
-        """This run's result with what was taken over, in the order of the scans."""
+        """This run's result with the kept ones, in the order of the scans."""
         rows = result.rows + [record.row for record in self.taken_over.values()]
         inputs = dict(result.inputs)
         for subject, record in self.taken_over.items():
@@ -76,19 +74,19 @@ class Ledger:
         return [subject for subject in self._place if subject not in known]
 
     def write_failures(self, result: CohortResult) -> None:
-        """failures.tsv alone, so that a run that is killed leaves it for ``--retry-failed``."""
+        """Write failures.tsv alone, so that a killed run leaves it for ``--retry-failed``."""
         write_failures(self._layout.out / FAILURES_NAME, self._failures(result))
 
     def write_tables(self, result: CohortResult) -> None:
-        """metrics.tsv and failures.tsv of a whole result."""
+        """Write metrics.tsv and failures.tsv of a whole result."""
         write_metrics(self._layout.out / METRICS_NAME, result.rows)
         write_failures(self._layout.out / FAILURES_NAME, result.failures)
 
     def list_files(self, result: CohortResult, earlier: Dict[str, str], further: Sequence[str] = ()) -> None:
-        """The hash of everything that this run and `earlier` ones left, so that `vxm_convert verify` finds any damaged
+        """Write the hashes of all files of this run and `earlier` ones, so that `vxm_convert verify` finds any damaged
         file.
 
-        `further`: names below the output folder of what neither the layout nor the ledger knows of.
+        `further`: names below the output folder of other files.
         """
         out, layout = self._layout.out, self._layout
         made = files_below(out, PRECISION_FOLDER, STATE_FOLDER) + layout.files_of([row.subject for row in result.rows])
@@ -103,7 +101,7 @@ class Ledger:
 
 
 def run_document(model: OfflineModel, atlas: LoadedScan, result: CohortResult, **entries: object) -> Dict[str, Any]:
-    """What run.json says: model, atlas, scans and versions, and the `entries` of the session."""
+    """The content of run.json: model, atlas, scans and versions, and the `entries` of the session."""
     return {
         "schema": RUN_SCHEMA,
         "finished": utc(time.time()),
@@ -137,7 +135,7 @@ def write_run(layout: Layout, document: Mapping[str, Any]) -> None:
 
 
 def precision_entry(python: Optional[str], report: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
-    """What run.json says of the comparison."""
+    """The entry of run.json for the comparison."""
     entry = {
         "reference_python": python,
         "compared": 0 if report is None else report["n_samples"],
@@ -148,5 +146,5 @@ def precision_entry(python: Optional[str], report: Optional[Mapping[str, Any]]) 
 
 
 def utc(seconds: float) -> str:
-    """Seconds since 1970 as a date in UTC."""
+    """Seconds since 1970 as a UTC date."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The columns of metrics.tsv and failures.tsv; `vxm_convert.artifacts.tsv` says how a cell is written."""
+"""The columns of metrics.tsv and failures.tsv; `vxm_convert.artifacts.tsv` formats cells."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class MetricsRow:
     """One registered subject.
 
     `device_seconds` is the execution time of the subject's batch divided by the scans in it; `total_seconds` the wall
-    time spent on the subject: reading, its share of the device, warping labels, writing. Dice needs a segmentation on
-    both sides. `warnings` are all that was said about the subject, one line each.
+    time spent on the subject: reading, its share of the device, warping labels, writing. Dice needs both segmentations.
+    `warnings` are all that was said about the subject, one line each.
     """
 
     subject: str
@@ -44,7 +44,7 @@ class MetricsRow:
 
 @dataclass(frozen=True)
 class FailureRow:
-    """One scan that could not be registered: in which stage (read, run, write) and why."""
+    """One scan that could not be registered, with the stage (read, run, write) and the reason."""
 
     subject: str
     file: str
@@ -53,7 +53,7 @@ class FailureRow:
 
 
 def write_metrics(path: Path, rows: Sequence[MetricsRow]) -> None:
-    """Write all rows in order; the header stands even without rows."""
+    """Write all rows in order, with a header even without rows."""
     write_table(path, [f.name for f in fields(MetricsRow)], (_cells(row) for row in rows))
 
 
@@ -63,17 +63,17 @@ def _cells(row: MetricsRow) -> List[object]:
 
 
 def write_failures(path: Path, rows: Sequence[FailureRow]) -> None:
-    """Write all rows in order; the header stands even without rows, so a stale table never survives."""
+    """Write all rows in order, with a header even without rows, so that a stale table never survives."""
     write_table(path, [f.name for f in fields(FailureRow)], (asdict(row).values() for row in rows))
 
 
 @dataclass
 class CohortResult:
-    """Rows as they come in; complete up to the moment in which an error ended the loop."""
+    """Rows as they arrive; complete up to the error that ended the loop."""
 
     rows: List[MetricsRow] = field(default_factory=list)
     failures: List[FailureRow] = field(default_factory=list)
-    #: absolute path → sha256 of every file read, segmentations included
+    #: absolute path → sha256 of every file read, including segmentations
     inputs: Dict[str, str] = field(default_factory=dict)
-    #: scans that went through the model, whatever became of their outputs
+    #: scans that the model has run, whatever happened to their outputs
     n_run: int = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One subject's folder, which appears whole or not at all; names of its files, their scale and their side-cars."""
+"""One subject's folder, which appears completely or not at all; names of its files, their scale and their side-cars."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the side-cars of a result record.
+    """Provenance of a result, for its side-cars.
 
     Parameters
     ----------
-    made_from : dict — role → sha256: ``om``, ``moving``, ``atlas``, and ``moving_seg`` where the segmentation is a file
-        of its own.
+    made_from : dict — role → sha256: ``om``, ``moving``, ``atlas``, and ``moving_seg`` if the segmentation is a
+        separate file.
     toolchain : dict — ``Toolchain.describe()``.
-    details : dict — further entries: whether the toolchain is simulated, the precision plan, the subject.
+    details : dict — other entries: whether the toolchain is simulated, the precision plan, the subject.
     """
 
     made_from: Dict[str, str]
@@ -50,16 +50,16 @@ class Provenance:
     details: Dict[str, Any]
 
     def of(self, made_from: Dict[str, str], **details: object) -> Provenance:
-        """A copy with further sources and entries."""
+        """A copy with additional sources and entries."""
         return replace(self, made_from={**self.made_from, **made_from}, details={**self.details, **details})
 
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place on success and vanishes on failure.
+    """A temporary folder beside `target` that replaces it on success and is removed on failure.
 
-    A folder of an earlier run is moved aside first and removed last, so no mixture of two runs can be seen.
-    Raises ArtifactError where the place cannot be written.
+    A folder of an earlier run is moved aside first and removed last, so two runs never mix. Raises ArtifactError if the
+    path cannot be written.
     """
     try:
         temporary = Path(tempfile.mkdtemp(prefix=".tmp-", suffix="-" + target.name[:40], dir=str(target.parent)))
@@ -87,7 +87,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def record(path: Path, provenance: Provenance, **details: object) -> None:
-    """The side-car of a written file: its provenance and further entries."""
+    """Write the side-car of a file: its provenance and other entries."""
     write_sidecar(path, provenance.made_from, provenance.toolchain, **{**provenance.details, **details})
 
 
@@ -98,7 +98,7 @@ class Writer:
     ----------
     options : OutputOptions
     atlas : LoadedScan
-    labels : str — name of the set over which the Dice in the scan's own space is averaged.
+    labels : str — name of the label set of the mean Dice in the scan's own space.
     """
 
     def __init__(self, options: OutputOptions, atlas: LoadedScan, labels: str) -> None:
@@ -112,8 +112,8 @@ class Writer:
         flow: np.ndarray,
         provenance: Provenance,
     ) -> None:
-        """All files of a subject into the folder that `place` opens; raises VolumeError for a warp that its format
-        cannot hold.
+        """Write all files of a subject into the folder that `place` opens; raises VolumeError if the format cannot hold
+        the warp.
         """
         wanted = self._options.outputs
         affine_sha = loaded.placed.how.get("affine_sha256")
@@ -184,7 +184,11 @@ class Writer:
         subject = loaded.scan.subject
         off = report.fixed_mm
         LOG.info(
-            "%s: inverse warp (%s) off by %.3g mm (95 %%), %.3g mm at most", subject, report.method, off.p95, off.max
+            "%s: error of the inverse warp (%s) %.3g mm (95 %%), %.3g mm at most",
+            subject,
+            report.method,
+            off.p95,
+            off.max,
         )
         seg = atlas_seg(self._atlas)
         if seg is None or "seg" not in self._options.outputs:
@@ -207,9 +211,7 @@ class Writer:
 
 
 def _inverse(placement: Placement, flow: np.ndarray, backward: Optional[np.ndarray]) -> Tuple[Warp, InverseReport]:
-    """From the scan's own grid to the network grid: by the model's negative velocity where it gave one, else
-    numerically.
-    """
+    """From the scan's own grid to the network grid: by the model's negative velocity if there is one, else numerically."""
     forward = placement.final_warp(flow, placement.network)
     if backward is None:
         inverse, _, report = invert(forward)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run on an Ascend 910 is told: precision, fusion, loop sinking, dumps, profiling; and the environment of its
+"""Settings of a run on an Ascend 910: precision, fusion, loop sinking, dumps, profiling; and the environment of its
 process.
 
-No TensorFlow and no npu_bridge; `train.devices.npu` hands it on.
+Imports neither TensorFlow nor npu_bridge; `train.devices.npu` applies them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.errors import ArtifactError, SpecError
 
 _DATA = Path(__file__).parent / "data"
-#: Names that `--fusion-switch` takes beside a file. `default` is what the published training on a 910 ran with.
+#: Names that `--fusion-switch` accepts instead of a file. `default` is the setting of the published training on a 910.
 FUSION_SWITCHES: Dict[str, Optional[Path]] = {
     "default": _DATA / "fusion_switch.cfg",
     "off": _DATA / "fusion_off.cfg",
@@ -32,7 +32,7 @@ _PROFILED = {
     "aic_metrics": "PipeUtilization",
     "msproftx": "off",
 }
-#: The adapter wants some number of job; this one stands in the vendor's examples.
+#: The adapter needs a job number; this one is from the vendor's examples.
 _JOB = "10087"
 
 
@@ -42,16 +42,16 @@ class NpuSettings:
 
     Parameters
     ----------
-    precision_mode : str — of the adapter. Conv3D of a 910 reads float16 in every one of them.
-    modify_mixlist : Path — operators that mixed precision treats otherwise, in the adapter's JSON form; None for none.
+    precision_mode : str — of the adapter. Conv3D of a 910 reads float16 in all of them.
+    modify_mixlist : Path — operators that mixed precision treats differently, in the adapter's JSON form, or None.
     fusion_switch : str — ``default``, ``off``, ``none`` or the path of a file.
-    iterations_per_loop : int — steps that the device does per call.
-    device_id : int — logical number of the device; None leaves it to the environment.
+    iterations_per_loop : int — steps per call of the device.
+    device_id : int — logical number of the device; None takes it from the environment.
     data_dump : bool — write inputs and outputs of all operators in the steps of `data_dump_step`, such as
         ``0|5|10-20``.
-    over_dump : bool — write what belongs to operators that overflowed.
+    over_dump : bool — write tensors of operators that overflowed.
     profiling : bool — write a profile.
-    more : tuple of (name, value) — further parameters of the adapter; they win.
+    more : tuple of (name, value) — other parameters of the adapter; they have priority.
     """
 
     precision_mode: str = PRECISION_MODES[0]
@@ -68,7 +68,7 @@ class NpuSettings:
     def __post_init__(self) -> None:
         if "iterations_per_loop" in dict(self.more):
             raise SpecError(
-                "npu-parameter: iterations_per_loop is set by --iterations-per-loop, which the loop must know as well"
+                "npu-parameter: iterations_per_loop is set by --iterations-per-loop, because the loop needs it too"
             )
         check_parameters(self.parameters(Path("out")))
         if self.modify_mixlist is not None:
@@ -92,7 +92,7 @@ class NpuSettings:
         return self.data_dump or self.over_dump
 
     def folder(self, out: Path) -> Path:
-        """Where dumps and profiles go."""
+        """Folder of dumps and profiles."""
         return Path(out).resolve() / "npu"
 
     def parameters(self, out: Path) -> Dict[str, Value]:
@@ -105,7 +105,7 @@ class NpuSettings:
             "iterations_per_loop": self.iterations_per_loop,
         }
         if self.iterations_per_loop > 1:
-            # The device fetches the batches of a sunk loop itself.
+            # The device itself fetches the batches of a loop on the device.
             values["enable_data_pre_proc"] = True
         if self.modify_mixlist is not None:
             values["modify_mixlist"] = str(Path(self.modify_mixlist).resolve())
@@ -130,7 +130,7 @@ class NpuSettings:
         return {**values, **more}
 
     def folders(self, out: Path) -> Tuple[Path, ...]:
-        """Folders that must exist before the session: the adapter refuses what it cannot write to."""
+        """Folders that must exist before the session: the adapter refuses folders that do not exist."""
         folder = self.folder(out)
         wanted = {
             "dump": self.data_dump,
@@ -142,7 +142,7 @@ class NpuSettings:
         return tuple(folder / name for name, needed in wanted.items() if needed)
 
     def environment(self, out: Path, environ: Mapping[str, str]) -> Dict[str, str]:
-        """Variables to set beside those of `environ`; what is set already stays.
+        """Variables to add to `environ`; existing ones are kept.
 
         Raises
         ------
@@ -166,8 +166,8 @@ def ranks_of(environ: Mapping[str, str]) -> Tuple[int, int]:
     """
     if environ.get("CM_WORKER_SIZE", "1") != "1":
         raise SpecError(
-            f"CM_WORKER_SIZE: got {environ['CM_WORKER_SIZE']!r}, expected 1 or nothing: several devices are told by "
-            "RANK_SIZE, RANK_ID and RANK_TABLE_FILE; unset it"
+            f"CM_WORKER_SIZE: got {environ['CM_WORKER_SIZE']!r}, expected 1 or nothing: RANK_SIZE, RANK_ID and "
+            "RANK_TABLE_FILE describe several devices; unset it"
         )
     if environ.get("RANK_TABLE_FILE") and not (environ.get("RANK_ID") or environ.get("POD_NAME")):
         raise SpecError(
@@ -193,7 +193,7 @@ def _json_object(path: Path, what: str) -> Dict[str, Any]:
     try:
         found = json.loads(read_bounded(path, _MAX_BYTES, what, "check the path").decode("utf-8"))
     except (ValueError, RecursionError) as exc:
-        raise ArtifactError(f"{path}: no JSON ({exc}), expected {what}") from exc
+        raise ArtifactError(f"{path}: not JSON ({exc}), expected {what}") from exc
     if not isinstance(found, dict) or not found:
         raise ArtifactError(f"{path}: expected {what}, a JSON object")
     return found

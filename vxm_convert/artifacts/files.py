@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of the chain: hashing, atomic writing, side-cars. Nothing here knows what a file means."""
+"""Files of the chain: hashing, atomic writing, side-cars. Nothing here depends on the meaning of a file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vxm_convert.errors import ArtifactError, FormatError
 _CHUNK = 1 << 20
 #: characters of a name that its temporary name repeats: the whole must not be longer than a file system allows
 _KEPT_OF_NAME = 40
-#: The umask of the process. Read once, at import: reading means setting it, which threads that write at a time must not
-#: see.
+#: The umask of the process. Read once, at import: reading it means setting it, which must not happen while other
+#: threads write.
 UMASK = os.umask(0o077)
 os.umask(UMASK)
 
@@ -36,20 +36,20 @@ def sha256_of(path: Path) -> str:
 
 
 def read_bounded(path: Path, limit: int, what: str, advice: str) -> bytes:
-    """All bytes of a file that must not be large.
+    """All bytes of a small file.
 
     Parameters
     ----------
-    limit : int — bytes; a larger file is refused before it is read, and one that grows meanwhile is not followed.
-    what : str — what the file should be, with its article: "the contract".
-    advice : str — what to do where it cannot be read.
+    limit : int — bytes; a larger file is refused before it is read, also if it grows in the meantime.
+    what : str — the expected kind of file, with its article: "the contract".
+    advice : str — advice if it cannot be read.
 
     Raises
     ------
     ArtifactError
-        It cannot be read.
+        If it cannot be read.
     FormatError
-        It has more than `limit` bytes.
+        If it has more than `limit` bytes.
     """
     try:
         with open(str(path), "rb") as handle:
@@ -59,7 +59,7 @@ def read_bounded(path: Path, limit: int, what: str, advice: str) -> bytes:
         raise ArtifactError(f"{path}: cannot read {what} ({exc.strerror}); {advice}") from exc
     if max(size, len(data)) > limit:
         raise FormatError(
-            f"{path}: {max(size, len(data))} bytes, expected at most {limit} for {what}; this is another file"
+            f"{path}: {max(size, len(data))} bytes, expected at most {limit} for {what}; this is a different file"
         )
     return data
 
@@ -68,8 +68,8 @@ def read_bounded(path: Path, limit: int, what: str, advice: str) -> bytes:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, renamed onto it on success and removed on any failure.
 
-    The temporary name ends in the same suffixes, because writers such as nibabel choose the format by them.
-    Raises ArtifactError where the folder cannot be written.
+    The temporary name has the same suffixes, because writers such as nibabel choose the format by them. Raises
+    ArtifactError if the folder cannot be written.
     """
     path = Path(path)
     try:
@@ -81,7 +81,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files private; results are meant to be shared as the umask allows.
+        # mkstemp makes files private; results should be shared as the umask allows.
         os.chmod(name, 0o666 & ~UMASK)
         os.replace(name, str(path))
     except OSError as exc:
@@ -92,15 +92,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write all of `data` or nothing."""
+    """Write `data` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write all of `text` as UTF-8 or nothing; bytes of file names that are no UTF-8 are written escaped, as JSON has
-    them.
-    """
+    """Write `text` as UTF-8 atomically; bytes of file names that are not UTF-8 are escaped as in JSON."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
@@ -115,13 +113,13 @@ def sidecar_path(path: Path) -> Path:
 
 
 def write_sidecar(path: Path, made_from: Dict[str, str], toolchain: Dict[str, Any], **details: object) -> Path:
-    """Record what `path` is and what it was made from.
+    """Write the side-car of `path`: its hash and sources.
 
     Parameters
     ----------
     path : Path — an existing file.
     made_from : dict — role → sha256 of each file it was made from.
-    toolchain : dict — ``Toolchain.describe()``, or ``{"kind": "none"}`` where no Ascend tool had a part in it.
+    toolchain : dict — ``Toolchain.describe()``, or ``{"kind": "none"}`` if no Ascend tool took part.
     """
     path = Path(path)
     side = sidecar_path(path)
@@ -132,7 +130,7 @@ def write_sidecar(path: Path, made_from: Dict[str, str], toolchain: Dict[str, An
 
 
 def check_output_folder(folder: Path) -> Path:
-    """Make the folder and prove that it can be written, before long work starts; raises ArtifactError."""
+    """Create the folder and check that it is writable, before long work starts; raises ArtifactError."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,16 +141,16 @@ def check_output_folder(folder: Path) -> Path:
 
 
 def remove_earlier(folder: Path, names: Iterable[str], what: str) -> None:
-    """Remove files of an earlier run, which would not belong to what is written now.
+    """Remove files of an earlier run, which do not belong to the new results.
 
     Parameters
     ----------
-    what : str — what one of them is, for the message: "report of an earlier run".
+    what : str — description of one of them, for the message: "report of an earlier run".
 
     Raises
     ------
     ArtifactError
-        One cannot be removed.
+        If one cannot be removed.
     """
     for path in (Path(folder) / name for name in names):
         try:
@@ -170,6 +168,6 @@ MAX_JSON_BYTES = 64 << 20
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file of ours; raises ArtifactError when unreadable or too large, FormatError when it is no JSON."""
+    """A JSON file of ours; raises ArtifactError if it is unreadable or too large, FormatError if it is not JSON."""
     content = read_bounded(Path(path), MAX_JSON_BYTES, "a JSON file of ours", "check the name and its permissions")
     return parse_json(content, str(path))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SHA256SUMS: the hash of every file that a run left in its folder, side-cars and reports included. Written last, and
-proves itself.
+"""SHA256SUMS: the hash of every file of a run in its folder, including side-cars and reports. Written last, and
+protected by its own hash.
 
 The lines are those of ``sha256sum``, so ``sha256sum -c SHA256SUMS`` checks a folder without this project. The last line
-is a comment with the hash of all lines before it: a flipped bit in the list itself is told from one in the files it
-names. A folder whose run did not end has none.
+is a comment with the hash of all lines before it: so a flipped bit in the list is distinguished from one in the listed
+files. A folder whose run did not end has no list.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vxm_convert.errors import ArtifactError, FormatError, VxmError
 
 LOG = logging.getLogger(__name__)
 
-#: a lock's name; its holder removes it, so it is in no list
+#: name of a lock; its holder removes it, so it is in no list
 LOCK_NAME = "lock"
 #: the list of earlier runs while another one writes: a kill leaves it for the next run
 _KEPT_NAME = f".{SUMS_NAME}.earlier"
@@ -36,12 +36,12 @@ _ADVICE = "delete it and make the folder's files again"
 
 
 def begin_manifest(folder: Path) -> Dict[str, str]:
-    """Take the manifest of earlier runs away before anything is written; returns its entries for `finish_manifest`.
+    """Remove the manifest of earlier runs before anything is written; returns its entries for `finish_manifest`.
 
     Raises
     ------
     ArtifactError
-        It cannot be removed.
+        If it cannot be removed.
     """
     path, kept = Path(folder) / SUMS_NAME, Path(folder) / _KEPT_NAME
     # A run that was killed left what it had taken away; what stands is newer.
@@ -54,7 +54,7 @@ def begin_manifest(folder: Path) -> Dict[str, str]:
             os.replace(str(path), str(kept))
     except OSError as exc:
         raise ArtifactError(
-            f"{path}: cannot remove what an earlier run wrote ({exc.strerror}); choose another output folder"
+            f"{path}: cannot remove files of an earlier run ({exc.strerror}); choose another output folder"
         ) from exc
     return earlier
 
@@ -65,18 +65,17 @@ def _entries_of(path: Path) -> Dict[str, str]:
     try:
         return read_manifest(path)
     except VxmError as exc:
-        LOG.warning("%s; the files of earlier runs stay without proof", exc)
+        LOG.warning("%s; files of earlier runs have no recorded hash any more", exc)
         return {}
 
 
 def finish_manifest(folder: Path, names: Iterable[str], earlier: Mapping[str, str]) -> Path:
-    """Write the manifest: the files just made, and those of earlier runs that still stand.
+    """Write the manifest: the new files, and those of earlier runs that still exist.
 
     Parameters
     ----------
-    names : iterable of str — paths below `folder`, with forward slashes; names of files that were not made are passed
-        over.
-    earlier : mapping — what `begin_manifest` gave.
+    names : iterable of str — paths below `folder`, with forward slashes; names of missing files are skipped.
+    earlier : mapping — the result of `begin_manifest`.
     """
     folder = Path(folder)
     entries = {name: digest for name, digest in earlier.items() if (folder / name).is_file()}
@@ -94,20 +93,20 @@ def _write(path: Path, entries: Mapping[str, str]) -> None:
 
 
 def refresh_manifest(folder: Path, names: Iterable[str]) -> None:
-    """Take further files into a manifest that stands; where none stands, none is made."""
+    """Add files to an existing manifest; without one, do nothing."""
     if (Path(folder) / SUMS_NAME).is_file():
         finish_manifest(folder, names, begin_manifest(folder))
 
 
 def files_below(folder: Path, *parts: str) -> List[str]:
-    """Names of all files in ``folder/part`` for `finish_manifest`; for folders that are ours as a whole."""
+    """Names of all files in ``folder/part`` for `finish_manifest`; for folders that are entirely ours."""
     folder = Path(folder)
     found = [path for part in parts for path in (folder / part).rglob("*") if _lasting(path)]
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def _lasting(path: Path) -> bool:
-    """A file that stays: neither a temporary one nor the lock that its holder removes."""
+    """Whether a file is permanent: neither temporary nor a lock."""
     return path.is_file() and not path.name.startswith(".tmp-") and path.name != LOCK_NAME
 
 
@@ -117,9 +116,9 @@ def read_manifest(path: Path) -> Dict[str, str]:
     Raises
     ------
     ArtifactError
-        It cannot be read.
+        If it cannot be read.
     FormatError
-        It is damaged: the hash in its last line is not that of the others, or a line is not of the format.
+        If it is damaged: the hash in its last line is wrong, or a line does not have the format.
     """
     path = Path(path)
     data = read_bounded(path, _MAX_BYTES, "the manifest", _ADVICE)
@@ -139,7 +138,7 @@ def _entry(path: Path, line: str) -> Tuple[str, str]:
 
 
 def recorded_digest(path: Path) -> str:
-    """What the side-car recorded when the file was made, so that large results are not read again; else taken now."""
+    """The hash in the side-car, so that large results are not read again; else computed now."""
     side = sidecar_path(path)
     try:
         recorded = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How `inspect` reads graphs: frozen pb, ONNX, offline model, and the dumps of an offline model's operators."""
+"""Descriptions of graphs for `inspect`: frozen pb, ONNX, offline model, and the dumps of an offline model's operators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vxm_convert.inspection.description import Description, OpLine
 MAX_ONNX_BYTES = (1 << 31) - 1
 _MAX_TEXT = 160
 _DTYPE_KEYS = ("DstT", "dtype", "Tparams", "T")
-#: attributes of an offline model that are shown with their own words
+#: attributes of an offline model with their labels
 _SHOWN = (
     "atc_version",
     "opp_version",
@@ -35,7 +35,7 @@ def describe_om(path: Path) -> Description:
 
     model = read_om(path)
     kind = (
-        "SIMULATED offline model (made by the simulated atc; no device will load it)"
+        "SIMULATED offline model (made by the simulated atc; no device loads it)"
         if model.simulated
         else "offline model"
     )
@@ -85,7 +85,7 @@ def _listed(value: object) -> Tuple[Any, ...]:
 
 
 def _desc_text(desc: Message, shape: Optional[Tuple[int, ...]] = None) -> str:
-    """`shape` is that of an input with -1 for what a gear sets."""
+    """`shape` is that of an input, with -1 for sides that a gear sets."""
     return f"{desc.dtype} {list(desc.logical_shape if shape is None else shape)} {desc.logical_layout}"
 
 
@@ -124,7 +124,7 @@ def describe_pb(path: Path) -> Description:
 
 
 def describe_onnx(path: Path) -> Description:
-    """An ONNX model in one file; raises ToolchainError where the onnx package is missing."""
+    """An ONNX model in one file; raises ToolchainError if the onnx package is missing."""
     try:
         import onnx
     except ImportError as exc:
@@ -138,7 +138,7 @@ def describe_onnx(path: Path) -> Description:
     try:
         model = onnx.load(str(path), load_external_data=False)
         if not model.graph.node:
-            raise FormatError(f"{path}: holds no ONNX graph; export it again")
+            raise FormatError(f"{path}: contains no ONNX graph; export it again")
         return _onnx_description(onnx, model)
     # Besides protobuf's own error, damaged bytes give texts that are no UTF-8 and numbers that no type has.
     except (DecodeError, ValueError, TypeError, RuntimeError, RecursionError) as exc:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chunks of large arrays, worked on by a few threads and merged in order, without float64 copies of the arrays.
 
-Owns how arrays are cut, and percentiles of the one value per element that a pass keeps. Results do not depend on the
+Owns the division of arrays, and percentiles of the value per element that a pass keeps. Results do not depend on the
 number of threads, because partial sums are merged in the order of the chunks.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 CHUNK = 1 << 15
 #: chunks per unit of work of one thread
 CHUNKS_PER_TASK = 32
-#: memory bandwidth, not cores, is what more threads would wait for
+#: more threads would only wait for memory bandwidth
 MAX_THREADS = 4
 #: values whose errors are kept as float64 until their percentiles are known (1 GiB); more are kept as float32, so that a
 #: percentile of them has seven digits
@@ -59,7 +59,7 @@ def in_order(work: Callable[[int, int], T], parts: Iterable[Tuple[int, int]]) ->
         waiting: Deque[Future[T]] = deque()
         for part in parts:
             waiting.append(pool.submit(work, *part))
-            # Results hold histograms: only a few may wait at a time.
+            # Results contain histograms: only a few may wait at the same time.
             if len(waiting) > 2 * threads:
                 yield waiting.popleft().result()
         while waiting:
@@ -73,20 +73,19 @@ def cut(array: np.ndarray, start: int, stop: int, dtype: np.dtype = np.float64) 
 
 
 def inner(x: np.ndarray, y: np.ndarray) -> float:
-    """Σ x·y. Not ``x @ y``: a BLAS that starts threads of its own for 32768 elements takes twenty times as long."""
+    """Σ x·y. Not ``x @ y``: a BLAS that starts its own threads for 32768 elements takes twenty times as long."""
     return float(np.einsum("i,i->", x, y))
 
 
 def kept(n: int) -> np.ndarray:
-    """An array for n values that `percentiles` will be asked for; what is left out must be set to infinity."""
+    """An array for n values for `percentiles`; set excluded values to infinity."""
     return np.empty(n, dtype=np.float64 if n <= MOST_DOUBLES else np.float32)
 
 
 def percentiles(values: np.ndarray, n: int, percents: Sequence[float]) -> List[float]:
-    """Exact percentiles of the n finite ones of `values`, 0 where there are none; the array is left in another order.
+    """Exact percentiles of the n finite ones of `values`, 0 if there are none; changes the order of the array.
 
-    Linear interpolation between order statistics, as numpy.percentile, in float64 whatever the array's dtype and NumPy's
-    version.
+    Linear interpolation between order statistics, as numpy.percentile, in float64 for any dtype and NumPy version.
     """
     if not n:
         return [0.0] * len(percents)
@@ -100,9 +99,9 @@ def _between(position: float, low: float, high: float) -> float:
 
 
 class Spread:
-    """Sum, largest value and, where asked for, histogram of non-negative values that come chunk by chunk.
+    """Sum, largest value and optional histogram of non-negative values that arrive chunk by chunk.
 
-    `counts` is None without a histogram, which costs as much as all the rest.
+    `counts` is None without a histogram, which takes as long as everything else.
     """
 
     def __init__(self, histogram: bool = True) -> None:
@@ -114,7 +113,7 @@ class Spread:
         if not values.size:
             return
         largest = float(values.max())
-        # Where it stands costs three times as much, and few chunks have a new maximum.
+        # Finding its position takes three times as long, and few chunks have a new maximum.
         if largest > self.max or not self.n:
             at = int(values.argmax())
             self.max, self.max_at = largest, start + (at if chosen is None else int(chosen[at]))
@@ -124,7 +123,7 @@ class Spread:
             self.counts += _count_octaves(values)
 
     def merge(self, later: Spread) -> None:
-        """Take what another part of the stream found, which lies behind this one."""
+        """Merge the result of a later part of the stream."""
         if later.n and (later.max > self.max or not self.n):
             self.max, self.max_at = later.max, later.max_at
         self.n += later.n
@@ -139,7 +138,7 @@ class Spread:
     def octaves(self) -> Dict[str, Any]:
         """Histogram with edges at powers of two; the same edges for every stream, so that histograms can be added.
 
-        What lies outside of the edges, exact zeros included, is counted in the entries ``below`` and ``above``.
+        Values outside the edges, including exact zeros, count in the entries ``below`` and ``above``.
         """
         if self.counts is None:
             raise ValueError("this stream was made without a histogram")
@@ -153,6 +152,6 @@ class Spread:
 
 
 def _count_octaves(values: np.ndarray) -> np.ndarray:
-    """How many values (at least 0) have each exponent, rounded to float32."""
+    """Number of values (at least 0) per exponent, rounded to float32."""
     with np.errstate(over="ignore", under="ignore"):
         return np.bincount(values.astype(np.float32).view(np.uint32) >> 23, minlength=_OCTAVES)

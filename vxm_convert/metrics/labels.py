@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of structures over which Dice is averaged, by name or from a file; a Dice without the set's name means nothing.
+"""Sets of structures over which Dice is averaged, by name or from a file; a Dice without the set's name is meaningless.
 
-`paper30` are the 30 structures of the VoxelMorph paper (its ``labels.npz``). `seed30` are the 30 ids that the public
-Ascend adaptation scores: background counts (Dice near 0.97) and the parts of the corpus callosum, but neither putamen,
-so its mean is not comparable with the paper's. `common24` is what both contain. Names: FreeSurferColorLUT.txt.
+`paper30` are the 30 structures of the VoxelMorph paper (its ``labels.npz``). `seed30` are the 30 ids of the public
+Ascend adaptation: with background (Dice near 0.97) and parts of the corpus callosum, but without the putamen, so its
+mean is not comparable with the paper's. `common24` is in both. Names: FreeSurferColorLUT.txt.
 
 `oasis35` are the 35 structures of OASIS as Learn2Reg and neurite number them, 1 to 35: not FreeSurfer's ids (`numbering`
 tells the two apart), so it is no choice where structures are named by their FreeSurfer ids.
@@ -107,17 +107,17 @@ def label_set(name: str) -> Tuple[int, ...]:
 
 
 def label_name(label: int) -> str:
-    """FreeSurfer's name of a structure, or ``label-<id>`` where the table has none."""
+    """FreeSurfer's name of a structure, or ``label-<id>`` if the table has none."""
     return LABEL_NAMES.get(int(label), f"label-{int(label)}")
 
 
 def load_label_set(choice: str) -> LabelSet:
-    """A named set, or the file of that path.
+    """A named set, or the set in a file.
 
     Raises
     ------
     VolumeError
-        For a name that is neither a set nor a file, and a file without labels.
+        For a name that is neither a set nor a file, or a file without labels.
     """
     if choice in LABEL_SETS:
         ids = tuple(sorted(label_set(choice)))
@@ -153,6 +153,6 @@ def _parse_lines(lines: List[str], path: Path) -> Dict[int, str]:
             raise VolumeError(f"{path}, line {number}: {words[0]!r}, expected a label id from 0 to {2**31 - 1}")
         label = int(words[0])
         if label in names:
-            raise VolumeError(f"{path}, line {number}: label {label} stands twice")
+            raise VolumeError(f"{path}, line {number}: label {label} appears twice")
         names[label] = words[1] if len(words) > 1 else label_name(label)
     return names

@@ -14,7 +14,7 @@ from vxm_convert.profiles.profile import MAX_TEXT, PROFILE_SCHEMA
 
 
 def json_schema() -> Dict[str, Any]:
-    """Draft-07, which editors and validators of every age understand."""
+    """Draft-07, which old and new editors and validators understand."""
     section = {"$ref": "#/definitions/figures"}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -26,7 +26,7 @@ def json_schema() -> Dict[str, Any]:
             "schema": {"const": PROFILE_SCHEMA, "description": "version of this format"},
             "name": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": "\\S"},
             "description": {"type": "string", "maxLength": MAX_TEXT},
-            "limits": {**section, "description": "limits that every compared scan must keep"},
+            "limits": {**section, "description": "limits for every compared scan"},
             "cohort": {**section, "description": "limits for the mean of a figure over the compared scans"},
             "plausible": {
                 "$ref": "#/definitions/outputs",
@@ -46,7 +46,7 @@ def _section(figures: Mapping[str, Figure]) -> Dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            # Validators pass over what is beside a reference, editors show it.
+            # Validators ignore entries beside a reference, editors show them.
             name: {"$ref": f"#/definitions/{_kind(figure)}", "description": f"{figure.text} ({figure.unit})"}
             for name, figure in figures.items()
         },

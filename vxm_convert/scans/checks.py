@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a scan's voxels and labels say against its header or its preprocessing: one line each, or nothing. Rules:
+"""Doubts about a scan's header or preprocessing from its voxels and labels: one line each, or nothing. Rules:
 docs/geometry.md.
 """
 
@@ -18,13 +18,13 @@ RIGHT_LABELS = (41, 42, 43, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60, 63)
 #: FreeSurfer's table names these, its segmentations do not hold them; other tools number their structures from 1
 _NEVER_IN_FREESURFER = {1, 6, 19, 20, 21, 22, 23, 25, 27, 29} | set(range(32, 41))
 _FOREIGN_LEAST = 3
-#: mm by which the left structures must lie on the right for a flip
+#: mm by which the left structures must be on the right for a flip
 _FLIP_MM = 2.0
-#: litres of bright voxels that no brain fills but a head does; brains at the size of MNI space have 2.2
+#: litres of bright voxels in a head but not in a brain; brains of MNI size have 2.2
 _HEAD_LITRES = 2.8
 #: fraction of the 99.9th percentile above which a voxel is bright: above air, below skin
 _BRIGHT = 0.1
-#: mm between two brain centres beyond which the network cannot follow
+#: mm between two brain centres that are too far for the network
 _FAR_MM = 15.0
 #: fraction of brain voxels outside the network's field of view that is refused
 REFUSED_OUTSIDE = 0.5
@@ -43,14 +43,13 @@ def foreign_ids(seg: np.ndarray) -> Optional[str]:
 
 
 def flip_doubt(seg: np.ndarray, grid: Grid) -> Optional[str]:
-    """A left/right flip: the structures that are named left lie on the right of those named right."""
+    """A left/right flip: structures named left are on the right of those named right."""
     left, right = (_centre(np.isin(seg, ids), grid) for ids in (LEFT_LABELS, RIGHT_LABELS))
     if left is None or right is None or left[0] - right[0] < _FLIP_MM:
         return None
     return (
-        f"left/right flip suspected: the structures named left lie {left[0] - right[0]:.0f} mm to the right of those "
-        "named right; "
-        f"header ({grid.orientation}) or labels are mirrored, see --orientation"
+        f"left/right flip suspected: the structures named left are {left[0] - right[0]:.0f} mm to the right of those "
+        f"named right; header ({grid.orientation}) or labels are mirrored, see --orientation"
     )
 
 
@@ -61,8 +60,8 @@ def skull_doubt(image: np.ndarray, grid: Grid) -> Optional[str]:
     if litres <= _HEAD_LITRES:
         return None
     return (
-        f"{litres:.1f} litres of bright voxels, more than a brain has: the skull seems to be on, the network was "
-        "trained without"
+        f"{litres:.1f} litres of bright voxels, more than in a brain: the scan seems to include the skull, but the "
+        "network was trained without"
     )
 
 

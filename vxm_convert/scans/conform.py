@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the network's grid lies in space, and one resampling of any scan onto it.
+"""Position of the network grid in space, and one resampling of any scan onto it.
 
-The network grid has the atlas's space. A scan reaches it by one map: network voxel → RAS of the atlas → (affine) → RAS
-of the scan → voxel of the scan. Where that map only permutes, flips and crops, voxels are copied and nothing is
-interpolated.
+The network grid is in the atlas's space. One map leads from it to a scan: network voxel → RAS of the atlas → (affine) →
+RAS of the scan → voxel of the scan. If that map only permutes, flips and crops, voxels are copied without
+interpolation.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _BRAIN_FRACTION = 0.02
 
 @dataclass(frozen=True)
 class Placement:
-    """How a scan lies to the network grid.
+    """Position of a scan relative to the network grid.
 
     Parameters
     ----------
     network : Grid — the network grid in the atlas's space.
-    moving : Grid — of the scan, as its header (or what overrides it) says.
+    moving : Grid — of the scan, from its header or an override.
     affine : Affine — atlas RAS → scan RAS.
     untouched : bool — the scan's array is the network's array, voxel by voxel.
-    how : dict — where the affine came from, for side-cars.
+    how : dict — origin of the affine, for side-cars.
     """
 
     network: Grid
@@ -54,7 +54,7 @@ class Placement:
 
     @property
     def matrix(self) -> np.ndarray:
-        """Network voxel → scan voxel, shape (4, 4); whole numbers where it is within rounding of them."""
+        """Network voxel → scan voxel, shape (4, 4); rounded to whole numbers if it is close to them."""
         if self.untouched:
             return np.eye(4)
         matrix = self.moving.inverse @ self.affine.pull @ self.network.affine
@@ -80,8 +80,8 @@ class Placement:
         return compose([inner, self.exact_affine()], fixed, self.moving)
 
     def exact_affine(self) -> Affine:
-        """Atlas RAS → scan RAS as `matrix` has it; for an untouched scan the two grids say the map, whatever the scan's
-        place.
+        """Atlas RAS → scan RAS, consistent with `matrix`; for an untouched scan it follows from the two grids, for any
+        position of the scan.
         """
         return Affine(self.moving.affine @ self.matrix @ self.network.inverse)
 
@@ -104,7 +104,7 @@ class Placement:
 
 
 def same_axes(grid: Grid, axes: NetworkAxes) -> bool:
-    """Whether a grid has the network's axis directions and voxel sizes, wherever it lies."""
+    """Whether a grid has the network's axis directions and voxel sizes, at any position."""
     wanted = network_affine(grid.shape, axes)[:3, :3]
     return bool(np.abs(grid.affine[:3, :3] - wanted).max() <= _SAME_AXES * max(axes.spacing_mm))
 
@@ -118,8 +118,8 @@ def place(
 ) -> Placement:
     """The placement of a scan.
 
-    Without an affine, a scan that has the network's shape, axes and voxel size is the network's array already, whatever
-    its origin.
+    Without an affine, a scan with the network's shape, axes and voxel size is already the network's array, for any
+    origin.
     """
     untouched = (
         affine is None and moving.shape == network.shape and (same_place(moving, network) or same_axes(moving, axes))
@@ -134,7 +134,7 @@ def conform(image: np.ndarray, placement: Placement, interpolation: str = "linea
     ----------
     image : ndarray, shape of the scan's grid.
     interpolation : str — ``linear`` gives float32; ``nearest`` and ``labels`` keep the dtype.
-    edge : str — beyond the scan: ``zero``, or ``clamp`` to its border.
+    edge : str — values outside the scan: ``zero``, or ``clamp`` to its border.
 
     Returns
     -------
@@ -173,7 +173,7 @@ def brain_mask(image: np.ndarray) -> np.ndarray:
 
 
 def outside_network(image: np.ndarray, placement: Placement) -> Tuple[int, int]:
-    """Brain voxels of a scan that fall beyond the network grid, and all its brain voxels."""
+    """Number of a scan's brain voxels outside the network grid, and of all its brain voxels."""
     mask, back = brain_mask(image), np.linalg.inv(placement.matrix)
     total = int(np.count_nonzero(mask))
     if placement.untouched or not total:
@@ -188,14 +188,14 @@ def network_grid_of(image: np.ndarray, atlas: Grid, shape: Tuple[int, int, int],
     """The network grid in an atlas's space.
 
     * An atlas of the network's shape, axes and voxel size is the network grid.
-    * FreeSurfer's conformed 256³ volume: VoxelMorph's crop of it, if that holds the whole brain.
+    * FreeSurfer's conformed 256³ volume: VoxelMorph's crop of it, if that contains the whole brain.
     * Voxels of the network's size along its axes, in any order: the crop of the atlas's own voxels whose centre is
       nearest to the centre of the brain's bounding box (nothing is interpolated).
     * Any other: the network's axes and voxel size, centred on the brain's bounding box in space.
 
     Parameters
     ----------
-    image : ndarray, shape of the atlas's grid — the brain is what lies above 2 % of the largest value.
+    image : ndarray, shape of the atlas's grid — voxels above 2 % of the largest value are brain.
     """
     if atlas.shape == tuple(shape) and same_axes(atlas, axes):
         return atlas
@@ -221,8 +221,8 @@ def network_grid_of(image: np.ndarray, atlas: Grid, shape: Tuple[int, int, int],
 def oriented(
     shape: Tuple[int, int, int], orientation: str, spacing: Tuple[float, float, float], centre_ras: np.ndarray
 ) -> Grid:
-    """A grid whose array axes run as three letters say, with index shape / 2 at a point in space; VolumeError for bad
-    letters.
+    """A grid with array axes in the directions of three letters and index shape / 2 at a point in space; VolumeError
+    for bad letters.
     """
     affine = network_affine(shape, NetworkAxes(orientation, spacing))
     affine[:3, 3] = np.asarray(centre_ras) - affine[:3, :3] @ (np.asarray(shape) / 2.0)
@@ -230,7 +230,7 @@ def oriented(
 
 
 def _box(mask: np.ndarray) -> np.ndarray:
-    """First and last index of a mask that is somewhere true, along each axis; shape (2, 3)."""
+    """First and last true index of a mask along each axis; shape (2, 3)."""
     along = [np.flatnonzero(mask.any(axis=tuple(d for d in range(3) if d != axis))) for axis in range(3)]
     return np.array([[line[0] for line in along], [line[-1] for line in along]])
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The header of a NIfTI or MGH file: shape, dtype, scale of the values, and space. Voxels are read on demand.
 
-nibabel interprets headers that `vxm_convert.scans.raw_header` has judged; what it lets escape on damaged ones is listed
+nibabel interprets headers that `vxm_convert.scans.raw_header` has checked; its exceptions for damaged ones are listed
 here once.
 """
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 nib = LazyModule("nibabel")
 
 VOLUME_SUFFIXES = (".nii.gz", ".npz", ".nii", ".mgz", ".mgh")
-#: 512³ voxels of float64: far above any brain grid, far below what hurts
+#: 512³ voxels of float64: far above any brain grid, far below memory limits
 MAX_VOLUME_BYTES = 512**3 * 8
 
 
 @dataclass(frozen=True)
 class Header:
-    """A header that was judged.
+    """A checked header.
 
     Parameters
     ----------
-    raw : RawHeader — what the first bytes say.
+    raw : RawHeader — from the first bytes.
     dtype : dtype — of the stored voxels.
     scale : two floats — slope and intercept of the stored voxels.
-    space : Space — shape without trailing ones, place, and what is doubtful about them.
+    space : Space — shape without trailing ones, position, and doubts about them.
     """
 
     raw: RawHeader
@@ -61,7 +61,7 @@ def read_header(path: Path) -> Header:
     Raises
     ------
     VolumeError
-        Damaged or hostile bytes, not 3-D, an affine that is no grid, voxels that are no plain numbers.
+        For damaged or hostile bytes, other than 3-D data, an invalid affine, or voxels that are not plain numbers.
     """
     if volume_suffix(path) is None:
         raise VolumeError(f"{path}: unknown kind of file, expected one of {', '.join(VOLUME_SUFFIXES)}")
@@ -75,7 +75,7 @@ def read_header(path: Path) -> Header:
         ) from exc
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         raise VolumeError(
-            f"{path}: voxels of dtype {dtype}, expected plain integers or floats; colour and complex volumes are no "
+            f"{path}: voxels of dtype {dtype}, expected plain integers or floats; colour and complex volumes are not "
             "scans"
         )
     shape, scale = check_shape(header.get_data_shape(), path), scale_of(header, path)
@@ -85,9 +85,9 @@ def read_header(path: Path) -> Header:
 
 
 def parsed(raw: RawHeader) -> Any:
-    """nibabel's header of a file that `judge` let pass, with its extensions; may raise any of `read_errors`."""
+    """nibabel's header of a file that passed `judge`, with its extensions; may raise any of `read_errors`."""
     if raw.kind == "MGH":
-        # What stands behind the voxels (TR, angles) says nothing about space.
+        # Data after the voxels (TR, angles) say nothing about space.
         kind = nib.freesurfer.mghformat.MGHHeader
         return kind(raw.head.ljust(kind.template_dtype.itemsize, b"\0"))
     first = raw.head[:4] in (struct.pack("<i", NIFTI_1), struct.pack(">i", NIFTI_1))
@@ -100,7 +100,7 @@ def nibabel_version() -> str:
 
 
 def read_errors() -> Tuple[Type[BaseException], ...]:
-    """What nibabel lets escape on damaged files."""
+    """Exceptions of nibabel for damaged files."""
     own = (
         nib.filebasedimages.ImageFileError,
         nib.spatialimages.HeaderDataError,
@@ -117,15 +117,13 @@ def volume_suffix(path: Path) -> Optional[str]:
 
 
 def check_shape(shape: Tuple[int, ...], path: Path) -> Tuple[int, int, int]:
-    """The three sides of `shape` without trailing ones; raises VolumeError when they are not three."""
+    """The three sides of `shape` without trailing ones; raises VolumeError unless there are three."""
     sides = [int(n) for n in shape]
     while len(sides) > 3 and sides[-1] == 1:
         sides = sides[:-1]
     text = "x".join(str(n) for n in shape)
     if len(sides) != 3:
-        raise VolumeError(
-            f"{path}: {len(sides)}-D volume {text}, expected one 3-D scan; take a single frame out of it first"
-        )
+        raise VolumeError(f"{path}: {len(sides)}-D volume {text}, expected one 3-D scan; extract a single frame first")
     if min(sides) < 1 or np.prod(sides, dtype=float) * 8 > MAX_VOLUME_BYTES:
         raise VolumeError(
             f"{path}: shape {text}, expected between 1 and {MAX_VOLUME_BYTES // 8} voxels; the header is damaged"
@@ -135,12 +133,12 @@ def check_shape(shape: Tuple[int, ...], path: Path) -> Tuple[int, int, int]:
 
 
 def scale_of(header: nibabel.spatialimages.SpatialHeader, path: Path) -> Tuple[float, float]:
-    """Slope and intercept of nibabel's header; a slope of 0 or NaN means that there are none (nifti1.h).
+    """Slope and intercept of nibabel's header; a slope of 0 or NaN means no scaling (nifti1.h).
 
     Raises
     ------
     VolumeError
-        For a slope with an intercept that is no number.
+        For a slope with an intercept that is not a number.
     """
     try:
         slope, inter = header.get_slope_inter()
@@ -153,6 +151,6 @@ def scale_of(header: nibabel.spatialimages.SpatialHeader, path: Path) -> Tuple[f
 
 
 def scaled(stored: np.ndarray, scale: Tuple[float, float]) -> np.ndarray:
-    """Stored values with slope and intercept; the same array where they change nothing."""
+    """Stored values with slope and intercept applied; the same array if they change nothing."""
     with np.errstate(over="ignore", invalid="ignore"):
         return nib.volumeutils.apply_read_scaling(stored, *scale)

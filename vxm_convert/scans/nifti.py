@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing NIfTI-1: atomic, streamed, equal arrays give equal bytes. Reading is volumes.py's subject.
+"""Writing NIfTI-1: atomic, streamed, equal arrays give equal bytes. Reading is in scan_file.py.
 
 Compression uses ISA-L where the package `isal` is installed (14 times faster than zlib on a flow at equal size), else
-zlib, both at level 1; the gzip header carries neither a time nor a name. The two compressors give different bytes for
-the same voxels.
+zlib, both at level 1; the gzip header contains neither time nor name. The two compressors give different bytes for the
+same voxels.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ INTENT_VECTOR = "vector"
 _GZIP_WBITS = 31
 _LEVEL = 1
 _SLAB_BYTES = 4 << 20
-#: how far b² + c² + d² may exceed 1 for nibabel and the NIfTI library to take it for rounding
+#: largest excess of b² + c² + d² over 1 that nibabel and the NIfTI library treat as rounding
 _QUATERNION_SLACK = 3e-7
-#: dtypes every NIfTI-1 reader knows, and what the others are stored as
+#: dtypes that every NIfTI-1 reader knows, and replacements for the others
 _STORED_AS = {"bool": "uint8", "int64": "int32", "uint64": "int32", "float16": "float32"}
 
 
@@ -67,9 +67,9 @@ def write_nifti(
     Raises
     ------
     VolumeError
-        When values do not fit the stored dtype.
+        If values do not fit the stored dtype.
     ArtifactError
-        When the file cannot be written; nothing is left behind.
+        If the file cannot be written; nothing is left behind.
     """
     stored = _stored_dtype(data, dtype, path)
     image = nib.Nifti1Image(np.broadcast_to(np.zeros((), dtype=stored), data.shape), affine)
@@ -91,7 +91,7 @@ def write_nifti(
 
 
 def _extension_block(extensions: Sequence[Tuple[int, bytes]]) -> bytes:
-    """What stands between header and voxels: 4 bytes that say whether extensions follow, then size, code and padded
+    """The bytes between header and voxels: 4 bytes that tell whether extensions follow, then size, code and padded
     content of each.
     """
     block = bytes([1 if extensions else 0, 0, 0, 0])
@@ -102,10 +102,10 @@ def _extension_block(extensions: Sequence[Tuple[int, bytes]]) -> bytes:
 
 
 def _set_qform(header: nibabel.Nifti1Header, affine: np.ndarray) -> None:
-    """Store `affine` as quaternion, undoing what float32 does to half turns such as LIA.
+    """Store `affine` as quaternion, correcting float32 rounding of half turns such as LIA.
 
-    The file holds b, c, d; readers take a = sqrt(1 - b² - c² - d²). Where a is 0, rounding b, c, d down gives a = 1e-4,
-    a turn of 3e-4 rad; rounded up, every reader takes 0.
+    The file holds b, c, d; readers take a = sqrt(1 - b² - c² - d²). If a is 0, rounding b, c, d down gives a = 1e-4, a
+    rotation of 3e-4 rad; rounded up, every reader gets 0.
     """
     header.set_qform(affine, code=1, strip_shears=True)
     names = ("quatern_b", "quatern_c", "quatern_d")
@@ -135,7 +135,9 @@ def _stored_dtype(data: np.ndarray, dtype: Optional[np.dtype], path: Path) -> np
 
 
 def _blocks(head: bytes, data: np.ndarray, stored: np.dtype) -> Iterator[bytes]:
-    """Header, then voxels first axis fastest, a few MB at a time so that no second copy of the volume exists."""
+    """Header, then voxels with the first axis fastest, a few MB at a time, so that there is never a second copy of the
+    volume.
+    """
     yield head
     turned = data.T
     step = max(1, _SLAB_BYTES // max(1, int(np.prod(turned.shape[-2:])) * stored.itemsize))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Voxels of a scan in memory, what is wrong with them, and label ids as integers. No file is opened here."""
+"""Voxels of a scan in memory, checks of them, and label ids as integers. Opens no file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vxm_convert.errors import VolumeError
 
 LOG = logging.getLogger(__name__)
 
-#: largest whole number up to which these floats hold every one
+#: largest whole number up to which these floats represent all whole numbers
 EXACT_IN_FLOAT32 = 2**24
 #: floats this close to a whole number are that label: scaling and text formats leave such differences
 _NEARLY_WHOLE = 1e-3
@@ -23,12 +23,12 @@ _EXACT_IN = {"float16": 2**11, "float32": EXACT_IN_FLOAT32}
 
 @dataclass(frozen=True)
 class Volume:
-    """One 3-D array with where it came from.
+    """One 3-D array with its origin.
 
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z) — float32 for images, an integer dtype for segmentations.
-    affine : ndarray, shape (4, 4), float64 — voxel index → RAS mm from the header, or None where the format has none
+    affine : ndarray, shape (4, 4), float64 — voxel index → RAS mm from the header, or None if the format has none
         (.npz).
     path : Path — the file.
     stored_dtype : str — NumPy name of the dtype of the values in the file (float if the header rescales integers).
@@ -48,7 +48,7 @@ def check_values(volume: Volume) -> None:
         first = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), finite.shape))
         raise VolumeError(
             f"{volume.path}: {bad} voxels are NaN or infinite, the first at index {first}; expected finite "
-            "intensities, mend the scan"
+            "intensities; correct the scan"
         )
     low, high = float(volume.data.min()), float(volume.data.max())
     if low == high:
@@ -56,10 +56,10 @@ def check_values(volume: Volume) -> None:
 
 
 def warn_of_rounding(raw: np.ndarray, path: Path) -> None:
-    """Images are float32: whole numbers above 2**24 are not all among them."""
+    """Images are float32, which does not represent all whole numbers above 2**24."""
     if raw.dtype.kind in "ui" and raw.dtype.itemsize >= 4 and int(np.abs(raw).max()) > EXACT_IN_FLOAT32:
         LOG.warning(
-            "%s: values up to %d, read as float32, which rounds above %d; a segmentation wants nearest or labels",
+            "%s: values up to %d, read as float32, which rounds above %d; for a segmentation use nearest or labels",
             path,
             int(np.abs(raw).max()),
             EXACT_IN_FLOAT32,
@@ -78,15 +78,14 @@ def as_integers(raw: np.ndarray, path: Path) -> np.ndarray:
         whole = np.isfinite(raw) & (np.abs(raw - nearest) <= _NEARLY_WHOLE) & (np.abs(raw) < 2**31)
     if not whole.all():
         raise VolumeError(
-            f"{path}: {int((~whole).sum())} voxels are no whole numbers, expected label ids; "
-            "a segmentation must be resampled with nearest neighbour"
+            f"{path}: {int((~whole).sum())} voxels are not whole numbers, expected label ids; a segmentation must be "
+            "resampled with nearest neighbour"
         )
     if raw.dtype.itemsize <= 4 and float(np.abs(raw).max()) > _EXACT_IN.get(raw.dtype.name, EXACT_IN_FLOAT32):
         raise VolumeError(
-            f"{path}: ids up to {float(np.abs(raw).max()):.0f} stored as {raw.dtype.name}, which holds every whole "
-            "number only up to "
-            f"{_EXACT_IN.get(raw.dtype.name, EXACT_IN_FLOAT32)}; ids may have been rounded, save the segmentation in "
-            "an integer type"
+            f"{path}: ids up to {float(np.abs(raw).max()):.0f} stored as {raw.dtype.name}, which represents all whole "
+            f"numbers only up to {_EXACT_IN.get(raw.dtype.name, EXACT_IN_FLOAT32)}; ids may have been rounded, save "
+            "the segmentation in an integer type"
         )
     rounded = int(np.count_nonzero(raw != nearest))
     if rounded:

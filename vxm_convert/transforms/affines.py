@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Affine files: ITK (.txt, .tfm, .mat, .h5), LTA (.lta), FSL (.mat) and a plain 4×4 in RAS (.txt); one reader, one writer.
 
-What a file is, is told from its content; a plain 4×4 matrix is FSL's in a .mat and RAS in any other file.
+The content determines the format; a plain 4×4 matrix is FSL's in a .mat and RAS in any other file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vxm_convert.transforms import lta
 from vxm_convert.transforms.foreign import refuse_foreign
 from vxm_convert.transforms.itk_composite import is_composite, read_composite
 
-#: format → (what the stored matrix maps, frame, suffixes that it is written to)
+#: format → (mapping of the stored matrix, frame, suffixes for writing)
 AFFINE_FORMATS: Dict[str, Any] = {
     "itk": ("fixed points to moving points", "LPS mm", (".txt", ".tfm", ".mat")),
     "lta": ("moving points (source) to fixed points (destination)", "RAS mm", (".lta",)),
@@ -38,7 +38,7 @@ def read_affine(path: Path, fixed: Optional[Grid] = None, moving: Optional[Grid]
 
     Parameters
     ----------
-    fixed, moving : Grid — of the images at hand: needed for FSL, checked against an LTA's own geometry.
+    fixed, moving : Grid — of the images: needed for FSL, checked against an LTA's own geometry.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def write_affine(
     moving: Optional[Grid] = None,
     made_from: Optional[Dict[str, str]] = None,
 ) -> None:
-    """Write an affine and its side-car; lta and fsl need both grids (default: those that `affine` carries)."""
+    """Write an affine and its side-car; lta and fsl need both grids (default: those of `affine`)."""
     path = Path(path)
     if format_name not in AFFINE_FORMATS:
         raise VolumeError(f"affine format: got {format_name!r}, expected one of {', '.join(AFFINE_FORMATS)}")
@@ -91,20 +91,20 @@ def _text(path: Path, affine: Affine, format_name: str, fixed: Optional[Grid], m
         return "# RAS mm, fixed points to moving points\n" + _rows(affine.pull)
     if fixed is None or moving is None:
         raise VolumeError(
-            f"{path}: the format {format_name} holds both images' geometry; name the fixed and the moving image"
+            f"{path}: the format {format_name} contains both images' geometry; pass the fixed and the moving image"
         )
     return lta.format_text(affine, fixed, moving) if format_name == "lta" else _rows(affine.to_fsl(fixed, moving))
 
 
 def is_affine_file(path: Path) -> bool:
-    """Whether the suffix is one of an affine file."""
+    """Whether the suffix is that of an affine file."""
     return Path(path).suffix.lower() in {suffix for _, _, suffixes in AFFINE_FORMATS.values() for suffix in suffixes}
 
 
 def _of_composite(path: Path) -> Affine:
     found = read_composite(path)
     if not isinstance(found, Affine):
-        raise VolumeError("holds a displacement field, expected matrices only; 'om_runner apply' takes both")
+        raise VolumeError("contains a displacement field, expected only matrices; 'om_runner apply' takes both")
     return found
 
 
@@ -127,7 +127,7 @@ def _parse(path: Path, fixed: Optional[Grid], moving: Optional[Grid]) -> Affine:
     matrix = _plain_matrix(text)
     as_fsl = path.suffix.lower() == ".mat"
     if as_fsl and (fixed is None or moving is None):
-        raise FormatError("an FSL matrix means nothing without both images; name the fixed and the moving image")
+        raise FormatError("an FSL matrix has no meaning without both images; pass the fixed and the moving image")
     if fixed is None or moving is None:
         return Affine(matrix)
     return _by_landing(matrix, as_fsl, fixed, moving)
@@ -160,9 +160,9 @@ def _plain_matrix(text: str) -> np.ndarray:
             if line.split("#")[0].strip()
         ]
     except ValueError as exc:
-        raise FormatError(f"no ITK transform, LTA or 4x4 matrix of numbers ({exc})") from exc
+        raise FormatError(f"not an ITK transform, LTA or 4x4 matrix of numbers ({exc})") from exc
     if len(rows) != 4 or any(len(row) != 4 for row in rows):
-        raise FormatError(f"no ITK transform, LTA or 4x4 matrix of numbers ({len(rows)} lines{_rows_of(rows)})")
+        raise FormatError(f"not an ITK transform, LTA or 4x4 matrix of numbers ({len(rows)} lines{_rows_of(rows)})")
     return np.array(rows)
 
 

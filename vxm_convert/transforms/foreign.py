@@ -16,11 +16,11 @@ from vxm_convert.errors import VolumeError
 _FOREIGN = (
     (
         (".m3z", ".m3d", ".mgz", ".mgh"),
-        "a warp of FreeSurfer's own kind; make a NIfTI of it with 'mri_warp_convert --inm3z FILE --outras warp.nii.gz'",
+        "a FreeSurfer warp; convert it to NIfTI with 'mri_warp_convert --inm3z FILE --outras warp.nii.gz'",
     ),
     (
         (".xfm",),
-        "a MINC transform; make an LTA of it with 'lta_convert --inmni FILE --src MOVING --trg FIXED --outlta "
+        "a MINC transform; convert it to an LTA with 'lta_convert --inmni FILE --src MOVING --trg FIXED --outlta "
         "FILE.lta'",
     ),
     ((".x5",), "an X5 transform; write it in ITK's layout with nitransforms"),
@@ -29,7 +29,7 @@ _FOREIGN = (
 
 _BY_INTENT = {
     **{
-        code: "spline coefficients of fnirt and no field; make one with 'fnirtfileutils --in=coefficients --ref=fixed "
+        code: "spline coefficients of fnirt, not a field; make one with 'fnirtfileutils --in=coefficients --ref=fixed "
         "--out=field'"
         for code in (2007, 2008, 2009)
     },
@@ -54,11 +54,11 @@ _VELOCITY = (
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise VolumeError for a transform that is known but not read here."""
+    """Raise VolumeError for a known transform that is not supported."""
     name = Path(path).name.lower()
     for endings, advice in _FOREIGN:
         if name.endswith(endings):
-            raise VolumeError(f"{path}: not read here, this is {advice}")
+            raise VolumeError(f"{path}: not supported, this is {advice}")
 
 
 def refuse_unread(path: Path, intent: int, intent_name: str, description: str, intent_p1: float) -> None:

@@ -24,8 +24,8 @@ _NIFTYREG_NAME = "nreg_trans"
 _NIFTYREG_KINDS = {0: "niftyreg", 1: "niftyreg-disp"}
 _AFNI_EXTENSION = 4
 _IDENTITY_TRAP = (
-    "ANTs would take this for the identity and ITK would refuse it: a displacement field for them is 5-D "
-    "(X, Y, Z, 1, 3) with intent 1007"
+    "ANTs would treat this as the identity and ITK would refuse it: a displacement field for them is 5-D (X, Y, Z, "
+    "1, 3) with intent 1007"
 )
 
 
@@ -35,11 +35,11 @@ class WarpFormat:
 
     Parameters
     ----------
-    name : str — as ``--warp-format`` takes it.
+    name : str — value of ``--warp-format``.
     ndim, intent : int — of the NIfTI header that is written.
     frame : str — of the components: a frame of `Grid.frame_matrix`; ``voxel`` for index differences.
     unit, axes, readable_by : str — for side-cars and help.
-    suffixes : tuple of str — of the files it may be written to.
+    suffixes : tuple of str — of its files.
     absolute : bool — the numbers are positions in the moving image's frame, not displacements.
     """
 
@@ -120,7 +120,7 @@ def warp_format(name: str) -> WarpFormat:
 
 
 def describe(form: WarpFormat) -> Dict[str, Any]:
-    """What a reader of the file must know, as its side-car says it."""
+    """The meaning of the file for its side-car."""
     return {
         "warp_format": form.name,
         "layout": f"{form.ndim}-D, intent {form.intent}",
@@ -137,13 +137,13 @@ def recognise(header: FieldHeader, wanted: Optional[str], hint: Optional[str]) -
 
     Parameters
     ----------
-    wanted : str — what the user says it is, or None.
-    hint : str — what the side-car says, or None; decides only where the header leaves a choice (l2r, vxm).
+    wanted : str — the user's choice, or None.
+    hint : str — format in the side-car, or None; decides only if the header allows several (l2r, vxm).
 
     Raises
     ------
     VolumeError
-        When the header contradicts `wanted`, or says nothing and nobody else does.
+        If the header contradicts `wanted`, or neither it nor anything else determines the format.
     """
     found = _by_header(header)
     if wanted is None:
@@ -153,7 +153,7 @@ def recognise(header: FieldHeader, wanted: Optional[str], hint: Optional[str]) -
             raise VolumeError(
                 _explain(
                     header,
-                    "its header does not say what the numbers mean",
+                    "its header does not define the meaning of the numbers",
                     _other_tool(header)
                     or "name the format with --from: l2r or vxm for voxels, spm for positions in mm",
                 )
@@ -207,7 +207,7 @@ def _advice(found: Optional[str]) -> str:
     return (
         f"its header is that of {found}"
         if found
-        else "convert it with the tool that made it, or name l2r or vxm if it holds voxels"
+        else "convert it with the tool that made it, or pass l2r or vxm if it contains voxels"
     )
 
 

@@ -2,8 +2,8 @@
 """ITK transform files with matrices: Insight text (.txt, .tfm) and the MATLAB 4 binary (.mat) of ANTs. LPS, fixed →
 moving.
 
-What parameters mean is SimpleITK's knowledge. The files are taken apart here: its readers crash on parameters that are
-too few, allocate what a header claims, and of several transforms in a text take the first.
+SimpleITK interprets the parameters. The files are parsed here, because its readers crash if there are too few
+parameters, allocate whatever a header claims, and take only the first of several transforms in a text.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _MAX_VALUES = 64
 
 
 def parse_text(text: str) -> np.ndarray:
-    """The one matrix, fixed LPS → moving LPS, that all transforms of a file make together; shape (4, 4).
+    """The product of all transforms of a file, fixed LPS → moving LPS; shape (4, 4).
 
-    Of several transforms (a CompositeTransform) the last is applied first, as ITK does. Several without a
+    Of several transforms (a CompositeTransform) the last is applied first, as in ITK. Several without a
     CompositeTransform are a series over time (fMRIPrep's head motion), of which no one transform is meant.
 
     Raises
     ------
     FormatError
-        For a transform that is no matrix, or parameters that do not fit it.
+        For a transform that is not a matrix, or parameters that do not fit it.
     """
     if not text.startswith("#Insight Transform File"):
         raise FormatError(f"starts with {text[:24]!r}, expected {TEXT_START!r}")
@@ -83,7 +83,7 @@ def parse_binary(data: bytes) -> np.ndarray:
         parts[name] = values
     names = [name for name in parts if name != "fixed"]
     if len(names) != 1:
-        raise FormatError(f"holds {sorted(parts)}, expected one transform and 'fixed', as ANTs writes them")
+        raise FormatError(f"contains {sorted(parts)}, expected one transform and 'fixed', as written by ANTs")
     return matrix_of(names[0], parts[names[0]], parts.get("fixed", []))
 
 
@@ -102,14 +102,14 @@ def matrix_of(name: str, parameters: Sequence[float], fixed: Sequence[float]) ->
 
     Parameters
     ----------
-    name : str — as files have it, such as ``AffineTransform_double_3_3``.
+    name : str — from the file, such as ``AffineTransform_double_3_3``.
     parameters, fixed : sequences of float — its parameters; the fixed ones are the centre, and for Euler angles their
-        order. SimpleITK takes too few of them and reads what lies behind in memory, so they are counted here.
+        order. SimpleITK accepts too few of them and reads beyond them in memory, so they are counted here.
 
     Raises
     ------
     FormatError
-        It is no matrix in three dimensions, or the parameters do not fit it.
+        If it is not a matrix in three dimensions, or the parameters do not fit it.
     """
     kind = name.split("_")[0]
     if kind == "IdentityTransform":
@@ -131,7 +131,7 @@ def matrix_of(name: str, parameters: Sequence[float], fixed: Sequence[float]) ->
 
 
 def _matrix_from(transform: SimpleITK.Transform) -> np.ndarray:
-    """The 4×4 matrix of a linear SimpleITK transform, from where it takes the origin and the unit vectors."""
+    """The 4×4 matrix of a linear SimpleITK transform, from its images of the origin and the unit vectors."""
     origin, *ends = (np.array(transform.TransformPoint(point)) for point in np.eye(4, 3, k=-1).tolist())
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = np.stack(ends, axis=-1) - origin[:, np.newaxis], origin
@@ -184,10 +184,10 @@ def _read_matrix(data: bytes, at: int) -> Tuple[str, List[float], int]:
             break
     else:
         raise FormatError(
-            "no small column of floats where a MATLAB 4 matrix was expected; save the transform as Insight text"
+            "not a small column of floats, expected a MATLAB 4 matrix; save the transform as Insight text"
         )
     at += 20
     name, count = data[at : at + length].split(b"\0")[0].decode("ascii", "replace"), struct.calcsize(width) * rows
     if at + length + count > len(data):
-        raise FormatError(f"matrix {name!r} runs over the end of the file; copy it again")
+        raise FormatError(f"matrix {name!r} exceeds the end of the file; copy it again")
     return name, list(struct.unpack_from(f"{order}{rows}{width}", data, at + length)), at + length + count

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ITK transforms in HDF5 (.h5): matrices and displacement fields, one after the other, as antsRegistration writes them.
+"""ITK transforms in HDF5 (.h5): matrices and displacement fields, one after the other, as written by antsRegistration.
 
-SimpleITK reads them in a process of its own: its HDF5 library crashes on some damaged files, and would allocate whatever
-a file claims. ``python -m vxm_convert.transforms.itk_composite FILE FOLDER`` is that process.
+SimpleITK reads them in a separate process, ``python -m vxm_convert.transforms.itk_composite FILE FOLDER``: its HDF5
+library crashes on some damaged files, and would allocate whatever a file claims.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ itk = LazyModule("SimpleITK")
 
 COMPOSITE_SUFFIXES = (".h5", ".hdf5")
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-#: two fields of the largest size that is read, in float64
+#: two fields of the largest allowed size, in float64
 _MAX_BYTES = 2 * MAX_FIELD_VOXELS * 3 * 8
-#: of the process that reads
+#: of the reading process
 _MAX_MEMORY, _SECONDS = 12 << 30, 600
 _MAX_STEPS = 16
 _STEPS = "steps.json"
@@ -53,7 +53,7 @@ def is_composite(path: Path) -> bool:
 
 
 def read_composite(path: Path, fixed: Optional[Grid] = None, moving: Optional[Grid] = None) -> Union[Warp, Affine]:
-    """What all transforms of a file make together: an affine where all are matrices, else one warp.
+    """The composition of all transforms of a file: an affine if all are matrices, else one warp.
 
     Parameters
     ----------
@@ -86,11 +86,11 @@ def _check_file(path: Path) -> None:
     with open(str(path), "rb") as handle:
         start = handle.read(len(_SIGNATURE))
     if start != _SIGNATURE:
-        raise VolumeError(f"{path}: starts with {start!r}, expected {_SIGNATURE!r}; this is no HDF5 file")
+        raise VolumeError(f"{path}: starts with {start!r}, expected {_SIGNATURE!r}; this is not an HDF5 file")
 
 
 def _read(path: Path, folder: Path) -> List[Dict[str, Any]]:
-    """The steps in the order of their application, read by the process of its own."""
+    """The steps in order of application, read by the separate process."""
     command = [sys.executable, "-m", __name__, str(path.resolve()), str(folder)]
     home = str(Path(__file__).resolve().parents[2])
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))}
@@ -104,13 +104,11 @@ def _read(path: Path, folder: Path) -> List[Dict[str, Any]]:
             timeout=_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
-        raise VolumeError(f"{path}: SimpleITK did not read it ({exc})") from exc
+        raise VolumeError(f"{path}: SimpleITK cannot read it ({exc})") from exc
     if done.returncode or not (folder / _STEPS).is_file():
         said = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
         why = said[-1] if said and done.returncode == 1 else f"SimpleITK ended with code {done.returncode}"
-        raise VolumeError(
-            f"{path}: no ITK transform that can be read: {one_line(why)}; write it again, or copy it again"
-        )
+        raise VolumeError(f"{path}: not a readable ITK transform: {one_line(why)}; write it again, or copy it again")
     steps: List[Dict[str, Any]] = read_json(folder / _STEPS)
     return steps
 
@@ -129,7 +127,7 @@ def _step(entry: Dict[str, Any], folder: Path, path: Path) -> Union[Warp, Affine
     return warp
 
 
-# The process of its own.
+# The separate process.
 
 
 def _main(source: str, folder: str) -> int:
@@ -159,7 +157,7 @@ def _parts(transform: SimpleITK.Transform) -> List[SimpleITK.Transform]:
 
 
 def _described(transform: SimpleITK.Transform, number: int, folder: Path) -> Dict[str, Any]:
-    """A matrix as it is, a field as a file of its own: displacements in LPS mm (X, Y, Z, 3), voxel → RAS mm."""
+    """A matrix unchanged, a field as a separate file: displacements in LPS mm (X, Y, Z, 3), voxel → RAS mm."""
     if transform.GetDimension() != 3:
         raise FormatError(f"{transform.GetName()} in {transform.GetDimension()} dimensions, expected 3")
     if transform.IsLinear():

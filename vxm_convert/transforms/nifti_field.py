@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading vector fields from NIfTI without trusting them: everything is judged from the first bytes before voxels are
+"""Reading vector fields from NIfTI without trusting them: everything is checked in the first bytes before voxels are
 allocated.
 
 Refuses: damaged or truncated files, sizes that the file cannot hold, voxel sizes that are not positive, NaN. It knows
@@ -24,7 +24,7 @@ from vxm_convert.transforms.foreign import refuse_foreign
 
 LOG = logging.getLogger(__name__)
 
-#: 406³ voxels: a 0.5 mm template fits, what exceeds it is no field of a brain registration
+#: 406³ voxels: a 0.5 mm template fits; larger fields do not come from brain registration
 MAX_FIELD_VOXELS = 1 << 26
 #: codes of xyzt_units but mm
 _OTHER_UNITS = {1: "metres", 3: "microns"}
@@ -32,13 +32,13 @@ _OTHER_UNITS = {1: "metres", 3: "microns"}
 
 @dataclass(frozen=True)
 class Field:
-    """A vector field as a file has it.
+    """A vector field as stored in a file.
 
     Parameters
     ----------
-    data : ndarray, shape (X, Y, Z, 3), float32 or float64 — as stored, unit and axes unknown here.
+    data : ndarray, shape (X, Y, Z, 3), float32 or float64 — as stored, with unknown unit and axes.
     grid : Grid — from sform, else qform.
-    shape : tuple of ints — as the header says, 4-D or 5-D.
+    shape : tuple of ints — from the header, 4-D or 5-D.
     intent : int — NIfTI intent code.
     extensions : list of (code, bytes)
     """
@@ -54,7 +54,7 @@ class Field:
 
 @dataclass(frozen=True)
 class FieldHeader:
-    """What a header says, before any voxel is read."""
+    """Content of a header, before any voxel is read."""
 
     path: Path
     said: Any
@@ -74,7 +74,7 @@ def open_field(path: Path) -> FieldHeader:
     Raises
     ------
     VolumeError
-        When the file is missing, damaged, too large, or no such field.
+        If the file is missing, damaged, too large, or not such a field.
     """
     path = Path(path)
     _check_name(path)
@@ -94,8 +94,7 @@ def open_field(path: Path) -> FieldHeader:
         )
     if dtype.kind != "f" or dtype.itemsize > 8:
         raise VolumeError(
-            f"{path}: components of dtype {dtype}, expected float32 or float64; a warp in integers has lost its "
-            "fractions"
+            f"{path}: components of dtype {dtype}, expected float32 or float64; an integer warp has lost its fractions"
         )
     if np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
         raise VolumeError(f"{path}: bits per voxel and dtype {dtype} disagree in the header; export the warp again")
@@ -132,7 +131,7 @@ def _check_name(path: Path) -> None:
 
 
 def _content(extension: Any) -> bytes:
-    """The extension's bytes; nibabel drops zero bytes at its end, which readers of a record format must allow for."""
+    """The extension's bytes; nibabel drops zero bytes at its end, so readers of a record format must tolerate that."""
     content = extension.get_content()
     return content if isinstance(content, bytes) else str(content).encode("utf-8", "replace")
 
@@ -146,8 +145,8 @@ def _check_shape(path: Path, shape: Tuple[int, ...]) -> None:
         )
     if not (len(shape) == 4 and shape[3] == 3 or len(shape) == 5 and shape[3:] == (1, 3)):
         raise VolumeError(
-            f"{path}: shape {text}, expected X x Y x Z x 3 or X x Y x Z x 1 x 3: one displacement of three parts per "
-            "voxel"
+            f"{path}: shape {text}, expected X x Y x Z x 3 or X x Y x Z x 1 x 3: one displacement of three components "
+            "per voxel"
         )
     if min(shape) < 1 or np.prod(shape[:3], dtype=float) > MAX_FIELD_VOXELS:
         raise VolumeError(

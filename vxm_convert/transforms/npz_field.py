@@ -26,13 +26,13 @@ def read_npz_field(path: Path, format_name: Optional[str], fixed: Optional[Grid]
         Without the fixed grid, for another shape than its own, and for damaged archives.
     """
     if format_name not in (None, "l2r", "vxm"):
-        raise VolumeError(f"{path}: an .npz holds voxels (l2r, vxm), not {format_name}")
+        raise VolumeError(f"{path}: an .npz contains voxels (l2r, vxm), not {format_name}")
     require_file(path, "a warp")
     with NpzReader(path) as archive:
         name = archive.first_of(NPZ_WARP_NAMES) or (archive.names[0] if len(archive.names) == 1 else None)
         if name is None:
             raise VolumeError(
-                f"{path}: holds {archive.names}, expected one array or one named {', '.join(NPZ_WARP_NAMES)}"
+                f"{path}: contains {archive.names}, expected one array or one named {', '.join(NPZ_WARP_NAMES)}"
             )
         header = archive.header(name)
         _refuse_components_first(f"{path}[{name}]", header.shape, fixed)
@@ -41,7 +41,7 @@ def read_npz_field(path: Path, format_name: Optional[str], fixed: Optional[Grid]
                 f"{path}[{name}]: shape {header.shape} of {header.dtype}, expected floats of shape (X, Y, Z, 3)"
             )
         if fixed is None:
-            raise VolumeError(f"{path}: an .npz says nothing about where its grid lies; name the fixed image")
+            raise VolumeError(f"{path}: an .npz does not give the position of its grid; pass the fixed image")
         if header.shape[:3] != fixed.shape:
             raise VolumeError(
                 f"{path}[{name}]: shape {header.shape}, the fixed grid is {fixed.describe()}"

@@ -19,7 +19,7 @@ from vxm_convert.errors import FormatError
 
 #: positionStatus of a point that was placed; the others are undefined, preview, missing
 _PLACED = "defined"
-#: names of frames, and the numbers that Slicer 4.10 and older write in .fcsv
+#: names of frames, and their numbers in .fcsv files of Slicer 4.10 and older
 _FRAMES = {"RAS": "ras", "0": "ras", "LPS": "lps", "1": "lps"}
 
 
@@ -88,7 +88,7 @@ class MarkupsJson:
         self.xyz = _numbers(positions)
 
     def with_points(self, xyz: np.ndarray) -> str:
-        """The file's text with other positions; orientations and measurements of the old ones are left out."""
+        """The file's text with other positions; orientations and measurements of the old ones are dropped."""
         points = [
             {
                 **{key: value for key, value in point.items() if key != "orientation"},

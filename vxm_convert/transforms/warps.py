@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warps on disk: one reader and one writer for the formats of `formats`, each file with a side-car that says what maps
-what.
+"""Warps on disk: one reader and one writer for the formats of `formats`, each file with a side-car that states its
+mapping.
 
 ITK's and FreeSurfer's files hold a displacement in space, so any moving grid can be attached when they are read. FSL's,
 Learn2Reg's and VoxelMorph's hold coordinates of the moving image, whose grid must be known: given, or from the side-car
@@ -46,20 +46,20 @@ def write_warp(
 ) -> None:
     """Write a warp and its side-car.
 
-    Displacements are taken from the grid that the file's float32 header will give its readers, so that header rounding
-    cancels; where both images lie on one grid it cancels by itself.
+    Displacements refer to the grid that readers get from the file's float32 header, so that header rounding cancels; if
+    both images have the same grid it cancels anyway.
 
     Parameters
     ----------
     path : Path — ``.nii.gz`` or ``.nii``; for l2r also ``.npz``.
     format_name : str — a name of `FORMATS`.
-    made_from, toolchain — as `vxm_convert.artifacts.files.write_sidecar` takes them.
+    made_from, toolchain — arguments of `vxm_convert.artifacts.files.write_sidecar`.
     dtype : str — ``float32``, or ``float16`` for l2r's .npz (a displacement of 8 voxels then has steps of 0.008).
 
     Raises
     ------
     VolumeError
-        For NaN, a suffix or a dtype that the format does not have, or a sheared grid where the readers refuse one.
+        For NaN, a suffix or dtype that the format does not have, or a sheared grid that readers refuse.
     """
     form, path = warp_format(format_name), Path(path)
     suffix = check_target(path, form, dtype)
@@ -83,7 +83,7 @@ def write_warp(
             warp.fixed.affine,
             np.float32,
             intent=form.intent,
-            # Readers pass it over; it keeps the bytes of a registration's flow what they always were.
+            # Readers ignore it; it keeps the bytes of a registration's flow unchanged.
             intent_name="displacement" if form.name == "itk" and one_grid else "",
             time_unit="sec" if freesurfer_part else None,
             extensions=[(freesurfer.EXTENSION_CODE, freesurfer.encode(warp.moving, warp.fixed))]
@@ -133,14 +133,14 @@ def read_warp(
     _check_numbers(path, field)
     if fixed is not None and not same_place(fixed, field.grid, 0.1):
         raise VolumeError(
-            f"{path}: lies on {field.grid.describe()}, the fixed image on {fixed.describe()}; this warp belongs to "
+            f"{path}: is on {field.grid.describe()}, the fixed image on {fixed.describe()}; this warp belongs to "
             f"another image{halved(field.grid, fixed)}"
         )
     source = _source_grid(path, field, form)
     moving = moving or noted.get("moving_grid") or source
     if moving is None and form.name == "fsl":
         raise VolumeError(
-            f"{path}: an FSL warp is in the moving image's voxel coordinates; name the moving image it was made for"
+            f"{path}: an FSL warp is in the moving image's voxel coordinates; pass the moving image it was made for"
         )
     moving = moving or field.grid
     check_reading(path, field.data, form, field.grid, moving)
@@ -200,9 +200,7 @@ def _stored_field(warp: Warp, fixed: Grid, form: WarpFormat, dtype: str, path: P
 
 
 def check_target(path: Path, form: WarpFormat, dtype: str = "float32") -> str:
-    """The suffix of a file that a warp may be written to; VolumeError for a name or dtype that the format does not
-    have.
-    """
+    """The suffix of an output file for a warp; VolumeError for a name or dtype that the format does not have."""
     suffix = next((s for s in form.suffixes if path.name.lower().endswith(s) and len(path.name) > len(s)), None)
     if suffix is None:
         raise VolumeError(
@@ -218,12 +216,12 @@ def _of_composite(path: Path, format_name: Optional[str], fixed: Optional[Grid],
         raise VolumeError(f"{path}: an .h5 is an ITK transform, not {format_name}")
     found = read_composite(path, fixed, moving)
     if not isinstance(found, Warp):
-        raise VolumeError(f"{path}: holds matrices only, expected a displacement field too")
+        raise VolumeError(f"{path}: contains only matrices, expected a displacement field too")
     return found
 
 
 def _source_grid(path: Path, field: Field, form: WarpFormat) -> Optional[Grid]:
-    """FreeSurfer's source geometry, after its field kind has been judged."""
+    """FreeSurfer's source geometry, after a check of its field kind."""
     content = next((data for code, data in field.extensions if code == freesurfer.EXTENSION_CODE), None)
     if form.name != "freesurfer" or content is None:
         return None
@@ -240,7 +238,7 @@ def _source_grid(path: Path, field: Field, form: WarpFormat) -> Optional[Grid]:
 
 
 def _read_sidecar(path: Path) -> Dict[str, Any]:
-    """Format and grids that our side-car names; empty where there is none or it belongs to other bytes."""
+    """Format and grids in our side-car; empty if there is none or it belongs to other bytes."""
     side = sidecar_path(path)
     if not side.is_file() or not path.is_file() or side.stat().st_size > _MAX_SIDECAR_BYTES:
         return {}
@@ -251,7 +249,7 @@ def _read_sidecar(path: Path) -> Dict[str, Any]:
         grids = {key: _grid(entries[key]) for key in ("fixed_grid", "moving_grid") if key in entries}
         return {"warp_format": entries["warp_format"], **grids}
     except (OSError, ValueError, KeyError, TypeError, VolumeError, ChecksumError, RecursionError) as exc:
-        LOG.warning("%s: side-car left aside (%s)", side, exc)
+        LOG.warning("%s: side-car ignored (%s)", side, exc)
         return {}
 
 

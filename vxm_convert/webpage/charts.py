@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Charts of pages, drawn by Matplotlib: one look, equal bytes for equal figures. It knows no results.
+"""Charts of pages, drawn by Matplotlib: one style, equal bytes for equal figures; independent of results.
 
-Everything is placed in pixels from the upper left corner, as the page shows them. No state of `pyplot` is used, and
-settings of the user's `matplotlibrc` have no effect.
+Positions are pixels from the upper left corner of the page. No state of `pyplot` is used, and settings of the user's
+`matplotlibrc` have no effect.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ backend = LazyModule("matplotlib.backends.backend_svg")
 ticker = LazyModule("matplotlib.ticker")
 
 SMALL, NORMAL = 11, 12
-#: width of a chart that stands beside another one
+#: width of a chart beside another one
 WIDTH = 460
 #: charts up to this width are still readable when they shrink to a phone
 _PHONE = 500
@@ -69,7 +69,7 @@ _RULES = {
     "lines.solid_capstyle": "butt",
     "lines.scale_dashes": False,
 }
-# Settings are of the process, so one chart at a time.
+# Settings belong to the process, so only one chart at a time.
 _LOCK = threading.RLock()
 
 
@@ -95,7 +95,7 @@ class Chart:
         )
 
     def canvas(self) -> Any:
-        """Axes over the whole chart whose coordinates are the pixels, with nothing drawn of their own."""
+        """Axes over the whole chart with pixel coordinates, without any decoration."""
         axes = self.axes(0, 0, self.width, self.height)
         axes.set_xlim(0, self.width)
         axes.set_ylim(self.height, 0)
@@ -118,13 +118,13 @@ class Chart:
         self.figure.text(x / self.width, 1 - y / self.height, literal(text), **place, **weight)
 
     def svg(self, description: str) -> Html:
-        """The chart for a page; one wider than a phone scrolls in a box of its own there."""
+        """The chart for a page; one that is wider than a phone scrolls there in its own box."""
         wide = self.width > _PHONE
         drawn = Html(cleaned(self._source(), readable(description), "drawing wide" if wide else "drawing"))
         return Html(parts().scrolling(drawn, "chart, scrolls sideways")) if wide else drawn
 
     def file(self, description: str) -> str:
-        """The chart as an SVG file of its own."""
+        """The chart as a separate SVG file."""
         return cleaned(self._source(), readable(description)) + "\n"
 
     def _source(self) -> str:
@@ -137,7 +137,7 @@ class Chart:
 def chart(width: float, height: float) -> Iterator[Chart]:
     """A chart to draw on; take its SVG before the block ends."""
     with _LOCK, warnings.catch_warnings(), matplotlib.rc_context():
-        # A letter that the font lacks is drawn by the reader's own fonts.
+        # The reader's own fonts draw letters that the font lacks.
         warnings.simplefilter("ignore")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_RULES)
@@ -145,12 +145,12 @@ def chart(width: float, height: float) -> Iterator[Chart]:
 
 
 def literal(text: object) -> str:
-    """Words as they are: nothing in a name of others is a formula, a new line, or a character that XML forbids."""
+    """Plain text: no formulas, line breaks, or characters that XML forbids in foreign names."""
     return " ".join(readable(text).split()).replace("$", r"\$")
 
 
 def tip(artists: Sequence[matplotlib.artist.Artist], words: object) -> None:
-    """What is shown when a pointer rests on the artists."""
+    """Set the tooltip of the artists."""
     for artist in artists:
         artist.set_gid(TIP + " ".join(readable(words).split()))
 
@@ -190,7 +190,7 @@ def scale(axis: matplotlib.axis.Axis, low: float, high: float, logarithmic: bool
 
 
 def log_ticks(low: float, high: float) -> List[Tuple[float, str]]:
-    """Round values of a logarithmic axis and their names: powers of ten, with 2 and 5 where there are few."""
+    """Round values of a logarithmic axis and their names: powers of ten, with 2 and 5 if there are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     slack = 1.0 + 1e-9
     if math.log10(high / low) < _FEW_DECADES:
@@ -203,7 +203,7 @@ def log_ticks(low: float, high: float) -> List[Tuple[float, str]]:
 
 
 def titles(axes: Axes, x_title: str, y_title: str) -> None:
-    """The title of the horizontal axis below, that of the vertical one above its end, where it needs no turning."""
+    """The title of the horizontal axis below, that of the vertical one above its end, without rotation."""
     axes.set_xlabel(literal(x_title), labelpad=6)
     axes.annotate(
         literal(y_title), (0, 1), (0, 9), xycoords="axes fraction", textcoords="offset points", ha="left", va="baseline"
@@ -211,7 +211,7 @@ def titles(axes: Axes, x_title: str, y_title: str) -> None:
 
 
 def legend(axes: Axes, **style: object) -> None:
-    """Names of the labelled lines, above the right end of the axes."""
+    """Legend of the labelled lines, above the right end of the axes."""
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
     made = axes.legend(ncol=2, frameon=False, **place, **style)
     for line in made.get_lines():
@@ -221,7 +221,7 @@ def legend(axes: Axes, **style: object) -> None:
 
 
 def rows(axes: Axes, names: Sequence[str]) -> None:
-    """A vertical axis with one named row per entry, the first on top, without lines of a grid."""
+    """A vertical axis with one named row per entry, the first on top, without grid lines."""
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.spines["bottom"].set_visible(False)
     axes.yaxis.grid(False)
@@ -235,7 +235,7 @@ def colour_bar(title: str, colours: Sequence[str], ticks: Sequence[Tuple[float, 
     Parameters
     ----------
     colours : sequence of str — from left to right, of equal width.
-    ticks : sequence of (place, words) — places from 0 (left) to 1 (right).
+    ticks : sequence of (position, label) — positions from 0 (left) to 1 (right).
     """
     left, right, top, thick = 16, WIDTH - 16, 24, 16
     with chart(WIDTH, 62) as drawn:

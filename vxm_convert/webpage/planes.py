@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which slices of a volume a page shows, and which way up. Arrays in, functions that cut arrays out."""
+"""Slices of a volume for a page, and their orientation: functions that cut arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Take = Callable[[np.ndarray], np.ndarray]
 def planes(
     orientation: str, centre: Sequence[int], shape: Sequence[int]
 ) -> Iterator[Tuple[str, Take, Tuple[int, int]]]:
-    """Title, cut and where `centre` lies in it. LIA: sagittal with anterior left; coronal and axial with the subject's
+    """Title, cut and position of `centre` in it. LIA: sagittal with anterior left; coronal and axial with the subject's
     left right.
 
     Parameters

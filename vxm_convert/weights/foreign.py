@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says what a file is that was given as a checkpoint and is none that the export takes. Reads its first bytes only."""
+"""Identifies a file that was passed as a checkpoint and that export cannot read. Reads only its first bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Optional
 if TYPE_CHECKING:
     import h5py
 
-#: what the export does take, for the end of every message
+#: the files that export accepts, for the end of every message
 TAKEN = "pass a TensorFlow 1 checkpoint of the cvpr2018 or miccai2018 network, or its Keras .h5 file"
 _TF2_CLASSES = ("VxmDense", "VxmDenseSemiSupervisedSeg", "VxmDensePairwise", "VxmAffine", "HyperVxmDense")
 _MAX_CONFIG_BYTES = 16 << 20
@@ -18,7 +18,7 @@ _HEAD_BYTES = 64
 
 
 def describe_file(path: Path) -> Optional[str]:
-    """What an existing file or folder is that holds no checkpoint of ours; None where there is nothing to say."""
+    """The kind of an existing file or folder without a checkpoint of ours; None if unknown."""
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
             return "a SavedModel folder; its variables are the checkpoint `variables/variables` inside it"
@@ -35,8 +35,8 @@ def _by_first_bytes(path: Path, head: bytes) -> str:
     suffix = path.suffix.lower()
     if suffix in (".pt", ".pth", ".ckpt", ".bin") and head.startswith((b"PK\x03\x04", b"\x80")):
         return (
-            "a PyTorch file; VoxelMorph's PyTorch networks have other layers and no way to convert them here: train "
-            "one with `python -m train`"
+            "a PyTorch file; VoxelMorph's PyTorch networks have other layers and cannot be converted: train one with "
+            "`python -m train`"
         )
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return "an HDF5 file; give it the suffix .h5 if it holds Keras weights"
@@ -47,14 +47,14 @@ def _by_first_bytes(path: Path, head: bytes) -> str:
     if suffix == ".om" or head.startswith(b"IMOD"):
         return "an offline model, which is what the export writes; pass it to `python -m om_runner --model`"
     if suffix == ".pb":
-        return "a frozen graph; `python -m export preflight --pb` looks at it, the export starts from its checkpoint"
+        return "a frozen graph; `python -m export preflight --pb` checks it, but the export starts from its checkpoint"
     if head.startswith(b"\x1f\x8b") or suffix in (".tar", ".gz", ".tgz"):
         return "a compressed archive; unpack it first"
     return "a file of another kind"
 
 
 def describe_keras_model(handle: h5py.File) -> Optional[str]:
-    """What an open HDF5 file says of its own model where that is a network of VoxelMorph's TensorFlow 2 code.
+    """The description of an open HDF5 file that holds a network of VoxelMorph's TensorFlow 2 code.
 
     Parameters
     ----------

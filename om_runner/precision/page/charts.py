@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawings over the cohort: distributions of errors and of |J|, and the change of Dice per structure. Drawn from
-report.json alone.
+"""Charts over the cohort: distributions of errors and of |J|, and the change of Dice per structure, from report.json
+alone.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Distribution:
-    """Share of all values per bin: mean, lowest and highest over `n` scans. Values outside the bins count in the
-    whole.
-    """
+    """Share of all values per bin: mean, lowest and highest over `n` scans. Values outside the bins count in the total."""
 
     edges: Tuple[float, ...]
     mean: Tuple[float, ...]
@@ -45,13 +43,13 @@ class Distribution:
 
 
 def distribution(rows: Sequence[Row], name: str) -> Optional[Distribution]:
-    """One histogram over the scans whose bins lie on one grid; `left_out` counts the others. None where no scan has
+    """One histogram over the scans whose bins are on the same grid; `left_out` counts the others. None if no scan has
     one.
     """
     found = [
         histogram for histogram in (_histogram(dig(row, f"histograms.{name}")) for row in rows) if histogram is not None
     ]
-    # Bins of one grid may begin and end elsewhere in each scan.
+    # Bins of the same grid may have another range in each scan.
     grid = sorted({edge for edges, _, _ in found for edge in edges})
     where = {edge: at for at, edge in enumerate(grid)}
     shares = []
@@ -78,7 +76,7 @@ def distribution(rows: Sequence[Row], name: str) -> Optional[Distribution]:
 
 
 def _histogram(entry: object) -> Optional[Tuple[List[float], Sequence[float], float]]:
-    """Edges, counts and the number of all values, those outside the edges included."""
+    """Edges, counts and the number of all values, including those outside the edges."""
     if not isinstance(entry, Mapping):
         return None
     edges, counts = entry.get("edges"), entry.get("counts")
@@ -90,14 +88,14 @@ def _histogram(entry: object) -> Optional[Tuple[List[float], Sequence[float], fl
 
 @dataclass(frozen=True)
 class Drawing:
-    """A chart and what is written below it."""
+    """A chart and its caption."""
 
     chart: Html
     words: str
 
 
 def distribution_charts(report: Mapping[str, Any], rows: Sequence[Row]) -> List[Drawing]:
-    """Histograms of the errors and of the Jacobian determinant, those that the report has."""
+    """Histograms of the errors and of the Jacobian determinant in the report."""
     charts = []
     for name, title, unit, prefix in _ERRORS:
         found = distribution(rows, name)
@@ -121,7 +119,7 @@ def _limits_of(report: Mapping[str, Any], prefix: str) -> List[Tuple[str, float]
 
 
 def _share_range(*found: Distribution) -> Tuple[float, float]:
-    """Whole decades around the shares above none."""
+    """Whole decades around the shares above zero."""
     positive = [value for d in found for value in d.mean if value > 0]
     highest = max(value for d in found for value in d.high)
     return 10.0 ** _floor_log10(min(positive)), 10.0 ** (_floor_log10(highest * 0.999) + 1)
@@ -132,7 +130,7 @@ def _floor_log10(value: float) -> int:
 
 
 def _share_axes(drawn: Chart, title: str, unit: str, lowest: float, highest: float) -> Any:
-    """Axes over which shares of voxels are drawn, on a logarithmic scale."""
+    """Axes for shares of voxels on a logarithmic scale."""
     drawn.words(_BOX[0], 16, title, bold=True)
     axes = drawn.axes(*_BOX)
     scale(axes.yaxis, lowest, highest, logarithmic=True)
@@ -191,12 +189,12 @@ def _jacobian_chart(reference: Distribution, offline: Distribution) -> Drawing:
 
 
 def _left_out(found: Distribution) -> str:
-    return f" {found.left_out} scans with other bins are left out." if found.left_out else ""
+    return f" {found.left_out} scans with other bins are omitted." if found.left_out else ""
 
 
 @dataclass(frozen=True)
 class StructureChange:
-    """Change of Dice (offline − TensorFlow) of one structure over the scans in which it is defined."""
+    """Change of Dice (offline − TensorFlow) of one structure over the scans that have it."""
 
     name: str
     mean: float
@@ -219,11 +217,11 @@ def structure_changes(rows: Sequence[Row]) -> List[StructureChange]:
 
 
 def dice_chart(report: Mapping[str, Any], rows: Sequence[Row]) -> Union[Drawing, str]:
-    """A chart of the change of Dice per structure, or why there is none."""
+    """A chart of the change of Dice per structure, or the reason why there is none."""
     n = sum(isinstance(row.get("dice"), Mapping) for row in rows)
     changes = structure_changes(rows)
     if not changes:
-        return "no scan with labels was compared" if n == 0 else "the report holds no figures per structure"
+        return "no scan with labels was compared" if n == 0 else "the report has no figures per structure"
     limit = next((entry["limit"] for entry in limits_of(report) if entry["figure"] == "dice.min_change"), None)
     words = (
         f"Change of Dice (offline model \u2212 TensorFlow) of {len(changes)} structures of {report.get('label_set')}, "

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the figures of a report row are called, their units and formats, and how far a value is from its limit.
+"""Names, units and formats of the figures of a report row, and the distance of a value from its limit.
 
-Rows come from report.json: an entry that is absent or None is undefined and shown as n/a.
+Rows come from report.json: an entry that is missing or None is undefined and shown as n/a.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INTENSITY = "intensity 0..1"
 
 @dataclass(frozen=True)
 class Figure:
-    """Words, unit ("" for a plain number) and format of one figure."""
+    """Name, unit ("" for a plain number) and format of one figure."""
 
     label: str
     unit: str
@@ -69,7 +69,7 @@ FIGURES: Dict[str, Figure] = {
 
 
 def figure(name: str) -> Figure:
-    """Description of a dotted name; one that no profile knows either is shown by its name."""
+    """Description of a dotted name; an unknown one is shown by its name."""
     if name in FIGURES:
         return FIGURES[name]
     known = LIMITABLE.get(name)
@@ -101,7 +101,7 @@ def number(row: Row, name: str) -> Optional[float]:
 
 
 def shown(value: Optional[Any], form: str = "s") -> str:
-    """A value in its format; n/a for None; minus signs as such."""
+    """A value in its format; n/a for None; with a proper minus sign."""
     if value is None or value == "":
         return NOT_AVAILABLE
     return str(value) if form == "s" else format(value, form).replace("-", "\u2212")
@@ -114,7 +114,7 @@ def cell(row: Row, name: str, form: str = "") -> Cell:
 
 
 def with_unit(name: str, value: Optional[float]) -> str:
-    """A value in words: number and unit."""
+    """A value as text: number and unit."""
     known = figure(name)
     unit = "" if value is None or not known.unit or known.form.endswith("%") else "\u00a0" + known.unit
     return shown(value, known.form) + unit
@@ -128,7 +128,7 @@ def non_finite(row: Row) -> int:
 
 
 def limits_of(report: Mapping[str, Any]) -> Tuple[Mapping[str, Any], ...]:
-    """Limits of the profile: figure, relation (``<=`` or ``>=``), limit; none where no profile was applied."""
+    """Limits of the profile: figure, relation (``<=`` or ``>=``), limit; empty if no profile was applied."""
     return _limits(report, "limits")
 
 
@@ -141,7 +141,7 @@ def _limits(report: Mapping[str, Any], key: str) -> Tuple[Mapping[str, Any], ...
 
 
 def cohort_limits_of(report: Mapping[str, Any]) -> Tuple[Mapping[str, Any], ...]:
-    """Limits of the profile on means over the scans, same entries."""
+    """Limits of the profile on means over the scans, with the same entries."""
     return _limits(report, "cohort")
 
 
@@ -150,8 +150,8 @@ _NEAR_ONE = ("cosine", "CosineSimilarity")
 
 
 def share_of_limit(value: Optional[float], relation: str, limit: float, name: str = "") -> Optional[float]:
-    """How much of a limit a value uses up: 1 at the limit, above 1 beyond it; infinite where no share can be told but
-    it is beyond.
+    """Share of a limit that a value uses: 1 at the limit, above 1 beyond it; infinite if it is beyond without a defined
+    share.
 
     Decibels count by the error that they stand for, cosines by what they lack to 1, so that they compare with errors. For
     other ``>=`` with a positive limit it is limit / value; with a negative one (change of Dice) only losses count.
@@ -176,7 +176,7 @@ def share_of_limit(value: Optional[float], relation: str, limit: float, name: st
 
 
 def worst_share(row: Row, limits: Sequence[Mapping[str, Any]]) -> Optional[float]:
-    """The largest share of any limit that a subject uses up."""
+    """The largest share of any limit that a subject uses."""
     shares = [
         share_of_limit(number(row, str(entry["figure"])), str(entry["relation"]), entry["limit"], str(entry["figure"]))
         for entry in limits
@@ -186,8 +186,8 @@ def worst_share(row: Row, limits: Sequence[Mapping[str, Any]]) -> Optional[float
 
 
 def badness(row: Row, limits: Sequence[Mapping[str, Any]] = ()) -> Tuple[float, ...]:
-    """Orders subjects, worst is largest: NaN or Inf, then failed, then the share of the limits, then the end-point
-    error.
+    """Sort key for subjects, worst is largest: NaN or Inf, then failed, then the share of the limits, then the
+    end-point error.
     """
     return (
         float(non_finite(row) > 0),
@@ -199,5 +199,5 @@ def badness(row: Row, limits: Sequence[Mapping[str, Any]] = ()) -> Tuple[float, 
 
 
 def worst_first(rows: Sequence[Row], limits: Sequence[Mapping[str, Any]] = ()) -> Sequence[Row]:
-    """Rows from the worst to the best; equal ones by name."""
+    """Rows from worst to best; equal ones by name."""
     return sorted(rows, key=lambda row: (tuple(-part for part in badness(row, limits)), str(row.get("subject"))))

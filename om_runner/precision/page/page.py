@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of the page: verdict first, then what it rests on. Every figure on it is in report.json."""
+"""The order of the page: verdict first, then its basis. Every figure on it is in report.json."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vxm_convert.webpage.document import page
 from vxm_convert.webpage.templates import badge_word
 
 _STYLE = Path(__file__).with_name("static") / "report.css"
-#: figure, what counts as worst: the largest (max), the lowest (min), or the largest in size (size)
+#: figure, worst value: the largest (max), the lowest (min), or the largest magnitude (size)
 _TILES: Tuple[Tuple[str, str, str], ...] = (
     ("moved.max_abs", "max", "largest error of the moved image"),
     ("epe_voxel.p999", "max", "end-point error of the flow, p99.9"),
@@ -46,8 +46,8 @@ def build_page(
 
     Parameters
     ----------
-    report : mapping — as written to report.json: undefined figures are None, entries of newer versions may be absent.
-    pictures : mapping — subject → slices, as `Gallery.kept` gives them.
+    report : mapping — as written to report.json: undefined figures are None, entries of newer versions may be missing.
+    pictures : mapping — subject → slices, from `Gallery.kept`.
     orientation : str — axis letters of the network grid.
     report_sha256 : str — hash of the report.json beside the page.
     """
@@ -93,12 +93,12 @@ def _state(report: Mapping[str, Any]) -> Tuple[Optional[bool], str]:
 
 
 def _against(report: Mapping[str, Any]) -> str:
-    """What the verdict is judged by."""
+    """The criterion of the verdict."""
     profile = report.get("profile")
     name = profile.get("name") if isinstance(profile, Mapping) else None
     if not name:
-        return "NaN and Inf only, no profile applied"
-    only = "" if limits_of(report) or cohort_limits_of(report) else ", which judges NaN and Inf only"
+        return "only NaN and Inf, no profile applied"
+    only = "" if limits_of(report) or cohort_limits_of(report) else ", which judges only NaN and Inf"
     return f"profile {name}{only}"
 
 
@@ -112,7 +112,7 @@ def _versions(report: Mapping[str, Any]) -> str:
 
 
 def _tiles(rows: List[Row], limits: Sequence[Mapping[str, Any]]) -> List[Dict[str, str]]:
-    """The few figures to remember: words, value, unit, and what it rests on."""
+    """The key figures: name, value, unit, and basis."""
     by_name = {str(entry["figure"]): entry for entry in limits}
     tiles = []
     for name, kind, words in _TILES:

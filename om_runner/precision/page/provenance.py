@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the figures come from: the files from checkpoint to this page with their hashes, and what the compiler was told
-to keep in fp32.
-"""
+"""Origin of the figures: the files from checkpoint to this page with their hashes, and the nodes kept in fp32."""
 
 from __future__ import annotations
 
@@ -12,17 +10,17 @@ from vxm_convert.webpage.tables import Column, table
 from vxm_convert.webpage.templates import Html, parts
 
 _MODES = {
-    "force_fp16": "everything the device can compute in fp16 is fp16",
-    "allow_fp32_to_fp16": "fp32 where the device has a kernel for it, else fp16",
+    "force_fp16": "everything that the device can compute in fp16 is fp16",
+    "allow_fp32_to_fp16": "fp32 if the device has a kernel for it, else fp16",
     "force_fp32": "fp16 operands of convolutions, fp32 results; fp32 everywhere else",
-    "must_keep_origin_dtype": "the dtypes of the graph, or no model at all",
+    "must_keep_origin_dtype": "the dtypes of the graph; without a kernel, no model",
     "allow_mix_precision": "operators on the compiler's list in fp16, the others in fp32",
 }
 _ROLES = {"frozen_pb": "frozen graph (pb)", "pb": "frozen graph (pb)", "onnx": "ONNX", "om": "offline model (om)"}
 
 
 def facts(report: Mapping[str, Any]) -> List[Tuple[str, Any]]:
-    """Toolchain, model, reference, labels and profile in words."""
+    """Toolchain, model, reference, labels and profile as text."""
     toolchain = mapping_at(report, "toolchain")
     tools = ", ".join(f"{key}: {value}" for key, value in toolchain.items() if isinstance(value, (str, int, float)))
     tensorflow = dig(report, "reference.tensorflow") or "of unknown version"
@@ -36,7 +34,7 @@ def facts(report: Mapping[str, Any]) -> List[Tuple[str, Any]]:
 
 
 def chain(report: Mapping[str, Any], report_sha256: Optional[str]) -> List[Tuple[str, str, str]]:
-    """The files from checkpoint to page, each made from the one before: role, file, sha256 ("" where unknown)."""
+    """The files from checkpoint to page, each made from the previous one: role, file, sha256 ("" where unknown)."""
     listed = report.get("provenance")
     files = [
         (str(entry.get("role")), str(entry.get("file") or ""), str(entry.get("sha256") or ""))
@@ -71,7 +69,7 @@ def _profile(report: Mapping[str, Any]) -> str:
 
 
 class Plan(NamedTuple):
-    """What is computed in which precision: name, mode and its meaning, and the nodes treated on their own."""
+    """The precision plan: name, mode and its meaning, and the nodes with special treatment."""
 
     name: str
     mode: str
@@ -80,14 +78,15 @@ class Plan(NamedTuple):
 
 
 def plan(report: Mapping[str, Any]) -> Optional[Plan]:
-    """The precision plan with the reasons for its decisions; None where the report does not say."""
+    """The precision plan with the reasons for its decisions; None if the report has none."""
     entry = report.get("precision_plan")
     if not isinstance(entry, Mapping):
         return None
     reasons = mapping_at(entry, "reasons")
     treated = [(str(node), "kept in fp32 (keep_dtype)") for node in entry.get("keep_dtype") or ()]
     treated += [
-        (str(node), "weights as an fp16 part and the rest (split_weights)") for node in entry.get("split_weights") or ()
+        (str(node), "weights in two parts, fp16 and the rest (split_weights)")
+        for node in entry.get("split_weights") or ()
     ]
     named = {node for node, _ in treated}
     treated += [(str(node), "\u2014") for node in reasons if str(node) not in named]
@@ -95,6 +94,6 @@ def plan(report: Mapping[str, Any]) -> Optional[Plan]:
         [parts().code(node), treatment, str(reasons.get(node) or "no reason recorded")] for node, treatment in treated
     ]
     columns = [Column("node", "name"), Column("treatment", "text"), Column("why", "text")]
-    nodes = table(f"Nodes with a treatment of their own, n = {len(body)}", columns, body) if body else None
+    nodes = table(f"Nodes with special treatment, n = {len(body)}", columns, body) if body else None
     mode = str(entry.get("mode"))
     return Plan(str(entry.get("name")), mode, _MODES.get(mode, ""), nodes)

@@ -315,10 +315,7 @@ def hostile(folder: Path, case: str) -> None:
         ("frames", "expected one 3-D scan"),
         ("constant", "every voxel is 7"),
         ("half a label", "not whole numbers"),
-        (
-            "labels of another grid",
-            "their relative position is unknown, because its header has an identity affine",
-        ),
+        ("labels of another grid", "their relative position is unknown, because its header has an identity affine"),
     ],
 )
 def test_damaged_scans_of_any_grid_are_one_row_each(bench, case, words):

@@ -252,7 +252,8 @@ def test_scans_of_one_name_are_told_apart_and_said(bench, caplog):
     assert bench.run() == 0
     assert [r["subject"] for r in bench.table("metrics.tsv")] == ["a_nii_gz", "a_npz", "b"]
     assert (
-        "a.npz: its results are named a_npz, because another scan" in caplog.text and "b.npz: its results" not in caplog.text
+        "a.npz: its results are named a_npz, because another scan" in caplog.text
+        and "b.npz: its results" not in caplog.text
     )
 
 
