@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which scans need not be registered again: the record of a finished one, and what is compared with it.
+"""Decides which scans need not be registered again: the record of a finished one, and the comparison with it.
 
-A record (``OUT/.om_runner/<subject>.json``) is written when the subject's files stand. It holds the key, which is
-everything that decides about the results, the sha256 of every file made, and the row of the table. A scan is skipped
-when its key today is the recorded one and every file still has its recorded bytes. Anything else is done again, and the
-reason is said.
+A record (``OUT/.om_runner/<subject>.json``) is written after the subject's files. It holds the key (everything that
+determines the results), the sha256 of every file, and the row of the table. A scan is skipped if its present key is the
+recorded one and every file still has its recorded bytes. Any other scan is registered again, with a reason in the log.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from vxm_convert.artifacts.reports import finite
 from vxm_convert.artifacts.sha256sums import recorded_digest
 from vxm_convert.errors import VxmError
 
-#: raised when results of the same inputs change: records of other versions are not believed
+#: increased when results of the same inputs change: records of other versions are ignored
 RESULT_VERSION = 2
 _MAX_RECORD = 4 << 20
 _CHECKERS = 2
 #: bytes of a subject's name beyond which its record has a shorter one
 _LONGEST_NAME, _KEPT_OF_NAME = 200, 40
-#: parts of a key → how a difference in them is told
+#: parts of a key → text for a difference in them
 _REASONS = {
     "version": "results have another version",
     "om": "another offline model",
@@ -69,7 +68,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is done with a scan, and why; `record` where an earlier result is taken over."""
+    """The decision for a scan and its reason; `record` if an earlier result is kept."""
 
     scan: Scan
     why: str
@@ -81,12 +80,12 @@ class Decision:
 
 
 class Keys:
-    """Everything that decides about results, as one flat dict per scan.
+    """Everything that determines results, as one flat dict per scan.
 
     Parameters
     ----------
-    model, atlas, label_set, placing, outputs : what the run was started with.
-    layout : str — how files are named.
+    model, atlas, label_set, placing, outputs : settings of the run.
+    layout : str — naming of files.
     """
 
     def __init__(
@@ -120,7 +119,7 @@ class Keys:
         if self.of_run["affine"] == "file":
             affine = sha256_of(Path(self._affine.replace(SUBJECT_FIELD, scan.subject)))
         own = {"scan": digest, "scan_file": scan.path.name, "seg": seg_digest, "affine_file": affine}
-        # As JSON gives it back, so that a tuple equals the list that it is read as.
+        # In the form in which JSON is read back, so that a tuple equals its list.
         key: Dict[str, Any] = json.loads(json.dumps({**self.of_run, **own}))
         return key
 
@@ -133,8 +132,8 @@ class Records:
         self._folder = layout.out / STATE_FOLDER
 
     def write(self, key: Mapping[str, Any], row: MetricsRow, further: Sequence[str] = ()) -> None:
-        """Remember a subject whose files stand; `further` files of it, by their names below the output folder, lie
-        elsewhere.
+        """Record a subject after its files are written; `further` files of it, by their names below the output folder,
+        are elsewhere.
         """
         names = [name for name in self._layout.files_of([row.subject]) if not name.endswith(LOG_NAME)] + list(further)
         files = {name: recorded_digest(self._layout.out / name) for name in names}
@@ -142,13 +141,13 @@ class Records:
         write_json(self._path(row.subject), {**body, "sha256": _digest(body)})
 
     def forget(self, subject: str) -> None:
-        """Before its files change."""
+        """Remove the record before its files change."""
         path = self._path(subject)
         if path.is_file():
             path.unlink()
 
     def read(self, subject: str) -> Optional[Record]:
-        """None where there is none that can be believed."""
+        """The record, or None if there is none that can be trusted."""
         path = self._path(subject)
         if not path.is_file():
             return None
@@ -165,11 +164,11 @@ class Records:
                 dict(data["key"]), {str(name): str(digest) for name, digest in data["files"].items()}, MetricsRow(**row)
             )
         except (VxmError, ValueError, KeyError, TypeError, AttributeError):
-            # A damaged record is none: the scan is registered again, which writes a new one.
+            # A damaged record counts as missing: the scan is registered again, which writes a new one.
             return None
 
     def damage(self, record: Record) -> Optional[str]:
-        """What is wrong with a subject's files; None when all are as recorded."""
+        """The problem with a subject's files; None if all are as recorded."""
         if not record.files:
             return "no file is recorded"
         for name, digest in sorted(record.files.items()):
@@ -191,7 +190,7 @@ class Records:
 def decide(
     scans: Sequence[Scan], keys: Keys, records: Records, force: bool, failed: Sequence[str] = ()
 ) -> List[Decision]:
-    """A decision per scan, in order. Only scans with a record that may hold are read.
+    """A decision per scan, in order. Reads only scans whose record may be valid.
 
     Parameters
     ----------
@@ -223,7 +222,7 @@ def _decide(scan: Scan, keys: Keys, records: Records, failed: bool) -> Decision:
 
 
 def taken_along(scans: Sequence[Scan], keys: Keys, records: Records) -> Dict[str, Record]:
-    """Records of scans that this run does not look at, made with the same settings: their rows stay in the table."""
+    """Records of scans that this run does not consider, with the same settings: their rows stay in the table."""
     found = {}
     for scan in scans:
         record = records.read(scan.subject)
@@ -233,7 +232,9 @@ def taken_along(scans: Sequence[Scan], keys: Keys, records: Records) -> Dict[str
 
 
 def _digest(body: Mapping[str, Any]) -> str:
-    """Of a record without its own digest: one flipped digit in a row would otherwise stand in every later table."""
+    """Digest of a record without the digest itself: otherwise one changed digit in a row would stay in every later
+    table.
+    """
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode("utf-8")).hexdigest()
 
 

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every file of a run is read once before the first step; whatever cannot be used stands in one table. Changes
-nothing.
-"""
+"""Reads every file of a run once before the first step and lists all unusable ones in one table. Changes nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ LOG = logging.getLogger(__name__)
 AXES = NetworkAxes()
 #: relative difference of voxel sizes beyond which a scan is not on the atlas's grid
 _SAME_VOXEL = 0.01
-#: share of the atlas's field of view that a scan on the same grid must cover
+#: share of the atlas's field of view that a scan must cover
 MIN_OVERLAP = 0.5
 _THREADS = 4
 _SAMPLES = 16
@@ -75,7 +73,7 @@ def check_cohort(
 
 
 def field_of_view_overlap(scan: np.ndarray, atlas: np.ndarray, shape: Shape3) -> float:
-    """Share of the atlas's voxels whose place in the world lies inside the scan's grid; both have `shape` voxels.
+    """Share of the atlas's voxels whose position in space is inside the scan's grid; both have `shape` voxels.
 
     Parameters
     ----------
@@ -158,7 +156,7 @@ def _differs(path: Path, laid: Laid, frame: Laid) -> Optional[Tuple[Path, str]]:
 def _label_problem(scan: Path, seg: Path, shape: Shape3, needed: bool) -> Optional[Tuple[Path, str]]:
     try:
         if labels_for(scan, seg, shape, quiet=False) is None and needed:
-            return seg, "holds no array 'seg', which --dice-weight needs"
+            return seg, "has no array 'seg', which --dice-weight needs"
     except VolumeError as exc:
         return seg, _without_path(str(exc), seg)
     return None
@@ -173,5 +171,5 @@ def _table(problems: List[Tuple[Path, str]], scans: List[Path]) -> str:
     rows = [f"  {str(path):<{width}}  {problem}" for path, problem in problems]
     bad = {path for path, _ in problems}
     others = len(bad.difference(scans))
-    also = f" and {others} further files" if others else ""
+    also = f" and {others} other files" if others else ""
     return "\n".join([f"{len(bad.intersection(scans))} of {len(scans)} training scans{also} cannot be used:"] + rows)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two displacement fields read once, chunk by chunk: lengths of their difference and of that of the positions they
-sample.
+"""Reads two displacement fields once, chunk by chunk: lengths of the difference of the fields and of their sampling
+positions.
 """
 
 from __future__ import annotations
@@ -19,27 +19,26 @@ _POSITION_PERCENTS = (99.9,)
 
 
 class Flows:
-    """Two flows, and lengths that are made from them voxel by voxel: of their difference in some units, then of that of
-    positions.
+    """Two flows and lengths per voxel: of their difference in several units, then of the difference of positions.
 
     Parameters
     ----------
     units : sequence of three floats each — voxel sizes; an entry per end-point error.
-    grid : VoxelPositions or None — for the sampling positions; None leaves them out.
+    grid : VoxelPositions or None — for the sampling positions; None omits them.
     """
 
     def __init__(
         self, test: np.ndarray, reference: np.ndarray, units: Sequence[Sequence[float]], grid: Optional[VoxelPositions]
     ) -> None:
         self._test, self._reference, self._grid = test, reference, grid
-        #: None for ones: nothing to multiply with
+        #: None for ones: no multiplication needed
         self._units = [None if is_unit(unit) else _repeated([float(size) for size in unit]) for unit in units]
         self._percents = [_EPE_PERCENTS] * len(units) + ([] if grid is None else [_POSITION_PERCENTS])
         self._with_histogram = [True] * len(units) + ([] if grid is None else [False])
         self.flips = 0
 
     def summaries(self) -> List[Summary]:
-        """Spread and percentiles of every length; `flips` is known afterwards."""
+        """Spread and percentiles of every length; sets `flips`."""
         spreads = [Spread(histogram) for histogram in self._with_histogram]
         lengths = [kept(self._n) for _ in spreads]
         for parts, flips in in_order(lambda start, stop: self._look(start, stop, lengths), tasks(self._n, 3)):
@@ -56,8 +55,8 @@ class Flows:
         return int(self._test.size) // 3
 
     def _look(self, start: int, stop: int, kept_lengths: Sequence[np.ndarray]) -> Tuple[List[Spread], int]:
-        """Spreads of the lengths of some voxels, which are also put into the arrays, infinite where one does not
-        count.
+        """Spreads of the lengths of some voxels, which are also stored in the arrays, with infinity for excluded
+        voxels.
         """
         parts = [Spread(histogram) for histogram in self._with_histogram]
         flips = 0
@@ -73,8 +72,8 @@ class Flows:
         return parts, flips
 
     def _lengths(self, start: int, stop: int) -> Tuple[List[np.ndarray], int]:
-        """The lengths of voxels start..stop, not finite where one does not count, and how many floors of positions
-        differ.
+        """The lengths of voxels start..stop, not finite for excluded voxels, and the number of differing floors of
+        positions.
         """
         x, y = cut(self._test, 3 * start, 3 * stop), cut(self._reference, 3 * start, 3 * stop)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -88,7 +87,7 @@ class Flows:
             length = _length(a - b)
         out.append(length)
         if math.isfinite(float(length.sum())):
-            # At least 0, so cutting off is rounding down; numpy.floor takes ten times as long before NumPy 1.20.
+            # At least 0, so truncation is rounding down; numpy.floor takes ten times as long before NumPy 1.20.
             return out, int(np.count_nonzero(a.astype(np.int32) != b.astype(np.int32)))
         flipped = (np.floor(a) != np.floor(b)).reshape(-1, 3)
         return out, int(np.count_nonzero(flipped[np.isfinite(length)]))
@@ -102,14 +101,14 @@ def is_unit(spacing: Sequence[float]) -> bool:
 def _length(difference: np.ndarray) -> np.ndarray:
     """Euclidean length of flat (n·3) vectors."""
     squares = difference * difference
-    # As one sum per component: sums over an axis of three are slow.
+    # One sum per component: sums over an axis of three are slow.
     total = squares[2::3] + squares[1::3]
     total += squares[0::3]
     return np.sqrt(total, out=total)
 
 
 def _repeated(triple: Sequence[float]) -> np.ndarray:
-    """Three numbers again and again, for flat vectors of a chunk: broadcasting over an axis of three is slow."""
+    """Three repeated numbers for flat vectors of a chunk: broadcasting over an axis of three is slow."""
     return np.tile(np.asarray(triple, dtype=np.float64), chunked.CHUNK // 3 + 1)
 
 
@@ -119,14 +118,14 @@ class VoxelPositions:
     def __init__(self, shape: Tuple[int, ...]) -> None:
         self._last = _repeated([side - 1.0 for side in shape])
         self._plane = shape[1] * shape[2]
-        # One plane of (0, y, z), longer by a chunk, so that every chunk finds its own as one slice.
+        # One plane of (0, y, z), extended by a chunk, so that every chunk is one slice of it.
         rows = np.arange(self._plane + chunked.CHUNK) % self._plane
         self._table = (
             np.stack([np.zeros(rows.size), rows // shape[2], rows % shape[2]], axis=-1).astype(np.float64).reshape(-1)
         )
 
     def positions(self, flow: np.ndarray, start: int, stop: int, known: bool) -> np.ndarray:
-        """x + u of voxels start..stop, clamped to the grid, NaN where u is not finite; `flow` is flat float64 and
+        """x + u of voxels start..stop, clamped to the grid, NaN if u is not finite; `flow` is flat float64 and
         overwritten.
 
         `known`: every u is finite.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a header says its array lies: units, qform, sform, directions of an MGH file; and whether to believe it.
+"""Position of an array from its header: units, qform, sform, directions of an MGH file; and whether to trust it.
 
 These rules are the same for every command, because every command reads headers here. Sources: nifti1.h and the NIfTI
 library (`nifti_quatern_to_mat44`), FreeSurfer's `mghRead`.
@@ -22,54 +22,53 @@ from vxm_convert.scans.raw_header import RawHeader
 
 Shape = Tuple[int, int, int]
 
-#: qform and sform further apart than this at a corner are a disagreement, not rounding
+#: a larger distance of qform and sform at a corner is a disagreement, not rounding
 DISAGREEMENT_MM = 0.1
 #: relative difference of voxel sizes that is rounding
 _SAME_SIZE = 0.01
-#: sides of a voxel, and of the field of view, that a scan of a head can have
+#: possible sides of a voxel, and of the field of view, in a scan of a head
 VOXEL_MM = (0.1, 10.0)
 FIELD_OF_VIEW_MM = (30.0, 600.0)
 #: code of xyzt_units (its lowest three bits) → name and mm
 _UNITS = {1: ("metre", 1e3), 2: ("mm", 1.0), 3: ("micron", 1e-3)}
 _UNKNOWN_UNIT = ("no unit, taken as mm", 1.0)
-#: how much longer than 1 the vector part of a quaternion may be; longer ones are damage, not rounding
+#: largest excess over 1 of the vector part of a quaternion; longer ones are damage, not rounding
 _QUATERNION_EXCESS = 0.01
-#: byte of an MGH header that says whether directions follow
+#: byte of an MGH header that tells whether directions follow
 _RAS_GOOD_AT = 28
 #: x to the left, y down, z forward: FreeSurfer's CORONAL, one column per array axis
 _CORONAL = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 
 
 class Trust(enum.Enum):
-    """Whether a file says how its array lies in space, and if not, why. The value completes "its header has …"."""
+    """Whether a file gives the position of its array in space, and if not, why. The value completes "its header has …"."""
 
-    #: a header that can be believed
+    #: a trusted header
     HEADER = "a place for it"
-    #: an MGH file without directions, which FreeSurfer reads as coronal: the axes are known, the place is not
+    #: an MGH file without directions, which FreeSurfer reads as coronal: the axes are known, the position is not
     CORONAL = "no directions (ras_good is 0)"
-    #: an .npz, which has no header: its array lies on the network grid
+    #: an .npz, which has no header: its array is on the network grid
     NO_HEADER = "no fields for it (.npz)"
-    #: which scanners do not write: VoxelMorph's published test scan has it over an array that runs left, inferior,
-    #: anterior
+    #: scanners do not write it: VoxelMorph's published test scan has it for an array with axes left, inferior, anterior
     IDENTITY = "an identity affine"
     #: a NIfTI file
     UNSET = "neither qform nor sform"
 
     @property
     def axes_known(self) -> bool:
-        """Whether the header says how the axes run."""
+        """Whether the header gives the axes."""
         return self in (Trust.HEADER, Trust.CORONAL)
 
 
 @dataclass(frozen=True)
 class Space:
-    """What a header says of space.
+    """Position in space from a header.
 
     Parameters
     ----------
-    grid : Grid — in mm, whatever the header's unit.
+    grid : Grid — in mm, for any unit of the header.
     trust : Trust
-    notes : tuple of str — what is doubtful about it, one line each.
+    notes : tuple of str — doubts about it, one line each.
     """
 
     grid: Grid
@@ -78,12 +77,12 @@ class Space:
 
 
 def space_of(header: Any, raw: RawHeader, shape: Shape) -> Space:
-    """The place of a file by its bytes and nibabel's header of it.
+    """Position of a file from its bytes and nibabel's header.
 
     Raises
     ------
     VolumeError
-        An affine that is no grid, a quaternion that is none, voxels or a field of view of impossible size.
+        For an invalid affine or quaternion, or an impossible size of voxels or field of view.
     """
     notes: List[str] = []
     path = raw.path
@@ -102,7 +101,7 @@ def space_of(header: Any, raw: RawHeader, shape: Shape) -> Space:
         raise VolumeError(f"{path}: {exc}") from exc
     _check_sizes(grid, unit, path, notes)
     if grid.sheared:
-        notes.append(f"axes {grid.shear:.2g} off a right angle (sheared): ITK refuses such a file, resample it")
+        notes.append(f"axes {grid.shear:.2g} off a right angle (sheared): ITK refuses this file, resample it")
     if np.array_equal(grid.affine, np.eye(4)):
         trust = Trust.IDENTITY
         notes.append(
@@ -113,12 +112,12 @@ def space_of(header: Any, raw: RawHeader, shape: Shape) -> Space:
 
 
 def _mgh(header: Any, raw: RawHeader, shape: Shape, notes: List[str]) -> Tuple[np.ndarray, Trust]:
-    # From the bytes: nibabel puts directions of its own where there are none.
+    # Read from the bytes: nibabel makes up directions if there are none.
     if struct.unpack_from(">h", raw.head, _RAS_GOOD_AT)[0] > 0:
         return np.array(header.get_affine(), dtype=float), Trust.HEADER
     notes.append(
-        "no directions in its header (ras_good is 0): read as FreeSurfer reads it, coronal (LIA), 1 mm, centred on the "
-        "origin"
+        "no directions in its header (ras_good is 0): read as coronal (LIA), 1 mm, centred on the origin, like "
+        "FreeSurfer"
     )
     affine = np.eye(4)
     affine[:3, :3] = _CORONAL
@@ -148,7 +147,7 @@ def _nifti(header: Any, shape: Shape, path: Path, notes: List[str]) -> Tuple[np.
                 f"{path}: its qform cannot be read ({problem}) and it has no sform; export the scan again"
             )
         return qform, Trust.HEADER
-    notes.append("neither qform nor sform: orientation and place are unknown, a guess is used")
+    notes.append("neither qform nor sform: orientation and position are unknown, a guess is used")
     return np.array(header.get_base_affine(), dtype=float), Trust.UNSET
 
 
@@ -161,8 +160,8 @@ def _compare_sizes(header: Any, sform: np.ndarray, notes: List[str]) -> None:
 
 
 def _qform(header: Any) -> Tuple[Optional[np.ndarray], Optional[str]]:
-    """The matrix of the qform, or what is wrong with it. A vector part that rounding made longer than 1 is shortened, as
-    the NIfTI library does.
+    """The matrix of the qform, or its error. A vector part longer than 1 by rounding is shortened, as in the NIfTI
+    library.
     """
     names = ("quatern_b", "quatern_c", "quatern_d")
     vector = [float(header[name]) for name in names]
@@ -174,7 +173,7 @@ def _qform(header: Any) -> Tuple[Optional[np.ndarray], Optional[str]]:
     except ValueError:
         header = header.copy()
     for name, value in zip(names, vector):
-        # Just below 1 in float32, so that what is left for the rotation about it is 0.
+        # Just below 1 in float32, so that the remaining rotation is 0.
         header[name] = np.float32(value / length)
     header.quaternion_threshold = -1e-5
     return np.array(header.get_qform(), dtype=float), None
@@ -205,8 +204,8 @@ def _check_sizes(grid: Grid, unit: Tuple[str, float], path: Path, notes: List[st
         )
     if min(sides) < low:
         notes.append(
-            f"a field of view of {seen} mm, expected at least {low:g} mm along each axis for a brain; is a part cut "
-            "off, or the voxel size wrong?"
+            f"a field of view of {seen} mm, expected at least {low:g} mm along each axis for a brain; is part of it "
+            "missing, or is the voxel size wrong?"
         )
 
 

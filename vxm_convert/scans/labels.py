@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scan's segmentation on the scan's grid: as it is where both lie on one grid, else resampled by its own header, and
-refused where that cannot be believed.
+"""A scan's segmentation on the scan's grid: unchanged if both have the same grid, else resampled by its own header, or
+refused if that cannot be trusted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vxm_convert.scans.scan_file import ScanFile
 
 LOG = logging.getLogger(__name__)
 
-#: headers this close say the same; further apart is another place, not rounding
+#: headers this close are equal; a larger difference is another position, not rounding
 SAME_PLACE_MM = 0.1
 #: the same for voxel sizes, as a fraction
 _SAME_VOXEL = 0.01
@@ -35,19 +35,19 @@ _NUDGED = Affine(np.eye(4) + np.array([[0, 0, 0, 5e-4]] * 3 + [[0, 0, 0, 0]]))
 def labels_of_scan(
     scan: ScanFile, seg: Optional[ScanFile], laid: Laid, axes: NetworkAxes = NETWORK_AXES, quiet: bool = False
 ) -> Tuple[Optional[np.ndarray], Optional[str]]:
-    """Labels on the grid of their scan, from a file of their own or from the scan's .npz, and the sha256 of that file of
-    their own.
+    """Labels on the grid of their scan, from a separate file or from the scan's .npz, and the sha256 of the separate
+    file.
 
     Parameters
     ----------
-    laid : Laid — where the scan was taken to lie.
-    axes : NetworkAxes — of the network grid, on which an .npz lies.
+    laid : Laid — the assumed position of the scan.
+    axes : NetworkAxes — of the network grid, on which an .npz is.
     quiet : bool — do not log what is doubtful about its header: it was said before.
 
     Raises
     ------
     VolumeError
-        For a segmentation whose header cannot be believed where it differs from its scan's, and one that lies elsewhere.
+        For a segmentation whose header differs from its scan's and cannot be trusted, and for one at another position.
     """
     source = seg if seg is not None else None if scan.has_header else scan
     volume = source.labels() if source is not None else None
@@ -71,17 +71,17 @@ def labels_of_scan(
 
 
 def _one_grid(scan: ScanFile, seg: ScanFile, laid: Laid, axes: NetworkAxes) -> bool:
-    """Whether the arrays of a scan and its segmentation are one grid, voxel by voxel."""
+    """Whether the arrays of a scan and its segmentation are on the same grid, voxel by voxel."""
     if seg.grid.shape != laid.grid.shape:
         return False
     if scan.has_header and seg.has_header and same_place(seg.grid, scan.grid, SAME_PLACE_MM):
-        # The same header over both: whatever became of the scan's becomes of it.
+        # Both have the same header: the segmentation is treated like the scan.
         return True
     if not seg.has_header:
         return same_axes(laid.grid, axes)
     if trusted_place(scan) and laid.source is Laying.HEADER:
         return False
-    # Nothing says where the scan lies; its segmentation may say how the axes run.
+    # The scan's position is unknown; its segmentation may give the axes.
     if not seg.trust.axes_known:
         return not trusted_place(scan)
     same_voxels = np.allclose(seg.grid.spacing_mm, laid.grid.spacing_mm, rtol=_SAME_VOXEL)
@@ -90,22 +90,23 @@ def _one_grid(scan: ScanFile, seg: ScanFile, laid: Laid, axes: NetworkAxes) -> b
 
 def _refusal(scan: ScanFile, seg: ScanFile, shape: Tuple[int, ...], laid: Laid) -> str:
     if seg is scan:
-        return f"{seg.path}: its labels have shape {shape}, its image {laid.grid.shape}; save both on one grid"
+        return f"{seg.path}: its labels have shape {shape}, its image {laid.grid.shape}; save both on the same grid"
     if not trusted_place(seg):
         why = f"its header has {seg.trust.value}"
     elif laid.source is Laying.OPTION:
-        why = f"the axes of {scan.path.name} were named with --orientation"
+        why = f"the axes of {scan.path.name} were given with --orientation"
     else:
         why = f"the header of {scan.path.name} has {scan.trust.value}"
     known = f" ({seg.grid.describe()})" if seg.trust.axes_known else ""
     return (
-        f"{seg.path}: shape {'x'.join(str(n) for n in shape)}{known}, its scan {laid.grid.describe()}; nothing says how "
-        f"the one lies to the other, because {why}. Give both files the same header, or save the segmentation on the grid of its scan"
+        f"{seg.path}: shape {'x'.join(str(n) for n in shape)}{known}, its scan {laid.grid.describe()}; their relative "
+        f"position is unknown, because {why}. Give both files the same header, or save the segmentation on the grid "
+        "of its scan"
     )
 
 
 def _check_outside(scan: ScanFile, seg: ScanFile, labels: np.ndarray, grid: Grid) -> None:
-    """Labels that fall beyond the scan are lost."""
+    """Labels outside the scan are lost."""
     at = apply_affine(grid.inverse @ seg.grid.affine, np.argwhere(labels))
     lost = float(np.mean(~grid.contains(at))) if len(at) else 0.0
     if lost > _REFUSED_OUTSIDE:

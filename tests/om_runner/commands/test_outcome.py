@@ -287,5 +287,6 @@ def test_labels_that_are_whole_but_for_rounding(tmp_path, aseg, capsys, caplog):
     assert json.loads(said.out)["overlap"]["dice_mean"] == 1 and "whole numbers but for rounding" in caplog.text
     half = save(tmp_path / "h.nii.gz", (get(aseg) * 0.5).astype(np.float32))
     assert (
-        run("evaluate", "--fixed-seg", aseg, "--moved-seg", half) == 1 and "not whole numbers" in capsys.readouterr().err
+        run("evaluate", "--fixed-seg", aseg, "--moved-seg", half) == 1
+        and "not whole numbers" in capsys.readouterr().err
     )
