@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The input pipeline: samples by number, decoded in parallel, batched, prefetched; their order is that of the
-numbers.
-"""
+"""The input pipeline: samples by number, decoded in parallel, batched and prefetched in order of their numbers."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ def input_shapes(
 
 
 def placeholders(spec: ModelSpec, with_labels: bool, synthetic: bool = False) -> Dict[str, tf.Tensor]:
-    """Inputs to be fed by hand."""
+    """Inputs for feed_dict."""
     return {
         name: tf.placeholder(dtype, shape, name=name)
         for name, (shape, dtype) in input_shapes(spec, with_labels, synthetic).items()
@@ -58,9 +56,7 @@ class Pipeline:
 
 
 def build_pipeline(order: PairOrder, loader: Loader, last_step: int, rank: int = 0, ranks: int = 1) -> Pipeline:
-    """The pipeline in the default graph; it ends before `last_step`. Of every `ranks` batches it makes the one at
-    `rank`.
-    """
+    """The pipeline in the default graph; it ends before `last_step` and makes batch number `rank` of every `ranks`."""
     batch = loader.spec.batch
     shapes = input_shapes(loader.spec, loader.with_labels, loader.synthetic)
 
@@ -76,7 +72,7 @@ def build_pipeline(order: PairOrder, loader: Loader, last_step: int, rank: int =
             value.set_shape(shape[1:])
         return dict(zip(shapes, values))
 
-    # map keeps the order of the samples however many readers there are.
+    # map keeps the order of the samples for any number of readers.
     first = tf.placeholder(tf.int64, (), name="first_sample")
     data = tf.data.Dataset.range(first, last_step * batch)
     data = data.map(read, num_parallel_calls=min(_MAX_READERS, os.cpu_count() or 1))

@@ -69,7 +69,7 @@ class SyntheticLoader:
 
     Parameters
     ----------
-    spec : ModelSpec — shapes, and whether samples carry noise.
+    spec : ModelSpec — shapes, and whether samples include noise.
     processes : int — that make pairs; 0 makes them in the caller's thread.
     seed : int — of the noise.
     """

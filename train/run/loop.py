@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run: steps, epochs, validation, checkpoints. Reads scans through the pipeline only; writes through folder and
-records.
+"""The run: steps, epochs, validation, checkpoints. Reads scans only through the pipeline; writes through checkpoint
+folder and records.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from vxm_convert.weights.files import find_checkpoint
 
 LOG = logging.getLogger(__name__)
 
-#: what a step ends with when another process is gone
+#: errors of a step when another process is gone
 _UNANSWERED = (tf.errors.UnavailableError, tf.errors.CancelledError, tf.errors.AbortedError)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Prefixes of the last checkpoint and of the best one by validation (None without validation)."""
+    """Prefixes of the last checkpoint and of the best one in validation (None without validation)."""
 
     last: Path
     best: Optional[Path]
@@ -66,8 +66,7 @@ def train(settings: TrainSettings, cohort: Cohort, made_from: Dict[str, str]) ->
     Raises
     ------
     TrainingError
-        When a loss is not a finite number (names step and scans; the checkpoints written before stay), or when a run
-        cannot be resumed.
+        If a loss is not finite (names step and scans; earlier checkpoints stay), or if a run cannot be resumed.
     """
     backend = open_backend(settings)
     with tf.Graph().as_default() as graph, tf.device(backend.device_scope):
@@ -82,7 +81,7 @@ class _Run:
 
     def __init__(self, settings: TrainSettings, cohort: Cohort, made_from: Dict[str, str], backend: Backend) -> None:
         self._settings, self._cohort, self._backend, self._made_from = settings, cohort, backend, made_from
-        # Further processes of a run write their logs apart and leave validation and checkpoints to the first.
+        # Other processes of a run write separate logs and leave validation and checkpoints to the first.
         self._out = settings.out / f"worker-{backend.rank}" if backend.rank else settings.out
         self._order, validation, self._loader = _source(settings, cohort)
         self._validation = validation.each_once() if not backend.rank else []
@@ -110,7 +109,7 @@ class _Run:
 
     def execute(self, session: tf.Session) -> Trained:
         first = self._begin(session)
-        # A resumed run lists everything anew at its end: the logs grow meanwhile.
+        # A resumed run lists everything again at its end, because the logs have grown.
         begin_manifest(self._out)
         epoch, call = first // self._steps, self._backend.steps_per_call
         write_json(self._out / SPLIT_NAME, self._cohort.to_dict())
@@ -162,7 +161,7 @@ class _Run:
     def _step(
         self, session: tf.Session, train_op: tf.Operation, records: Records, step: int, with_images: bool
     ) -> Tuple[Dict[str, Any], Dict[str, np.ndarray]]:
-        """Record of one step, the last one of the call, and what the last step of an epoch shows."""
+        """Record of one step, the last one of the call, and figures of the last step of an epoch."""
         fetches = {"scalars": self._built.scalars, "update": train_op}
         if with_images:
             fetches["images"] = {
@@ -240,8 +239,8 @@ class _Run:
             records.write({"event": "warning", "step": last, "text": warning})
 
     def _scaling(self, session: tf.Session, records: Records, last: int) -> Dict[str, Any]:
-        """The scale of the loss, and how many of the epoch's steps overflowed and changed nothing; empty where it is
-        not scaled.
+        """The scale of the loss, and the number of the epoch's steps that overflowed and changed nothing; empty without
+        scaling.
         """
         if self._built.scale is None:
             return {}
@@ -277,24 +276,23 @@ class _Run:
         pairs = self._pairs(step)
         records.write({"event": "loss not finite", "step": step, "scans": [str(p.moving) for p in pairs]})
         return TrainingError(
-            f"step {step}: the loss is {loss} on {self._names(step)}, expected a finite number; look at that scan or "
-            "lower --lr "
-            f"(now {self._settings.learning_rate:g}); the last good checkpoint is {self._last}"
+            f"step {step}: the loss is {loss} on {self._names(step)}, expected a finite number; check that scan or "
+            f"lower --lr (now {self._settings.learning_rate:g}); the last good checkpoint is {self._last}"
         )
 
     def _failure(self, step: int, exc: Exception) -> Exception:
-        """A reader's own exception, or what TensorFlow says, in one message."""
+        """A reader's own exception, or TensorFlow's, in one message."""
         reason: Optional[Exception] = self._loader.error
         if isinstance(reason, VxmError):
             return TrainingError(
-                f"step {step}: {reason}; the last good checkpoint is {self._last}, --resume goes on from it"
+                f"step {step}: {reason}; the last good checkpoint is {self._last}, --resume continues from it"
             )
         if isinstance(exc, tf.errors.ResourceExhaustedError):
             return TrainingError(f"step {step}: out of memory ({str(exc).splitlines()[0]}); lower --batch")
         if self._backend.ranks > 1 and isinstance(exc, _UNANSWERED):
             return TrainingError(
-                f"step {step}: another worker does not answer ({str(exc).splitlines()[0]}); end all of them and start "
-                "them again with --resume"
+                f"step {step}: another worker does not answer ({str(exc).splitlines()[0]}); stop all of them and "
+                "start them again with --resume"
             )
         return reason if reason is not None else exc
 
@@ -312,10 +310,10 @@ def _source(settings: TrainSettings, cohort: Cohort) -> Tuple[Any, Any, Any]:
 
 
 def _check_calls(steps_per_call: int, steps: int, save_every: int) -> None:
-    """Epochs and checkpoints must end where a call of the session does."""
+    """Check that epochs and checkpoints end at the end of a session call."""
     for name, value in (("steps-per-epoch", steps), ("save-every", save_every)):
         if value % steps_per_call:
             raise TrainingError(
-                f"{name}: {value} steps are no multiple of the {steps_per_call} that one call does; choose another "
+                f"{name}: {value} steps are not a multiple of the {steps_per_call} steps of one call; choose another "
                 f"--{name} or --iterations-per-loop"
             )

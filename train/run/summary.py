@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run in words: the line it starts with, and the head of its report."""
+"""A run in words: its first log line, and the head of its report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from train.settings.run import TrainSettings
 
 
 def loss_text(settings: TrainSettings) -> str:
-    """What is minimised."""
+    """The loss."""
     spec, loss = settings.spec, settings.loss
     terms = (
         f"mse / {loss.image_sigma:g}^2 + divergence with prior {loss.prior_lambda:g}"
@@ -21,7 +21,7 @@ def loss_text(settings: TrainSettings) -> str:
 
 
 def counts_text(cohort: Cohort) -> str:
-    """How many scans are in each part."""
+    """Number of scans in each part."""
     if not cohort.subjects:
         return "synthetic pairs"
     return f"{len(cohort.train)} scans, {len(cohort.validation)} for validation, {len(cohort.test)} for test"
@@ -46,7 +46,7 @@ def facts_of(
     ----------
     steps : int — of an epoch.
     last : str — name of the last checkpoint.
-    best : mapping or None — step, figure and score of the best one by validation.
+    best : mapping or None — step, figure and score of the best one in validation.
     """
     scale = settings.scale
     facts = {

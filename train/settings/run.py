@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one training run is made from. Checks values; opens no file."""
+"""Settings of a training run. Checks values; opens no file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from vxm_convert.errors import SpecError
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
 from vxm_convert.model.spec import ModelSpec
 
-#: loss → weight of the smoothness term when none is given (voxelmorph legacy, `src/train.py`: 0.01 for mse, 1.0 for
-#: ncc)
+#: loss → default weight of the smoothness term (voxelmorph legacy, `src/train.py`: 0.01 for mse, 1.0 for ncc)
 DEFAULT_SMOOTHNESS: Dict[str, float] = {"mse": 0.01, "ncc": 1.0}
 PENALTIES = ("l2", "l1")
-#: what each scan is registered to
+#: partner of each scan
 PAIRINGS = ("atlas", "scans")
 AUGMENTATIONS = ("flip", "intensity")
 SPLIT_NAMES = ("train", "validation", "test")
@@ -27,19 +26,20 @@ CONVOLUTIONS = ("auto", "direct", "blocks")
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What is minimised.
+    """The loss.
 
     Parameters
     ----------
     image : str — ``mse`` or ``ncc``.
-    smoothness : float — weight λ of the smoothness term; None for the image loss's default. Not used by diffeomorphic
-        variants.
+    smoothness : float — weight λ of the smoothness term; None for the image loss's default. Diffeomorphic variants do
+        not use it.
     penalty : str — ``l2`` or ``l1`` of the flow's gradient.
     prior_lambda, image_sigma : float — strength of the velocity's prior, standard deviation of the image noise; of
         diffeomorphic
         variants, defaults as published (voxelmorph legacy, `src/train_miccai2018.py`).
-    bidirectional : bool — also warp fixed onto moving by the inverse; of diffeomorphic variants.
-    dice_weight : float — weight of the overlap of the segmentations; 0 leaves it out.
+    bidirectional : bool — also compare the fixed image, warped by the inverse, with the moving one; for diffeomorphic
+        variants.
+    dice_weight : float — weight of the overlap of the segmentations; 0: off.
     labels : str — label set of that overlap and of the validation Dice.
     """
 
@@ -95,15 +95,15 @@ class SyntheticData:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What is learnt from.
+    """The training data.
 
     Parameters
     ----------
     source : Path — folder of scans, or a manifest (.csv or .txt); None with synthetic pairs.
-    atlas : Path — fixed image; None only where scans are registered to each other.
+    atlas : Path — fixed image; None only if scans are registered to each other.
     pairing : str — ``atlas``: every scan to the atlas; ``scans``: every scan to another one.
     split : 3 floats — shares of train, validation and test; 1,0,0 trains on everything.
-    augment : tuple of str — of ``flip`` and ``intensity``; none by default.
+    augment : tuple of str — any of ``flip`` and ``intensity``; none by default.
     cache : bool — keep decoded scans in memory.
     synthetic : SyntheticData — pairs that are made, or None.
     """
@@ -136,16 +136,15 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class ScaleSettings:
-    """How the loss is scaled while gradients are taken.
+    """Scaling of the loss while gradients are taken.
 
     Parameters
     ----------
     kind : str — ``none``; ``fixed``; ``exponential``: the scale doubles after `grow_every` good steps in a row and
         halves after
         `shrink_after` steps that overflowed.
-    value : float — the scale, or the one it starts from. 2^32 is what the published training on a 910 used: the
-        gradient of a mean
-        over 6.9 million voxels lies below the smallest float16.
+    value : float — the scale, or the first one. The published training on a 910 used 2^32: the gradient of a mean over
+        6.9 million voxels is below the smallest float16.
     """
 
     kind: str = "none"
@@ -160,7 +159,7 @@ class ScaleSettings:
         check_range("loss-scale-shrink-after", self.shrink_after, self.shrink_after >= 1, "at least 1", "2")
 
     def to_dict(self) -> Optional[Dict[str, Any]]:
-        """What shapes the weights; None where nothing is scaled."""
+        """The settings that influence the weights; None without scaling."""
         if self.kind == "none":
             return None
         more = {"grow_every": self.grow_every, "shrink_after": self.shrink_after} if self.kind == "exponential" else {}
@@ -177,20 +176,20 @@ class TrainSettings:
     out : Path — output folder.
     spec : ModelSpec — network, volume shape and batch.
     learning_rate : float — Adam's; with `lr_half_life`, that of the first step, and half of it after so many steps.
-    epochs, steps_per_epoch : int — the latter None for one pass over the scans.
+    epochs, steps_per_epoch : int — None for the latter means one pass over the scans.
     seed : int — initial weights, order of the scans, split, augmentation and sampling.
-    keep, save_every : int — newest checkpoints to keep; steps between checkpoints besides the epochs' ends, 0 for none.
+    keep, save_every : int — number of newest checkpoints to keep; steps between checkpoints within an epoch, 0 for
+        none.
     init : Path — weights to start from, or None; `h5_indexing` as in `vxm_convert.network.restore`.
-    resume : bool — go on with the newest checkpoint in `out`.
+    resume : bool — continue from the newest checkpoint in `out`.
     threads : int — CPU threads of TensorFlow, 0 for all.
-    convolutions : str — ``direct``: TensorFlow's operations; ``blocks``: the same sums rearranged for CPUs
-        (`train.devices.cpu_blocks`);
-        ``auto``: blocks on the CPU, direct elsewhere.
+    convolutions : str — ``direct``: TensorFlow's operations; ``blocks``: the same sums in another order for CPUs
+        (`train.devices.cpu_blocks`); ``auto``: blocks on the CPU, direct elsewhere.
     tensorboard : bool — write event files.
-    device : str — ``cpu``, ``gpu`` or ``npu``; `npu` holds what the last one is told.
+    device : str — ``cpu``, ``gpu`` or ``npu``; `npu` holds the settings of the last one.
     scale : ScaleSettings — of the loss.
-    workers : tuple of str — ``host:port`` of every process that trains, this one's at `rank`; empty for one process
-        alone.
+    workers : tuple of str — ``host:port`` of every process that trains, this one's at `rank`; empty for a single
+        process.
     worker_timeout : int — seconds that a step may wait for the other processes.
     """
 
@@ -230,15 +229,11 @@ class TrainSettings:
         if self.steps_per_epoch is not None:
             check_range("steps-per-epoch", self.steps_per_epoch, self.steps_per_epoch >= 1, "at least 1", "100")
         if self.resume and self.init is not None:
-            raise SpecError(
-                "resume: got --init as well; a resumed run starts from its own checkpoint, leave --init out"
-            )
+            raise SpecError("resume: got --init as well; a resumed run starts from its own checkpoint; omit --init")
         check_choice("device", self.device, ("cpu", "gpu", "npu"))
         check_choice("convolutions", self.convolutions, CONVOLUTIONS)
         if self.convolutions == "blocks" and self.device == "npu":
-            raise SpecError(
-                "convolutions: blocks are for CPUs, an NPU has kernels of its own; leave --convolutions out"
-            )
+            raise SpecError("convolutions: blocks are for CPUs, an NPU has its own kernels; omit --convolutions")
         self._check_workers()
         self._check_variant()
 
@@ -257,8 +252,7 @@ class TrainSettings:
             )
         if self.workers and self.device == "npu":
             raise SpecError(
-                "workers: are processes on CPUs or GPUs; on NPUs RANK_SIZE and RANK_ID say who trains, leave "
-                "--workers out"
+                "workers: are processes on CPUs or GPUs; on NPUs use RANK_SIZE and RANK_ID instead; omit --workers"
             )
 
     def _check_variant(self) -> None:
@@ -267,9 +261,7 @@ class TrainSettings:
                 f"loss: got {self.loss.image} with {self.spec.variant}, whose likelihood is Gaussian; pass --loss mse"
             )
         if self.loss.bidirectional and not self.spec.diffeomorphic:
-            raise SpecError(
-                f"bidir: {self.spec.variant} has no inverse; pass --variant miccai2018, or leave --bidir out"
-            )
+            raise SpecError(f"bidir: {self.spec.variant} has no inverse; pass --variant miccai2018, or omit --bidir")
 
 
 def check_choice(option: str, value: object, choices: Tuple[str, ...]) -> None:

@@ -2,7 +2,7 @@
 """Label maps to train on: random shapes of many sizes, and heads whose size, folds, ventricles and nuclei are drawn at random.
 
 Heads are cut out of a grid of 1 mm voxels at any place, so that a small volume shows a part of a head at its true size.
-Axes as the network grid: index 0 grows to the left, index 1 to inferior, index 2 to anterior.
+Axes are those of the network grid: index 0 increases to the left, index 1 to inferior, index 2 to anterior.
 """
 
 from __future__ import annotations
