@@ -127,9 +127,9 @@ KINDS: Dict[str, Kind] = {
     "scl_slope 1, scl_inter NaN": Kind(lambda p, d, g: _slope(p, d, g, 1.0, np.nan), REFUSED, "scl_inter nan"),
     "MGH with ras_good 0 (coronal, LIA, 1 mm, centred)": Kind(_without_directions, SAID, "ras_good is 0"),
     "neither qform nor sform": Kind(
-        lambda p, d, g: nifti(p, d, g, q=0, s=0), REFUSED, "does not say how the array lies"
+        lambda p, d, g: nifti(p, d, g, q=0, s=0), REFUSED, "does not give the array's orientation"
     ),
-    "identity affine": Kind(_identity, REFUSED, "does not say how the array lies"),
+    "identity affine": Kind(_identity, REFUSED, "does not give the array's orientation"),
 }
 #: Where a file has as many voxels as the network grid, or as the warp that goes with it, a header that says nothing is
 #: taken to mean that grid, which is said. A segmentation is refused: it may lie anywhere on its scan.

@@ -118,7 +118,7 @@ def test_a_header_that_says_nothing_is_warned_about_for_each_scan(tmp_path, capl
         loaded = load_anywhere(scans.Scan(name, tmp_path / f"{name}.nii"), contract(), atlas, BY_HEADERS)
         assert loaded.placement.untouched and loaded.placement.moving == atlas.placement.network
         assert f"{name}.nii: its header has an identity affine" in caplog.text
-    assert caplog.text.count("taken to lie on the network grid (LIA)") == 2
+    assert caplog.text.count("assumed to be on the network grid (LIA)") == 2
 
 
 def test_a_file_is_opened_once(tmp_path, monkeypatch):

@@ -102,16 +102,16 @@ def test_a_lying_header_is_explained_and_overridden(bench, caplog):
     save(bench.inputs / "a.nii.gz", image, np.eye(4))
     with caplog.at_level(logging.WARNING):
         assert bench.run() == 0
-    assert "has an identity affine and so does not say how the array lies" in caplog.text
-    assert "taken to lie on the network grid (LIA)" in caplog.text
+    assert "has an identity affine and gives no orientation" in caplog.text
+    assert "assumed to be on the network grid (LIA)" in caplog.text
     as_it_is = bench.runtime.fed[0]["moving"]
     caplog.clear()
     assert bench.run("--orientation", "LIA") == 0
-    assert np.array_equal(bench.runtime.fed[0]["moving"], as_it_is) and "does not say" not in caplog.text
+    assert np.array_equal(bench.runtime.fed[0]["moving"], as_it_is) and "gives no orientation" not in caplog.text
     save(bench.inputs / "a.nii.gz", np.pad(image, 2, mode="constant"), np.eye(4))
     assert bench.run() == 1
     reason = bench.table("failures.tsv")[0]["reason"]
-    assert "does not say how the array lies" in reason and "--orientation" in reason
+    assert "does not give the array's orientation" in reason and "--orientation" in reason
     assert bench.run("--orientation", "lia") == 0
     assert np.array_equal(bench.runtime.fed[0]["moving"], as_it_is)
 
@@ -347,10 +347,10 @@ def test_an_atlas_that_lies_cannot_place_other_scans(bench):
     write_turned(bench.inputs, "b", "RAS")
     assert bench.run() == 1
     assert [row["subject"] for row in bench.table("metrics.tsv")] == ["a"]
-    assert "flat.nii.gz: its header does not say how the atlas lies" in bench.table("failures.tsv")[0]["reason"]
+    assert "flat.nii.gz: its header does not give the atlas's orientation" in bench.table("failures.tsv")[0]["reason"]
     assert bench.run("--orientation", "LIA") == 0, "axes named: the atlas too is placed"
     save(bench.atlas, np.pad(fakes.brain(0)[0], 2, mode="constant"), np.eye(4))
-    with pytest.raises(VolumeError, match="does not say how the array lies"):
+    with pytest.raises(VolumeError, match="does not give the array's orientation"):
         bench.run()
     assert bench.run("--orientation", "LIA") == 0 and len(bench.table("metrics.tsv")) == 2
 
@@ -366,7 +366,7 @@ def test_an_atlas_without_place_makes_no_scan_a_flipped_one(bench, caplog):
         save(folder / f"{name}_seg.nii.gz", seg, np.eye(4))
     bench.atlas = bench.atlas.with_name("atlas.nii.gz")
     assert bench.run() == 0
-    assert "flip suspected" not in caplog.text and "taken to lie on the network grid" in caplog.text
+    assert "flip suspected" not in caplog.text and "assumed to be on the network grid" in caplog.text
     (row,) = bench.table("metrics.tsv")
     assert row["subject"] == "a" and float(row["dice_after"]) > 0.5
     save(bench.inputs / "a_seg.nii.gz", fakes.brain(1)[1], np.eye(4))
