@@ -151,7 +151,7 @@ def expected(kind: str, entry: str) -> str:
 def words(kind: str, entry: str) -> str:
     """What the message must say."""
     if kind in (*_SAME_SHAPE, _CORONAL) and entry == "segmentation":
-        return "nothing says how the one lies to the other"
+        return "their relative position is unknown"
     return KINDS[kind].words
 
 

@@ -48,5 +48,5 @@ def test_labels_under_a_header_that_says_nothing_are_refused(tmp_path: Path) -> 
     folder = native.write_native(tmp_path)
     seg = np.asarray(nib.load(str(folder / "one_seg.nii.gz")).dataobj)
     nib.save(nib.Nifti1Image(seg, np.eye(4)), str(folder / "one_seg.nii.gz"))
-    with pytest.raises(VolumeError, match="nothing says how the one lies to the other"):
+    with pytest.raises(VolumeError, match="their relative position is unknown"):
         load(folder)
