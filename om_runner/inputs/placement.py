@@ -77,7 +77,7 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
     check_values(volume)
     network = laid.grid
     if laid.assumed:
-        # Results lie where the atlas's own file says, so that the two overlay.
+        # Results have the position of the atlas's own file, so that the two overlay.
         network = scan.file.grid
     elif laid.source is not Laying.KIND:
         network = network_grid_of(volume.data, laid.grid, contract.model.volume_shape, contract.grid)
@@ -103,7 +103,7 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
     ------
     VolumeError, ArtifactError
         For a file that cannot be read; a header that leaves the orientation open where it is needed; a scan most of
-        whose brain is outside the network's field of view; a segmentation elsewhere than the scan.
+        whose brain is outside the network's field of view; a segmentation away from the scan.
     """
     network, axes = atlas.placed.network, contract.grid
     laid = lay(scan.file, network, axes, options.orientation)
@@ -113,8 +113,8 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
         raise VolumeError(nothing_said(scan.file))
     if atlas.placed.how.get("header_doubtful") and not as_it_is:
         raise VolumeError(
-            f"{atlas.scan.path}: its header does not say how the atlas lies, and {scan.path.name} "
-            f"({laid.grid.describe()}) must be resampled to it; name the axes with --orientation, e.g. LIA"
+            f"{atlas.scan.path}: its header does not give the atlas's orientation, and {scan.path.name} "
+            f"({laid.grid.describe()}) must be resampled to it; pass the axes with --orientation, e.g. LIA"
         )
     volume = scan.file.image(laid.grid.shape)
     check_values(volume)
@@ -188,7 +188,7 @@ def _report_outside(path: Path, image: np.ndarray, placement: Placement, affine:
     doubt = doubts.outside_doubt(outside, total)
     if total and outside > doubts.REFUSED_OUTSIDE * total:
         cause = {
-            "none": "the header puts it elsewhere than the atlas, align it with --affine auto or --affine FILE",
+            "none": "its header places it away from the atlas; align it with --affine auto or --affine FILE",
             "auto": "the affine that was searched did not align it, give a better one with --affine FILE",
         }.get(affine, "the affine that was given does not align it, check its file and direction")
         raise VolumeError(f"{path}: {doubt}; {cause}")
