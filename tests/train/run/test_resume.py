@@ -20,14 +20,12 @@ from train.__main__ import main  # noqa: E402
 from train.run.resume import cut_metrics  # noqa: E402
 from vxm_convert.network.tf1 import tf  # noqa: E402
 
-pytestmark = [pytest.mark.tf, pytest.mark.usefixtures("plain_graphs")]
+pytestmark = pytest.mark.tf
 
 #: the process kills itself: at the moment that the record of a step is to be written, or a checkpoint's state
 KILLER = """
 import os, signal, sys
 import train.run.checkpoints, train.run.records
-from tests.support.training import run_graphs_as_built
-run_graphs_as_built()
 kind, number = sys.argv[1], int(sys.argv[2])
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
