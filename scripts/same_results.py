@@ -49,6 +49,7 @@ class Tree:
     ----------
     files : dict, path in the tree → path on disk, without those of LEFT_OUT
     left_out : list of str — paths that a pattern of LEFT_OUT names
+    hashes : dict, path in the tree → sha256, of all files
     exits : dict, part: command → exit code
     """
 
@@ -66,10 +67,14 @@ class Tree:
             del found[f"{part}/{MADE}"]
         self.left_out = [name for name in found if any(fnmatch.fnmatch(name, pattern) for pattern in LEFT_OUT)]
         self.files = {name: path for name, path in found.items() if name not in set(self.left_out)}
+        self.hashes = {name: _sha256(path) for name, path in sorted(found.items())}
         self._names: Dict[str, str] = {}
-        for name in sorted(found):
-            self._names.setdefault(_sha256(found[name]), name)
         self._places = sorted(places.items(), key=lambda item: -len(item[0]))
+
+    def name_hashes(self, other: Tree) -> None:
+        """Choose a name for each hash: of equal files the first that both trees have, so that new files rename none."""
+        for name in sorted(self.hashes, key=lambda name: (name not in other.hashes, name)):
+            self._names.setdefault(self.hashes[name], name)
 
     def neutral(self, text: str) -> str:
         """`text` without what names the place and the time of this tree; hashes of its files are their names."""
@@ -99,6 +104,8 @@ class Difference(NamedTuple):
 
 def compare(before: Tree, after: Tree) -> List[Difference]:
     """Every file that differs, in order of the names; exit codes of the commands come first."""
+    before.name_hashes(after)
+    after.name_hashes(before)
     found = [Difference("exit codes", _exit_codes(before, after))]
     for name in sorted({**before.files, **after.files}):
         if name not in before.files or name not in after.files:

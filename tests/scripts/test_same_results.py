@@ -148,6 +148,13 @@ def test_missing_file_is_a_difference(trees: List[Path], capsys: pytest.CaptureF
     assert "only in BEFORE" in capsys.readouterr().out
 
 
+def test_new_file_does_not_rename_the_hash_of_an_equal_one(trees: List[Path], capsys: pytest.CaptureFixture) -> None:
+    part = trees[1] / "demo"
+    (part / "a" / "a copy.nii.gz").write_bytes((part / "a" / "moved.nii.gz").read_bytes())
+    assert main([str(tree) for tree in trees]) == 1
+    assert "1 differ" in capsys.readouterr().out
+
+
 def test_part_that_is_not_complete_is_refused(trees: List[Path], capsys: pytest.CaptureFixture) -> None:
     (trees[1] / "demo" / "made.json").unlink()
     with pytest.raises(SystemExit) as ended:
