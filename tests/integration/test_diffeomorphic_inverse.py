@@ -53,7 +53,7 @@ def test_the_inverse_is_the_negative_velocitys(tmp_path, cohort):
         1,
     )
     # 1: the scans beyond the limit are missing.
-    assert done.returncode == 1 and "inverse warp (negative velocity) off by" in done.stderr, done.stderr
+    assert done.returncode == 1 and "error of the inverse warp (negative velocity) " in done.stderr, done.stderr
     side = json.loads((tmp_path / "out" / "sub-01" / "inverse.nii.gz.json").read_text(encoding="utf-8"))
     reached = side["consistency"]
     assert reached["method"] == "negative velocity" and reached["not_converged"] == 0

@@ -88,8 +88,8 @@ def lay(
         raise VolumeError(nothing_said(scan))
     if not quiet:
         LOG.warning(
-            "%s: its header has %s and gives no orientation; assumed to be on the network grid (%s); correct the "
-            "header if the axes are different",
+            "%s: its header does not give the array's orientation (it has %s); assumed to be on the network grid (%s); "
+            "correct the header if the axes are different",
             scan.path,
             scan.trust.value,
             axes.orientation,

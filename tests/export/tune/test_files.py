@@ -164,10 +164,10 @@ BAD: Dict[str, Any] = {
     "mode list": ({**GOOD, "mode": ["force_fp16"]}, "mode is"),
     "name": ({**GOOD, "name": "a\nb"}, "name is"),
     "no list": ({**GOOD, "keep_dtype": "node"}, "expected a list"),
-    "line break": ({**GOOD, "keep_dtype": ["a\nOpType::Conv3D"]}, "no node"),
-    "type": ({**GOOD, "keep_dtype": ["OpType::Add"]}, "no node"),
-    "number": ({**GOOD, "keep_dtype": [1]}, "no node"),
-    "empty name": ({**GOOD, "split_weights": [""]}, "no node"),
+    "line break": ({**GOOD, "keep_dtype": ["a\nOpType::Conv3D"]}, "not a node name"),
+    "type": ({**GOOD, "keep_dtype": ["OpType::Add"]}, "not a node name"),
+    "number": ({**GOOD, "keep_dtype": [1]}, "not a node name"),
+    "empty name": ({**GOOD, "split_weights": [""]}, "not a node name"),
     "twice": ({**GOOD, "keep_dtype": ["a", "a"]}, "more than once"),
 }
 

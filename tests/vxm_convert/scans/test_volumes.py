@@ -218,7 +218,7 @@ def test_a_zip_that_lies_about_its_sizes(tmp_path):
 
 def test_an_npz_without_the_array_lists_what_it_holds(tmp_path):
     np.savez(str(tmp_path / "s.npz"), other=image())
-    with pytest.raises(VolumeError, match=r"holds \['other'\], expected an array named vol or vol_data"):
+    with pytest.raises(VolumeError, match=r"contains \['other'\], expected an array named vol or vol_data"):
         ScanFile(tmp_path / "s.npz").image()
     assert ScanFile(tmp_path / "s.npz").labels() is None
 

@@ -138,7 +138,7 @@ def test_a_runtime_has_no_atc(tmp_path: Path) -> None:
     build_release(tmp_path, "runtime only")
     rows = rows_of(tmp_path, {"PATH": "", "HOME": str(tmp_path)})
     assert rows["CANN"].state == rows["acl"].state == FOUND
-    assert rows["atc"].state == MISSING and "runtime only" in rows["atc"].detail
+    assert rows["atc"].state == MISSING and "contains only the runtime" in rows["atc"].detail
 
 
 @pytest.mark.parametrize(
