@@ -187,11 +187,11 @@ def test_every_figure_has_its_command_and_toolchain(project_root: Path) -> None:
 def test_every_package_is_in_the_readme(project_root: Path) -> None:
     """Names in pyproject.toml's lists of requirements, each with a line of its own."""
     project = read(project_root, "pyproject.toml")
-    lists = re.findall(r"^(?:dependencies|train|test) = \[(.*?)\]$", project, flags=re.MULTILINE | re.DOTALL)
+    lists = re.findall(r"^(?:dependencies|train|cluster|test) = \[(.*?)\]$", project, flags=re.MULTILINE | re.DOTALL)
     names = {re.match(r"[\w-]+", item).group(0).lower() for text in lists for item in re.findall(r'"([^"]+)"', text)}
     text = read(project_root, "README.md")
     table = tables_in(text[text.index("## Dependencies") :])[0].splitlines()[2:]
-    assert len(lists) == 3 and sorted(line.split("|")[1].split()[0].lower() for line in table) == sorted(names)
+    assert len(lists) == 4 and sorted(line.split("|")[1].split()[0].lower() for line in table) == sorted(names)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
