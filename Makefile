@@ -37,7 +37,7 @@ AGAIN := $(MAKE)
 need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-intel setup-tf demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table intensity-table numerics doctor clean
+.PHONY: help setup setup-intel setup-tf demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table intensity-table box-table numerics doctor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,6 +114,9 @@ shapes-table: $(STAMP) ## how a network registers that saw random shapes only, I
 
 intensity-table: $(STAMP) ## what each rule of --intensity keeps of the gain, INPUT= ATLAS= MODEL= OUT=build/intensity_table
 	$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)@$(PY) -m scripts.intensity_table --input $(INPUT) --atlas $(ATLAS) --model $(MODEL) $(if $(OUT),--out $(OUT))
+
+box-table: $(STAMP) ## weights beside each other and under other contrasts, INPUT= ATLAS= CHECKPOINTS="name=file ..." SHAPE= OUT=build/box_table
+	$(call need,INPUT,/my/scans)$(call need,ATLAS,/my/atlas.npz)@$(PY) -m scripts.box_table --input $(INPUT) --atlas $(ATLAS) --checkpoints $(or $(CHECKPOINTS),box=models/vm2) --shape $(SHAPE) $(if $(OUT),--out $(OUT))
 
 numerics: $(STAMP) ## errors of every plan on fixed phantoms against tests/numerics.yaml; worse fails
 	@$(PY) -m scripts.numerics

@@ -149,7 +149,7 @@ def _export(args: argparse.Namespace) -> int:
         choice = choose_batch(spec, plan, args.soc_version, files, args.h5_indexing)
         spec = replace(spec, batch=choice.batch)
         _LOG.info("--batch auto, ESTIMATE for %s: %s", args.soc_version, choice.why)
-    contract = build_contract(spec, plan, args.soc_version)
+    contract = build_contract(spec, plan, args.soc_version, files)
     done = export_model(
         ExportRequest(
             contract,

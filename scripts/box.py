@@ -16,11 +16,13 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from vxm_convert.artifacts.files import atomic_path, check_output_folder, read_bounded, write_json, write_sidecar
+from vxm_convert.artifacts.files import atomic_path, check_output_folder, read_bounded, write_sidecar
 from vxm_convert.artifacts.sha256sums import begin_manifest, finish_manifest
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK
+from vxm_convert.model.intensity import CONTRAST
 from vxm_convert.model.spec import VARIANTS, ModelSpec, parse_shape
+from vxm_convert.model.spec_file import write_spec
 from vxm_convert.weights.files import find_checkpoint
 
 NAME = "model"
@@ -67,7 +69,7 @@ def _pack(args: argparse.Namespace) -> int:
     out = check_output_folder(args.out or Path("models") / args.variant)
     begin_manifest(out)
     _save(weights, out)
-    write_json(out / "spec.json", spec.to_dict())
+    write_spec(out, spec, CONTRAST)
     names = [NAME + suffix for suffix in _SUFFIXES] + ["spec.json"]
     for name in names[:2]:
         write_sidecar(out / name, made_from, {"kind": "none"}, averaged=len(files))

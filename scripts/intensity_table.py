@@ -84,7 +84,7 @@ def _table(args: argparse.Namespace) -> int:
         folder = out / f"changed_{number}"
         folder.mkdir()
         for path in scans:
-            _write_changed(path, change, folder / path.name)
+            write_changed(path, change, folder / path.name)
         rows[f"match, {name}"] = _register(args, folder, "match", out / f"changed_{number}_registered")
     text, passed = _markdown(rows)
     write_text(out / TABLE_NAME, text)
@@ -92,7 +92,8 @@ def _table(args: argparse.Namespace) -> int:
     return EXIT_OK if passed else EXIT_TOLERANCE
 
 
-def _write_changed(path: Path, change: Callable[[np.ndarray], np.ndarray], target: Path) -> None:
+def write_changed(path: Path, change: Callable[[np.ndarray], np.ndarray], target: Path) -> None:
+    """Write an ``.npz`` of a scan with its network intensities changed; VolumeError if it has no segmentation."""
     scan = ScanFile(path)
     labels = scan.labels()
     if labels is None:

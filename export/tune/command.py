@@ -207,7 +207,7 @@ def _prepare(args: argparse.Namespace, scans: List[Path]) -> Tuple[Setup, Dict[s
     files = find_checkpoint(args.checkpoint)
     toolchain = find_toolchain(args.toolchain)
     mode = PLANS[args.start].mode
-    contract = build_contract(spec, type(PLANS[args.start])("tuned", mode), args.soc_version)
+    contract = build_contract(spec, type(PLANS[args.start])("tuned", mode), args.soc_version, files)
     work = check_output_folder(args.out / _WORK)
     pb = work / "original.pb"
     _freeze(contract, files, args.h5_indexing, pb)

@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 import numpy as np
 
 from om_runner.device.offline_model import OfflineModel
-from om_runner.inputs.scale import CONTRAST, CONVENTION, MATCH, Scale, scale_of
+from om_runner.inputs.scale import Scale, scale_of
 from om_runner.inputs.scans import LoadedScan, Scan, Source
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
@@ -24,6 +24,7 @@ from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.intensities.matching import reference_of
 from vxm_convert.model.contract import GraphContract
+from vxm_convert.model.intensity import CONTRAST, CONVENTION, MATCH
 from vxm_convert.scans import checks as doubts
 from vxm_convert.scans.affine_search import search_affine
 from vxm_convert.scans.conform import Placement, conform, network_grid_of, outside_network, place
@@ -37,17 +38,23 @@ from vxm_convert.transforms.affines import read_affine
 LOG = logging.getLogger(__name__)
 
 SUBJECT_FIELD = "{subject}"
+#: intensity rule of the contract
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
 class PlacingOptions:
     """``--affine`` (``none``, ``auto`` or a file, in which ``{subject}`` is replaced by the name), ``--orientation``
-    and ``--intensity``.
+    and ``--intensity``, whose ``auto`` means the rule in the model's contract.
     """
 
     affine: str = "none"
     orientation: Optional[str] = None
     intensity: str = CONVENTION
+
+    def for_model(self, contract: GraphContract) -> PlacingOptions:
+        """These options with the intensity rule decided."""
+        return self if self.intensity != AUTO else replace(self, intensity=contract.intensity.rule)
 
     def affine_file(self, subject: str) -> Optional[Path]:
         """The file of a subject's affine, or None if none is read."""
@@ -86,7 +93,7 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
         placement = Placement(network, network, Affine(np.eye(4)), True, how)
     else:
         placement = replace(place(network, laid.grid, contract.grid), how=how)
-    scale, _ = scale_of(volume, contract.intensity, None)
+    scale, _ = scale_of(volume, contract.intensity, None, CONTRAST if options.intensity == CONTRAST else CONVENTION)
     loaded = _loaded(scan, contract, placement, volume, laid, scale)
     if loaded.source is not None:
         LOG.info("%s: atlas on %s, network grid placed in it", scan.path.name, laid.grid.describe())

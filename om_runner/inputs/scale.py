@@ -10,14 +10,12 @@ from typing import List, Optional, Tuple
 
 import numpy as np
 
+from vxm_convert.errors import VolumeError
 from vxm_convert.intensities.contrast import fit_contrast
 from vxm_convert.intensities.matching import Curve, Reference, curve_doubt, fit_curve, flatten_shading, scale_doubts
 from vxm_convert.intensities.rules import Intensity, detect_intensity, percentile_intensity
-from vxm_convert.model.contract import IntensityRule
+from vxm_convert.model.intensity import CONTRAST, CONVENTION, MATCH, PERCENTILE, IntensityRule
 from vxm_convert.scans.values import Volume
-
-CONVENTION, MATCH, PERCENTILE, CONTRAST = "convention", "match", "percentile", "contrast"
-INTENSITIES = (CONVENTION, MATCH, PERCENTILE, CONTRAST)
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Scale:
     @property
     def plain(self) -> bool:
         """Whether the network sees the file's values, divided at most."""
-        return self.curve is None and not self.clipped
+        return self.reference is None and not self.clipped
 
     def describe(self) -> str:
         """The rule in words, for logs, tables and side-cars."""
@@ -100,11 +98,21 @@ def scale_of(
         doubt = curve_doubt(curve)
         return Scale(Intensity(curve.describe(), 1.0), rule, curve=curve, reference=reference), [doubt] if doubt else []
     if how == CONTRAST and reference is not None:
-        # The curve only brings the values into range; how well it fits says nothing about another contrast.
-        curve = fit_curve(volume.data, reference, where)
+        # The percentile only brings the values into range, in which scan and atlas are compared until they overlap.
+        factor = percentile_intensity(volume).factor
         name = "given the atlas's contrast by the regression of its intensities on the scan's"
-        return Scale(Intensity(name, 1.0), rule, curve=curve, reference=reference, contrast=True), []
+        return Scale(Intensity(name, factor), rule, reference=reference, contrast=True), []
+    if how == CONTRAST:
+        return _scale_of_atlas(volume, rule), []
     if how == PERCENTILE:
         return Scale(percentile_intensity(volume), rule, clipped=True), []
     scale = Scale(detect_intensity(volume, rule), rule)
     return scale, [] if atlas is None else scale_doubts(scale.apply(volume.data), atlas, where)
+
+
+def _scale_of_atlas(volume: Volume, rule: IntensityRule) -> Scale:
+    """The convention where the atlas keeps it; otherwise its own percentile, since the scans follow its contrast anyway."""
+    try:
+        return Scale(detect_intensity(volume, rule), rule)
+    except VolumeError:
+        return Scale(percentile_intensity(volume), rule, clipped=True)

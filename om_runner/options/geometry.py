@@ -7,11 +7,11 @@ import argparse
 from pathlib import Path
 from typing import Tuple
 
-from om_runner.inputs.placement import SUBJECT_FIELD, PlacingOptions
-from om_runner.inputs.scale import INTENSITIES
+from om_runner.inputs.placement import AUTO, SUBJECT_FIELD, PlacingOptions
 from om_runner.results.products import DEFAULT_OUTPUTS, LABEL_INTERPOLATIONS, OUTPUTS, SPACES, OutputOptions
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.resample import EDGES
+from vxm_convert.model.intensity import INTENSITIES
 from vxm_convert.scans.conform import oriented
 from vxm_convert.transforms.foreign import refuse_foreign
 from vxm_convert.transforms.formats import FORMATS
@@ -38,12 +38,13 @@ def add_geometry_group(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--intensity",
-        default="convention",
-        choices=INTENSITIES,
+        default=AUTO,
+        choices=(AUTO, *INTENSITIES),
         help="intensity scale of the scans: convention expects 0..255 or 0..1, as in FreeSurfer's brains; match takes any "
         "scale and fits the brain to the atlas by quantiles and slow shading; percentile maps the 99.9th percentile "
         "of the positive voxels to 0.5, which costs precision; contrast takes any contrast (T2, inverted) and gives the "
-        "scan that of the atlas (default: %(default)s)",
+        "scan that of the atlas; auto is the rule in the model's contract: contrast for weights trained on synthetic images "
+        "alone, such as those in models/, else convention (default: %(default)s)",
     )
     group = parser.add_argument_group("outputs")
     group.add_argument(

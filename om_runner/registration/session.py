@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from typing import Callable, List, Optional, Tuple
 
 from om_runner.bids.request import DatasetRun, dataset_cohort, read_as_dataset
@@ -68,6 +69,7 @@ def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable
 
 
 def _prepare(model: OfflineModel, settings: Settings) -> Job:
+    settings = replace(settings, placing=settings.placing.for_model(model.contract))
     profile = load_profile(settings.profile)
     if settings.placing.affine == "auto":
         # Check once now, not for every scan while the device waits.

@@ -13,6 +13,7 @@ from scripts.box import CURVE_NAME, curve_of, main, mean_weights
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.artifacts.sha256sums import read_manifest
 from vxm_convert.model.spec import ModelSpec
+from vxm_convert.model.spec_file import SpecFile, read_spec
 from vxm_convert.model.variables import expected_variables
 from vxm_convert.weights.files import find_checkpoint
 
@@ -63,7 +64,7 @@ def test_a_box_is_a_checkpoint_like_any_other(tmp_path: Path) -> None:
     wanted = mean_weights([random_weights(0), random_weights(1)])
     found = load_weights(find_checkpoint(box), SPEC)
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
-    assert ModelSpec.from_dict(json.loads((box / "spec.json").read_text(encoding="utf-8"))) == SPEC
+    assert read_spec(box) == SpecFile(SPEC, "contrast")
     listed = read_manifest(box / "SHA256SUMS")
     assert CURVE_NAME in listed and "model.index" in listed
     assert all(sha256_of(box / name) == digest for name, digest in listed.items())

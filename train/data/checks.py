@@ -15,7 +15,8 @@ from train.data.cohort import Cohort
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.intensities.rules import load_scan
-from vxm_convert.model.contract import IntensityRule, NetworkAxes
+from vxm_convert.model.contract import NetworkAxes
+from vxm_convert.model.intensity import IntensityRule
 from vxm_convert.model.spec import Shape3
 from vxm_convert.scans.grid import Laid, Laying, lay
 from vxm_convert.scans.labels import labels_of_scan

@@ -18,7 +18,7 @@ from train.data.pairs import Pair
 from vxm_convert.errors import VolumeError
 from vxm_convert.intensities.rules import load_scan
 from vxm_convert.metrics.labels import label_set
-from vxm_convert.model.contract import IntensityRule
+from vxm_convert.model.intensity import IntensityRule
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.scans.scan_file import ScanFile
 

@@ -23,12 +23,13 @@ from train.evaluate.page import build_page, table_text
 from train.evaluate.scores import SubjectScores, ids_of, overall, structures, subject_mean
 from train.settings.run import SPLIT_NAMES, DataSettings
 from vxm_convert.artifacts.files import check_output_folder, read_bounded, sha256_of, write_json, write_text
-from vxm_convert.artifacts.names import SPEC_NAME, SPLIT_NAME
+from vxm_convert.artifacts.names import SPLIT_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, finish_manifest
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, ArtifactError, TrainingError
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS, LabelSet, load_label_set
 from vxm_convert.model.spec import VARIANTS, ModelSpec, Shape3
+from vxm_convert.model.spec_file import read_spec
 from vxm_convert.weights.files import find_checkpoint
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
@@ -178,15 +179,10 @@ def _of_part(subjects: Sequence[Subject], folder: Path, part: str) -> Tuple[Subj
 
 
 def _spec(args: argparse.Namespace, folder: Path, shape: Shape3) -> ModelSpec:
-    path = folder / SPEC_NAME
-    if args.variant is not None or not path.is_file():
+    beside = None if args.variant is not None else read_spec(folder)
+    if beside is None:
         return ModelSpec(args.variant or "vm2", shape)
-    try:
-        found = ModelSpec.from_dict(
-            json.loads(read_bounded(path, _MAX_BYTES, "the model spec", "pass --variant").decode("utf-8"))
-        )
-    except (ValueError, RecursionError) as exc:
-        raise ArtifactError(f"{path}: no JSON ({exc}); pass --variant") from exc
+    found = beside.spec
     return ModelSpec(found.variant, shape, 1, found.integration_steps)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 from vxm_convert.errors import TrainingError
-from vxm_convert.model.contract import IntensityRule, NetworkAxes
+from vxm_convert.model.contract import NetworkAxes
+from vxm_convert.model.intensity import IntensityRule
 from vxm_convert.model.spec import ModelSpec, Shape3
 from vxm_convert.scans.network_grid import network_affine
 

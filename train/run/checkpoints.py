@@ -19,7 +19,9 @@ from train.run.resume import MAX_STATE_BYTES, STATE_SUFFIX
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
 from vxm_convert.artifacts.names import BEST_NAME, SPEC_NAME
 from vxm_convert.errors import ArtifactError, TrainingError
+from vxm_convert.model.intensity import CONVENTION
 from vxm_convert.model.spec import ModelSpec
+from vxm_convert.model.spec_file import write_spec
 from vxm_convert.network.tf1 import tf
 
 LOG = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class CheckpointFolder:
     spec : ModelSpec — the trained network.
     keep : int — number of newest checkpoints to keep, in addition to the best one in validation.
     made_from : dict — role → sha256, for the side-cars.
+    rule : str — intensity rule for ``spec.json``, see `vxm_convert.model.intensity`.
     writes : bool — False: another process of the run saves; this one only restores checkpoints.
     resume : bool — False: a folder with checkpoints is refused, so that two runs never mix.
     """
@@ -53,6 +56,7 @@ class CheckpointFolder:
         made_from: Dict[str, str],
         resume: bool = False,
         writes: bool = True,
+        rule: str = CONVENTION,
     ) -> None:
         self.folder = check_output_folder(folder)
         self._writes = writes
@@ -66,7 +70,7 @@ class CheckpointFolder:
         # Keeps everything: TensorFlow's own count would drop the best one.
         self._saver = tf.train.Saver(max_to_keep=0)
         if writes and not resume:
-            write_json(self.folder / SPEC_NAME, spec.to_dict())
+            write_spec(self.folder, spec, rule)
 
     def made_from(self, more: Dict[str, str]) -> None:
         """Other sources of the checkpoints: role → sha256."""

@@ -39,6 +39,7 @@ from vxm_convert.artifacts.names import SPLIT_NAME, TRAIN_LOG_NAME, TRAIN_METRIC
 from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
 from vxm_convert.errors import TrainingError, VxmError
 from vxm_convert.metrics.jacobian import folding
+from vxm_convert.model.intensity import CONTRAST, CONVENTION
 from vxm_convert.network.tf1 import tf
 from vxm_convert.weights.files import find_checkpoint
 
@@ -99,7 +100,14 @@ class _Run:
             else {f"init {k}": v for k, v in find_checkpoint(settings.init).hashes().items()}
         )
         self._folder = CheckpointFolder(
-            settings.out, settings.spec, settings.keep, {**made_from, **self._init}, settings.resume, not backend.rank
+            settings.out,
+            settings.spec,
+            settings.keep,
+            {**made_from, **self._init},
+            settings.resume,
+            not backend.rank,
+            # Made pairs have any contrast, and both images of most of them the same one.
+            CONVENTION if settings.data.synthetic is None else CONTRAST,
         )
         check_output_folder(self._out)
         self._best: Optional[Dict[str, Any]] = None

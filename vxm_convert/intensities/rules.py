@@ -10,7 +10,7 @@ from typing import Tuple
 import numpy as np
 
 from vxm_convert.errors import VolumeError
-from vxm_convert.model.contract import IntensityRule
+from vxm_convert.model.intensity import IntensityRule
 from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.scans.values import Volume, check_values
 

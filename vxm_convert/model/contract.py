@@ -15,6 +15,7 @@ from vxm_convert.artifacts.files import read_bounded, write_json
 from vxm_convert.artifacts.jsontext import parse_json
 from vxm_convert.errors import ContractError, FormatError, SpecError
 from vxm_convert.model.contract_checks import check_contract
+from vxm_convert.model.intensity import IntensityRule
 from vxm_convert.model.precision import PrecisionPlan
 from vxm_convert.model.spec import ModelSpec
 
@@ -57,16 +58,6 @@ class NetworkAxes:
 
     orientation: str = "LIA"
     spacing_mm: Tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-
-@dataclass(frozen=True)
-class IntensityRule:
-    """Conversion of stored intensities to network inputs: ``value / scale``, expected in [low, high]."""
-
-    scale: float = 255.0
-    low: float = 0.0
-    high: float = 1.0
-    convention: str = "FreeSurfer-normalised scan (norm.mgz or brain.mgz, 0..255) divided by 255"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import re
 from typing import Any, Dict, Iterator, Sequence, Tuple
 
 from vxm_convert.errors import ContractError
+from vxm_convert.model.intensity import INTENSITIES
 
 #: meaning → what its unit may be; older exports leave it out
 _UNITS = {"flow": ("voxel", ""), "velocity": ("its voxel", "voxel", "")}
@@ -55,6 +56,8 @@ def _contradictions(contract: Any) -> Iterator[Tuple[str, Any, str]]:
         yield "intensity.low and .high", (rule.low, rule.high), "two finite numbers, the lower one first"
     if not isinstance(rule.convention, str):
         yield "intensity.convention", rule.convention, "a text"
+    if rule.rule not in INTENSITIES:
+        yield "intensity.rule", rule.rule, f"one of {', '.join(INTENSITIES)}"
     yield from _of_texts(contract.hashes, contract.tools)
 
 

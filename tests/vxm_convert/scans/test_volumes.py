@@ -13,7 +13,8 @@ import pytest
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.orientations import axis_codes, spacing_mm
 from vxm_convert.intensities.rules import load_scan
-from vxm_convert.model.contract import IntensityRule, NetworkAxes
+from vxm_convert.model.contract import NetworkAxes
+from vxm_convert.model.intensity import IntensityRule
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.npz import NpzReader
 from vxm_convert.scans.scan_file import ScanFile
