@@ -29,6 +29,7 @@ from vxm_convert.model.precision import PLANS, PrecisionPlan
 from vxm_convert.model.spec import ModelSpec, parse_shape
 from vxm_convert.toolchain.cann_versions import too_old_for
 from vxm_convert.toolchain.find import Toolchain, find_toolchain
+from vxm_convert.weights.box import checkpoint_or_box
 from vxm_convert.weights.files import find_checkpoint
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
@@ -75,7 +76,8 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="CKPT",
-        help="TensorFlow checkpoint prefix, folder of checkpoints (the newest is taken), or Keras .h5 file (required)",
+        help="TensorFlow checkpoint prefix, folder of checkpoints (the newest is taken), Keras .h5 file, or "
+        "box for the weights in models/ (required)",
     )
     files.add_argument(
         "--out",
@@ -141,7 +143,7 @@ def _export(args: argparse.Namespace) -> int:
     spec = ModelSpec(args.variant, parse_shape(args.shape), 1 if args.batch == AUTO else args.batch)
     plan = _plan(args)
     _check_soc_text(args.soc_version)
-    files = find_checkpoint(args.checkpoint)
+    files = find_checkpoint(checkpoint_or_box(args.checkpoint, args.variant))
     toolchain = find_toolchain(args.toolchain)
     _log_toolchain(toolchain)
     choice = None

@@ -37,6 +37,7 @@ from vxm_convert.model.spec import ModelSpec, parse_shape
 from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE, load_profile, profile_path, shipped_profiles
 from vxm_convert.scans.discovery import scan_files
 from vxm_convert.toolchain.find import find_toolchain
+from vxm_convert.weights.box import checkpoint_or_box
 from vxm_convert.weights.files import CheckpointFiles, find_checkpoint
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
@@ -69,7 +70,7 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="CKPT",
-        help="weights: TensorFlow checkpoint prefix, folder of checkpoints, or Keras .h5 file (required)",
+        help="weights: TensorFlow checkpoint prefix, folder of checkpoints, Keras .h5 file, or box (required)",
     )
     files.add_argument(
         "--input", required=True, type=Path, metavar="DIR", help="folder of scans to register and compare (required)"
@@ -204,7 +205,7 @@ def _prepare(args: argparse.Namespace, scans: List[Path]) -> Tuple[Setup, Dict[s
         )
     spec = ModelSpec(args.variant, parse_shape(args.shape), args.batch)
     profile, profile_sha256 = _profile(args.profile)
-    files = find_checkpoint(args.checkpoint)
+    files = find_checkpoint(checkpoint_or_box(args.checkpoint, args.variant))
     toolchain = find_toolchain(args.toolchain)
     mode = PLANS[args.start].mode
     contract = build_contract(spec, type(PLANS[args.start])("tuned", mode), args.soc_version, files)

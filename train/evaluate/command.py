@@ -30,6 +30,7 @@ from vxm_convert.errors import EXIT_OK, ArtifactError, TrainingError
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS, LabelSet, load_label_set
 from vxm_convert.model.spec import VARIANTS, ModelSpec, Shape3
 from vxm_convert.model.spec_file import read_spec
+from vxm_convert.weights.box import checkpoint_or_box
 from vxm_convert.weights.files import find_checkpoint
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
@@ -57,7 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="FILE|DIR",
-        help="TensorFlow checkpoint, folder of checkpoints (the newest is taken), or a Keras .h5 file (required)",
+        help="TensorFlow checkpoint, folder of checkpoints (the newest is taken), a Keras .h5 file, or box for "
+        "those in models/ (required)",
     )
     files.add_argument(
         "--data", required=True, type=Path, metavar="DIR|FILE", help="scans, or a manifest, as in training (required)"
@@ -128,7 +130,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.threads < 0:
         raise TrainingError(f"threads: got {args.threads}, expected at least 0; pass --threads 0")
     labels = load_label_set(args.labels)
-    files = find_checkpoint(args.checkpoint)
+    files = find_checkpoint(checkpoint_or_box(args.checkpoint, args.variant or "vm2"))
     subjects = read_cohort(DataSettings(args.data, args.atlas), 0).subjects
     if args.part != "all":
         subjects = _of_part(subjects, files.path.parent, args.part)
