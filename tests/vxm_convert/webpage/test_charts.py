@@ -20,13 +20,13 @@ NASTY = '$\\frac{a}{b}$ "><script>alert(1)</script>\n\x00&'
 SHOWN = '$\\frac{a}{b}$ "><script>alert(1)</script> \ufffd&'
 
 
-def test_equal_bytes_in_this_process_and_in_others(project_root: Path) -> None:
+def test_equal_bytes_in_this_process_and_in_others(project_root: Path, tmp_path: Path) -> None:
     code = "from tests.support.example_chart import drawn\nprint(drawn(), end='')"
     others = [
         subprocess.run(
             [sys.executable, "-c", code],
             cwd=str(project_root),
-            env={"PYTHONHASHSEED": seed, "HOME": str(project_root / "nowhere"), "MPLBACKEND": "agg"},
+            env={"PYTHONHASHSEED": seed, "HOME": str(tmp_path), "MPLBACKEND": "agg"},
             stdout=subprocess.PIPE,
             check=True,
         ).stdout.decode()

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that forks. Run as a program: ``python server.py SOCKET``; it ends when its standard input does.
+
+Every connection is one command. Its first message holds the three standard streams as descriptors, then the order as
+JSON; later bytes are numbers of signals for the command. The answer is the exit code as text. A connection that closes
+early kills its command.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import threading
+import types
+import warnings
+from typing import Any, Dict, List, Tuple
+
+#: what is loaded before the first fork, where it is installed; none of them starts threads of its own when imported
+PACKAGES = (
+    "tensorflow",
+    "numpy",
+    "scipy.ndimage",
+    "scipy.stats",
+    "nibabel",
+    "google.protobuf.message",
+    "h5py",
+    "yaml",
+    "jinja2",
+    "SimpleITK",
+    "onnx",
+    "tf2onnx",
+    "openvino.runtime" if sys.version_info < (3, 8) else "openvino",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_svg",
+    "matplotlib.backends.backend_agg",
+)
+HEADER_BYTES = 8
+_STREAMS = 3
+
+
+def receive_order(connection: socket.socket) -> Tuple[Dict[str, Any], List[int]]:
+    """The order at the start of a connection, and the descriptors of the command's standard streams."""
+    numbers = array.array("i")
+    first, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(_STREAMS * numbers.itemsize))
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers.frombytes(content)
+    with connection.makefile("rb") as stream:
+        size = int.from_bytes(first + stream.read(HEADER_BYTES - 1), "big")
+        return json.loads(stream.read(size).decode()), list(numbers)
+
+
+class Server:
+    """Forks for every order; `serve` returns in the children only, with the order."""
+
+    def __init__(self, path: str) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen(64)
+        self._running: Dict[int, socket.socket] = {}
+        self._selector = selectors.DefaultSelector()
+        self._wakeup = socket.socketpair()
+        for end in self._wakeup:
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup[1].fileno())
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for source in (self._listener, self._wakeup[0], sys.stdin):
+            self._selector.register(source, selectors.EVENT_READ)
+
+    def serve(self) -> Dict[str, Any]:
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is sys.stdin:
+                    self._end()
+                elif key.fileobj is self._wakeup[0]:
+                    self._wakeup[0].recv(4096)
+                    self._reap()
+                elif key.fileobj is self._listener:
+                    order = self._start(self._listener.accept()[0])
+                    if order is not None:
+                        return order
+                elif key.data in self._running:
+                    self._forward(key.data)
+
+    def _start(self, connection: socket.socket) -> Any:
+        """Fork; the order in the child, None in the server."""
+        order, streams = receive_order(connection)
+        child = os.fork()
+        if child == 0:
+            self._forget(connection)
+            become(order, streams)
+            return order
+        for number in streams:
+            os.close(number)
+        os.setpgid(child, child)
+        self._running[child] = connection
+        self._selector.register(connection, selectors.EVENT_READ, child)
+        return None
+
+    def _forget(self, connection: socket.socket) -> None:
+        """In the child: the server's sockets and handlers are not its own."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setpgid(0, 0)
+        for source in (self._selector, self._listener, connection, *self._wakeup, *self._running.values()):
+            source.close()
+
+    def _forward(self, child: int) -> None:
+        """Signals for a command; without any more of them its caller has gone."""
+        for number in self._running[child].recv(64) or b"\x09":
+            (os.killpg if number == signal.SIGKILL else os.kill)(child, number)
+            if number == signal.SIGKILL:
+                self._selector.unregister(self._running[child])
+
+    def _reap(self) -> None:
+        while self._running:
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if child == 0:
+                return
+            connection = self._running.pop(child)
+            code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+            if connection in [key.fileobj for key in self._selector.get_map().values()]:
+                self._selector.unregister(connection)
+            try:
+                connection.sendall(str(code).encode())
+            except OSError:
+                pass  # its caller has gone
+            connection.close()
+
+    def _end(self) -> None:
+        for child in self._running:
+            os.killpg(child, signal.SIGKILL)
+        sys.exit(0)
+
+
+def become(order: Dict[str, Any], streams: List[int]) -> None:
+    """Turn this process into the one that was asked for, up to its first line of Python."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    # The script's own folder gives way to that of the command, as with `python -m`; PYTHONPATH comes behind it.
+    folder = os.path.dirname(os.path.realpath(order["what"])) if order["way"] == "file" else order["cwd"]
+    paths = order["environment"].get("PYTHONPATH", "")
+    sys.path[:1] = [folder, *filter(None, paths.split(os.pathsep))]
+    for action in order["warnings"]:
+        warnings.simplefilter(action)
+        sys.warnoptions.append(action)
+
+
+def run(way: str, what: str, words: List[str]) -> None:
+    """As ``python -m what words…``, ``python -c what words…`` or ``python what words…``."""
+    sys.argv = [what, *words]
+    if way == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+        return
+    program = types.ModuleType("__main__")
+    sys.modules["__main__"] = program
+    if way == "-c":
+        sys.argv[0] = "-c"
+        source, name = what, "<string>"
+    else:
+        with open(what, "rb") as stream:
+            source, name = stream.read(), what
+        program.__file__ = what
+    exec(compile(source, name, "exec"), program.__dict__)
+
+
+def _load() -> None:
+    for name in PACKAGES:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            pass
+
+
+def end(code: Any) -> None:
+    """End as an interpreter does that leaves its memory to the system; taking 2,000 modules apart takes a second."""
+    if isinstance(code, str):
+        print(code, file=sys.stderr)  # noqa: T201
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
+    os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
+
+
+def main(path: str) -> None:
+    server = Server(path)
+    _load()
+    gc.collect()
+    gc.freeze()  # what the children never collect stays shared with them
+    order = server.serve()
+    try:
+        run(order["way"], order["what"], order["words"])
+    except SystemExit as exc:
+        end(exc.code)
+    except BaseException as exc:
+        sys.excepthook(type(exc), exc, exc.__traceback__.tb_next)
+        if isinstance(exc, KeyboardInterrupt) and sys.version_info >= (3, 8):
+            sys.stderr.flush()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        end(1)
+    end(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

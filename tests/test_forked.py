@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that are forked end, speak and are stopped as those that an interpreter of their own runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.forked import run_python
+from tests.support.forking.start.sitecustomize import order_of
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="commands are forked on Linux only")
+
+_ENDS = {
+    "nothing": "pass",
+    "a number": "import sys; sys.exit(300)",
+    "words": "import sys; sys.exit('why it ended')",
+    "none": "raise SystemExit(None)",
+    "an error": "print('said before'); raise ValueError('wrong')",
+    "a thread": "import threading, time; threading.Thread(target=lambda: (time.sleep(0.1), print('later'))).start()",
+    "an exit handler": "import atexit; atexit.register(print, 'at the end')",
+    "a signal": "import os; os.kill(os.getpid(), 9)",
+    "its surroundings": "import os, sys; print(sys.argv, os.getcwd(), os.environ['MINE'], sys.stdin.read(), __name__)",
+}
+#: starts another interpreter that says that it runs, and stops it
+_STOPPER = """
+import subprocess, sys
+child = subprocess.Popen(
+    [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"], stdout=subprocess.PIPE
+)
+child.stdout.readline()
+child.send_signal(int(sys.argv[1]))
+print(child.wait(timeout=30), len(child.stdout.read()))
+"""
+_STARTER = """
+import subprocess, sys
+done = subprocess.run(
+    [sys.executable, *sys.argv[1:]], input=b"[1]", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+)
+print(done.returncode, done.stdout.decode(), done.stderr.decode())
+"""
+_OWN_LINE = "print(open('/proc/self/cmdline').read())"
+
+
+def both(words: Any, folder: Path) -> Any:
+    """The same command forked and in an interpreter of its own: exit code, output, last line of errors."""
+    environment = dict(os.environ, MINE="1")
+    real = subprocess.run(
+        [sys.executable, *words],
+        cwd=str(folder),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    return [
+        (done.returncode, done.stdout, done.stderr.splitlines()[-1:])
+        for done in (run_python(words, folder, environment), real)
+    ]
+
+
+@pytest.mark.parametrize("code", _ENDS.values(), ids=list(_ENDS))
+def test_it_ends_as_an_interpreter(code: str, tmp_path: Path) -> None:
+    forked, real = both(["-c", code, "a", "b c"], tmp_path)
+    assert forked == real
+
+
+def test_a_module_of_the_folder_and_one_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "here.py").write_text("import sys; print(sys.argv[1:], __name__, sys.path[0] != '')", encoding="utf-8")
+    for words in (["-m", "here", "x"], ["-m", "nowhere_at_all"]):
+        forked, real = both(words, tmp_path)
+        assert forked[:2] == real[:2] and ("nowhere" in forked[2][0] if forked[2] else "here" in words)
+
+
+@pytest.mark.parametrize("words", [["-m", "json.tool"], ["-W", "ignore", "-c", "import sys; sys.exit(3)"], ["f.py"]])
+def test_commands_of_a_command_are_forked_too(words: Any, tmp_path: Path) -> None:
+    (tmp_path / "f.py").write_text("import sys; print(sys.path[0], sys.stdin.read()); 1 / 0", encoding="utf-8")
+    (tmp_path / "starter.py").write_text(_STARTER, encoding="utf-8")
+    forked, real = both(["-m", "starter", *words], tmp_path)
+    assert forked[0] == real[0] == 0 and forked[1].split()[:2] == real[1].split()[:2]
+    assert "server.py" in run_python(["-c", _STARTER, "-c", _OWN_LINE], tmp_path, dict(os.environ)).stdout
+    with_options = run_python(["-c", _STARTER, "-I", "-c", _OWN_LINE], tmp_path, dict(os.environ)).stdout
+    assert "server.py" not in with_options and with_options.startswith("0 ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_command_of_a_command_can_be_stopped(number: int, tmp_path: Path) -> None:
+    done = run_python(["-c", _STOPPER, int(number)], tmp_path, dict(os.environ))
+    assert done.stdout.split() == [str(-number), "0"], done.stderr
+
+
+def test_orders_that_a_fork_cannot_follow() -> None:
+    assert order_of(["-u", "-m", "a", "-c"]) == {"way": "-m", "what": "a", "words": ["-c"], "warnings": []}
+    for words in ([], ["-I", "-m", "a"], ["-c"], ["-m"], ["-X", "dev", "a.py"], ["-W", "error::Warning", "a.py"]):
+        assert order_of(words) is None
+    assert (
+        order_of(["-c", "from multiprocessing.spawn import spawn_main; spawn_main()", "--multiprocessing-fork"]) is None
+    )
