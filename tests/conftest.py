@@ -6,6 +6,7 @@ area.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import platform
 import sys
@@ -36,6 +37,13 @@ def pytest_sessionfinish() -> None:
         shared.close()
 
 
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays to the end: the collector of cycles need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20000, 10, 10)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def remembered_programs() -> Iterator[None]:
     """OpenVINO compiles equal small graphs once per process; requests and their tensors are new for every load."""
@@ -46,6 +54,23 @@ def remembered_programs() -> Iterator[None]:
     backends._compiled = lambda content: (remembered if len(content) < 1 << 17 else compile_one)(content)
     yield
     backends._compiled = compile_one
+
+
+@pytest.fixture(scope="module")
+def forked_commands() -> Iterator[None]:
+    """What the tests of a module start with this interpreter is forked with all large packages loaded."""
+    from tests.support.forked import forking
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in forking(dict(os.environ)).items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture
+def own_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among tests with `forked_commands`: what this test starts is started as a user's command is."""
+    monkeypatch.delenv("VXM_TESTS_FORK")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ import pytest
 
 from scripts.benchmark.training import main, table
 
+pytestmark = pytest.mark.usefixtures("forked_commands")
+
 SPREAD = {"median": 2.0, "min": 1.0, "max": 3.0, "n": 3}
 
 

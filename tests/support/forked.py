@@ -7,9 +7,12 @@ and exit code; of the project itself nothing is loaded before. What such a comma
 (the reference, the conversion to ONNX, the simulator's compiler) is forked as well, by the ``sitecustomize`` in
 ``forking/start``.
 
-For new tests: take ``run_stage`` of ``tests.support.stages``, or `run_python` where the environment matters. It costs
-a tenth of a second before the command does anything. Take ``subprocess`` where the start itself is tested: what is
-imported, a variable that the interpreter or a package reads when it is loaded, processes that are killed.
+For new tests: take ``run_stage`` of ``tests.support.stages``, or `run_python` where the environment matters: it costs
+a twentieth of a second before the command does anything. Where the code under test starts the processes itself, ask
+for the fixture ``forked_commands``: ``pytestmark = pytest.mark.usefixtures("forked_commands")``. Take ``subprocess``
+where the start or the end itself is tested: what is imported, a variable that the interpreter or a package reads when
+it is loaded, processes that are killed or end without giving back what they hold. Every package and every kind of
+process keeps a test with a start of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
-from tests.support.forking.start.sitecustomize import VARIABLE, order_of, settings_of
+from tests.support.forking.start.sitecustomize import VARIABLE, fits, order_of, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 900
@@ -61,17 +64,12 @@ class _Server:
         """The asked one, with what lets the command's own commands be forked."""
         place = {"socket": self._socket, "python": sys.executable, "settings": self._settings}
         paths = [str(_FORKING / "start"), asked.get("PYTHONPATH", "")]
-        return {
-            **asked,
-            "PYTHONHASHSEED": asked.get("PYTHONHASHSEED", _HASH_SEED),
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            VARIABLE: json.dumps(place),
-        }
+        return {**asked, "PYTHONPATH": os.pathsep.join(filter(None, paths)), VARIABLE: json.dumps(place)}
 
     def run(self, argv: Sequence[str], cwd: str, asked: Dict[str, str]) -> subprocess.CompletedProcess:
         order = order_of(list(argv))
         environment = self.environment(asked)
-        if order is None or settings_of(environment) != self._settings:
+        if order is None or not fits(self._settings, environment):
             return _start(argv, cwd, asked)
         order.update(cwd=cwd, environment=environment)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull, "rb") as nothing:
@@ -115,15 +113,24 @@ class _Server:
 _server: Optional[_Server] = None
 
 
+def _the_server() -> _Server:
+    global _server
+    if _server is None:
+        _server = _Server()
+    return _server
+
+
+def forking(environment: Dict[str, str]) -> Dict[str, str]:
+    """That environment, changed so that every ``python -m …`` in it, or deeper, is forked where that is possible."""
+    return _the_server().environment(environment) if sys.platform == "linux" else dict(environment)
+
+
 def run_python(argv: Sequence[Any], cwd: Path, environment: Dict[str, str]) -> subprocess.CompletedProcess:
     """What ``python argv…`` gives in that folder and environment, without standard input."""
-    global _server
     words = [str(word) for word in argv]
     if sys.platform != "linux":
         return _start(words, str(cwd), environment)
-    if _server is None:
-        _server = _Server()
-    return _server.run(words, str(cwd), environment)
+    return _the_server().run(words, str(cwd), environment)
 
 
 def _start(words: Sequence[str], cwd: str, environment: Dict[str, str]) -> subprocess.CompletedProcess:

@@ -22,6 +22,8 @@ from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.synthetic.heads import ATLAS_FILE, SCANS_FOLDER, PhantomSettings, write_cohort
 
+pytestmark = pytest.mark.usefixtures("forked_commands")
+
 SHAPE = (16, 16, 16)
 FIGURE = "moved.max_abs"
 

@@ -28,6 +28,7 @@ from vxm_convert.formats.tf_graph import read_graph
 from vxm_convert.metrics.ascend import ASCEND_NAMES
 from vxm_convert.sim.acl.models import loading as model_module
 
+pytestmark = pytest.mark.usefixtures("forked_commands")
 WARP_ROUNDING = 2e-3
 #: makes the first product leave the range of fp16 and leaves the second weight a power of two, which fp16 holds
 OVERFLOW = 0.075 * 2**15
@@ -133,7 +134,7 @@ def test_without_single_errors_the_table_says_that_they_are_needed(acl, tmp_path
 # --- groups, batch, cleanliness --------------------------------------------------------------------------------------
 
 
-def test_any_memory_limit_gives_the_same_figures_and_leaves_nothing_behind(acl, tmp_path):
+def test_any_memory_limit_gives_the_same_figures_and_leaves_nothing_behind(acl, tmp_path, own_start):
     bench = make(tmp_path, batch=2)
     whole, pieces = bench.analyse(acl, effect=False), bench.analyse(acl, effect=False, limit_bytes=6 * 900000)
     assert [r.entire for r in whole] == [r.entire for r in pieces]

@@ -20,6 +20,7 @@ from vxm_convert.errors import ArtifactError, ChecksumError, FormatError, Precis
 from vxm_convert.metrics.labels import label_set
 from vxm_convert.profiles.profile import load_profile
 
+pytestmark = pytest.mark.usefixtures("forked_commands")
 LABELS = label_set("paper30")
 
 
@@ -178,7 +179,7 @@ def test_a_process_that_dies_shows_its_last_words(tmp_path):
 
 
 @pytest.mark.tf
-def test_garbage_with_the_right_hash_is_no_graph(tmp_path):
+def test_garbage_with_the_right_hash_is_no_graph(tmp_path, own_start):
     pytest.importorskip("tensorflow")
     with pytest.raises(FormatError, match="refuses the graph"):
         open_process(tmp_path, fakes.offline_model(tmp_path / "m", pb=b"garbage"))

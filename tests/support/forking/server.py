@@ -13,6 +13,7 @@ import atexit
 import gc
 import importlib
 import json
+import multiprocessing.process
 import os
 import runpy
 import selectors
@@ -154,6 +155,7 @@ def become(order: Dict[str, Any], streams: List[int]) -> None:
     folder = os.path.dirname(os.path.realpath(order["what"])) if order["way"] == "file" else order["cwd"]
     paths = order["environment"].get("PYTHONPATH", "")
     sys.path[:1] = [folder, *filter(None, paths.split(os.pathsep))]
+    multiprocessing.process.ORIGINAL_DIR = order["cwd"]  # type: ignore[attr-defined]
     for action in order["warnings"]:
         warnings.simplefilter(action)
         sys.warnoptions.append(action)

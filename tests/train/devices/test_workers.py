@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,11 +16,12 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
 
+from tests.support.forked import VARIABLE  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from vxm_convert.errors import SpecError  # noqa: E402
 from vxm_convert.network.tf1 import tf  # noqa: E402
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.tf, pytest.mark.usefixtures("forked_commands")]
 
 
 def free_ports(count: int) -> List[int]:
@@ -58,10 +60,9 @@ def options(cohort: Path, out: Path, *more: str) -> List[str]:
     ]
 
 
-def start(argv: List[str], root: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "train"] + argv, cwd=str(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+def start(argv: List[str], root: Path, environment: Dict[str, str] = os.environ) -> subprocess.Popen:
+    command = [sys.executable, "-m", "train"] + argv
+    return subprocess.Popen(command, cwd=str(root), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def losses(folder: Path) -> List[Dict]:
@@ -71,9 +72,11 @@ def losses(folder: Path) -> List[Dict]:
 
 def test_two_processes_do_what_one_does_with_twice_the_batch(cohort: Path, project_root: Path, tmp_path: Path) -> None:
     workers = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    # One as a user starts it, one forked.
+    environments = ({name: value for name, value in os.environ.items() if name != VARIABLE}, os.environ)
     both = [
-        start(options(cohort, tmp_path / "two", "--workers", workers, "--rank", str(rank)), project_root)
-        for rank in (0, 1)
+        start(options(cohort, tmp_path / "two", "--workers", workers, "--rank", str(rank)), project_root, environment)
+        for rank, environment in enumerate(environments)
     ]
     assert main(options(cohort, tmp_path / "one", "--batch", "2")) == 0
     for process in both:

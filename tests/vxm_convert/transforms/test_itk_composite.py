@@ -17,6 +17,7 @@ from vxm_convert.transforms.itk_composite import read_composite
 from vxm_convert.transforms.warps import read_warp
 
 itk = pytest.importorskip("SimpleITK")
+pytestmark = pytest.mark.usefixtures("forked_commands")
 FLIP = np.array([-1.0, -1.0, 1.0])
 
 
@@ -51,7 +52,7 @@ def written(folder, transform):
     return path
 
 
-def test_matrices_make_one_affine(tmp_path):
+def test_matrices_make_one_affine(tmp_path, own_start):
     shift = itk.TranslationTransform(3, (4, 5, 6))
     transform = composite(euler(), shift, euler())
     found = read_affine(written(tmp_path, transform))

@@ -23,6 +23,11 @@ def settings_of(environment):
     }
 
 
+def fits(settings, environment):
+    """Whether a process with these settings may do what is asked in that environment; any order of hashes will do."""
+    return settings == {"PYTHONHASHSEED": settings["PYTHONHASHSEED"], **settings_of(environment)}
+
+
 def order_of(words):
     """What an interpreter with these arguments runs; None if a fork cannot do the same."""
     actions = []
@@ -48,7 +53,7 @@ def _hand_over(place, settings):
         words = [os.fsdecode(word) for word in stream.read().split(b"\0")[1:-1]]
     order = order_of(words)
     inherited = [int(name) for name in os.listdir("/proc/self/fd")]
-    if order is None or settings_of(os.environ) != settings or not {0, 1, 2} <= set(inherited) or len(inherited) > 4:
+    if order is None or not fits(settings, os.environ) or not {0, 1, 2} <= set(inherited) or len(inherited) > 4:
         return
     order.update(cwd=os.getcwd(), environment=dict(os.environ))
     connection = socket.socket(socket.AF_UNIX)

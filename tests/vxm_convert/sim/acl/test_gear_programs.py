@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.forked import forking
 from tests.support.gear_graphs import CASES, build, compile_static, feeds
 from vxm_convert.formats.om import read_om
 from vxm_convert.sim.engine.load import load_program
@@ -28,7 +29,7 @@ def shell(tmp_path_factory):
     """Function: (command, folder, settings) → what came of it, in the environment of `sim env`."""
     folder = tmp_path_factory.mktemp("env")
     base = {name: value for name, value in os.environ.items() if not name.startswith("VXM_SIM_")}
-    base["PYTHONPATH"] = str(ROOT)
+    base = forking(dict(base, PYTHONPATH=str(ROOT)))
     script = 'eval "$("$0" -m vxm_convert sim env)" && printf "%s\\n" "$PATH" "$PYTHONPATH" "$VXM_SIM_PYTHON"'
     done = subprocess.run(
         ["sh", "-c", script, sys.executable], cwd=str(folder), env=base, capture_output=True, text=True, timeout=MINUTE
