@@ -20,6 +20,7 @@ from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, cas
 from export.atc_errors import diagnose, name_operators, tail
 from vxm_convert.artifacts.files import sha256_of, write_json, write_text
 from vxm_convert.artifacts.names import ATC_LOG_NAME, ATC_MANIFEST_NAME, FROZEN_PB_NAME, KEEP_DTYPE_NAME, OM_NAME
+from vxm_convert.artifacts.shares import write_problem
 from vxm_convert.ascend.chips import canonical
 from vxm_convert.errors import ArtifactError, AtcError, ContractError, FormatError, ToolchainError
 from vxm_convert.formats.tf_graph import placeholders, read_graph
@@ -136,7 +137,7 @@ def _work_folder(folder: Path) -> Iterator[Path]:
         work.mkdir()
         yield work
     except OSError as exc:
-        raise ArtifactError(f"{folder}: cannot prepare a folder for ATC ({exc}); is the disk full?") from exc
+        raise ArtifactError(f"{folder}: cannot prepare a folder for ATC: {write_problem(exc)}") from exc
     finally:
         shutil.rmtree(str(work), ignore_errors=True)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 import numpy as np
 
 from vxm_convert.artifacts.files import write_bytes
+from vxm_convert.artifacts.shares import write_problem
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, ArtifactError, ToolchainError
 from vxm_convert.model.contract import GraphContract
@@ -57,7 +58,7 @@ def make_onnx(pb: Path, contract: Path, onnx_path: Path, pair: Dict[str, np.ndar
         with np.load(str(results), allow_pickle=False) as data:
             return {"moved": data["moved"], "flow": data["flow"], "engine": str(data["engine"])}
     except OSError as exc:
-        raise ArtifactError(f"{onnx_path.parent}: cannot write or read files there ({exc}); is the disk full?") from exc
+        raise ArtifactError(f"{onnx_path.parent}: cannot write or read files there: {write_problem(exc)}") from exc
     finally:
         for path in (feeds, results):
             if path.exists():

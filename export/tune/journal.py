@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
 from export.tune.trials import Atoms, Verdict
+from vxm_convert.artifacts.shares import Lock, sync, take_lock, write_problem
 from vxm_convert.errors import ArtifactError, FormatError
 
 _LOG = logging.getLogger(__name__)
@@ -107,17 +108,13 @@ class Journal:
         try:
             self._handle.write(line.encode("utf-8"))
             self._handle.flush()
-            os.fsync(self._handle.fileno())
+            sync(self._handle.fileno())
         except OSError as exc:
-            raise ArtifactError(f"{self.path}: writing the journal failed ({exc.strerror}); is the disk full?") from exc
+            raise ArtifactError(f"{self.path}: writing the journal failed: {write_problem(exc)}") from exc
 
     def _lock(self) -> None:
-        import fcntl
-
-        try:
-            fcntl.flock(self._handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise ArtifactError(f"{self.path}: another search writes it; wait for it or choose another --out") from exc
+        if take_lock(self._handle.fileno(), self.path) is Lock.BUSY:
+            raise ArtifactError(f"{self.path}: another search writes it; wait for it or choose another --out")
 
     def _read(self) -> None:
         size = self._handle.seek(0, os.SEEK_END)

@@ -28,6 +28,7 @@ from om_runner.results.layout import Layout
 from om_runner.results.tables import FailureRow, MetricsRow
 from vxm_convert.artifacts.files import sidecar_path, write_json
 from vxm_convert.artifacts.reports import finite
+from vxm_convert.artifacts.shares import write_problem
 from vxm_convert.errors import ArtifactError, VolumeError
 
 LOG = logging.getLogger(__name__)
@@ -95,9 +96,7 @@ class Derivative(Layout):
             yield folder
             self._stand(scan, folder)
         except OSError as exc:
-            raise ArtifactError(
-                f"{self.out}: writing {scan.subject} failed ({exc.strerror or exc}); is the disk full?"
-            ) from exc
+            raise ArtifactError(f"{self.out}: writing {scan.subject} failed: {write_problem(exc)}") from exc
         finally:
             shutil.rmtree(str(folder), ignore_errors=True)
 

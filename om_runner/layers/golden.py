@@ -12,6 +12,8 @@ import numpy as np
 
 from om_runner.layers.matching import GoldenGraph, Layer
 from om_runner.precision.reference import ReferenceProcess
+from om_runner.precision.store import load_mapped
+from vxm_convert.artifacts.shares import cannot_map, write_problem
 from vxm_convert.ascend.limits import HALF_MAX
 from vxm_convert.errors import ArtifactError
 
@@ -52,9 +54,7 @@ class GoldenStore:
         try:
             np.save(str(self._folder / name), array, allow_pickle=False)
         except OSError as exc:
-            raise ArtifactError(
-                f"{self._folder / name}: writing failed ({exc.strerror or exc}); is the disk full?"
-            ) from exc
+            raise ArtifactError(f"{self._folder / name}: writing failed: {write_problem(exc)}") from exc
         return name
 
     def compute(self, tensor: str) -> None:
@@ -97,9 +97,9 @@ class GoldenStore:
         try:
             made = np.lib.format.open_memmap(str(self._folder / name), mode="w+", dtype=like.dtype, shape=like.shape)
         except OSError as exc:
-            raise ArtifactError(
-                f"{self._folder / name}: writing failed ({exc.strerror or exc}); is the disk full?"
-            ) from exc
+            if cannot_map(exc):
+                return self.save(make(like, *others))
+            raise ArtifactError(f"{self._folder / name}: writing failed: {write_problem(exc)}") from exc
         flat = [array.reshape(-1) for array in (like,) + others]
         target = made.reshape(-1)
         for start in range(0, target.size, _CHUNK):
@@ -127,9 +127,9 @@ class GoldenStore:
 
     def _load(self, name: str) -> Any:
         try:
-            return np.load(str(self._folder / name), mmap_mode="r", allow_pickle=False)
+            return load_mapped(self._folder / name)
         except (OSError, ValueError) as exc:
-            raise ArtifactError(f"{self._folder / name}: damaged intermediate file ({exc}); is the disk full?") from exc
+            raise ArtifactError(f"{self._folder / name}: damaged intermediate file: {write_problem(exc)}") from exc
 
     def _unlink(self, name: str) -> None:
         path = self._folder / name

@@ -10,10 +10,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import numpy as np
 
+from vxm_convert.artifacts.shares import cannot_map, write_problem
 from vxm_convert.errors import ArtifactError
 
 FIXED = "fixed"
@@ -77,12 +78,12 @@ class CompareStore:
         if not path.is_file():
             return None
         try:
-            return np.load(str(path), mmap_mode="r", allow_pickle=False)
+            return load_mapped(path)
         except (OSError, ValueError, EOFError) as exc:
-            raise ArtifactError(f"{path}: damaged intermediate file ({exc}); is the disk full?") from exc
+            raise ArtifactError(f"{path}: damaged intermediate file: {write_problem(exc)}") from exc
 
     def fixed(self) -> np.ndarray:
-        return np.load(str(self.folder / f"{FIXED}.npy"), mmap_mode="r", allow_pickle=False)
+        return load_mapped(self.folder / f"{FIXED}.npy")
 
     def drop(self, subject: str) -> None:
         """Delete the files of a compared subject."""
@@ -97,5 +98,15 @@ class CompareStore:
             np.save(str(path), array, allow_pickle=False)
         except OSError as exc:
             raise ArtifactError(
-                f"{path}: writing failed ({exc.strerror or exc}); is the disk full? --compare 1 keeps only one scan"
+                f"{path}: writing failed: {write_problem(exc)}; --compare 1 keeps only one scan"
             ) from exc
+
+
+def load_mapped(path: Path) -> Any:
+    """An array of a .npy file, memory-mapped, or read where the file system cannot map; raises as ``np.load``."""
+    try:
+        return np.load(str(path), mmap_mode="r", allow_pickle=False)
+    except OSError as exc:
+        if not cannot_map(exc):
+            raise
+        return np.load(str(path), allow_pickle=False)

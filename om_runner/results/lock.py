@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import os
 import shutil
@@ -16,11 +14,11 @@ from typing import IO, Iterator
 from om_runner.names import STATE_FOLDER
 from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.sha256sums import LOCK_NAME
+from vxm_convert.artifacts.shares import Lock, take_lock
 from vxm_convert.errors import ArtifactError
 
 LOG = logging.getLogger(__name__)
 
-_BUSY = (errno.EACCES, errno.EAGAIN)
 _OLD = ".old"
 
 
@@ -54,27 +52,24 @@ def _lock(path: Path, out: Path) -> Iterator[None]:
         yield
     finally:
         # Removed while it is held: another run finds either this file, busy, or none.
-        path.unlink()
+        removed = _removed(path)
         handle.close()
+        if not removed:
+            # CIFS does not remove an open file.
+            _removed(path)
 
 
 def _take(path: Path, out: Path) -> IO[str]:
     while True:
         handle = open(str(path), "a+", encoding="utf-8")
-        try:
-            fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
+        answer = take_lock(handle.fileno(), out)
+        if answer is Lock.BUSY:
             handle.seek(0)
             holder = handle.read(200).strip() or "of another process"
             handle.close()
-            if exc.errno in _BUSY:
-                raise ArtifactError(
-                    f"{out}: another run ({holder}) is writing there; wait for it or choose another --out"
-                ) from exc
-            LOG.warning(
-                "%s: this file system has no locks (%s); make sure that no other run writes there", out, exc.strerror
-            )
-            return open(str(path), "w", encoding="utf-8")
+            raise ArtifactError(f"{out}: another run ({holder}) is writing there; wait for it or choose another --out")
+        if answer is Lock.NONE:
+            return handle
         if not _is_same_file(handle, path):
             # Its holder removed it between our opening and locking it.
             handle.close()
@@ -91,6 +86,14 @@ def _take(path: Path, out: Path) -> IO[str]:
         handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         handle.flush()
         return handle
+
+
+def _removed(path: Path) -> bool:
+    try:
+        path.unlink()
+    except OSError as exc:
+        LOG.debug("%s: not removed (%s)", path, exc.strerror)
+    return not path.exists()
 
 
 def _is_same_file(handle: IO[str], path: Path) -> bool:

@@ -18,6 +18,7 @@ from om_runner.inputs.scans import LoadedScan
 from om_runner.names import FLOW_NAME, INVERSE_NAME, JACOBIAN_NAME, MOVED_NAME, MOVED_SEG_NAME, NATIVE_SEG_NAME
 from om_runner.results.products import LABEL_INTERPOLATIONS, OutputOptions, Registered, atlas_grid, atlas_seg
 from vxm_convert.artifacts.files import UMASK, write_sidecar
+from vxm_convert.artifacts.shares import set_mode, write_problem
 from vxm_convert.errors import ArtifactError
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.inversion import InverseReport, invert, measure
@@ -70,7 +71,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
-        os.chmod(str(temporary), 0o777 & ~UMASK)
+        set_mode(temporary, 0o777 & ~UMASK)
         if target.exists() or target.is_symlink():
             os.replace(str(target), str(old))
         try:
@@ -80,7 +81,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
                 os.replace(str(old), str(target))
             raise
     except OSError as exc:
-        raise ArtifactError(f"{target}: writing failed ({exc.strerror or exc}); is the disk full?") from exc
+        raise ArtifactError(f"{target}: writing failed: {write_problem(exc)}") from exc
     finally:
         shutil.rmtree(str(temporary), ignore_errors=True)
         shutil.rmtree(str(old), ignore_errors=True)

@@ -5,8 +5,6 @@ the run ends.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import shutil
 import sys
@@ -28,6 +26,7 @@ from train.prepare.work import cpu_count, prepare_all
 from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.names import FAILURES_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
+from vxm_convert.artifacts.shares import Lock, take_lock
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ArtifactError, TrainingError, VxmError
 from vxm_convert.metrics.labels import load_label_set
 
@@ -220,16 +219,8 @@ def _alone_in(out: Path) -> Iterator[None]:
         When another run works there.
     """
     with open(str(out / _LOCK_NAME), "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            if exc.errno in (errno.EACCES, errno.EAGAIN):
-                raise ArtifactError(
-                    f"{out}: another preparation works there; wait for it or choose another --out"
-                ) from exc
-            LOG.warning(
-                "%s: this file system has no locks (%s); take care that no other run writes there", out, exc.strerror
-            )
+        if take_lock(handle.fileno(), out) is Lock.BUSY:
+            raise ArtifactError(f"{out}: another preparation works there; wait for it or choose another --out")
         _clear_temporary(out)
         yield
 

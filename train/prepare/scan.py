@@ -149,7 +149,7 @@ def _write(job: Job, loaded: Loaded, found: Found, images: Dict[str, Any], detai
     write_record(settings.out, files, made_from, details)
     record = read_record(files[0])
     if record is None:
-        raise ArtifactError(f"{files[0]}: its record cannot be read back; is the disk full?")
+        raise ArtifactError(f"{files[0]}: its record cannot be read back; check the disk, or choose another --out")
     return record
 
 

@@ -18,6 +18,7 @@ from typing import Any, Dict, List, Optional
 from train.run.resume import MAX_STATE_BYTES, STATE_SUFFIX
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
 from vxm_convert.artifacts.names import BEST_NAME, SPEC_NAME
+from vxm_convert.artifacts.shares import write_problem
 from vxm_convert.errors import ArtifactError, TrainingError
 from vxm_convert.model.intensity import CONVENTION
 from vxm_convert.model.spec import ModelSpec
@@ -97,7 +98,7 @@ class CheckpointFolder:
         try:
             prefix = self._saver.save(session, str(self.folder / PREFIX), global_step=step, write_meta_graph=False)
         except (tf.errors.OpError, OSError, ValueError) as exc:
-            raise ArtifactError(f"{self.folder}: cannot save step {step} ({exc}); is the disk full?") from exc
+            raise ArtifactError(f"{self.folder}: cannot save step {step}: {write_problem(exc)}") from exc
         for suffix in _SUFFIXES:
             write_sidecar(Path(prefix + suffix), self._made_from, {"kind": "none"}, step=step)
         files = {suffix: sha256_of(Path(prefix + suffix)) for suffix in _SUFFIXES}

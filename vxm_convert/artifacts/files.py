@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator
 
 from vxm_convert.artifacts.jsontext import parse_json
+from vxm_convert.artifacts.shares import set_mode, write_problem
 from vxm_convert.errors import ArtifactError, FormatError
 
 _CHUNK = 1 << 20
@@ -82,10 +83,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp makes files private; results should be shared as the umask allows.
-        os.chmod(name, 0o666 & ~UMASK)
+        set_mode(temporary, 0o666 & ~UMASK)
         os.replace(name, str(path))
     except OSError as exc:
-        raise ArtifactError(f"{path}: writing failed ({exc.strerror or exc}); is the disk full?") from exc
+        raise ArtifactError(f"{path}: writing failed: {write_problem(exc)}") from exc
     finally:
         if temporary.exists():
             temporary.unlink()
