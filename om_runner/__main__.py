@@ -80,9 +80,10 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
             "--input",
             required=True,
             type=Path,
-            metavar="DIR",
-            help="folder of scans (.nii, .nii.gz, .mgz, .mgh, or .npz on the network grid), or a BIDS dataset "
-            "(required)",
+            nargs="+",
+            metavar="DIR|FILE",
+            help="folder of scans (.nii, .nii.gz, .mgz, .mgh, or .npz on the network grid), a BIDS dataset, or one or "
+            "more scans themselves (required)",
         )
         files.add_argument(
             "--out", default=DEFAULT_OUT, type=Path, metavar="DIR", help="output folder (default: %(default)s)"
@@ -132,8 +133,10 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
 
 def settings_from(args: argparse.Namespace, command: List[str]) -> Settings:
     """The parsed command line as settings of a session."""
+    first, *more = args.input if isinstance(args.input, list) else [args.input]
     return Settings(
-        input=args.input,
+        input=first,
+        more_inputs=tuple(more),
         atlas=args.atlas,
         model=args.model,
         contract=args.contract,

@@ -17,6 +17,7 @@ from train.data.cohort import segmentation_of
 from train.data.provenance import sources_of
 from train.options import build_parser, settings_from
 from train.run.summary import headline
+from vxm_convert.artifacts.targets import check_apart
 from vxm_convert.cliargs import run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK
 
@@ -41,6 +42,8 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    if args.data is not None:
+        check_apart(args.out, args.data, "--data")
     settings, cohort = settings_from(args)
     atlas_seg = segmentation_of(settings.data.atlas) if settings.data.atlas is not None else None
     if settings.data.synthetic is None:

@@ -10,9 +10,11 @@ import sys
 import textwrap
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
+from vxm_convert.artifacts.targets import check_not_replaced
 from vxm_convert.errors import EXIT_USER, VxmError
 from vxm_convert.model.precision import DEFAULT_PLAN, PLANS
 from vxm_convert.model.spec import VARIANTS
@@ -114,6 +116,26 @@ def set_up_logging(args: argparse.Namespace) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+def refuse_overwriting(args: argparse.Namespace, outputs: Sequence[str]) -> None:
+    """Refuse a command line whose output is one of its inputs, or two outputs.
+
+    Parameters
+    ----------
+    args : Namespace
+    outputs : sequence of str — names of the options that are written to.
+
+    Raises
+    ------
+    ArtifactError
+        If a result would replace an input.
+    """
+    for name in outputs:
+        out = getattr(args, name, None)
+        if out is not None:
+            others = [(other, path) for other, value in vars(args).items() if other != name for path in _paths(value)]
+            check_not_replaced(out, [("--" + other.replace("_", "-"), path) for other, path in others])
+
+
 def run_main(body: Callable[[], int], prog: str) -> int:
     """Run a command's body; a user-fixable error becomes one message and its exit code, Ctrl-C and SIGTERM become
     130.
@@ -129,6 +151,13 @@ def run_main(body: Callable[[], int], prog: str) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{prog}: stopped by the user; finished results are kept\n")
         return 130
+
+
+def _paths(value: object) -> List[Path]:
+    """The paths in the value of an option; words of a chain of transforms are files, whatever is in front."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    words = [Path(word.rpartition(":")[2]) for word in values if isinstance(word, str) and word]
+    return [path for path in values if isinstance(path, Path)] + [path for path in words if path.is_file()]
 
 
 class _Printable(logging.Formatter):

@@ -30,12 +30,13 @@ from vxm_convert import cliargs
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, write_text
 from vxm_convert.artifacts.names import KEEP_DTYPE_NAME
 from vxm_convert.artifacts.reports import finite, report_head, write_report_json
+from vxm_convert.artifacts.targets import check_apart
 from vxm_convert.errors import EXIT_OK, PrecisionError, SpecError, VolumeError
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.precision import PLANS
 from vxm_convert.model.spec import ModelSpec, parse_shape
 from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE, load_profile, profile_path, shipped_profiles
-from vxm_convert.scans.discovery import scan_files
+from vxm_convert.scans.discovery import scans_of
 from vxm_convert.toolchain.find import find_toolchain
 from vxm_convert.weights.box import checkpoint_or_box
 from vxm_convert.weights.files import CheckpointFiles, find_checkpoint
@@ -189,12 +190,8 @@ def _scans(args: argparse.Namespace) -> List[Path]:
     """The scans, before anything takes time."""
     if not args.atlas.is_file():
         raise VolumeError(f"{args.atlas}: no such atlas; pass the fixed image with --atlas")
-    if not args.input.is_dir():
-        raise VolumeError(f"{args.input}: no such folder; pass a folder of scans with --input")
-    scans = scan_files(args.input, args.atlas)
-    if not scans:
-        raise VolumeError(f"{args.input}: holds no scan besides the atlas; a search needs at least one")
-    return scans
+    check_apart(args.out, args.input, "--input")
+    return scans_of(args.input, args.atlas)
 
 
 def _prepare(args: argparse.Namespace, scans: List[Path]) -> Tuple[Setup, Dict[str, Any]]:

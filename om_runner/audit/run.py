@@ -28,6 +28,7 @@ from om_runner.precision.store import FLOW, MOVED, REFERENCE_FLOW, REFERENCE_MOV
 from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.reports import report_head, write_report_json
 from vxm_convert.artifacts.sha256sums import begin_manifest, finish_manifest
+from vxm_convert.artifacts.targets import check_apart
 from vxm_convert.errors import ContractError, PrecisionError
 from vxm_convert.geometry.orientations import spacing_mm
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, label_set
@@ -104,6 +105,7 @@ def run_audit(
         If a result has NaN or Inf, which cannot be compared.
     """
     begun = time.time()
+    check_apart(settings.out, settings.input, "--input")
     profile = load_profile(settings.profile)
     model = open_model(settings.model, settings.contract, settings.toolchain)
     other = None if settings.other_model is None else open_model(settings.other_model, None, settings.toolchain)

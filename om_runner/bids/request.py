@@ -68,8 +68,7 @@ def dataset_cohort(run: DatasetRun, model: OfflineModel) -> Tuple[List[Scan], La
     """
     request = run.bids
     dataset = open_dataset(run.dataset, run.out)
-    if request.write:
-        check_output(run.out, dataset)
+    check_output(run.out, dataset)
     scans = dataset.scans(request.choice)
     LOG.info(
         "%s: BIDS dataset, %d scans, %d with a segmentation",

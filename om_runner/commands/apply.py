@@ -20,7 +20,7 @@ from om_runner.commands.common import (
     run_verb,
     says_its_place,
 )
-from om_runner.commands.outcome import check_cover, check_result, check_signs, holds_labels, say_beyond, say_new_ids
+from om_runner.commands.outcome import check_cover, check_result, check_signs, say_beyond, say_new_ids
 from vxm_convert.artifacts.files import write_sidecar
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
@@ -29,6 +29,7 @@ from vxm_convert.geometry.grids import Grid
 from vxm_convert.geometry.inversion import TOLERANCE_MM, affine_part, solve
 from vxm_convert.geometry.maps import BEYOND, SpaceMap, compose
 from vxm_convert.geometry.resample import EDGES, INTERPOLATIONS, resample, to_dtype
+from vxm_convert.scans.checks import holds_labels
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.scans.values import Volume

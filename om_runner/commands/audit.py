@@ -34,7 +34,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     files = parser.add_argument_group("files")
     files.add_argument(
-        "--input", required=True, type=Path, metavar="DIR", help="folder of scans on the network grid (required)"
+        "--input",
+        required=True,
+        type=Path,
+        metavar="DIR|FILE",
+        help="folder of scans on the network grid, or one scan (required)",
     )
     files.add_argument(
         "--atlas", required=True, type=Path, metavar="FILE", help="fixed image, on the network grid (required)"

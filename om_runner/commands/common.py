@@ -17,7 +17,7 @@ import numpy as np
 
 from om_runner.commands.outcome import check_signs
 from vxm_convert.artifacts.files import sha256_of, write_text
-from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
+from vxm_convert.cliargs import add_common_group, help_texts, refuse_overwriting, run_main, set_up_logging
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import Warp
@@ -44,13 +44,23 @@ def make_parser(verb: str, description: str, *examples: str) -> argparse.Argumen
 
 
 def run_verb(
-    parser: argparse.ArgumentParser, argv: Optional[Sequence[str]], body: Callable[[argparse.Namespace], int]
+    parser: argparse.ArgumentParser,
+    argv: Optional[Sequence[str]],
+    body: Callable[[argparse.Namespace], int],
+    outputs: Sequence[str] = ("out",),
 ) -> int:
-    """Parse, set up messages, run; user-fixable errors become one message and exit code 1."""
+    """Parse, set up messages, run; user-fixable errors become one message and exit code 1. `outputs`: the options that
+    are written to.
+    """
     add_common_group(parser)
     args = parser.parse_args(argv)
     set_up_logging(args)
-    return run_main(lambda: body(args), parser.prog)
+
+    def checked() -> int:
+        refuse_overwriting(args, outputs)
+        return body(args)
+
+    return run_main(checked, parser.prog)
 
 
 def add_warp_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -184,7 +194,7 @@ def read_transform(
             raise VolumeError(
                 f"{word}: a warp cannot be inverted here; invert it with 'om_runner invert' and pass that file"
             )
-        return read_warp(path, form, moving=moving, fixed=None if path.suffix != ".npz" else fixed)
+        return read_warp(path, form, moving=moving, fixed=None if path.suffix.lower() != ".npz" else fixed)
     affine = read_affine(path, *((moving, fixed) if turned else (fixed, moving)))
     return affine.inverse() if turned else affine
 

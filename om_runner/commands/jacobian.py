@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the verb; returns the exit code."""
-    return run_verb(build_parser(), argv, run)
+    return run_verb(build_parser(), argv, run, ("map", "log_map", "out"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -23,8 +23,6 @@ LOG = logging.getLogger(__name__)
 
 #: share of the fixed grid that a warp should cover
 _COVERED = 0.5
-#: an image of labels: so few values, and so many neighbours with the same one
-_MOST_LABELS, _SAME_NEIGHBOUR = 512, 0.5
 #: an image whose range shrinks to less than this share has lost its content
 _RANGE_LEFT = 0.1
 _SHOWN = 5
@@ -95,27 +93,6 @@ def check_signs(chain: Warp, image: Path) -> None:
             100 * inside,
             100 * mirrored,
         )
-
-
-def holds_labels(data: np.ndarray) -> bool:
-    """Whether an image looks like a segmentation: whole numbers, few of them, and neighbours along each axis mostly equal.
-
-    A mask of 0 and 1 counts as none: interpolated and rounded, it stays a mask.
-    """
-    if not np.isfinite(data).all() or (data != np.rint(data)).any():
-        return False
-    values = np.unique(data)
-    if not 2 < len(values) <= _MOST_LABELS and not (len(values) == 2 and values[-1] - values[0] > 1):
-        return False
-    shares = []
-    for axis in range(3):
-        low, high = (
-            np.take(data, range(*ends), axis=axis) for ends in ((0, data.shape[axis] - 1), (1, data.shape[axis]))
-        )
-        used = (low != 0) & (high != 0)
-        shares.append(np.count_nonzero((low == high) & used) / max(int(np.count_nonzero(used)), 1))
-    # Along every axis: a ramp is constant along two.
-    return bool(min(shares) >= _SAME_NEIGHBOUR)
 
 
 def check_result(image: Path, before: np.ndarray, after: np.ndarray, how: str) -> None:

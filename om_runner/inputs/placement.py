@@ -11,7 +11,7 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from vxm_convert.model.intensity import CONTRAST, CONVENTION, MATCH
 from vxm_convert.scans import checks as doubts
 from vxm_convert.scans.affine_search import search_affine
 from vxm_convert.scans.conform import Placement, conform, network_grid_of, outside_network, place
-from vxm_convert.scans.discovery import find_segmentation
+from vxm_convert.scans.discovery import find_segmentation, volume_stem
 from vxm_convert.scans.grid import Laid, Laying, lay, nothing_said
 from vxm_convert.scans.labels import labels_of_scan
 from vxm_convert.scans.network_grid import network_affine
@@ -82,6 +82,7 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
     laid = lay(scan.file, network_home(contract), contract.grid, options.orientation, fixed=True)
     volume = scan.file.image(laid.grid.shape)
     check_values(volume)
+    _say(scan.path, [doubts.kind_doubt(volume.data)])
     network = laid.grid
     if laid.assumed:
         # Results have the position of the atlas's own file, so that the two overlay.
@@ -94,13 +95,25 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
     else:
         placement = replace(place(network, laid.grid, contract.grid), how=how)
     scale, _ = scale_of(volume, contract.intensity, None, CONTRAST if options.intensity == CONTRAST else CONVENTION)
-    loaded = _loaded(scan, contract, placement, volume, laid, scale)
+    loaded = _loaded(scan, contract, placement, _Opened(laid, volume, scale, _labels(scan, contract, laid)))
     if loaded.source is not None:
         LOG.info("%s: atlas on %s, network grid placed in it", scan.path.name, laid.grid.describe())
         _report_outside(scan.path, loaded.source.image, placement)
     fitted = options.intensity in (MATCH, CONTRAST)
     reference = reference_of(loaded.image, network.spacing_mm) if fitted else None
     return replace(loaded, affine=np.array(network.affine), reference=reference)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What header, intensities and segmentation of a scan decide: its position, values, scale, and labels with their
+    sha256.
+    """
+
+    laid: Laid
+    volume: Volume
+    scale: Scale
+    labels: Tuple[Optional[np.ndarray], Optional[str]]
 
 
 def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, options: PlacingOptions) -> LoadedScan:
@@ -112,6 +125,36 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
         For a file that cannot be read; a header that leaves the orientation open where it is needed; a scan most of
         whose brain is outside the network's field of view; a segmentation away from the scan.
     """
+    network = atlas.placed.network
+    # All that may be refused is looked at before an affine is searched, which takes long.
+    opened = _opened(scan, contract, atlas, options)
+    laid = opened.laid
+    affine, how = _affine_for(scan, opened.volume.data, laid.grid, atlas, options)
+    placement = place(network, laid.grid, contract.grid, affine, how)
+    loaded = _loaded(scan, contract, placement, opened)
+    if loaded.source is None:
+        # Where nothing says how atlas and scan lie, labels are judged by the network's axes.
+        seen_on = network_home(contract) if atlas.placed.how.get("header_doubtful") else network
+        _say(scan.path, doubts.image_doubts(loaded.image, seen_on, loaded.seg))
+        return loaded
+    found = doubts.image_doubts(loaded.source.image, laid.grid, loaded.source.seg)
+    apart = doubts.distance_doubt(atlas.image, network, loaded.image, network, options.affine)
+    _say(scan.path, [*found, apart])
+    _report_outside(scan.path, loaded.source.image, placement, options.affine)
+    return loaded
+
+
+def judge_anywhere(
+    scan: Scan, contract: GraphContract, atlas: LoadedScan, options: PlacingOptions
+) -> Optional[LoadedScan]:
+    """As `load_anywhere`, without the search of ``--affine auto``, whose scan is judged as far as that: None."""
+    if options.affine == "auto":
+        _opened(scan, contract, atlas, options)
+        return None
+    return load_anywhere(scan, contract, atlas, options)
+
+
+def _opened(scan: Scan, contract: GraphContract, atlas: LoadedScan, options: PlacingOptions) -> _Opened:
     network, axes = atlas.placed.network, contract.grid
     laid = lay(scan.file, network, axes, options.orientation)
     placement = place(network, laid.grid, axes)
@@ -125,21 +168,14 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
         )
     volume = scan.file.image(laid.grid.shape)
     check_values(volume)
+    _say(scan.path, [doubts.kind_doubt(volume.data)])
     scale, notes = scale_of(volume, contract.intensity, atlas.image, options.intensity, atlas.reference)
     _say(scan.path, notes)
-    affine, how = _affine_for(scan, volume.data, laid.grid, atlas, options)
-    placement = place(network, laid.grid, axes, affine, how)
-    loaded = _loaded(scan, contract, placement, volume, laid, scale)
-    if loaded.source is None:
-        # Where nothing says how atlas and scan lie, labels are judged by the network's axes.
-        seen_on = network_home(contract) if atlas.placed.how.get("header_doubtful") else network
-        _say(scan.path, doubts.image_doubts(loaded.image, seen_on, loaded.seg))
-        return loaded
-    found = doubts.image_doubts(loaded.source.image, laid.grid, loaded.source.seg)
-    apart = doubts.distance_doubt(atlas.image, network, loaded.image, network, options.affine)
-    _say(scan.path, found + ([apart] if apart else []))
-    _report_outside(scan.path, loaded.source.image, placement, options.affine)
-    return loaded
+    return _Opened(laid, volume, scale, _labels(scan, contract, laid))
+
+
+def _labels(scan: Scan, contract: GraphContract, laid: Laid) -> Tuple[Optional[np.ndarray], Optional[str]]:
+    return labels_of_scan(scan.file, scan.seg_file, laid, contract.grid)
 
 
 def network_home(contract: GraphContract) -> Grid:
@@ -148,15 +184,14 @@ def network_home(contract: GraphContract) -> Grid:
     return Grid(shape, network_affine(shape, contract.grid))
 
 
-def _loaded(
-    scan: Scan, contract: GraphContract, placement: Placement, volume: Volume, laid: Laid, scale: Scale
-) -> LoadedScan:
+def _loaded(scan: Scan, contract: GraphContract, placement: Placement, opened: _Opened) -> LoadedScan:
     """The scan on the network grid; with the original beside it, unless it is the network's array already."""
+    laid, volume, scale = opened.laid, opened.volume, opened.scale
     if not scale.plain:
         placement.how["intensity"] = scale.describe()
     LOG.info("%s: intensities %s, on %s", scan.path.name, scale.describe(), laid.grid.describe())
     image = conform(scale.apply(volume.data), placement)
-    seg, digest = labels_of_scan(scan.file, scan.seg_file, laid, contract.grid)
+    seg, digest = opened.labels
     plain = placement.untouched and scale.plain
     own = scan.file.grid if laid.source in (Laying.HEADER, Laying.NOTHING) else laid.grid
     if plain and laid.source is Laying.KIND:
@@ -199,11 +234,11 @@ def _report_outside(path: Path, image: np.ndarray, placement: Placement, affine:
             "auto": "the affine that was searched did not align it, give a better one with --affine FILE",
         }.get(affine, "the affine that was given does not align it, check its file and direction")
         raise VolumeError(f"{path}: {doubt}; {cause}")
-    _say(path, [doubt] if doubt else [])
+    _say(path, [doubt])
 
 
-def _say(path: Path, notes: List[str]) -> None:
-    for note in notes:
+def _say(path: Path, notes: Sequence[Optional[str]]) -> None:
+    for note in filter(None, notes):
         LOG.warning("%s: %s", path, note)
 
 
@@ -217,6 +252,6 @@ def load_atlas(path: Path, model: OfflineModel, placing: PlacingOptions = BY_HEA
     atlas = load_atlas_anywhere(Scan("atlas", path, find_segmentation(path)), model.contract, placing)
     if atlas.seg is None:
         LOG.warning(
-            "%s: no segmentation of the atlas (array `seg` or a file %s_seg), so no Dice", path, path.name.split(".")[0]
+            "%s: no segmentation of the atlas (array `seg` or a file %s_seg), so no Dice", path, volume_stem(path)
         )
     return atlas

@@ -6,18 +6,18 @@ which files are scans.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 import numpy as np
 
 from om_runner.names import RESERVED_SUBJECTS
-from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.intensities.matching import Reference
 from vxm_convert.scans.conform import Placement
-from vxm_convert.scans.discovery import find_segmentations, safe_name, scan_files, unique_names, volume_stem
+from vxm_convert.scans.discovery import find_segmentations, safe_name, scans_of, unique_names, volume_stem
 from vxm_convert.scans.scan_file import ScanFile
 
 LOG = logging.getLogger(__name__)
@@ -94,23 +94,23 @@ class LoadedScan:
         return self.placement
 
 
-def discover(folder: Path, atlas: Path, limit: Optional[int] = None) -> List[Scan]:
-    """The scans of a folder in name order, without segmentations, hidden files and the atlas.
+def discover(source: Path, atlas: Path, limit: Optional[int] = None, more: Sequence[Path] = ()) -> List[Scan]:
+    """The scans of a folder in name order, without segmentations, hidden files and the atlas; or scans given themselves,
+    in their order.
+
+    Parameters
+    ----------
+    source : Path — a folder, or a file.
+    more : further paths of the same kind.
 
     Raises
     ------
     VolumeError
-        If the folder is missing or contains no scan.
+        If one is missing, not of a kind that is read, or a folder without a scan.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise VolumeError(f"{folder}: no such folder; pass the folder of scans with --input")
-    images = scan_files(folder, atlas)
-    if not images:
-        raise VolumeError(
-            f"{folder}: no scan to register, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations and the "
-            "atlas do not count)"
-        )
+    images: List[Path] = []
+    for path in (source, *more):
+        images += [image for image in scans_of(path, atlas) if not _among(image, images)]
     names = subject_names(images)
     for name, path in zip(names, images):
         if name != safe_name(volume_stem(path)):
@@ -119,6 +119,14 @@ def discover(folder: Path, atlas: Path, limit: Optional[int] = None) -> List[Sca
             )
     scans = [Scan(name, path, seg) for name, path, seg in zip(names, images, find_segmentations(images))]
     return scans if limit is None else scans[:limit]
+
+
+def _among(image: Path, images: List[Path]) -> bool:
+    """Whether a file is given twice."""
+    same = next((other for other in images if os.path.abspath(str(other)) == os.path.abspath(str(image))), None)
+    if same is not None:
+        LOG.warning("%s: given twice, registered once", image)
+    return same is not None
 
 
 def subject_names(paths: List[Path]) -> List[str]:

@@ -17,7 +17,7 @@ import numpy as np
 from om_runner.device.acl_runtime import acl_started
 from om_runner.device.offline_model import OfflineModel, open_model
 from om_runner.inputs.placement import BY_HEADERS, load_anywhere, load_atlas
-from om_runner.inputs.scans import Scan, discover
+from om_runner.inputs.scans import discover
 from om_runner.layers.analysis import Analysis, AnalysisOptions
 from om_runner.layers.device import Device
 from om_runner.layers.golden import GoldenStore
@@ -30,7 +30,8 @@ from om_runner.precision.store import CompareStore
 from vxm_convert.artifacts.files import check_output_folder, remove_earlier, write_text
 from vxm_convert.artifacts.reports import report_head, write_report_json
 from vxm_convert.artifacts.sha256sums import refresh_manifest
-from vxm_convert.errors import ArtifactError, VolumeError
+from vxm_convert.artifacts.targets import check_apart
+from vxm_convert.errors import ArtifactError
 from vxm_convert.formats.om import read_om
 from vxm_convert.formats.tf_graph import read_graph
 
@@ -65,6 +66,7 @@ def run_layers(settings: LayerSettings) -> str:
         If the comparison must stop: an unusable scan, model or dump, or a failing device, compiler or reference.
     """
     started = time.time()
+    check_apart(settings.out, settings.input, "--input")
     model = open_model(settings.model, settings.contract, settings.toolchain)
     python = reference_python(settings.reference_python)
     check_reference_python(python)
@@ -106,12 +108,7 @@ def _clear(out: Path) -> None:
 def _feeds(settings: LayerSettings, model: OfflineModel) -> Any:
     """Inputs of one execution by meaning, and its subjects; unused positions repeat the last scan."""
     batch = model.contract.model.batch
-    if not settings.input.exists():
-        raise VolumeError(f"{settings.input}: no such scan or folder of scans; pass one with --input")
-    if settings.input.is_file():
-        scans = [Scan(settings.input.name.split(".")[0], settings.input)]
-    else:
-        scans = discover(settings.input, settings.atlas, batch)
+    scans = discover(settings.input, settings.atlas, batch)
     atlas = load_atlas(settings.atlas, model)
     images = [load_anywhere(scan, model.contract, atlas, BY_HEADERS).image for scan in scans]
     moving = np.stack([images[min(position, len(images) - 1)] for position in range(batch)])[..., np.newaxis]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from om_runner.bids.options import BidsRequest
 from om_runner.device.offline_model import OfflineModel
@@ -45,6 +45,8 @@ class Settings:
     batch: BatchOptions = BatchOptions()
     #: BIDS dataset in, derivative out
     bids: BidsRequest = BidsRequest()
+    #: further scans or folders, after `input`
+    more_inputs: Tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from om_runner.registration.job import Job
 from om_runner.registration.queues import WriteBehind, read_ahead
 from om_runner.registration.signals import stop_between_scans
 from om_runner.registration.timeline import D2H, DECODE, EXECUTE, H2D, Timeline
+from om_runner.results.products import check_formats
 from om_runner.results.subject_log import notes_to
 from om_runner.results.tables import CohortResult, FailureRow, MetricsRow
 from vxm_convert.errors import ImplausibleError, ToolchainError, VxmError
@@ -139,8 +140,10 @@ class Cohort:
     def _load(self, scan: Scan) -> Ready:
         """Called by a reading thread."""
         notes: List[str] = []
+        self.job.layout.check(scan)
         with notes_to(notes), self.timeline.span(DECODE, [scan.subject]) as span:
             loaded = load_anywhere(scan, self.job.contract, self.job.atlas, self.job.settings.placing)
+            check_formats(loaded, self.job.atlas, self.job.settings.outputs)
         return Ready(loaded, notes, {DECODE: span.wall})
 
     def _take(self, scan: Scan, future: Future[Ready]) -> Optional[Ready]:

@@ -61,6 +61,13 @@ def decided(job: Job) -> Tuple[List[Decision], Optional[Dict[str, Any]]]:
     return decisions, report
 
 
+def ledger_of(job: Job, decisions: Sequence[Decision]) -> Ledger:
+    """What is known of the cohort besides the scans that are registered now."""
+    looked_at = {scan.subject for scan in job.looked_at}
+    old = [row for row in job.old_failures if row.subject not in looked_at]
+    return Ledger(job.layout, job.scans, _taken_over(job, decisions), old)
+
+
 class CohortRun:
     """One run; the output folder is locked by the caller.
 
@@ -75,8 +82,7 @@ class CohortRun:
         self._started = time.time()
         self._todo = [decision.scan for decision in decisions if not decision.skip]
         self._result = CohortResult()
-        old = [row for row in job.old_failures if row.subject not in {scan.subject for scan in job.looked_at}]
-        self._ledger = Ledger(job.layout, job.scans, _taken_over(job, decisions), old)
+        self._ledger = ledger_of(job, decisions)
         self._earlier: Dict[str, str] = {}
         self._pictures = _pictures(job)
         self._timing: Optional[Dict[str, Any]] = None

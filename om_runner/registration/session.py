@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from typing import Callable, List, Optional, Tuple
 
+from om_runner.bids.options import BidsRequest
 from om_runner.bids.request import DatasetRun, dataset_cohort, read_as_dataset
 from om_runner.device.acl_runtime import open_runtime
 from om_runner.device.offline_model import OfflineModel, open_model
@@ -15,15 +16,16 @@ from om_runner.device.runtime import Runtime
 from om_runner.inputs.placement import load_atlas
 from om_runner.inputs.scans import Scan, discover
 from om_runner.precision.reference import check_reference_python, reference_python
+from om_runner.registration.dry_run import dry_run
 from om_runner.registration.job import Job, Settings
-from om_runner.registration.run import CohortRun, decided
+from om_runner.registration.run import CohortRun
 from om_runner.results.layout import Layout
 from om_runner.results.lock import output_folder
 from om_runner.results.previous_run import failed_scans, read_failures
-from om_runner.results.resume import Decision
 from om_runner.results.subject_log import collecting
 from om_runner.results.tables import FailureRow
-from vxm_convert.errors import EXIT_OK, ArtifactError
+from vxm_convert.artifacts.targets import check_apart, check_subject_folders
+from vxm_convert.errors import ArtifactError, VolumeError
 from vxm_convert.profiles.profile import load_profile
 from vxm_convert.scans.affine_search import simpleitk_version
 
@@ -60,8 +62,9 @@ def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable
         model.contract.model.batch,
     )
     if settings.batch.dry_run:
-        sys.stdout.write(_dry_run_text(decided(job)[0], model))
-        return EXIT_OK
+        text, code = dry_run(job)
+        sys.stdout.write(text)
+        return code
     if job.compared:
         check_reference_python(job.python)
     with output_folder(settings.out), collecting():
@@ -77,6 +80,10 @@ def _prepare(model: OfflineModel, settings: Settings) -> Job:
     python = reference_python(settings.reference_python)
     atlas = load_atlas(settings.atlas, model, settings.placing)
     scans, layout = _cohort(model, settings)
+    if layout.style == Layout.style:
+        read = [path for scan in scans for path in (scan.path, scan.seg_path) if path is not None]
+        read += [settings.atlas, model.om_path, model.contract_path]
+        check_subject_folders(settings.out, [scan.subject for scan in scans], read)
     failures = _old_failures(settings)
     looked_at = failed_scans(settings.out, scans, failures) if settings.batch.retry_failed else scans
     return Job(model, settings, profile, python, atlas, layout, scans, looked_at[: settings.limit], failures or [])
@@ -84,11 +91,15 @@ def _prepare(model: OfflineModel, settings: Settings) -> Job:
 
 def _cohort(model: OfflineModel, settings: Settings) -> Tuple[List[Scan], Layout]:
     """The scans of the input and the layout of their results."""
-    if read_as_dataset(settings.bids, settings.input):
+    if not settings.more_inputs and read_as_dataset(settings.bids, settings.input):
         space, affine = settings.outputs.space, settings.placing.affine
         run = DatasetRun(settings.input, settings.atlas, settings.out, settings.bids, space, affine)
         return dataset_cohort(run, model)
-    return discover(settings.input, settings.atlas), Layout(settings.out)
+    if settings.bids != BidsRequest():
+        raise VolumeError("--input: several folders or scans, for which BIDS options have no meaning; give one dataset")
+    for source in (settings.input, *settings.more_inputs):
+        check_apart(settings.out, source, "--input")
+    return discover(settings.input, settings.atlas, more=settings.more_inputs), Layout(settings.out)
 
 
 def _old_failures(settings: Settings) -> Optional[List[FailureRow]]:
@@ -99,15 +110,3 @@ def _old_failures(settings: Settings) -> Optional[List[FailureRow]]:
             raise
         LOG.warning("%s", exc)
         return None
-
-
-def _dry_run_text(decisions: List[Decision], model: OfflineModel) -> str:
-    """What a dry run prints."""
-    width = max([len(decision.scan.subject) for decision in decisions] + [0])
-    lines = [
-        f"{'skip' if d.skip else 'register':8s}  {d.scan.subject:{width}s}  {d.scan.path.name}: {d.why}"
-        for d in decisions
-    ]
-    skipped = sum(decision.skip for decision in decisions)
-    total = f"{len(decisions) - skipped} to register, {skipped} to skip; nothing was written, no device was opened"
-    return "\n".join(lines + [f"{total} ({model.badge} toolchain)"]) + "\n"

@@ -16,6 +16,7 @@ from vxm_convert.geometry.grids import Grid, same_place
 from vxm_convert.geometry.maps import compose
 from vxm_convert.geometry.reference_warp import warp_nearest
 from vxm_convert.geometry.resample import resample, to_dtype
+from vxm_convert.transforms.warps import check_right_angles
 
 LOG = logging.getLogger(__name__)
 
@@ -106,6 +107,13 @@ def output_grid(loaded: LoadedScan, atlas: LoadedScan, space: str) -> Grid:
     if space not in grids:
         raise VolumeError(f"space: got {space!r}, expected one of {', '.join(SPACES)}")
     return grids[space]
+
+
+def check_formats(loaded: LoadedScan, atlas: LoadedScan, options: OutputOptions) -> None:
+    """Refuse, before the device has it, a scan whose grid the format of the warps cannot hold; raises VolumeError."""
+    for output, grid in (("warp", output_grid(loaded, atlas, options.space)), ("inverse", loaded.placed.moving)):
+        if output in options.outputs:
+            check_right_angles(loaded.scan.path, options.warp_format, grid)
 
 
 def atlas_grid(atlas: LoadedScan) -> Grid:

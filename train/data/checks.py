@@ -18,6 +18,7 @@ from vxm_convert.intensities.rules import load_scan
 from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.model.intensity import IntensityRule
 from vxm_convert.model.spec import Shape3
+from vxm_convert.scans.checks import kind_doubt
 from vxm_convert.scans.grid import Laid, Laying, lay
 from vxm_convert.scans.labels import labels_of_scan
 from vxm_convert.scans.network_grid import network_affine
@@ -126,10 +127,13 @@ def _frame(atlas: Path, shape: Shape3) -> Laid:
 def _scan_problem(path: Path, shape: Shape3, frame: Optional[Laid]) -> Optional[Tuple[Path, str]]:
     scan = ScanFile(path)
     try:
-        load_scan(scan, shape, IntensityRule())
+        volume, intensity = load_scan(scan, shape, IntensityRule())
         laid = _lie(scan, shape)
     except VolumeError as exc:
         return path, _without_path(str(exc), path)
+    doubt = kind_doubt(np.round(volume.data * np.float32(intensity.factor), 3))
+    if doubt:
+        LOG.warning("%s: %s", path, doubt)
     return None if frame is None else _differs(path, laid, frame)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from train.data.scan_list import Subject, is_manifest, read_manifest
 from train.settings.run import SPLIT_NAMES, DataSettings
 from vxm_convert.errors import TrainingError
-from vxm_convert.scans.discovery import find_segmentation, scan_files
+from vxm_convert.scans.discovery import find_segmentation, say_folders, scan_files
 from vxm_convert.scans.header import volume_suffix
 
 #: makes the split's random numbers independent of those of the order (see `train.data.pairs`)
@@ -54,6 +54,7 @@ def find_scans(folder: Path, atlas: Optional[Path]) -> List[Path]:
         )
     scans = scan_files(folder, atlas if atlas is not None else folder)
     if not scans:
+        say_folders(folder)
         raise TrainingError(
             f"{folder}: no scan to train on, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations and the "
             "atlas do not count)"

@@ -17,6 +17,7 @@ from typing import Dict, List, Optional, Tuple
 from train.settings.run import SPLIT_NAMES
 from vxm_convert.errors import TrainingError
 from vxm_convert.scans.header import volume_suffix
+from vxm_convert.text import read_reason
 
 SUFFIXES = (".csv", ".txt")
 COLUMNS = ("moving", "fixed", "seg", "fixed_seg", "split")
@@ -80,7 +81,7 @@ def _rows(path: Path) -> List[Row]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         raise TrainingError(
-            f"{path}: cannot read the manifest ({exc}); expected UTF-8 text with one scan per line"
+            f"{path}: cannot read the manifest ({read_reason(exc)}); expected UTF-8 text with one scan per line"
         ) from exc
     kept = [
         (number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")
@@ -88,7 +89,9 @@ def _rows(path: Path) -> List[Row]:
     try:
         return [(number, [cell.strip() for cell in next(csv.reader([line]))]) for number, line in kept]
     except csv.Error as exc:
-        raise TrainingError(f"{path}: not a table of scans ({exc}); write it again as text with commas") from exc
+        raise TrainingError(
+            f"{path}: not a table of scans (its quotes do not close); write it as text with commas"
+        ) from exc
 
 
 def _header(path: Path, rows: List[Row]) -> Tuple[Tuple[str, ...], int]:

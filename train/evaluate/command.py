@@ -25,6 +25,7 @@ from train.settings.run import SPLIT_NAMES, DataSettings
 from vxm_convert.artifacts.files import check_output_folder, read_bounded, sha256_of, write_json, write_text
 from vxm_convert.artifacts.names import SPLIT_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, finish_manifest
+from vxm_convert.artifacts.targets import check_apart
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, ArtifactError, TrainingError
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS, LabelSet, load_label_set
@@ -129,6 +130,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     if args.threads < 0:
         raise TrainingError(f"threads: got {args.threads}, expected at least 0; pass --threads 0")
+    check_apart(args.out, args.data, "--data")
     labels = load_label_set(args.labels)
     files = find_checkpoint(checkpoint_or_box(args.checkpoint, args.variant or "vm2"))
     subjects = read_cohort(DataSettings(args.data, args.atlas), 0).subjects

@@ -17,6 +17,7 @@ from train.prepare.subjects import Source
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.intensities.rules import Intensity, detect_intensity, percentile_intensity
+from vxm_convert.scans.checks import kind_doubt
 from vxm_convert.scans.grid import Laying, lay
 from vxm_convert.scans.labels import labels_of_scan
 from vxm_convert.scans.network_grid import network_affine
@@ -64,6 +65,9 @@ def load_source(source: Source, settings: PrepareSettings, network: Optional[Gri
     laid = lay(source.file, home, AXES, settings.orientation, fixed=network is None)
     volume = source.file.image(laid.grid.shape)
     check_values(volume)
+    doubt = kind_doubt(volume.data)
+    if doubt:
+        LOG.warning("%s: %s", source.path, doubt)
     image, rule = to_unit(volume, settings.intensity)
     seg, seg_digest = labels_of_scan(source.file, source.seg_file, laid, AXES)
     as_filed = laid.source is Laying.HEADER and settings.orientation is None and not source.file.notes

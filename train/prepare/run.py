@@ -27,6 +27,7 @@ from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.names import FAILURES_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
 from vxm_convert.artifacts.shares import Lock, take_lock
+from vxm_convert.artifacts.targets import check_apart
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ArtifactError, TrainingError, VxmError
 from vxm_convert.metrics.labels import load_label_set
 
@@ -44,6 +45,7 @@ def run(settings: PrepareSettings) -> int:
         What stops it as a whole; a single bad scan becomes a row and exit code 1.
     """
     labels = load_label_set(settings.labels)
+    check_apart(settings.out, settings.data, "--data")
     sources = find_sources(settings.data, settings.out)
     tool = choose_tool(settings.tool)
     LOG.info("%d scans in %s, tool: %s", len(sources), settings.data, tool.describe())

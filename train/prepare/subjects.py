@@ -11,7 +11,8 @@ from typing import List, Optional, Sequence
 
 from train.data.scan_list import is_manifest, read_manifest
 from vxm_convert.errors import TrainingError
-from vxm_convert.scans.discovery import find_segmentation, is_segmentation_name, scan_files, unique_names
+from vxm_convert.scans.discovery import find_segmentation, scan_files, unique_names
+from vxm_convert.scans.kinds import no_scan
 from vxm_convert.scans.scan_file import ScanFile
 
 #: in a FreeSurfer subject, best first: bias-corrected and without skull
@@ -103,11 +104,11 @@ def _freesurfer_scan(subject: Path) -> Optional[Path]:
 
 
 def _names(paths: Sequence[Path]) -> List[str]:
-    """Unique, and none that would be taken for a segmentation among the results."""
+    """Unique, and none that would be taken for anything but a scan among the results."""
     names = unique_names(paths, (REFERENCE,))
     taken = {name.lower() for name in names}
     for at, name in enumerate(names):
-        while is_segmentation_name(name) or (name != names[at] and name.lower() in taken):
+        while no_scan(name) or (name != names[at] and name.lower() in taken):
             name += "_scan"
         names[at] = name
         taken.add(name.lower())

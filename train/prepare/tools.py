@@ -111,7 +111,8 @@ def find_transform(tool: Tool, kind: str, reference: Reference, loaded: Loaded, 
 
 def _moving_file(loaded: Loaded, folder: Path) -> Path:
     """The scan's own file where its header and its suffix are what FreeSurfer reads, else a copy."""
-    if loaded.as_filed and volume_suffix(loaded.source.path) in _READABLE:
+    suffix = volume_suffix(loaded.source.path)
+    if loaded.as_filed and suffix in _READABLE and loaded.source.path.name.endswith(suffix):
         return loaded.source.path.resolve()
     path = folder / "moving.nii"
     write_nifti(path, loaded.image, loaded.grid.affine)

@@ -8,6 +8,7 @@ from typing import List
 
 from vxm_convert.errors import FormatError, ToolchainError
 from vxm_convert.inspection.description import Description, OpLine
+from vxm_convert.text import read_reason
 
 
 def describe_checkpoint(path: Path) -> Description:
@@ -55,7 +56,7 @@ def describe_h5(path: Path) -> Description:
             handle.visititems(visit)
             said = {key: handle.attrs[key] for key in ("keras_version", "backend") if key in handle.attrs}
     except (OSError, RuntimeError, KeyError, ValueError) as exc:
-        raise FormatError(f"{path}: not a readable HDF5 file ({exc}); copy it again") from exc
+        raise FormatError(f"{path}: not a readable HDF5 file ({read_reason(exc)}); copy it again") from exc
     facts = [
         (key.replace("_version", ""), value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
         for key, value in said.items()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Dict, List, Tuple
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.text import read_reason
 
 LOG = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ def load_label_set(choice: str) -> LabelSet:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
-        raise VolumeError(f"{path}: not a readable text file ({exc})") from exc
+        raise VolumeError(f"{path}: not a readable text file ({read_reason(exc)})") from exc
     names = _parse_lines(lines, path)
     if names.pop(0, None) is not None:
         LOG.info("%s: label 0 is background and left out", path)

@@ -111,7 +111,8 @@ def search_affine(
             start.SetTranslation(found.GetTranslation())
             found, metric = _optimise(itk, images, start, min(fixed.shape + moving.shape))
     except RuntimeError as exc:
-        raise VolumeError(f"{asked_by}: SimpleITK gave up ({_last_line(exc)}); is one of the scans empty?") from exc
+        LOG.debug("%s: %s", asked_by, exc)
+        raise VolumeError(f"{asked_by}: no affine was found, because {_why(exc)}") from exc
     finally:
         itk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     affine = from_lps(_matrix(found))
@@ -206,6 +207,11 @@ def _simpleitk(asked_by: str) -> Any:
     return SimpleITK
 
 
-def _last_line(exc: Exception) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[-1] if lines else type(exc).__name__
+def _why(exc: Exception) -> str:
+    """What ITK's text means for a scan."""
+    text = str(exc).lower()
+    if "outside" in text and "samples" in text:
+        return "the two brains no longer meet during the search; check the header of the scan, or give a first --affine FILE"
+    if "mass" in text or "moments" in text or "pixel intensities" in text:
+        return "one of the two images is empty; check the scan and the atlas"
+    return "the search in SimpleITK failed (-v shows its own message); check that both are brains of about one size"

@@ -26,6 +26,13 @@ _HEAD_LITRES = 2.8
 _BRIGHT = 0.1
 #: mm between two brain centres that are too far for the network
 _FAR_MM = 15.0
+#: an image of labels: so few values, and so many neighbours with the same one
+_MOST_LABELS, _SAME_NEIGHBOUR = 512, 0.5
+#: voxels of a part that tell something about the whole
+_ENOUGH = 1000
+#: share of the voxels above the smallest value that may have the largest one: of a mask all, of a map of tissue many
+_SATURATED = 0.1
+_SHOWN = 5
 #: fraction of brain voxels outside the network's field of view that is refused
 REFUSED_OUTSIDE = 0.5
 
@@ -88,6 +95,45 @@ def outside_doubt(outside: int, total: int) -> Optional[str]:
     )
 
 
+def holds_labels(data: np.ndarray) -> bool:
+    """Whether an image looks like a segmentation: whole numbers, few of them, and neighbours along each axis mostly equal.
+
+    A mask of 0 and 1 counts as none: interpolated and rounded, it stays a mask.
+    """
+    # A part first: of a large scan, that is nearly always enough to tell.
+    inner = data[tuple(slice(n // 3, max(n - n // 3, 2)) for n in data.shape)]
+    filled = np.count_nonzero(inner) >= _ENOUGH
+    if _few_whole(inner) is None or (filled and _same_neighbours(inner) < _SAME_NEIGHBOUR / 2):
+        return False
+    values = _few_whole(data)
+    if values is None or len(values) < 2 or (len(values) == 2 and values[-1] - values[0] <= 1):
+        return False
+    return _same_neighbours(data) >= _SAME_NEIGHBOUR
+
+
+def kind_doubt(data: np.ndarray) -> Optional[str]:
+    """An image whose voxels are those of a segmentation, a mask or a map of probabilities."""
+    if holds_labels(data):
+        values = np.unique(data)
+        known = "FreeSurfer's" if foreign_ids(values) is None else "a tool's"
+        shown = ", ".join(f"{value:g}" for value in values[:_SHOWN]) + (", …" if len(values) > _SHOWN else "")
+        return (
+            f"looks like a segmentation, not a scan: {len(values)} whole numbers ({shown}) such as {known} ids, most "
+            "neighbours equal"
+        )
+    low, high = float(data.min()), float(data.max())
+    at_high = int(np.count_nonzero(data == high))
+    inside = int(np.count_nonzero(data != low))
+    if high == low or at_high < _SATURATED * inside:
+        return None
+    if at_high == inside:
+        return f"looks like a mask, not a scan: every voxel is {low:g} or {high:g}"
+    return (
+        f"{100 * at_high / inside:.0f} % of its voxels above {low:g} have its largest value, {high:g}: a map of "
+        "probabilities, or a scan that was clipped"
+    )
+
+
 def image_doubts(image: np.ndarray, grid: Grid, seg: Optional[np.ndarray]) -> List[str]:
     """Doubts about one scan by itself."""
     found = [skull_doubt(image, grid)]
@@ -95,6 +141,27 @@ def image_doubts(image: np.ndarray, grid: Grid, seg: Optional[np.ndarray]) -> Li
         # Sides of structures that are others say nothing about the scan's sides.
         found.append(foreign_ids(seg) or flip_doubt(seg, grid))
     return [doubt for doubt in found if doubt]
+
+
+def _few_whole(data: np.ndarray) -> Optional[np.ndarray]:
+    """The sorted values of an image of at most `_MOST_LABELS` whole numbers, else None."""
+    if not np.isfinite(data).all() or (data != np.rint(data)).any():
+        return None
+    values = np.unique(data)
+    return values if len(values) <= _MOST_LABELS else None
+
+
+def _same_neighbours(data: np.ndarray) -> float:
+    """Share of equal neighbours among those that are not 0, along the axis where it is smallest."""
+    shares = []
+    for axis in range(3):
+        low, high = (
+            np.take(data, range(*ends), axis=axis) for ends in ((0, data.shape[axis] - 1), (1, data.shape[axis]))
+        )
+        used = (low != 0) & (high != 0)
+        shares.append(np.count_nonzero((low == high) & used) / max(int(np.count_nonzero(used)), 1))
+    # Along every axis: a ramp is constant along two.
+    return float(min(shares))
 
 
 def _centre(mask: np.ndarray, grid: Grid) -> Optional[np.ndarray]:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds scans and their segmentations in a folder, by name; opens nothing.
+"""Finds scans and their segmentations in a folder, by name, and says what of it is neither.
 
-A file is a segmentation if its name without suffix is ``seg``, ``aseg``, ``dseg``, ``label`` or ``labels``, or ends in
-one of these after ``_``, ``-``, ``.`` or ``+`` (``aparc+aseg.mgz``), or is the name of a scan beside it with ``brain``
-or ``norm`` replaced by ``seg`` or ``aseg``. The segmentation of a scan NAME is ``NAME_seg`` and so on, or that replaced
-name; an .npz may contain its own as the array ``seg``. Subfolders are not searched.
+A file is a segmentation of a scan if it is called as the scan with ``seg``, ``aseg``, ``dseg``, ``label`` or ``labels``
+after ``_``, ``-`` or ``.``, or with ``brain`` or ``norm`` replaced by ``seg`` or ``aseg``; an .npz may contain its own as
+the array ``seg``. `vxm_convert.scans.kinds` knows the other names. Subfolders are not searched.
 """
 
 from __future__ import annotations
@@ -14,23 +13,26 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import ArtifactError, VolumeError
-from vxm_convert.scans.header import volume_suffix
+from vxm_convert.scans.header import FREESURFER_SUFFIXES, VOLUME_SUFFIXES, volume_suffix
+from vxm_convert.scans.kinds import UNREAD, Kind, made_of_another, no_scan, unread_images
+from vxm_convert.text import line_of
 
 LOG = logging.getLogger(__name__)
 
 _SEG_WORDS = ("seg", "aseg", "dseg", "labels", "label")
-_SEG_NAME = re.compile(rf"(?:^|[_.\-+])(?:{'|'.join(_SEG_WORDS)})$", re.IGNORECASE)
 _SEG_ENDINGS = tuple(mark + word for mark in "_-." for word in _SEG_WORDS)
+#: names in a line of the log
+_MOST_NAMED = 4
 _SEG_REPLACEMENTS = (("brain", "seg"), ("brain", "aseg"), ("norm", "seg"), ("norm", "aseg"))
 
 
 def scan_files(folder: Path, atlas: Path) -> List[Path]:
-    """The scans of a folder in name order, without hidden files, segmentations and the atlas itself (skipping it is
-    logged).
+    """The scans of a folder in name order, without hidden files, segmentations, what tools leave beside scans, and the
+    atlas itself; what is left out is counted and named in the log.
 
     Parameters
     ----------
@@ -42,21 +44,71 @@ def scan_files(folder: Path, atlas: Path) -> List[Path]:
     VolumeError
         If the folder cannot be listed.
     """
-    files = _volume_files(folder)
-    for path in sorted(set(_named_like_volumes(folder)).difference(files)):
+    entries = _entries(folder)
+    named = [path for path in entries if volume_suffix(path)]
+    files = [path for path in named if os.path.isfile(str(path)) or not os.path.exists(str(path))]
+    for path in sorted(set(named).difference(files)):
         LOG.warning(
             "%s: %s, expected a scan in one file; skipped", path, "a folder" if path.is_dir() else "no regular file"
         )
-    segmentations = _segmentations(files)
+    left_out = _left_out(files)
     scans = []
     for path in files:
-        if path in segmentations:
+        if path in left_out:
             continue
         if _same_bytes(path, Path(atlas)):
             LOG.info("%s: this is the atlas itself, skipped", path)
             continue
         scans.append(path)
+    _say_left_out(folder, left_out)
+    _say_unread(folder, entries)
     return scans
+
+
+def scans_of(source: Path, atlas: Path) -> List[Path]:
+    """The scans that a path names: those of a folder (see `scan_files`), or one file, whatever its name says.
+
+    Parameters
+    ----------
+    source : Path — a folder or a file.
+    atlas : Path — the fixed image, which is skipped in a folder.
+
+    Raises
+    ------
+    VolumeError
+        If there is nothing, if it is not a file of scans, and if a folder cannot be listed or has no scan.
+    """
+    source = Path(source)
+    if source.is_dir():
+        scans = scan_files(source, atlas)
+        if not scans:
+            say_folders(source)
+            raise VolumeError(
+                f"{source}: no scan to register, expected {', '.join(sorted(VOLUME_SUFFIXES))} files (segmentations, "
+                "what tools leave beside scans, and the atlas do not count); name a file itself to register it anyway"
+            )
+        return scans
+    if not os.path.lexists(str(source)):
+        raise VolumeError(f"{source}: no such folder or file; pass a folder of scans, or a scan, with --input")
+    if volume_suffix(source) is None:
+        known, unread = ", ".join(sorted(VOLUME_SUFFIXES)), unread_images([source])
+        way = f"; convert it to .nii.gz by {UNREAD[next(iter(unread))]}" if unread else ""
+        raise VolumeError(f"{source}: not a scan of a kind that is read, expected a folder, or one of {known}{way}")
+    kind = no_scan(volume_stem(source))
+    if kind is not None:
+        LOG.warning("%s: by its name a %s; taken as a scan, because it is given itself", source, kind.one)
+    return [source]
+
+
+def say_folders(folder: Path) -> None:
+    """Warn of subfolders, for a folder without scans."""
+    folders = [path for path in _entries(folder) if path.is_dir()]
+    if folders:
+        LOG.warning(
+            "%s: subfolders are not searched (%s); pass the folder of the scans itself, or a BIDS dataset",
+            folder,
+            _named(folders),
+        )
 
 
 def find_segmentation(path: Path) -> Optional[Path]:
@@ -83,11 +135,6 @@ def volume_stem(path: Path) -> str:
     """The name of a volume file without its suffix (``.nii.gz`` counts as one); the whole name of any other file."""
     suffix = volume_suffix(path)
     return path.name[: -len(suffix)] if suffix else path.name
-
-
-def is_segmentation_name(stem: str) -> bool:
-    """Whether a file of that name (without suffix) is a segmentation by its name alone."""
-    return bool(_SEG_NAME.search(stem))
 
 
 def unique_names(paths: Sequence[Path], reserved: Iterable[str] = ()) -> List[str]:
@@ -119,24 +166,80 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._\-]", "_", name).lstrip(".-") or "scan"
 
 
-def _volume_files(folder: Path) -> List[Path]:
+def _entries(folder: Path) -> List[Path]:
+    """What a folder contains, without hidden entries."""
     try:
-        return sorted(p for p in _named_like_volumes(folder) if os.path.isfile(str(p)) or not os.path.exists(str(p)))
+        return sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
     except OSError as exc:
         raise VolumeError(f"{folder}: cannot list this folder ({exc.strerror}); check its permissions") from exc
 
 
-def _named_like_volumes(folder: Path) -> Iterator[Path]:
-    """Files, broken links (reading them fails with its own message), and entries that must not be opened: pipes,
-    folders.
-    """
-    return (p for p in Path(folder).iterdir() if not p.name.startswith(".") and volume_suffix(p))
+def _volume_files(folder: Path) -> List[Path]:
+    """Files, and broken links (reading them fails with its own message); pipes and folders must not be opened."""
+    return [
+        path
+        for path in _entries(folder)
+        if volume_suffix(path) and (os.path.isfile(str(path)) or not os.path.exists(str(path)))
+    ]
 
 
-def _segmentations(files: List[Path]) -> Set[Path]:
+def _left_out(files: List[Path]) -> Dict[Path, Optional[Kind]]:
+    """Files that are no scans, with what they are; None for the segmentation of a scan that is there."""
+    found: Dict[Path, Optional[Kind]] = {}
     stems = {volume_stem(path) for path in files}
     named_after = {seg for stem in stems for seg in _seg_stems(stem) if seg in stems}
-    return {path for path in files if volume_stem(path) in named_after or is_segmentation_name(volume_stem(path))}
+    for path in files:
+        stem = volume_stem(path)
+        kind = no_scan(stem) or made_of_another(stem, stems, volume_suffix(path) in FREESURFER_SUFFIXES)
+        if stem in named_after:
+            found[path] = None
+        elif kind is not None:
+            found[path] = kind
+    return found
+
+
+def _say_left_out(folder: Path, left_out: Dict[Path, Optional[Kind]]) -> None:
+    kinds = Counter(kind for kind in left_out.values() if kind is not None)
+    if not kinds:
+        return
+    counted = [
+        f"{kind.counted(number)} ({_named([path for path in left_out if left_out[path] is kind])})"
+        for kind, number in sorted(kinds.items())
+    ]
+    number = sum(kinds.values())
+    LOG.warning(
+        "%s: left out %d file%s that by %s no scan%s: %s; rename one that is a scan",
+        folder,
+        number,
+        "" if number == 1 else "s",
+        "its name is" if number == 1 else "their names are",
+        "" if number == 1 else "s",
+        ", ".join(counted),
+    )
+
+
+def _say_unread(folder: Path, entries: Sequence[Path]) -> None:
+    unread = unread_images(entries)
+    if not unread:
+        return
+    number = sum(map(len, unread.values()))
+    counted = [f"{len(paths)} {suffix} ({_named(paths)})" for suffix, paths in sorted(unread.items())]
+    ways: Dict[str, List[str]] = {}
+    for suffix in sorted(unread):
+        ways.setdefault(UNREAD[suffix], []).append(suffix)
+    LOG.warning(
+        "%s: %d file%s of kinds that are not read: %s; convert to .nii.gz: %s",
+        folder,
+        number,
+        "" if number == 1 else "s",
+        ", ".join(counted),
+        ", ".join(f"{' and '.join(suffixes)} by {way}" for way, suffixes in sorted(ways.items())),
+    )
+
+
+def _named(paths: Sequence[Path]) -> str:
+    names = [line_of(path.name) for path in paths[:_MOST_NAMED]]
+    return ", ".join(names) + (", …" if len(paths) > _MOST_NAMED else "")
 
 
 def _seg_stems(stem: str) -> Tuple[str, ...]:

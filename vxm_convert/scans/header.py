@@ -21,14 +21,30 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.lazy import LazyModule
 from vxm_convert.scans.header_space import Space, space_of
 from vxm_convert.scans.raw_header import NIFTI_1, RawHeader, judge, read_voxels
-from vxm_convert.text import one_line
+from vxm_convert.text import read_reason
 
 if TYPE_CHECKING:
     import nibabel
 
 nib = LazyModule("nibabel")
 
-VOLUME_SUFFIXES = (".nii.gz", ".npz", ".nii", ".mgz", ".mgh")
+FREESURFER_SUFFIXES = (".mgz", ".mgh")
+VOLUME_SUFFIXES = (".nii.gz", ".npz", ".nii") + FREESURFER_SUFFIXES
+#: part of nibabel's text in lower case → what it means
+_HEADER_REASONS = (
+    ("data code", "it names a kind of voxels that the format does not have"),
+    ("data type", "it names a kind of voxels that the format does not have"),
+    ("dtype", "it names a kind of voxels that the format does not have"),
+    ("pixdim", "its voxel sizes cannot be"),
+    ("zooms", "its voxel sizes cannot be"),
+    ("offset", "it puts the voxels where they cannot be"),
+    ("magic", "it is not marked as a NIfTI"),
+    ("sizeof_hdr", "its own size is wrong"),
+    ("extension", "an extension of the header is damaged"),
+    ("extended header", "an extension of the header is damaged"),
+    ("dim", "its sides cannot be"),
+    ("xml", "an extension of the header is damaged"),
+)
 #: 512³ voxels of float64: far above any brain grid, far below memory limits
 MAX_VOLUME_BYTES = 512**3 * 8
 
@@ -71,7 +87,7 @@ def read_header(path: Path) -> Header:
         dtype = np.dtype(header.get_data_dtype())
     except read_errors() as exc:
         raise VolumeError(
-            f"{path}: not a readable {volume_suffix(path)} ({one_line(exc)}); export the scan again"
+            f"{path}: not a readable {volume_suffix(path)} ({header_reason(exc)}); export the scan again"
         ) from exc
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         raise VolumeError(
@@ -108,6 +124,12 @@ def read_errors() -> Tuple[Type[BaseException], ...]:
         ExpatError,
     )
     return own + (OSError, EOFError, ValueError, zlib.error, struct.error, OverflowError, KeyError, MemoryError)
+
+
+def header_reason(exc: BaseException) -> str:
+    """The reason why nibabel does not take a header, in words of ours."""
+    text = str(exc).lower()
+    return next((words for mark, words in _HEADER_REASONS if mark in text), read_reason(exc))
 
 
 def volume_suffix(path: Path) -> Optional[str]:

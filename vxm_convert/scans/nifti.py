@@ -83,7 +83,9 @@ def write_nifti(
     tail = _extension_block(extensions)
     header["vox_offset"] = 348 + len(tail)
     with atomic_path(Path(path)) as temporary, open(str(temporary), "wb") as handle:
-        squeeze = _deflate.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WBITS) if str(path).endswith(".gz") else None
+        squeeze = (
+            _deflate.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WBITS) if str(path).lower().endswith(".gz") else None
+        )
         for block in _blocks(header.binaryblock + tail, data, stored):
             handle.write(block if squeeze is None else squeeze.compress(block))
         if squeeze is not None:

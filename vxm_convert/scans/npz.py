@@ -22,7 +22,7 @@ from numpy.lib import format as npy_format
 
 from vxm_convert.artifacts.files import atomic_path
 from vxm_convert.errors import VolumeError
-from vxm_convert.text import one_line
+from vxm_convert.text import read_reason
 
 _MAGIC = b"\x93NUMPY"
 #: a normal header is 128 bytes or a small multiple of that
@@ -76,7 +76,7 @@ class NpzReader:
             self._archive = zipfile.ZipFile(str(self.path))
         except _ZIP_ERRORS as exc:
             raise VolumeError(
-                f"{self.path}: not a readable .npz ({exc}); expected the zip archive that numpy.savez writes"
+                f"{self.path}: not a readable .npz ({read_reason(exc)}); expected the zip archive that numpy.savez writes"
             ) from exc
 
     def __enter__(self) -> NpzReader:
@@ -102,7 +102,7 @@ class NpzReader:
                 return _read_header(member, f"{self.path}[{name}]")
         except (KeyError,) + _ZIP_ERRORS as exc:
             raise VolumeError(
-                f"{self.path}[{name}]: cannot read the array's header ({exc}); the archive is damaged, copy it again"
+                f"{self.path}[{name}]: cannot read the array's header ({read_reason(exc)}); the archive is damaged, copy it again"
             ) from exc
 
     def check_size(self, name: str, header: NpyHeader) -> None:
@@ -131,7 +131,7 @@ class NpzReader:
                 member.read(header.header_bytes)
                 _read_exactly(member, flat, where)
         except _ZIP_ERRORS as exc:
-            raise VolumeError(f"{where}: damaged data ({exc}); copy the file again") from exc
+            raise VolumeError(f"{where}: damaged data ({read_reason(exc)}); copy the file again") from exc
         order = "F" if header.fortran_order else "C"
         return np.ascontiguousarray(flat.view(header.dtype).reshape(header.shape, order=order))
 
@@ -155,7 +155,9 @@ def _read_header(member: IO[bytes], where: str) -> NpyHeader:
     try:
         shape, fortran_order, dtype = parse(io.BytesIO(raw_length + text))
     except _PARSE_ERRORS as exc:
-        raise VolumeError(f"{where}: malformed .npy header ({one_line(exc)}); the file is damaged") from exc
+        raise VolumeError(
+            f"{where}: malformed .npy header, expected a shape, an order and a dtype; the file is damaged"
+        ) from exc
     if dtype.hasobject or dtype.kind not in "uifb" or dtype.itemsize > 8:
         raise VolumeError(
             f"{where}: dtype {dtype}, expected plain integers or floats of at most 64 bits; objects are never unpickled"

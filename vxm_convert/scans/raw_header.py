@@ -23,6 +23,7 @@ from typing import BinaryIO, Tuple, Type, cast
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.text import read_reason
 
 _GZIP: ModuleType = gzip
 _READ_ERRORS: Tuple[Type[Exception], ...] = (OSError, EOFError, zlib.error)
@@ -116,9 +117,10 @@ def judge(path: Path, what: str = "a scan") -> RawHeader:
             raw = _mgh(path, packed, begin) if mgh else _nifti(path, packed, begin, what)
             head = begin[: raw.start] + stream.read(max(0, raw.start - len(begin)))
     except _READ_ERRORS as exc:
-        reason = getattr(exc, "strerror", None) or exc
         found = "cannot be opened" if isinstance(exc, PermissionError) else "damaged or truncated"
-        raise VolumeError(f"{path}: {found} ({reason}); check its permissions, or copy the file again") from exc
+        raise VolumeError(
+            f"{path}: {found} ({read_reason(exc)}); check its permissions, or copy the file again"
+        ) from exc
     if not mgh:
         _check_extensions(path, head)
     if raw.start + raw.voxel_bytes > have * (MAX_RATIO if packed else 1):
@@ -147,7 +149,7 @@ def read_voxels(raw: RawHeader) -> np.ndarray:
             have = _fill(stream, flat)
             behind = _bytes_behind(stream, _MAX_BEHIND[raw.kind]) if have == flat.size else 0
     except _READ_ERRORS as exc:
-        raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
+        raise VolumeError(f"{path}: damaged data ({read_reason(exc)}); copy the file again") from exc
     if have < flat.size:
         raise VolumeError(
             f"{path}: damaged data: the voxels end after {have} of {flat.size} bytes; copy the file again"

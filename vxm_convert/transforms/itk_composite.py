@@ -26,7 +26,7 @@ from vxm_convert.geometry.grids import LPS, Grid
 from vxm_convert.geometry.maps import compose
 from vxm_convert.lazy import LazyModule
 from vxm_convert.scans.raw_header import require_file
-from vxm_convert.text import one_line
+from vxm_convert.text import one_line, read_reason
 from vxm_convert.transforms.itk import matrix_of
 from vxm_convert.transforms.landing import check_folds
 from vxm_convert.transforms.nifti_field import MAX_FIELD_VOXELS
@@ -44,7 +44,6 @@ _MAX_BYTES = 2 * MAX_FIELD_VOXELS * 3 * 8
 _MAX_MEMORY, _SECONDS = 12 << 30, 600
 _MAX_STEPS = 16
 _STEPS = "steps.json"
-_ADDRESS = re.compile(r"\w+\(0x[0-9a-f]+\): ")
 
 
 def is_composite(path: Path) -> bool:
@@ -104,7 +103,8 @@ def _read(path: Path, folder: Path) -> List[Dict[str, Any]]:
             timeout=_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
-        raise VolumeError(f"{path}: SimpleITK cannot read it ({exc})") from exc
+        why = f"reading took more than {_SECONDS} s" if isinstance(exc, subprocess.TimeoutExpired) else read_reason(exc)
+        raise VolumeError(f"{path}: SimpleITK cannot read it ({why}); write it again, or copy it again") from exc
     if done.returncode or not (folder / _STEPS).is_file():
         said = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
         why = said[-1] if said and done.returncode == 1 else f"SimpleITK ended with code {done.returncode}"
@@ -139,9 +139,21 @@ def _main(source: str, folder: str) -> int:
         ]
         write_json(Path(folder) / _STEPS, steps)
     except (RuntimeError, MemoryError, ValueError, FormatError) as exc:
-        sys.stdout.write("\n" + one_line(_ADDRESS.sub("", str(exc).split("ITK ERROR: ")[-1])) + "\n")
+        sys.stdout.write("\n" + one_line(_why(exc)) + "\n")
         return 1
     return 0
+
+
+def _why(exc: BaseException) -> str:
+    """Our words for what SimpleITK says of a file."""
+    if isinstance(exc, FormatError):
+        return str(exc)
+    if isinstance(exc, MemoryError):
+        return f"it needs more than {_MAX_MEMORY >> 30} GiB"
+    unknown = re.search(r'instance of "?(\w+)|transform type,? "?(\w+)', str(exc))
+    if unknown:
+        return f"SimpleITK does not know its transform {unknown.group(1) or unknown.group(2)}"
+    return "it is damaged, or holds no transform"
 
 
 def _parts(transform: SimpleITK.Transform) -> List[SimpleITK.Transform]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.scans.header import parsed, read_errors, scale_of, scaled
+from vxm_convert.scans.header import header_reason, parsed, read_errors, scale_of, scaled
 from vxm_convert.scans.header_space import Trust, space_of
 from vxm_convert.scans.raw_header import RawHeader, judge, read_voxels, require_file
 from vxm_convert.transforms.foreign import refuse_foreign
@@ -84,7 +84,7 @@ def open_field(path: Path) -> FieldHeader:
         shape = tuple(int(n) for n in header.get_data_shape())
         intent, dtype = int(header["intent_code"]), np.dtype(header.get_data_dtype())
     except read_errors() as exc:
-        raise VolumeError(f"{path}: not a readable NIfTI warp ({exc}); copy or export it again") from exc
+        raise VolumeError(f"{path}: not a readable NIfTI warp ({header_reason(exc)}); copy or export it again") from exc
     _check_shape(path, shape)
     unit = _OTHER_UNITS.get(int(header["xyzt_units"]) & 7)
     if unit:
@@ -110,7 +110,7 @@ def read_field(header: FieldHeader) -> Field:
     try:
         extensions = [(int(e.get_code()), _content(e)) for e in said.extensions]
     except read_errors() as exc:
-        raise VolumeError(f"{path}: damaged data ({exc}); copy the file again") from exc
+        raise VolumeError(f"{path}: damaged data ({header_reason(exc)}); copy the file again") from exc
     if data.dtype not in (np.float32, np.float64):
         data = data.astype(np.float32 if data.dtype.itemsize <= 4 else np.float64)
     x, y, z = header.shape[:3]

@@ -21,6 +21,7 @@ from vxm_convert.artifacts.files import write_text
 from vxm_convert.errors import FormatError, VolumeError
 from vxm_convert.geometry.grids import LPS, Grid, apply_affine
 from vxm_convert.scans.raw_header import require_file
+from vxm_convert.text import read_reason
 from vxm_convert.transforms.slicer import Fcsv, MarkupsJson
 
 LOG = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def read_points(path: Path) -> PointList:
         raise VolumeError(f"{path}: {exc}") from exc
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise VolumeError(
-            f"{path}: not a readable list of points ({exc}), expected a CSV with columns x, y, z"
+            f"{path}: not a readable list of points ({read_reason(exc)}), expected a CSV with columns x, y, z"
         ) from exc
     header: List[str] = []
     if rows and not all(_is_number(cell) for cell in rows[0][:3]):

@@ -64,11 +64,7 @@ def write_warp(
     form, path = warp_format(format_name), Path(path)
     suffix = check_target(path, form, dtype)
     check_finite(warp.u, str(path))
-    if form.name in ("itk", "freesurfer") and warp.fixed.sheared:
-        raise VolumeError(
-            f"{path}: the fixed grid is sheared (axes up to {warp.fixed.shear:.2g} off a right angle), "
-            "ITK and FreeSurfer read only right-angled grids; resample onto such a grid, or write fsl or vxm"
-        )
+    check_right_angles(path, form.name, warp.fixed)
     one_grid = same_place(warp.moving, warp.fixed)
     fixed = warp.fixed if suffix == ".npz" or one_grid else warp.fixed.as_stored()
     data = _stored_field(replace(warp, moving=fixed) if one_grid else warp, fixed, form, dtype, path)
@@ -197,6 +193,15 @@ def _stored_field(warp: Warp, fixed: Grid, form: WarpFormat, dtype: str, path: P
     if not np.isfinite(largest):
         raise VolumeError(f"{path}: displacements beyond {HALF_MAX:g} do not fit {dtype}; write float32")
     return data
+
+
+def check_right_angles(path: Path, format_name: str, fixed: Grid) -> None:
+    """Refuse a fixed grid that readers of a format do not take; raises VolumeError for a sheared one."""
+    if format_name in ("itk", "freesurfer") and fixed.sheared:
+        raise VolumeError(
+            f"{path}: the fixed grid is sheared (axes up to {fixed.shear:.2g} off a right angle), "
+            "ITK and FreeSurfer read only right-angled grids; resample onto such a grid, or write fsl or vxm"
+        )
 
 
 def check_target(path: Path, form: WarpFormat, dtype: str = "float32") -> str:

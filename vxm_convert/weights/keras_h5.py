@@ -16,6 +16,7 @@ import numpy as np
 
 from vxm_convert.errors import CheckpointError
 from vxm_convert.model.variables import HEADS, conv_name
+from vxm_convert.text import read_reason
 from vxm_convert.weights.foreign import TAKEN, describe_keras_model
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ def open_h5(path: Path) -> Iterator[Dict[str, h5py.Dataset]]:
     try:
         handle = h5py.File(str(path), "r")
     except OSError as exc:
-        raise CheckpointError(f"{path}: cannot open it as HDF5 ({exc}); expected a Keras weights file") from exc
+        raise CheckpointError(
+            f"{path}: cannot open it as HDF5 ({read_reason(exc)}); expected a Keras weights file"
+        ) from exc
     with handle:
         try:
             foreign = describe_keras_model(handle)
@@ -53,7 +56,7 @@ def open_h5(path: Path) -> Iterator[Dict[str, h5py.Dataset]]:
                 raise CheckpointError(f"{path}: is {foreign}; {TAKEN}")
             yield _rename(_layers(handle, path), path)
         except (OSError, KeyError, RuntimeError, ValueError) as exc:
-            raise CheckpointError(f"{path}: damaged HDF5 file ({exc}); copy it again") from exc
+            raise CheckpointError(f"{path}: damaged HDF5 file ({read_reason(exc)}); copy it again") from exc
 
 
 def swap_xy(weights: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:

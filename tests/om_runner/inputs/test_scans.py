@@ -117,7 +117,9 @@ def test_a_header_that_says_nothing_is_warned_about_for_each_scan(tmp_path, capl
         nib.save(nib.Nifti1Image(image, np.eye(4)), str(tmp_path / f"{name}.nii"))
         loaded = load_anywhere(scans.Scan(name, tmp_path / f"{name}.nii"), contract(), atlas, BY_HEADERS)
         assert loaded.placement.untouched and loaded.placement.moving == atlas.placement.network
-        assert f"{name}.nii: its header has an identity affine" in caplog.text
+        assert (
+            f"{name}.nii: its header does not give the array's orientation (it has an identity affine)" in caplog.text
+        )
     assert caplog.text.count("assumed to be on the network grid (LIA)") == 2
 
 

@@ -191,7 +191,7 @@ def test_a_header_that_says_nothing_is_taken_for_the_network_grid_and_said(
 ) -> None:
     scan = nifti(tmp_path / "scan.nii.gz", np.eye(4), cohort)
     check_cohort(Cohort((Subject(scan),)), cohort / "atlas.npz", None, SHAPE, need_labels=False)
-    assert "scan.nii.gz: its header has an identity affine" in caplog.text
+    assert "scan.nii.gz: its header does not give the array's orientation (it has an identity affine)" in caplog.text
     assert "assumed to be on the network grid (LIA)" in caplog.text
 
 

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``--dry-run``: what a run would do with each scan, and which it would refuse by header, intensities and segmentation.
+Reads the scans as a run does; opens no device, searches no affine, writes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from om_runner.inputs.placement import judge_anywhere
+from om_runner.inputs.scans import Scan
+from om_runner.registration.job import Job
+from om_runner.registration.queues import read_ahead
+from om_runner.registration.run import decided, ledger_of
+from om_runner.results.products import check_formats
+from om_runner.results.resume import Decision
+from om_runner.results.tables import CohortResult, FailureRow
+from vxm_convert.errors import EXIT_OK, EXIT_USER, VxmError
+
+
+def dry_run(job: Job) -> Tuple[str, int]:
+    """The text of a dry run, and the exit code of the run that it foresees."""
+    decisions, _ = decided(job)
+    todo = [decision.scan for decision in decisions if not decision.skip]
+    refused = _refused(job, todo)
+    text = _text(job, decisions, refused)
+    foreseen = CohortResult(failures=[FailureRow(name, "", "read", why) for name, why in refused.items()])
+    ledger = ledger_of(job, decisions)
+    going = {scan.subject for scan in todo}
+    missing = [name for name in ledger.missing(foreseen) if name not in going]
+    return text, EXIT_USER if missing or ledger.whole(foreseen).failures else EXIT_OK
+
+
+def _refused(job: Job, scans: Sequence[Scan]) -> Dict[str, str]:
+    """Subject → the reason for which a run would refuse it."""
+
+    def judge(scan: Scan) -> Optional[str]:
+        try:
+            job.layout.check(scan)
+            loaded = judge_anywhere(scan, job.contract, job.atlas, job.settings.placing)
+            if loaded is not None:
+                check_formats(loaded, job.atlas, job.settings.outputs)
+        except VxmError as exc:
+            return str(exc)
+        return None
+
+    threads = max(1, job.settings.batch.threads // 2)
+    judged = ((scan.subject, future.result()) for scan, future in read_ahead(scans, judge, threads, threads))
+    return {subject: why for subject, why in judged if why is not None}
+
+
+def _text(job: Job, decisions: Sequence[Decision], refused: Dict[str, str]) -> str:
+    width = max([len(decision.scan.subject) for decision in decisions] + [0])
+    lines: List[str] = []
+    for decision in decisions:
+        scan = decision.scan
+        word = "skip" if decision.skip else "refuse" if scan.subject in refused else "register"
+        why = refused.get(scan.subject, f"{scan.path.name}: {decision.why}")
+        lines.append(f"{word:8s}  {scan.subject:{width}s}  {why}")
+    skipped = sum(decision.skip for decision in decisions)
+    numbers = [f"{len(decisions) - skipped - len(refused)} to register", f"{skipped} to skip"]
+    numbers += [f"{len(refused)} would be refused"] if refused else []
+    done = "nothing was written, no device was opened" + (
+        ", no affine was searched" if job.settings.placing.affine == "auto" else ""
+    )
+    return "\n".join(lines + [f"{', '.join(numbers)}; {done} ({job.model.badge} toolchain)"]) + "\n"
