@@ -16,6 +16,10 @@ from om_runner.results.products import check_formats
 from om_runner.results.resume import Decision
 from om_runner.results.tables import CohortResult, FailureRow
 from vxm_convert.errors import EXIT_OK, EXIT_USER, VxmError
+from vxm_convert.text import line_of
+
+#: of the column of subjects
+_WIDEST = 40
 
 
 def dry_run(job: Job) -> Tuple[str, int]:
@@ -50,13 +54,13 @@ def _refused(job: Job, scans: Sequence[Scan]) -> Dict[str, str]:
 
 
 def _text(job: Job, decisions: Sequence[Decision], refused: Dict[str, str]) -> str:
-    width = max([len(decision.scan.subject) for decision in decisions] + [0])
+    width = min(max([len(decision.scan.subject) for decision in decisions] + [0]), _WIDEST)
     lines: List[str] = []
     for decision in decisions:
         scan = decision.scan
         word = "skip" if decision.skip else "refuse" if scan.subject in refused else "register"
         why = refused.get(scan.subject, f"{scan.path.name}: {decision.why}")
-        lines.append(f"{word:8s}  {scan.subject:{width}s}  {why}")
+        lines.append(f"{word:8s}  {scan.subject:{width}s}  {line_of(why)}")
     skipped = sum(decision.skip for decision in decisions)
     numbers = [f"{len(decisions) - skipped - len(refused)} to register", f"{skipped} to skip"]
     numbers += [f"{len(refused)} would be refused"] if refused else []

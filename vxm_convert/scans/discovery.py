@@ -84,8 +84,8 @@ def scans_of(source: Path, atlas: Path) -> List[Path]:
         if not scans:
             say_folders(source)
             raise VolumeError(
-                f"{source}: no scan to register, expected {', '.join(sorted(VOLUME_SUFFIXES))} files (segmentations, "
-                "what tools leave beside scans, and the atlas do not count); name a file itself to register it anyway"
+                f"{source}: no scan to register, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations, what "
+                "tools leave beside scans, and the atlas do not count); name a file itself to register it anyway"
             )
         return scans
     if not os.path.lexists(str(source)):
@@ -185,13 +185,16 @@ def _volume_files(folder: Path) -> List[Path]:
 
 def _left_out(files: List[Path]) -> Dict[Path, Optional[Kind]]:
     """Files that are no scans, with what they are; None for the segmentation of a scan that is there."""
-    found: Dict[Path, Optional[Kind]] = {}
     stems = {volume_stem(path) for path in files}
-    named_after = {seg for stem in stems for seg in _seg_stems(stem) if seg in stems}
+    kinds: Dict[Path, Optional[Kind]] = {}
     for path in files:
         stem = volume_stem(path)
-        kind = no_scan(stem) or made_of_another(stem, stems, volume_suffix(path) in FREESURFER_SUFFIXES)
-        if stem in named_after:
+        kinds[path] = no_scan(stem) or made_of_another(stem, stems, volume_suffix(path) in FREESURFER_SUFFIXES)
+    scans = {volume_stem(path) for path, kind in kinds.items() if kind is None}
+    named_after = {seg for stem in scans for seg in _seg_stems(stem) if seg in stems}
+    found: Dict[Path, Optional[Kind]] = {}
+    for path, kind in kinds.items():
+        if volume_stem(path) in named_after:
             found[path] = None
         elif kind is not None:
             found[path] = kind

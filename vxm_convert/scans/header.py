@@ -90,9 +90,10 @@ def read_header(path: Path) -> Header:
             f"{path}: not a readable {volume_suffix(path)} ({header_reason(exc)}); export the scan again"
         ) from exc
     if dtype.kind not in "uif" or dtype.itemsize > 8:
+        what = "colour" if dtype.names else "complex" if dtype.kind == "c" else dtype.name
         raise VolumeError(
-            f"{path}: voxels of dtype {dtype}, expected plain integers or floats; colour and complex volumes are not "
-            "scans"
+            f"{path}: {what} voxels, expected plain integers or floats; colour and complex volumes are not scans, save "
+            "one channel, or the magnitude"
         )
     shape, scale = check_shape(header.get_data_shape(), path), scale_of(header, path)
     if np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:

@@ -177,7 +177,8 @@ def unread_suffix(path: Path) -> Optional[str]:
     """The suffix of an image of a kind that nothing here reads, or None."""
     name = path.name.lower()
     # The longest, so that .nii.gz.zip is not a .zip.
-    return max((s for s in UNREAD if name.endswith(s) and len(name) > len(s)), key=len, default=None)
+    found = sorted((s for s in UNREAD if name.endswith(s) and len(name) > len(s)), key=len)
+    return found[-1] if found else None
 
 
 def unread_images(files: Collection[Path]) -> Dict[str, List[Path]]:

@@ -160,7 +160,7 @@ def test_plan_and_precision_exclude_each_other(tmp_path: Path, capsys: pytest.Ca
     "change, words",
     [
         (["--input", "{tmp}/gone"], "no such folder"),
-        (["--input", "{tmp}"], "no scan"),
+        (["--input", "{tmp}/empty"], "no scan"),
         (["--atlas", "{tmp}/gone.npz"], "no such atlas"),
         (["--layers", "{tmp}/gone.json"], "layer analysis"),
         (["--profile", "reserch"], "'reserch': neither a file nor one of"),
@@ -174,7 +174,8 @@ def test_wrong_input_is_one_message_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture, change: List[str], words: str
 ) -> None:
     scans = tmp_path / "scans"
-    scans.mkdir()
+    for folder in (scans, tmp_path / "empty"):
+        folder.mkdir()
     for name in ("a.npz", "atlas.npz"):
         np.savez(str(scans / name), vol=np.full((16, 16, 16), len(name), np.float32))
     (tmp_path / "p.yaml").write_text("schema: 1\nname: p\nlimits: {}\n")

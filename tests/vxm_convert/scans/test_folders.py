@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from om_runner.inputs.scans import discover
-from tests.vxm_convert.scans.test_discovery import fill
 from train.data.cohort import find_scans
 from train.prepare.subjects import find_sources
 from vxm_convert.errors import VolumeError
@@ -55,6 +54,14 @@ BESIDE: Tuple[Tuple[str, str, str], ...] = (
     ("sub-01_lesion.nii.gz", "sub-01.nii.gz", "1 mask"),
     ("sub-01_bias.nii.gz", "sub-01.nii.gz", "1 map made from another file"),
 )
+
+
+def fill(folder: Path, names: List[str]) -> Path:
+    """A folder of files with these names; discovery opens none of them."""
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    return folder
 
 
 def told(caplog: pytest.LogCaptureFixture, folder: Path) -> List[str]:
