@@ -90,7 +90,7 @@ def read_header(path: Path) -> Header:
             f"{path}: not a readable {volume_suffix(path)} ({header_reason(exc)}); export the scan again"
         ) from exc
     if dtype.kind not in "uif" or dtype.itemsize > 8:
-        what = "colour" if dtype.names else "complex" if dtype.kind == "c" else dtype.name
+        what = "colour" if dtype.names else dtype.name
         raise VolumeError(
             f"{path}: {what} voxels, expected plain integers or floats; colour and complex volumes are not scans, save "
             "one channel, or the magnitude"
