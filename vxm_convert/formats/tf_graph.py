@@ -155,6 +155,11 @@ def read_message(path: Path) -> Message:
     return parse(_MESSAGES["GraphDef"], data, str(path))
 
 
+def new_message() -> Message:
+    """An empty GraphDef message."""
+    return _MESSAGES["GraphDef"]()
+
+
 def placeholders(nodes: List[TfNode]) -> Dict[str, Tuple[str, Optional[Tuple[int, ...]]]]:
     """name → (dtype, shape) of every Placeholder, in file order."""
     return {n.name: (n.attrs.get("dtype", "?"), n.attrs.get("shape")) for n in nodes if n.op == "Placeholder"}
