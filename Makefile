@@ -39,7 +39,7 @@ test test-all test-current: export PYTHONDONTWRITEBYTECODE =
 need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-intel setup-tf demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table intensity-table box-table numerics doctor clean
+.PHONY: help setup setup-intel setup-tf demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table intensity-table box-table numerics doctor device-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -125,6 +125,9 @@ numerics: $(STAMP) ## errors of every plan on fixed phantoms against tests/numer
 
 doctor: $(STAMP) ## what is installed, what is missing, what to do
 	@$(PY) -m vxm_convert doctor
+
+device-check: $(STAMP) ## the device, or the simulator, against the simulator's predictions (SHORT=1 OUT=build/device-check)
+	@$(PY) -m vxm_convert device-check $(if $(SHORT),--short) --out $(or $(OUT),build/device-check)
 
 clean: ## remove results and caches; the environments stay
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache *.egg-info kernel_meta fusion_result.json

@@ -35,6 +35,7 @@ VERBS: Dict[str, Tuple[str, str]] = {
         "om_runner.commands.convert_warp",
         "convert a warp to ITK, FSL, FreeSurfer, Learn2Reg, VoxelMorph",
     ),
+    "device-check": ("om_runner.commands.device_check", "compare a device with the simulator's predictions"),
     "evaluate": ("om_runner.commands.evaluate", "score a registration: Dice, HD95, ASSD, landmarks, folding"),
     "invert": ("om_runner.commands.invert", "invert a warp and report the error in mm"),
     "jacobian": ("om_runner.commands.jacobian", "compute the Jacobian determinant of a warp"),

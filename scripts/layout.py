@@ -31,7 +31,7 @@ FLOORS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
         ("transforms", "synthetic", "network"),
         ("sim",),
         ("toolchain",),
-        ("inspection",),
+        ("inspection", "device_check"),
     ),
     "train": (("settings",), ("data", "devices"), ("graph", "prepare"), ("run", "evaluate")),
     "export": (("passes",), ("preflight",), ("tune",)),
@@ -39,7 +39,7 @@ FLOORS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
         ("device", "inputs"),
         ("precision",),
         ("results", "audit", "layers"),
-        ("bids", "options"),
+        ("bids", "options", "device_check"),
         ("qc",),
         ("registration",),
         ("commands",),
@@ -48,6 +48,7 @@ FLOORS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
 #: The same for the folders inside a folder.
 INNER_FLOORS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
     "export/preflight": (("view",), ("rules", "estimate")),
+    "om_runner/device_check": (("probes",),),
     "om_runner/precision": (("page",),),
     "vxm_convert/sim": (("compiler", "engine", "frontends"), ("acl", "atc")),
     "vxm_convert/sim/acl": (("base",), ("dumps", "streams"), ("memory",), ("models",)),

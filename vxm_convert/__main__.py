@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m vxm_convert``: doctor, inspect, verify, phantom, profiles, sim. Parses and prints; the work of each verb
-is in its module.
+"""``python -m vxm_convert``: doctor, device-check, inspect, verify, phantom, profiles, sim. Parses and prints; the work
+of each verb is in its module.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import vxm_convert.interrupts  # noqa: F401 -- before anything that takes time
 import argparse
 import json
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional
 
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
+from vxm_convert.device_check.options import SUMMARY, add_check_arguments, help_of_check
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
 from vxm_convert.model.spec import parse_shape
 from vxm_convert.text import line_of
@@ -53,6 +55,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--json", action="store_true", help="print the table as JSON (default: off)")
     doctor.set_defaults(run=_doctor)
+
+    check = commands.add_parser("device-check", help=SUMMARY, **help_of_check())
+    add_check_arguments(check)
+    check.set_defaults(run=_device_check)
 
     inspect = commands.add_parser(
         "inspect",
@@ -177,14 +183,16 @@ def build_parser() -> argparse.ArgumentParser:
         ),
     )
     env.set_defaults(run=_sim_env)
-    for command in (doctor, inspect, verify, phantom, profiles, env):
+    for command in (doctor, check, inspect, verify, phantom, profiles, env):
         add_common_group(command)
     return parser
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Exit code of `python -m vxm_convert`."""
-    args = build_parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    args = build_parser().parse_args(given)
+    args.words = given[1:]
     set_up_logging(args)
     return run_main(lambda: args.run(args), "vxm_convert")
 
@@ -200,6 +208,16 @@ def _doctor(args: argparse.Namespace) -> int:
         print(f"{row.subject:12s} {row.state:8s} {row.detail}")
     print("\n" + "\n".join(summary(rows)))
     return EXIT_OK
+
+
+def _device_check(args: argparse.Namespace) -> int:
+    from vxm_convert.device_check.comparison import lines_of
+
+    if args.compare is not None:
+        print("\n".join(line_of(line) for line in lines_of(args.compare)))
+        return EXIT_OK
+    # A stage of its own, which this package never imports; its messages and exit code are ours.
+    return subprocess.call([sys.executable, "-m", "om_runner", "device-check", *args.words])
 
 
 def _inspect(args: argparse.Namespace) -> int:

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Dict, List, Mapping, Optional
+from typing import Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
-from om_runner.device_check.probes import Part, Probe
+from om_runner.device_check.probes.probe import Part, Probe
 from om_runner.device_check.sides import differing, values_text
 from vxm_convert.device_check.assumptions import BY_KEY
 from vxm_convert.device_check.points import AS_PREDICTED, DIFFERS, FAILED, Point
@@ -17,12 +17,13 @@ from vxm_convert.formats.om import OmModel
 Arrays = Mapping[str, np.ndarray]
 
 
-def judge(probe: Probe, found: Arrays, predicted: Arrays) -> List[Point]:
+def judge(probe: Probe, found: Arrays, predicted: Optional[Arrays]) -> List[Point]:
     """A point per assumption that the probe's parts depend on, and one for exchanged outputs.
 
     Parameters
     ----------
-    found, predicted : mapping — output node → ndarray, of the device and of the simulator.
+    found, predicted : mapping — output node → ndarray, of the device and of the simulator; None where
+        it cannot be run.
     """
     points: List[Point] = []
     swapped = _exchanged(probe, found)
@@ -58,10 +59,10 @@ def _order_point(probe: Probe, swapped: bool) -> Point:
     return Point(name, DIFFERS, order, f"{' and '.join(probe.twins)} are exchanged", "output_order")
 
 
-def _point(probe: Probe, key: str, parts: List[Part], found: Arrays, predicted: Arrays) -> Point:
+def _point(probe: Probe, key: str, parts: List[Part], found: Arrays, predicted: Optional[Arrays]) -> Point:
     name = f"{probe.name}, {probe.mode}: {key}"
     total = sum(np.asarray(part.expected).size for part in parts)
-    doubtful = sum(differing(predicted[p.output][p.where], p.expected, p.tolerance) for p in parts)
+    doubtful = sum(differing(predicted[p.output][p.where], p.expected, p.tolerance) for p in parts if predicted)
     wrong = [part for part in parts if differing(found[part.output][part.where], part.expected, part.tolerance)]
     text = BY_KEY[key].text
     if doubtful:
@@ -73,8 +74,9 @@ def _point(probe: Probe, key: str, parts: List[Part], found: Arrays, predicted: 
             key,
             "report this with the archive: it is a fault of vxm_convert",
         )
+    whose = " and the simulator's" if predicted else "; the simulator cannot run here"
     if not wrong:
-        return Point(name, AS_PREDICTED, text, f"{total} values equal NumPy's and the simulator's", key)
+        return Point(name, AS_PREDICTED, text, f"{total} values equal NumPy's{whose}", key)
     count = sum(differing(found[part.output][part.where], part.expected, part.tolerance) for part in wrong)
     return Point(name, DIFFERS, text, f"{count} of {total} values differ: {_explanation(wrong[0], found)}", key)
 
@@ -117,7 +119,7 @@ def _operators(model: OmModel) -> Dict[str, str]:
     }
 
 
-def _dtypes(descs: List[object]) -> str:
+def _dtypes(descs: Sequence[object]) -> str:
     return "/".join(str(getattr(desc, "dtype", "?")) for desc in descs)
 
 

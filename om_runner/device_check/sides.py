@@ -14,7 +14,7 @@ from typing import Callable, ContextManager, Dict, Iterator, List, Sequence
 import numpy as np
 
 from om_runner.device.measured import MeasuredRuntime
-from om_runner.device_check.probes import Probe
+from om_runner.device_check.probes.probe import Probe
 from vxm_convert.errors import AtcError, ToolchainError
 from vxm_convert.model.contract import GraphContract, TensorSpec
 from vxm_convert.model.precision import PrecisionPlan
@@ -97,10 +97,11 @@ def compile_probe(probe: Probe, toolchain: Toolchain, soc_version: str, folder: 
     made = sorted(folder.glob("graph.om")) or sorted(folder.glob("graph_*.om"))
     if len(made) != 1:
         raise AtcError(f"ATC ended without error but left {len(made)} offline models, expected 1; see {ATC_LOG}")
-    return Compiled(made[0], _contract(probe, soc_version), seconds)
+    return Compiled(made[0], contract_of(probe, soc_version), seconds)
 
 
-def _contract(probe: Probe, soc_version: str) -> GraphContract:
+def contract_of(probe: Probe, soc_version: str) -> GraphContract:
+    """The contract by which the runtime checks the compiled probe."""
     inputs = [TensorSpec(n, n, 0, tuple(v.shape), v.dtype.name, "ND") for n, v in probe.feeds.items()]
     outputs = [TensorSpec(n, n, 0, shape, dtype, "ND") for n, (shape, dtype) in probe.outputs.items()]
     return GraphContract(_SPEC, tuple(inputs), tuple(outputs), PrecisionPlan("check", probe.mode), soc_version)

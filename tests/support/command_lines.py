@@ -17,12 +17,12 @@ COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture", "s
 PARTS = tuple(
     f"scripts.benchmark.{name}" for name in ("inference", "cohort", "scaling", "comparer", "files", "exporting")
 )
-SUBCOMMANDS = ("doctor", "inspect", "verify", "phantom", "profiles", "sim")
+SUBCOMMANDS = ("doctor", "device-check", "inspect", "verify", "phantom", "profiles", "sim")
 #: a word that may follow the module's name and has options of its own
 MORE_SUBCOMMANDS = {
     "train": ("evaluate", "prepare"),
     "export": ("preflight", "tune"),
-    "om_runner": ("layers", "audit", "apply", "convert-warp", "evaluate", "invert", "jacobian", "qc"),
+    "om_runner": ("layers", "audit", "apply", "convert-warp", "device-check", "evaluate", "invert", "jacobian", "qc"),
 }
 
 

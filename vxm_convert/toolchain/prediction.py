@@ -11,8 +11,8 @@ from typing import Dict, Iterator, Mapping, Sequence, Tuple
 
 import numpy as np
 
+from vxm_convert.errors import ToolchainError
 from vxm_convert.formats.om import read_om
-from vxm_convert.sim.engine.load import load_program
 
 
 class Prediction:
@@ -29,7 +29,13 @@ class Prediction:
     """
 
     def __init__(self, om_path: Path) -> None:
-        self._program = load_program(read_om(om_path))
+        # Needs an inference engine, which a machine with a device may lack.
+        from vxm_convert.sim.engine.program import load_static
+
+        model = read_om(om_path)
+        if not model.simulated:
+            raise ToolchainError(f"{om_path}: compiled by the real ATC, which the simulator cannot execute")
+        self._program = load_static(model)
 
     def outputs(self, feeds: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """Output node → ndarray, in the model's order, for inputs by their nodes."""

@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
-from om_runner.device_check import arithmetic as ar
-from om_runner.device_check.probes import ACCURATE, FAST, Part, Probe
+from om_runner.device_check.probes import arithmetic as ar
+from om_runner.device_check.probes.probe import ACCURATE, FAST, Part, Probe
 from vxm_convert.formats.tf_graph_writer import GraphWriter
 
 _SLOPE = 0.2
@@ -101,9 +101,10 @@ def _sums(graph: GraphWriter, mode: str, feeds: Any, outputs: Any, parts: List[P
         ("accumulation", {0: 1, 62: -1, **{c: 1 for c in range(1, 61)}}, 0, 60, ()),
         ("accumulation", {61: 1 + _STEP, 1: -(1 + 2 * _STEP)}, 0, _STEP**2, (("products are rounded to fp16", 0.0),)),
         ("weights", {1: 1 + _LOST, 2: -1}, 0, 0, (("weights are not rounded to fp16", _LOST),)),
+        ("weights", {1: 1 + 3 * _LOST, 2: -1}, 0, _STEP, (("weights are rounded toward zero", 0.0),)),
         ("weights", {63: 1, 1: -1}, 0, 0, (("the input of the convolution is not rounded to fp16", _LOST),)),
         ("fp32_results", {0: 1, 1: 1}, 0, tail, (("the other dtype of the result", 4097.0 - tail),)),
-        ("bias", {0: 1, 1: 1}, 1, 2050, (("the sum is rounded before the bias is added", 2048.0),)),
+        ("bias", {0: 1, 1: 1}, 1, 2050, (("the sum is rounded before the bias is added", tail),)),
         ("bias", {1: -1}, 1 + _LOST, 0, (("the bias is fp32", _LOST),)),
     ]
     weights = np.zeros((1, 1, 1, 64, len(rows)), np.float32)
@@ -154,9 +155,7 @@ def leaky_probes() -> List[Probe]:
     x[0, 0, 0, :128, 0] = -whole / 8
     x[0, 0, 0, 128:, 0], x[0, 0, 0, 128:, 1] = -2048 - 2 * whole, -1
     graph, feeds = GraphWriter(), {}  # type: Tuple[GraphWriter, Dict[str, np.ndarray]]
-    sums = _conv_with_bias(
-        graph, "biased", x, np.ones((1, 1, 1, 2, 1), np.float32), np.zeros(1, np.float32), feeds
-    )
+    sums = _conv_with_bias(graph, "biased", x, np.ones((1, 1, 1, 2, 1), np.float32), np.zeros(1, np.float32), feeds)
     graph.node("LeakyRelu", "leaky", sums, T=np.dtype(np.float32), alpha=_SLOPE)
     exact = x.sum(axis=-1)[0, 0, 0].astype(np.float64)
     slope = float(np.float16(_SLOPE))

@@ -124,12 +124,13 @@ def warp(volume: np.ndarray, flow: np.ndarray, rounding: Rounding) -> np.ndarray
     return corners[0].reshape(volume.shape)
 
 
-def corner_rows(
-    low: Sequence[np.ndarray], high: Sequence[np.ndarray], sides: Tuple[int, ...]
-) -> Sequence[np.ndarray]:
+def corner_rows(low: Sequence[np.ndarray], high: Sequence[np.ndarray], sides: Tuple[int, ...]) -> Sequence[np.ndarray]:
     """Rows of the flattened volume for the eight corners, Z fastest."""
     return [
-        (x * sides[1] + y) * sides[2] + z for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])
+        (x * sides[1] + y) * sides[2] + z
+        for x in (low[0], high[0])
+        for y in (low[1], high[1])
+        for z in (low[2], high[2])
     ]
 
 

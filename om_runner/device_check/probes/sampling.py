@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from om_runner.device_check import arithmetic as ar
-from om_runner.device_check.probes import BALANCED, FAST, Part, Probe
+from om_runner.device_check.probes import arithmetic as ar
+from om_runner.device_check.probes.probe import BALANCED, FAST, Part, Probe
 from vxm_convert.formats.tf_graph_writer import GraphWriter
 
 _SEED = 21
@@ -69,11 +69,7 @@ def _warp_probe(mode: str) -> Probe:
         ),
         moved,
     )
-    outputs = {
-        "moved": (shape, "float32"),
-        "whole": (flow.shape, "float32"),
-        "truncated": (flow.shape, "int32"),
-    }
+    outputs = {"moved": (shape, "float32"), "whole": (flow.shape, "float32"), "truncated": (flow.shape, "int32")}
     return Probe("warp", mode, graph, {"volume": volume, "flow": flow}, outputs, parts)
 
 
@@ -159,9 +155,7 @@ def gather_probes(rows: int) -> List[Probe]:
     graph.placeholder("table", table.shape)
     graph.placeholder("index", index.shape, "int32")
     axis = graph.constant("axis", np.array(0, np.int32))
-    graph.node(
-        "GatherV2", "gathered", "table", "index", axis, Tparams=_FLOAT, Tindices=_INT, Taxis=_INT, batch_dims=0
-    )
+    graph.node("GatherV2", "gathered", "table", "index", axis, Tparams=_FLOAT, Tindices=_INT, Taxis=_INT, batch_dims=0)
     by_float = np.minimum(index.astype(np.float32).astype(np.int64), rows - 1)
     by_half = np.minimum(ar.half(index).astype(np.int64), rows - 1)
     others = (("indices pass through fp32", table[by_float]), ("indices pass through fp16", table[by_half]))

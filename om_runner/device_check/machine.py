@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rung of facts: CANN, driver, ATC's Python, pyACL, chip and memory; what the other rungs need."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from typing import Any, Dict, List, Optional
+
+from om_runner.device.measured import facts_of
+from om_runner.device_check.climb import Climb
+from om_runner.device_check.tensorflow import python_runs
+from vxm_convert.ascend.chips import DEFAULT_SOC, canonical, chip_of, is_first_910
+from vxm_convert.device_check.points import AS_PREDICTED, DIFFERS, FAILED, MEASURED, NOT_DONE, Point
+from vxm_convert.errors import VxmError
+from vxm_convert.toolchain import devices
+from vxm_convert.toolchain.doctor import installed_version
+from vxm_convert.toolchain.find import Toolchain
+
+_GIB = 1 << 30
+#: the driver keeps some of the memory for itself
+_MEMORY_SHARE = 0.85
+#: modules that CANN's operator compiler imports (its installation guide; tbe/ of 8.1)
+ATC_MODULES = ("numpy", "decorator", "sympy", "cffi", "attr", "psutil")
+_PROBE = (
+    "import importlib.util as u, json, platform, sys; "
+    "print(json.dumps([platform.python_version(), sys.prefix, [m for m in sys.argv[1:] if u.find_spec(m) is None]]))"
+)
+_PACKAGES = ("numpy", "protobuf", "onnx", "openvino", "onnxruntime", "tensorflow")
+
+
+def versions(toolchain: Optional[Toolchain]) -> Dict[str, Any]:
+    """Versions that shape the results; no names of the machine."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "processors": os.cpu_count(),
+        "packages": {name: installed_version(name) for name in _PACKAGES},
+        "driver": devices.driver_version(),
+        "toolchain": None if toolchain is None else f"{toolchain.kind} {toolchain.version}",
+    }
+
+
+def facts(climb: Climb) -> None:
+    """Every point is reported, also where an earlier one failed."""
+    simulated = climb.simulated
+    climb.emit(_driver_point(simulated))
+    if climb.reason:
+        climb.emit(Point("pyACL and device", FAILED, "a device that can be opened", climb.reason))
+        return
+    climb.emit(atc_python_point(climb.device.toolchain))
+    device = climb.device
+    found = facts_of(device.acl, device.number)
+    climb.emit(Point("pyACL", MEASURED, "", f"started; {found['count']} devices, this is number {device.number}"))
+    climb.emit(chip_point(str(found["soc"]), climb.request.soc_version))
+    climb.emit(_memory_point(found["memory"], str(found["soc"])))
+
+
+def chip_of_device(acl: Any, number: int, wanted: Optional[str]) -> str:
+    """The chip to compile for: the option, else the device's own name, where it is a known one."""
+    if wanted:
+        return wanted
+    soc = str(facts_of(acl, number)["soc"])
+    return soc if chip_of(soc) is not None else DEFAULT_SOC
+
+
+def chip_point(soc: str, wanted: Optional[str]) -> Point:
+    """The device's name against the chip that was asked for, and against the first 910."""
+    name = "chip"
+    if wanted and canonical(wanted) != canonical(soc) and not (is_first_910(wanted) and is_first_910(soc)):
+        advice = (
+            f"pass --soc-version {soc}, or another --device; a model runs only on the chip that it was compiled for"
+        )
+        return Point(name, FAILED, wanted, soc, "", advice)
+    if not is_first_910(soc):
+        advice = "operators, arithmetic and speeds of this chip were not predicted: send the archive"
+        return Point(name, DIFFERS, "a first-generation 910", soc, "", advice)
+    return Point(name, AS_PREDICTED, "a first-generation 910", soc)
+
+
+def _memory_point(memory: Optional[Dict[str, int]], soc: str) -> Point:
+    name, chip = "device memory", chip_of(soc)
+    if memory is None:
+        return Point(name, NOT_DONE, "", "acl.rt.get_mem_info gives no answer for this device")
+    found = f"{memory['total'] / _GIB:.1f} GiB, {memory['free'] / _GIB:.1f} GiB free"
+    if chip is None or chip.memory is None:
+        return Point(name, MEASURED, "", found)
+    state = AS_PREDICTED if _MEMORY_SHARE * chip.memory <= memory["total"] <= chip.memory else DIFFERS
+    return Point(name, state, f"up to {chip.memory / _GIB:.0f} GiB", found, "memory")
+
+
+def _driver_point(simulated: bool) -> Point:
+    version = devices.driver_version()
+    if version is not None:
+        return Point("driver", MEASURED, "", version)
+    if simulated:
+        return Point("driver", NOT_DONE, "", "SIMULATED: no driver is needed")
+    return Point(
+        "driver",
+        FAILED,
+        "driver/version.info",
+        "no driver is installed, or the container does not see it",
+        "",
+        "install the driver; in a container mount /usr/local/Ascend/driver and /etc/ascend_install.info",
+    )
+
+
+def atc_python_point(toolchain: Toolchain) -> Point:
+    """The Python that ATC's operator compiler will start: the first python3 on PATH."""
+    name = "Python of ATC"
+    if toolchain.simulated:
+        return Point(name, NOT_DONE, "", "SIMULATED: the simulated ATC compiles no kernels")
+    python = shutil.which("python3", path=toolchain.environment.get("PATH", ""))
+    expected = f"python3 with {', '.join(ATC_MODULES)}"
+    if python is None:
+        return Point(name, FAILED, expected, "no python3 on PATH", "", "put a Python that this CANN supports on PATH")
+    code, said = python_runs([python, "-c", _PROBE, *ATC_MODULES])
+    answer = _answer(said)
+    if code or answer is None:
+        return Point(name, FAILED, expected, f"{python} does not run: {said[-200:]}", "", "repair it, or change PATH")
+    version, prefix, missing = answer
+    ours = " (this environment, which ATC takes when it is activated)" if prefix == sys.prefix else ""
+    if missing:
+        advice = f"{python} -m pip install {' '.join('attrs' if m == 'attr' else m for m in missing)}, or deactivate "
+        advice += "the environment so that ATC finds a Python with CANN's packages"
+        return Point(name, FAILED, expected, f"Python {version}{ours} lacks {', '.join(missing)}", "", advice)
+    return Point(name, AS_PREDICTED, expected, f"Python {version}{ours} has all of them")
+
+
+def _answer(said: str) -> Optional[List[Any]]:
+    try:
+        answer = json.loads(said.splitlines()[-1]) if said else None
+    except ValueError:
+        return None
+    return answer if isinstance(answer, list) and len(answer) == 3 else None
+
+
+def acl_of(toolchain: Toolchain) -> Any:
+    """pyACL, or a ToolchainError that says why not and what to do."""
+    try:
+        return toolchain.load_acl()
+    except VxmError:
+        raise
+    except Exception as exc:  # a library that the loader does not find shows as any kind of error
+        raise VxmError(f"pyACL: {type(exc).__name__}: {exc}; source CANN's set_env.sh and start again") from exc
