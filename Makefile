@@ -29,6 +29,7 @@ CHECKPOINTS  ?=
 MODEL        ?= build/vxm/vxm.om
 COMPARE      ?= 1
 OUT          ?=
+SHORT        ?=
 TESTS        ?= tests
 JOBS         ?= 2
 

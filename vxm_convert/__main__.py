@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     verify = commands.add_parser(
         "verify",
-        help="check files against the hashes in their side-cars and contracts",
+        help="check files against the hashes in side-cars and contracts",
         **help_texts(
             "Recompute sha256 sums and follow which file was made from which, across folders, from checkpoint to "
             "report. The last line names the first broken link.",

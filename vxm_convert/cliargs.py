@@ -52,7 +52,17 @@ def help_texts(
     below.append("\n".join(["examples:"] + [f"  {example}" for example in examples]))
     codes = {**EXIT_CODES, **(exits or {})}
     below.append("\n".join(["exit codes:"] + [f"  {code:<5}{text}" for code, text in sorted(codes.items())]))
-    return {"description": above, "epilog": "\n\n".join(below), "formatter_class": argparse.RawDescriptionHelpFormatter}
+    return {"description": above, "epilog": "\n\n".join(below), "formatter_class": _Help}
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """argparse forgets that verbs are indented when it measures them, and breaks the line after the longest."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        for verb in self._iter_indented_subactions(action):
+            length = len(self._format_action_invocation(verb)) + self._current_indent
+            self._action_max_length = max(self._action_max_length, length)
 
 
 def add_common_group(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from vxm_convert.cliargs import add_toolchain_group, help_texts
 PROG = "python -m vxm_convert device-check"
 DEFAULT_OUT = Path("build") / "device-check"
 RUNG_SECONDS = 300.0
-SUMMARY = "compare a device with the simulator's predictions, rung by rung"
+SUMMARY = "compare a device with what the simulator predicts"
 
 
 def help_of_check(prog: str = PROG) -> Dict[str, Any]:

@@ -29,7 +29,7 @@ def short_check(tmp_path_factory: Any) -> Path:
     out = tmp_path_factory.mktemp("check")
     argv = ["--short", "--only", "facts,conv3d,warp,timing", "--toolchain", "sim", "--out", str(out), "-q"]
     assert device_check.main(argv) == 0
-    return out
+    return Path(out)
 
 
 def test_everything_is_as_predicted_on_the_simulator(short_check: Path) -> None:
