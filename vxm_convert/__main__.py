@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser(
         "inspect",
-        help="show what a file is: graph, model, weights, contract, side-car",
+        help="show what a file is: graph, model, weights, contract",
         **help_texts(
             "Show what a contract.json, side-car, .pb, .onnx, .om, .h5, dump file or TensorFlow checkpoint contains. "
             "Changes nothing.",
