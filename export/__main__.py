@@ -38,6 +38,7 @@ _PROG = "export"
 #: first word of the command line → (module with ``main(argv, default_soc) -> int``, one line of help); any other first
 #: word exports
 VERBS: Dict[str, Tuple[str, str]] = {
+    "golden": ("export.golden", "write inputs and TensorFlow's outputs for msame, ais_bench, msaccucmp"),
     "preflight": ("export.preflight.command", "find what ATC would refuse in a frozen graph; estimate its time"),
     "tune": ("export.tune.command", "find the fewest nodes that must stay in fp32 to meet an acceptance profile"),
 }

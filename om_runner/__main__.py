@@ -31,6 +31,7 @@ DEFAULT_OUT = Path("build") / "registered"
 VERBS: Dict[str, Tuple[str, str]] = {
     "apply": ("om_runner.commands.apply", "carry an image, labels or points through warps and affines"),
     "audit": ("om_runner.commands.audit", "check that a model gives the same bits again, in any order and batch"),
+    "compare-files": ("om_runner.commands.compare_files", "judge what msame or ais_bench wrote for golden inputs"),
     "convert-warp": (
         "om_runner.commands.convert_warp",
         "convert a warp to ITK, FSL, FreeSurfer, Learn2Reg, VoxelMorph",

@@ -90,6 +90,7 @@ FENCES = (
         "numpy.load",
         (
             "om_runner/precision/store.py",
+            "om_runner/precision/foreign_files.py",
             "om_runner/precision/tf_reference.py",
             "om_runner/layers/golden.py",
             "export/onnx_model.py",

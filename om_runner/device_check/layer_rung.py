@@ -16,7 +16,7 @@ from om_runner.device_check.network import SMALL_SHAPE, Exported, both, copied, 
 from om_runner.device_check.sides import Compiled
 from om_runner.device_check.tensorflow import run_graph, why_missing
 from om_runner.layers.device import Device as DumpingDevice
-from om_runner.layers.dumpfiles import dumped_tensor, index_dumps, logical
+from om_runner.layers.dumpfiles import dumped_tensor, index_dumps
 from om_runner.layers.judge import DEFAULT_LAYER_LIMIT
 from om_runner.layers.matching import NET_OUTPUT, GoldenGraph, Layer, layers_of
 from vxm_convert.artifacts.files import write_text
@@ -77,7 +77,7 @@ def _dumped(climb: Climb, ours: Compiled, made: Exported, wanted: Sequence[Layer
     for layer in wanted:
         if layer.op in files:
             data = dumped_tensor(read_dump(files[layer.op]), layer, str(files[layer.op]))
-            result[str(layer.golden)] = np.array(logical(data, layer.desc))
+            result[str(layer.golden)] = np.array(data)
     shutil.rmtree(str(work), ignore_errors=True)
     return result
 

@@ -182,6 +182,7 @@ def _ended(process: subprocess.Popen[bytes], step: Step, left: float, seconds: f
     except subprocess.TimeoutExpired:
         code = None
     if code is None:
+        process.kill()
         return Point(
             f"{step.name}: stopped",
             FAILED,

@@ -67,6 +67,10 @@ class CompareStore:
                 self._save(self.path(subject, what), array)
         self.subjects.append(subject)
 
+    def keep(self, subject: str, what: str, array: np.ndarray) -> None:
+        """Keep one more array of a subject: a reference that was computed elsewhere."""
+        self._save(self.path(subject, what), array)
+
     def path(self, subject: str, what: str) -> Path:
         # Numbered, so that no subject's name can collide with ours.
         number = self.subjects.index(subject) if subject in self.subjects else len(self.subjects)

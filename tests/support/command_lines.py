@@ -21,8 +21,19 @@ SUBCOMMANDS = ("doctor", "device-check", "inspect", "verify", "phantom", "profil
 #: a word that may follow the module's name and has options of its own
 MORE_SUBCOMMANDS = {
     "train": ("evaluate", "prepare"),
-    "export": ("preflight", "tune"),
-    "om_runner": ("layers", "audit", "apply", "convert-warp", "device-check", "evaluate", "invert", "jacobian", "qc"),
+    "export": ("golden", "preflight", "tune"),
+    "om_runner": (
+        "layers",
+        "audit",
+        "apply",
+        "compare-files",
+        "convert-warp",
+        "device-check",
+        "evaluate",
+        "invert",
+        "jacobian",
+        "qc",
+    ),
 }
 
 

@@ -20,7 +20,7 @@ from om_runner.device_check.sides import Compiled, Device, contract_of
 from vxm_convert.ascend import operators
 from vxm_convert.ascend.limits import HALF_MAX
 from vxm_convert.sim.compiler import dtypes
-from vxm_convert.sim.engine import program
+from vxm_convert.sim.engine import backends, program
 from vxm_convert.sim.engine.lowering import cube, lower
 from vxm_convert.sim.engine.lowering.onnx_graph import OnnxBuilder
 from vxm_convert.sim.engine.lowering.state import Value
@@ -134,11 +134,19 @@ def _lowering(kind: str, instead: Callable[[Any, Any], List[Value]]) -> Patch:
     return lambda: mock.patch.dict(lower.LOWERINGS, {kind: instead})
 
 
+@contextmanager
+def _keeping_nan() -> Iterator[None]:
+    """In the engine's inputs and in every conversion."""
+    with mock.patch.object(backends, "_finite", lambda array: array):
+        with mock.patch.multiple(OnnxBuilder, round_half=_with_nan, clear_nan=lambda self, value: value):
+            yield
+
+
 #: name → patch of the engine
 RUNNING: Dict[str, Patch] = {
     "rounds_toward_zero": lambda: mock.patch.object(OnnxBuilder, "round_half", _toward_zero),
     "gives_infinity": lambda: mock.patch.object(OnnxBuilder, "round_half", _infinite),
-    "keeps_nan": lambda: mock.patch.multiple(OnnxBuilder, round_half=_with_nan, clear_nan=lambda self, value: value),
+    "keeps_nan": _keeping_nan,
     "flushes_subnormals": lambda: mock.patch.object(OnnxBuilder, "round_half", _flushed),
     "adds_in_half": lambda: mock.patch.object(cube, "_convolve", _half_sums),
     "half_results": lambda: mock.patch.object(cube, "_convolve", _half_result),

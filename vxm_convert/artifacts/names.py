@@ -41,6 +41,7 @@ REPORT_JUNIT = "junit.xml"
 LAYERS_CSV = "layers.csv"
 LAYERS_JSON = "layers.json"
 AUDIT_NAME = "audit.json"
+COMPARED_FILES_NAME = "compared_files.json"
 #: folder of om_runner's records of finished subjects, with arbitrary names
 RECORDS_FOLDER = ".om_runner"
 # Any stage.
