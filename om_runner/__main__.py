@@ -129,6 +129,12 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
     )
     add_toolchain_group(parser)
     add_device_group(parser)
+    parser.add_argument_group("profile").add_argument(
+        "--profile-ops",
+        action="store_true",
+        help="have acl.prof record the run, and write the time of every operator beside the export's estimate to "
+        "OUT/precision/op_times.csv; slows the run down (default: off)",
+    )
     add_common_group(parser)
     return parser
 
@@ -156,6 +162,7 @@ def settings_from(args: argparse.Namespace, command: List[str]) -> Settings:
         outputs=outputs_from(args),
         batch=batch_from(args),
         bids=bids_from(args),
+        profile_ops=args.profile_ops,
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Sequence, Tuple
 
-from om_runner.device_check import clock, layer_rung, machine, network, small
+from om_runner.device_check import clock, layer_rung, machine, network, operator_rung, small
 from om_runner.device_check.climb import Climb
 from vxm_convert.device_check.points import Rung
 from vxm_convert.errors import ToolchainError
@@ -34,6 +34,7 @@ STEPS: Tuple[Step, ...] = (
     Step("steadiness", "Do equal inputs give equal bits?", clock.steadiness),
     Step("network", "Is the error of the whole network that of the simulator?", network.network, False, 4.0),
     Step("layers", "Which layer, if any, differs from the simulator?", layer_rung.layers, False, 4.0),
+    Step("operators", "How long does each operator take, beside the estimate?", operator_rung.operators, False, 4.0),
     Step("full_size", "And at the size of real scans?", network.full_size, False, 12.0),
 )
 BY_NAME: Dict[str, Step] = {step.name: step for step in STEPS}

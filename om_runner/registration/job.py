@@ -47,6 +47,8 @@ class Settings:
     bids: BidsRequest = BidsRequest()
     #: further scans or folders, after `input`
     more_inputs: Tuple[Path, ...] = ()
+    #: record and write the time of every operator
+    profile_ops: bool = False
 
 
 @dataclass(frozen=True)

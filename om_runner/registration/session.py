@@ -18,6 +18,7 @@ from om_runner.inputs.scans import Scan, discover
 from om_runner.precision.reference import check_reference_python, reference_python
 from om_runner.registration.dry_run import dry_run
 from om_runner.registration.job import Job, Settings
+from om_runner.registration.profiling import operators_profiled
 from om_runner.registration.run import CohortRun
 from om_runner.results.layout import Layout
 from om_runner.results.lock import output_folder
@@ -68,7 +69,10 @@ def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable
     if job.compared:
         check_reference_python(job.python)
     with output_folder(settings.out), collecting():
-        return CohortRun(job).go(runtime_factory)
+        if not settings.profile_ops:
+            return CohortRun(job).go(runtime_factory)
+        with operators_profiled(settings.out, model) as factory:
+            return CohortRun(job).go(factory)
 
 
 def _prepare(model: OfflineModel, settings: Settings) -> Job:

@@ -131,6 +131,8 @@ ASSUMPTIONS: Tuple[Assumption, ...] = (
     Assumption("copy_speed", "copies between host and device reach the link's speed", ASSUMED, "timing", _SPEEDS,
                "vxm_convert/ascend/chips.py"),
     Assumption("gather_speed", "GatherV2 takes 20 cycles of a core per row", ASSUMED, "gather", _SPEEDS, _SPEEDS_FILE),
+    Assumption("kernel_speed", "the kernels of an operator take the time of the estimate, within a factor of 5", ASSUMED,
+               "operators", _SPEEDS, _SPEEDS_FILE),
     Assumption("memory", "the device has the memory of the table", ASSUMED, "facts", _SPEEDS,
                "vxm_convert/ascend/chips.py"),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable, FrozenSet, List, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Tuple
 
 import numpy as np
 
@@ -74,10 +74,47 @@ def _core() -> openvino.Core:
 
 
 def _compiled(serialized: bytes) -> Any:
+    return _compiled_with(serialized, _OPTIONS)
+
+
+def _compiled_with(serialized: bytes, options: Dict[str, Any]) -> Any:
     core = _core()
     model = core.read_model(serialized)
     _interleave_in_blocks(model)
-    return core.compile_model(model, "CPU", _OPTIONS)
+    return core.compile_model(model, "CPU", options)
+
+
+def kernel_times(
+    serialized: bytes, inputs: List[str], arrays: List[np.ndarray], runs: int
+) -> List[Tuple[List[str], float]]:
+    """(tensors that a kernel computes, seconds, the least of `runs`) of every kernel that OpenVINO executes.
+
+    Raises
+    ------
+    ToolchainError
+        If the engine is another one, which counts no times of kernels.
+    """
+    if find_engine().compile is not _openvino:
+        raise ToolchainError("times of operators on the simulated device need OpenVINO; pip install openvino")
+    compiled = _compiled_with(serialized, {**_OPTIONS, "PERF_COUNT": True})
+    request = compiled.create_infer_request()
+    read = {name for port in compiled.inputs for name in port.get_names()}
+    fed = {name: _finite(array) for name, array in zip(inputs, arrays) if name in read}
+    least: Dict[str, float] = {}
+    for _ in range(runs):
+        request.infer(fed)
+        for entry in request.get_profiling_info():
+            seconds = entry.real_time.total_seconds()
+            least[entry.node_name] = min(seconds, least.get(entry.node_name, seconds))
+    made_of = {node.get_friendly_name(): _originals(node) for node in compiled.get_runtime_model().get_ordered_ops()}
+    return [(made_of.get(name) or [name], seconds) for name, seconds in least.items()]
+
+
+def _originals(node: Any) -> List[str]:
+    """The tensors of the model that an executed node stands for."""
+    info = node.get_rt_info()
+    text = str(info["originalLayersNames"].astype(str)) if "originalLayersNames" in info else ""
+    return [name for name in text.split(",") if name]
 
 
 def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from typing import TYPE_CHECKING, Callable, List, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -18,15 +18,19 @@ from vxm_convert.sim.acl.models.describe import tensor_bytes
 from vxm_convert.sim.acl.models.gears import Setting, gear_of
 from vxm_convert.sim.acl.models.loading import Model, gears_of, model_of, tensors_of
 from vxm_convert.sim.acl.streams.stream import stream_of
+from vxm_convert.sim.engine.op_times import operator_seconds
 from vxm_convert.sim.faults import FAULTS
 
 if TYPE_CHECKING:
     from vxm_convert.sim.engine.program import TensorDesc
 
+#: (operator, its type, seconds), in the model's order
+OperatorTimes = List[Tuple[str, str, float]]
 #: A buffer may be this many bytes smaller than the model's tensor; an execution with a smaller one is refused.
 SIZE_SLACK = 64
-#: Called with ``(model name, seconds)`` after every execution; the profiler registers here.
-OBSERVERS: List[Callable[[str, float], None]] = []
+#: Called with ``(model name, seconds, seconds of each operator)`` after every execution; the last is a function that
+#: executes the model once more, for who wants it. The profiler registers here.
+OBSERVERS: List[Callable[[str, float, Callable[[], OperatorTimes]], None]] = []
 
 
 class Span(NamedTuple):
@@ -127,7 +131,7 @@ def _run(model: Model, bound: Bound, stop: Callable[[], bool] = lambda: False) -
         if longer > 0:
             time.sleep(longer)
         for observe in list(OBSERVERS):
-            observe(model.name, seconds + longer)
+            observe(model.name, seconds + longer, lambda: _operator_times(model, bound))
     except AclFailure:
         raise
     except Exception as exc:  # a return code for the client, the traceback for us
@@ -135,6 +139,13 @@ def _run(model: Model, bound: Bound, stop: Callable[[], bool] = lambda: False) -
         raise AclFailure(507011, f"{model.name}: {type(exc).__name__}: {exc}") from exc
     finally:
         model.lock.release()
+
+
+def _operator_times(model: Model, bound: Bound) -> OperatorTimes:
+    program = bound.setting.program() if bound.setting else model.program
+    arrays = [_array(s, t) for s, t in zip(bound.sources, bound.in_tensors)]
+    types = {op.name: op.type for op in program.ops}
+    return [(name, types[name], seconds) for name, seconds in operator_seconds(program.ops, arrays).items()]
 
 
 def _compute(model: Model, bound: Bound) -> None:

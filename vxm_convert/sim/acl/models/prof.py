@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``acl.prof``: execution times between `start` and `stop`, written as one JSON summary that says it is simulated."""
+"""``acl.prof``: execution times between `start` and `stop`, written as one JSON summary that says it is simulated, and
+per operator as the vendor's tool exports them.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from vxm_convert.artifacts.files import write_json
-from vxm_convert.errors import ArtifactError
+from vxm_convert.artifacts.files import write_json, write_text
+from vxm_convert.errors import ArtifactError, ToolchainError
 from vxm_convert.sim.acl.base.args import INIT, call, query
-from vxm_convert.sim.acl.base.state import SIM, AclFailure
-from vxm_convert.sim.acl.models.execute import OBSERVERS
+from vxm_convert.sim.acl.base.state import SIM, AclFailure, log
+from vxm_convert.sim.acl.models.execute import OBSERVERS, OperatorTimes
 from vxm_convert.sim.version import SIM_VERSION
 
+#: data type of a profile: times of tasks
+TASK_TIME = 2
+#: a subset of the columns of msprof's export, in its order
+_COLUMNS = ("Device_id", "Model ID", "Op Name", "OP Type", "Task Type", "Task Duration(us)")
+EXPORT_FOLDER, SIMULATED_TASK = "mindstudio_profiler_output", "SIMULATED"
 #: aclprofAicoreMetrics: arithmetic, pipe, memory, L0, conflict, none
 _METRICS = (0, 1, 2, 3, 4, 0xFF)
 
@@ -37,11 +46,28 @@ class Profiler:
         self.folder: Optional[Path] = None
         self.running: Optional[ProfileConfig] = None
         self.seconds: Dict[str, List[float]] = {}
+        self.operators: Dict[str, OperatorTimes] = {}
 
-    def observe(self, model: str, seconds: float) -> None:
+    def observe(self, model: str, seconds: float, operators: Callable[[], OperatorTimes]) -> None:
         with self._lock:
-            if self.running is not None:
-                self.seconds.setdefault(model, []).append(seconds)
+            if self.running is None:
+                return
+            self.seconds.setdefault(model, []).append(seconds)
+            if self.running.mask & TASK_TIME and model not in self.operators:
+                try:
+                    self.operators[model] = operators()
+                except ToolchainError as exc:
+                    log.warning("simulated device: no times of operators: %s", exc)
+                    self.operators[model] = []
+
+    def export(self) -> str:
+        """The times of operators as msprof exports them; marked in the column of the task's type."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for number, (_, times) in enumerate(sorted(self.operators.items()), 1):
+            writer.writerows([0, number, name, kind, SIMULATED_TASK, f"{1e6 * s:.3f}"] for name, kind, s in times)
+        return text.getvalue()
 
     def summary(self) -> Dict[str, Any]:
         models = {
@@ -67,7 +93,7 @@ def init(path: str) -> None:
     if not os.path.isdir(path) or not os.access(path, os.W_OK):
         raise AclFailure(100000, f"{path} is not a writable folder")
     PROFILER.folder = Path(path)
-    PROFILER.seconds = {}
+    PROFILER.seconds, PROFILER.operators = {}, {}
 
 
 @query("prof.create_config", "tIKK")
@@ -106,12 +132,16 @@ def stop(handle: int) -> None:
 
 @call("prof.finalize", needs=INIT)
 def finalize() -> None:
-    """Writes ``PROF_SIMULATED_<time>/summary.json`` into the folder."""
+    """Writes ``PROF_SIMULATED_<time>/summary.json`` into the folder, and with times of tasks what msprof would export."""
     folder = PROFILER.folder
     if folder is None:
         raise AclFailure(100000, "acl.prof.init has not been called")
     PROFILER.folder = PROFILER.running = None
     try:
-        write_json(folder / time.strftime("PROF_SIMULATED_%Y%m%d%H%M%S") / "summary.json", PROFILER.summary())
+        stamp = time.strftime("%Y%m%d%H%M%S")
+        made = folder / f"PROF_SIMULATED_{stamp}"
+        write_json(made / "summary.json", PROFILER.summary())
+        if PROFILER.operators:
+            write_text(made / EXPORT_FOLDER / f"op_summary_{stamp}.csv", PROFILER.export())
     except ArtifactError as exc:
         raise AclFailure(300000, str(exc)) from exc

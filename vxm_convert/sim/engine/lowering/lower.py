@@ -7,7 +7,7 @@ transposition appears only if a reader needs the other order.
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 from vxm_convert.formats.ge_ir import Op
 from vxm_convert.sim.engine.lowering import cube, elementwise, pooling, rearrange, reduction, shapes
@@ -53,10 +53,13 @@ PASSES: Dict[str, Callable[[List[Op]], List[Op]]] = {
 RANDOM = "random:"
 
 
-def lower(ops: List[Op], settings: Settings) -> Tuple[bytes, List[str], List[str]]:
+def lower(
+    ops: List[Op], settings: Settings, owners: Optional[Dict[str, str]] = None
+) -> Tuple[bytes, List[str], List[str]]:
     """(serialised ONNX, input names, output names); order as the Data and NetOutput operators have it.
 
-    Behind the model's inputs come those that start with `RANDOM`: what an AI CPU operator draws.
+    Behind the model's inputs come those that start with `RANDOM`: what an AI CPU operator draws. `owners`, where it is
+    given, gets the operator of every tensor.
     """
     for name, apply in PASSES.items():
         if name in settings.rewrites:
@@ -72,7 +75,10 @@ def lower(ops: List[Op], settings: Settings) -> Tuple[bytes, List[str], List[str
         state.values[f"{op.name}:0"] = Value(name, False)
     for op in ops:
         if op.data is None and op.type not in ("Data", "FrameworkOp", "NetOutput"):
+            state.builder.owner = op.name
             _lower_op(state, op)
+    if owners is not None:
+        owners.update(state.builder.owners)
     outputs = [
         (state.get(source), f"output_{number}", desc.dtype, desc.logical_shape)
         for number, (source, desc) in enumerate(zip(net_output.inputs, net_output.output_descs))

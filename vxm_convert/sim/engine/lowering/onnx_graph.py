@@ -34,10 +34,14 @@ class OnnxBuilder:
         self.initializers: List[Any] = []
         self._constants: Dict[Tuple[str, Tuple[int, ...], bytes], str] = {}
         self._count = 0
+        #: the device's operator that is being lowered, and tensor → the operator that it was made for
+        self.owner = ""
+        self.owners: Dict[str, str] = {}
 
     def node(self, kind: str, inputs: Sequence[str], outputs: int = 1, **attrs: Any) -> List[str]:
         """Append a node; returns the names of its outputs."""
         names = [self._fresh(kind) for _ in range(outputs)]
+        self.owners.update((name, self.owner) for name in names)
         self.nodes.append(helper.make_node(kind, list(inputs), names, **attrs))
         return names
 
