@@ -146,11 +146,12 @@ def _events(stream: IO[bytes]) -> queue.Queue[Optional[Dict[str, Any]]]:
     events: queue.Queue[Optional[Dict[str, Any]]] = queue.Queue()
 
     def read() -> None:
-        for line in stream:
-            try:
-                events.put(json.loads(line.decode("utf-8")))
-            except ValueError:
-                LOG.debug("a line of the process is no event: %r", line[:200])
+        with stream:
+            for line in stream:
+                try:
+                    events.put(json.loads(line.decode("utf-8")))
+                except ValueError:
+                    LOG.debug("a line of the process is no event: %r", line[:200])
         events.put(None)
 
     threading.Thread(target=read, daemon=True).start()
