@@ -40,6 +40,7 @@ def layer_points(exported: Path, tmp_path: Path, monkeypatch: Any, *chip: str) -
     return climbed(tmp_path, "layers", *chip, exported=str(exported), reference_python="/nowhere/python")
 
 
+@pytest.mark.slow
 def test_every_layer_is_dumped_and_equals_the_prediction(exported: Path, tmp_path: Path, monkeypatch: Any) -> None:
     (point,) = layer_points(exported, tmp_path, monkeypatch)
     assert point.state == AS_PREDICTED and "largest distance 0" in point.found
@@ -63,16 +64,7 @@ def test_the_network_and_its_layers_against_tensorflow(tmp_path: Path) -> None:
 
 
 def test_a_run_with_times_of_operators(exported: Path, cohort: Cohort, tmp_path: Path) -> None:
-    argv = [
-        "--input",
-        str(cohort.scans),
-        "--atlas",
-        str(cohort.atlas),
-        "--model",
-        str(exported / "vxm.om"),
-        "--limit",
-        "1",
-    ]
+    argv = ["--input", str(cohort.scans), "--atlas", str(cohort.atlas), "--model", str(exported / "vxm.om")]
     argv += ["--out", str(tmp_path), "--compare", "none", "--toolchain", "sim", "--profile-ops", "-q"]
     assert main(argv) == 0
     with open(str(tmp_path / "precision" / "op_times.csv"), encoding="utf-8") as handle:
