@@ -9,7 +9,7 @@ from typing import Dict, List, Mapping, Optional, Sequence
 import numpy as np
 
 from om_runner.device_check.probes.probe import Part, Probe
-from om_runner.device_check.sides import differing, values_text
+from om_runner.device_check.sides import differing, mismatches, values_text
 from vxm_convert.device_check.assumptions import BY_KEY
 from vxm_convert.device_check.points import AS_PREDICTED, DIFFERS, FAILED, Point
 from vxm_convert.formats.om import OmModel
@@ -87,8 +87,7 @@ def _explanation(part: Part, found: Arrays) -> str:
     for words, other in part.alternatives:
         if not differing(values, other, part.tolerance):
             return words
-    wrong = np.flatnonzero([differing(a, b, part.tolerance) for a, b in zip(values.ravel(), part.expected.ravel())])
-    at = wrong[:4]
+    at = np.flatnonzero(mismatches(values, part.expected, part.tolerance))[:4]
     return (
         f"got {values_text(values.ravel()[at])} where {values_text(np.asarray(part.expected).ravel()[at])} was expected; "
         "no known alternative gives these values"

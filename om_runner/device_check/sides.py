@@ -178,14 +178,21 @@ class Predictor:
         return Prediction(compiled.om_path).outputs(feeds)
 
 
-def differing(first: np.ndarray, second: np.ndarray, tolerance: float = 0.0) -> int:
-    """Number of values that differ by more than `tolerance`; NaN equals NaN."""
+def mismatches(first: np.ndarray, second: np.ndarray, tolerance: float = 0.0) -> np.ndarray:
+    """Where two arrays differ by more than `tolerance`, bool; NaN equals NaN."""
     a, b = np.asarray(first), np.asarray(second)
     with np.errstate(invalid="ignore"):
-        same = (a == b) | (np.isnan(a.astype(np.float64)) & np.isnan(b.astype(np.float64)))
+        other = a != b
+        if a.dtype.kind == "f" and b.dtype.kind == "f":
+            other &= ~(np.isnan(a) & np.isnan(b))
         if tolerance:
-            same |= np.abs(a.astype(np.float64) - b.astype(np.float64)) <= tolerance
-    return int(a.size - np.count_nonzero(same))
+            other &= ~(np.abs(a.astype(np.float64) - b.astype(np.float64)) <= tolerance)
+    return other
+
+
+def differing(first: np.ndarray, second: np.ndarray, tolerance: float = 0.0) -> int:
+    """Number of values that differ; see `mismatches`."""
+    return int(np.count_nonzero(mismatches(first, second, tolerance)))
 
 
 def values_text(values: np.ndarray, limit: int = 4) -> str:
