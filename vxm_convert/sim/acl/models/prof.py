@@ -56,7 +56,8 @@ class Profiler:
             if self.running.mask & TASK_TIME and model not in self.operators:
                 try:
                     self.operators[model] = operators()
-                except ToolchainError as exc:
+                except (ToolchainError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as exc:
+                    # A measurement that fails must not fail the execution; engines raise RuntimeError.
                     log.warning("simulated device: no times of operators: %s", exc)
                     self.operators[model] = []
 
@@ -141,7 +142,7 @@ def finalize() -> None:
         stamp = time.strftime("%Y%m%d%H%M%S")
         made = folder / f"PROF_SIMULATED_{stamp}"
         write_json(made / "summary.json", PROFILER.summary())
-        if PROFILER.operators:
+        if any(PROFILER.operators.values()):
             write_text(made / EXPORT_FOLDER / f"op_summary_{stamp}.csv", PROFILER.export())
     except ArtifactError as exc:
         raise AclFailure(300000, str(exc)) from exc
