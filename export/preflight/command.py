@@ -18,6 +18,7 @@ from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.names import PREFLIGHT_CSV, PREFLIGHT_JSON
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
 from vxm_convert.model.precision import PLANS
+from vxm_convert.weights.foreign import refuse_foreign_graph
 
 _LOG = logging.getLogger(__name__)
 _PROG = "export preflight"
@@ -84,6 +85,7 @@ def main(argv: List[str], default_soc: str) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_output_folder(args.out)
+    refuse_foreign_graph(args.pb)
     outputs = [name for name in args.out_nodes.split(";") if name]
     plan = PLANS[args.precision] if args.plan is None else load_plan(args.plan)
     result = run_preflight(args.pb, args.soc_version, plan, outputs, _shapes(args.pb))

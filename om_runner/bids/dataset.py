@@ -19,6 +19,7 @@ from om_runner.inputs.scans import Scan
 from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.errors import VolumeError, VxmError
 from vxm_convert.metrics.labels import LABEL_NAMES, load_label_set
+from vxm_convert.scans.discovery import say_unread
 
 LOG = logging.getLogger(__name__)
 
@@ -84,14 +85,17 @@ class Dataset:
             If a requested participant or session does not exist, or there is no scan.
         """
         found: Dict[str, Scan] = {}
+        others: List[Path] = []
         for subject in self._subjects(choice):
             before = len(found)
             for folder, home in self._anat_folders(subject, choice):
+                others += [path for path in _listed(folder) if not path.name.startswith(".")]
                 for path, name in _named(folder, home):
                     if choice.takes(name):
                         self._add(found, path, name)
             if len(found) == before:
                 LOG.warning("%s: no %s scan%s, the participant is skipped", subject, choice.suffix, _filtered(choice))
+        say_unread(self.root, others)
         if not found:
             raise VolumeError(
                 f"{self.root}: no {choice.suffix} scan in it{_filtered(choice)}; expected "
@@ -238,15 +242,9 @@ def _folders(folder: Path) -> List[Path]:
 
 def _named(folder: Path, start: str) -> Iterator[Tuple[Path, names.Name]]:
     """Volumes of a folder with their parsed names; a broken link counts, so that it fails by name later."""
-    try:
-        files = sorted(
-            p for p in folder.iterdir() if p.name.startswith("sub-") and p.name.lower().endswith(names.EXTENSIONS)
-        )
-    except FileNotFoundError:
-        return
-    except OSError as exc:
-        raise VolumeError(f"{folder}: cannot list this folder ({exc.strerror}); check its permissions") from exc
-    for path in files:
+    for path in _listed(folder):
+        if not (path.name.startswith("sub-") and path.name.lower().endswith(names.EXTENSIONS)):
+            continue
         try:
             name = names.parse(path.name)
         except VolumeError as exc:
@@ -256,6 +254,15 @@ def _named(folder: Path, start: str) -> Iterator[Tuple[Path, names.Name]]:
             LOG.warning("%s: skipped, names in this folder start with %s_", path, start)
             continue
         yield path, name
+
+
+def _listed(folder: Path) -> List[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        raise VolumeError(f"{folder}: cannot list this folder ({exc.strerror}); check its permissions") from exc
 
 
 def _same_scan(seg: names.Name, scan: names.Name) -> bool:

@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from train.prepare.outputs import PICTURES, SCANS, TRANSFORMS, Record, finished, others, read_record
 from train.prepare.reference import Reference, find_reference, load_reference, write_reference
-from train.prepare.scan import AFTER, TEMPORARY, Failure, Job, Outcome, made_from_of
+from train.prepare.scan import AFTER, TEMPORARY, Failure, Job, Outcome, judge_scan, made_from_of
 from train.prepare.settings import PrepareSettings, file_names, key_of
 from train.prepare.subjects import REFERENCE, Source, find_sources
 from train.prepare.tables import MANIFEST_NAME, PAGE_NAME, TABLES, write_tables
@@ -30,6 +30,7 @@ from vxm_convert.artifacts.shares import Lock, take_lock
 from vxm_convert.artifacts.targets import check_apart
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ArtifactError, TrainingError, VxmError
 from vxm_convert.metrics.labels import load_label_set
+from vxm_convert.text import line_of
 
 LOG = logging.getLogger(__name__)
 
@@ -191,23 +192,29 @@ def _conclude(job: Job, failures: List[Failure]) -> int:
 
 
 def _plan_only(settings: PrepareSettings, sources: Sequence[Source], tool: Tool) -> int:
-    """Say what a run would do; write nothing."""
+    """Say what a run would do, and which scans it would refuse when it reads them; search and write nothing."""
     reference, key = _reference(settings, sources, tool)
     job = Job(settings, reference, tool, load_label_set(settings.labels), key, 1)
     lines = [
         f"reference: {reference.source.path} ({reference.why}), network grid {reference.network.describe()}",
         f"tool: {tool.describe()}, {settings.transform}",
     ]
+    refused = 0
     for source in sources:
         if _is_reference(source, reference):
             state = "is the reference"
         else:
             state = "done" if not settings.force and _finished(job, source) is not None else "to do"
+        why = judge_scan(job, source) if state == "to do" else None
+        if why is not None:
+            refused += 1
+            lines.append(f"{'refuse':<16}  {source.path}  {line_of(why)}")
+            continue
         labels = f", labels {source.seg.name}" if source.seg else ""
         target = "" if state == "is the reference" else f" -> {SCANS}/{file_names(source.name, settings.format)[0]}"
         lines.append(f"{state:<16}  {source.path}{labels}{target}")
     sys.stdout.write("\n".join(lines) + "\n")
-    return EXIT_OK
+    return EXIT_USER if refused else EXIT_OK
 
 
 @contextmanager

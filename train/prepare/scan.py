@@ -81,6 +81,16 @@ def prepare_scan(job: Job, source: Source) -> Outcome:
         return Failure(source.name, str(source.path), stage[0], "out of memory; pass fewer --jobs")
 
 
+def judge_scan(job: Job, source: Source) -> Optional[str]:
+    """The reason for which reading a scan will fail, or None; nothing is registered or written."""
+    try:
+        with collected_warnings():
+            load_source(source, job.settings, job.reference.network)
+    except (VxmError, OSError) as exc:
+        return str(exc)
+    return None
+
+
 def _prepare(job: Job, source: Source, stage: List[str], warnings: List[str]) -> Record:
     start = time.perf_counter()
     settings, reference = job.settings, job.reference

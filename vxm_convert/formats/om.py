@@ -26,6 +26,15 @@ log = logging.getLogger(__name__)
 
 MAGIC = b"IMOD"
 HEADER_SIZE = 256
+#: first bytes of files that are taken for a model
+_OTHER_KINDS = (
+    (b"\n", "a frozen TensorFlow graph (pb)"),
+    (b"PK\x03\x04", "a zip archive, such as a PyTorch file or an .npz"),
+    (b"\x89HDF", "an HDF5 file, such as Keras weights"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"\x80", "a pickle, such as an old PyTorch file"),
+    (b"\x08", "an ONNX model"),
+)
 HEADER_VERSION = 0x20000000
 SIMULATED_PREFIX = "sim-"
 MAX_NAME = 31
@@ -317,7 +326,7 @@ def _check_kernels(data: bytes, where: str) -> None:
 
 def _check_header(data: bytes, where: str) -> np.void:
     if data[:4] != MAGIC:
-        kind = "a frozen TensorFlow graph (pb)" if data[:1] == b"\n" else "another kind of file"
+        kind = next((what for start, what in _OTHER_KINDS if data.startswith(start)), "another kind of file")
         raise FormatError(
             f"{where}: starts with {data[:4]!r}, expected {MAGIC!r}: this is {kind}, not an offline model; compile it "
             "with `python -m export`"

@@ -117,9 +117,8 @@ def decode(kind: Type[Message], data: bytes, what: str) -> Message:
         if caught:
             raise DecodeError(str(caught[0].message))
     except (DecodeError, UnicodeDecodeError, RuntimeError) as exc:
-        reason = f"{len(data)} bytes: {exc}"
         raise FormatError(
-            f"{what}: not a {kind.DESCRIPTOR.name} message ({reason}); the file is damaged or has another format"
+            f"{what}: not a {kind.DESCRIPTOR.name} message ({len(data)} bytes); the file is damaged or has another format"
         ) from exc
     return parsed
 

@@ -19,6 +19,8 @@ from vxm_convert.artifacts.names import CONTRACT_NAME
 from vxm_convert.errors import ArtifactError, FormatError, VxmError
 from vxm_convert.inspection.description import Description, OpLine
 from vxm_convert.model.contract import GraphContract, TensorSpec
+from vxm_convert.weights.foreign import UNKNOWN
+from vxm_convert.weights.foreign import describe_file as describe_foreign
 
 _SHOWN_HASH = 12
 _LABEL_WIDTH = 9
@@ -91,6 +93,9 @@ def _reader(path: Path) -> Callable[[Path], Description]:
     try:
         parse_dump_name(path.name)
     except FormatError:
+        what = describe_foreign(path)
+        if path.is_file() and what not in (None, UNKNOWN):
+            raise ArtifactError(f"{path}: is {what}") from None
         got = path.suffix or "file without suffix"
         raise ArtifactError(
             f"{path}: got a {got}, expected one of {', '.join(sorted(readers))} or a dump file"

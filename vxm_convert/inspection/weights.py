@@ -9,6 +9,7 @@ from typing import List
 from vxm_convert.errors import FormatError, ToolchainError
 from vxm_convert.inspection.description import Description, OpLine
 from vxm_convert.text import read_reason
+from vxm_convert.weights.foreign import describe_keras_model
 
 
 def describe_checkpoint(path: Path) -> Description:
@@ -55,10 +56,12 @@ def describe_h5(path: Path) -> Description:
         with h5py.File(str(path), "r") as handle:
             handle.visititems(visit)
             said = {key: handle.attrs[key] for key in ("keras_version", "backend") if key in handle.attrs}
+            foreign = describe_keras_model(handle)
     except (OSError, RuntimeError, KeyError, ValueError) as exc:
         raise FormatError(f"{path}: not a readable HDF5 file ({read_reason(exc)}); copy it again") from exc
     facts = [
         (key.replace("_version", ""), value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
         for key, value in said.items()
     ]
+    facts += [("network", foreign)] if foreign else []
     return Description("HDF5 weights (Keras)", tuple(facts), tuple(ops), "tensors")

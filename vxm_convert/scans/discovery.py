@@ -61,7 +61,7 @@ def scan_files(folder: Path, atlas: Path) -> List[Path]:
             continue
         scans.append(path)
     _say_left_out(folder, left_out)
-    _say_unread(folder, entries)
+    say_unread(folder, entries)
     return scans
 
 
@@ -109,6 +109,26 @@ def say_folders(folder: Path) -> None:
             folder,
             _named(folders),
         )
+
+
+def say_unread(folder: Path, entries: Sequence[Path]) -> None:
+    """Warn of images of kinds that are not read among the entries of a folder or a dataset."""
+    unread = unread_images(entries)
+    if not unread:
+        return
+    number = sum(map(len, unread.values()))
+    counted = [f"{len(paths)} {suffix} ({_named(paths)})" for suffix, paths in sorted(unread.items())]
+    ways: Dict[str, List[str]] = {}
+    for suffix in sorted(unread):
+        ways.setdefault(UNREAD[suffix], []).append(suffix)
+    LOG.warning(
+        "%s: %d file%s of kinds that are not read: %s; convert to .nii.gz: %s",
+        folder,
+        number,
+        "" if number == 1 else "s",
+        ", ".join(counted),
+        ", ".join(f"{' and '.join(suffixes)} by {way}" for way, suffixes in sorted(ways.items())),
+    )
 
 
 def find_segmentation(path: Path) -> Optional[Path]:
@@ -218,25 +238,6 @@ def _say_left_out(folder: Path, left_out: Dict[Path, Optional[Kind]]) -> None:
         "its name is" if number == 1 else "their names are",
         "" if number == 1 else "s",
         ", ".join(counted),
-    )
-
-
-def _say_unread(folder: Path, entries: Sequence[Path]) -> None:
-    unread = unread_images(entries)
-    if not unread:
-        return
-    number = sum(map(len, unread.values()))
-    counted = [f"{len(paths)} {suffix} ({_named(paths)})" for suffix, paths in sorted(unread.items())]
-    ways: Dict[str, List[str]] = {}
-    for suffix in sorted(unread):
-        ways.setdefault(UNREAD[suffix], []).append(suffix)
-    LOG.warning(
-        "%s: %d file%s of kinds that are not read: %s; convert to .nii.gz: %s",
-        folder,
-        number,
-        "" if number == 1 else "s",
-        ", ".join(counted),
-        ", ".join(f"{' and '.join(suffixes)} by {way}" for way, suffixes in sorted(ways.items())),
     )
 
 

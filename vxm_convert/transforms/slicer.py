@@ -112,7 +112,8 @@ def _columns(said: Optional[str]) -> Tuple[List[int], Optional[int]]:
 
 def _frame(said: object) -> str:
     if str(said) not in _FRAMES:
-        raise FormatError(f"coordinate system {said!r}, expected RAS or LPS; save it again with a current Slicer")
+        got = "no coordinate system" if said is None else f"coordinate system {said!r}"
+        raise FormatError(f"{got}, expected RAS or LPS; save it again with a current Slicer")
     return _FRAMES[str(said)]
 
 

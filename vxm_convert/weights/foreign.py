@@ -7,11 +7,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
+from vxm_convert.errors import FormatError
+
 if TYPE_CHECKING:
     import h5py
 
 #: the files that export accepts, for the end of every message
 TAKEN = "pass a TensorFlow 1 checkpoint of the cvpr2018 or miccai2018 network, or its Keras .h5 file"
+#: the answer for files that nothing is known of
+UNKNOWN = "a file of another kind"
 _TF2_CLASSES = ("VxmDense", "VxmDenseSemiSupervisedSeg", "VxmDensePairwise", "VxmAffine", "HyperVxmDense")
 _MAX_CONFIG_BYTES = 16 << 20
 _HEAD_BYTES = 64
@@ -31,6 +35,13 @@ def describe_file(path: Path) -> Optional[str]:
     return _by_first_bytes(path, head)
 
 
+def refuse_foreign_graph(path: Path) -> None:
+    """Refuse a file that is passed as a frozen graph and is known to be something else; raises FormatError."""
+    what = None if path.suffix.lower() == ".pb" else describe_file(path)
+    if what not in (None, UNKNOWN):
+        raise FormatError(f"{path}: is {what}; expected a frozen graph (.pb)")
+
+
 def _by_first_bytes(path: Path, head: bytes) -> str:
     suffix = path.suffix.lower()
     if suffix in (".pt", ".pth", ".ckpt", ".bin") and head.startswith((b"PK\x03\x04", b"\x80")):
@@ -39,7 +50,8 @@ def _by_first_bytes(path: Path, head: bytes) -> str:
             "`python -m train`"
         )
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "an HDF5 file; give it the suffix .h5 if it holds Keras weights"
+        named = suffix in (".h5", ".hdf5", ".keras")
+        return "a Keras .h5 file" if named else "an HDF5 file; give it the suffix .h5 if it holds Keras weights"
     if head.startswith(b"PK\x03\x04"):
         return "a zip archive (.npz, .keras or PyTorch)"
     if suffix == ".onnx":
@@ -50,7 +62,7 @@ def _by_first_bytes(path: Path, head: bytes) -> str:
         return "a frozen graph; `python -m export preflight --pb` checks it, but the export starts from its checkpoint"
     if head.startswith(b"\x1f\x8b") or suffix in (".tar", ".gz", ".tgz"):
         return "a compressed archive; unpack it first"
-    return "a file of another kind"
+    return UNKNOWN
 
 
 def describe_keras_model(handle: h5py.File) -> Optional[str]:

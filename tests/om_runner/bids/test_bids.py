@@ -11,6 +11,7 @@ import pytest
 from om_runner.bids import names
 from om_runner.bids.dataset import Choice, Dataset, generated_by_us, is_dataset
 from om_runner.bids.participants import read_participants, write_participants
+from om_runner.bids.request import check_output
 from tests.support.bids_bench import Bids
 from vxm_convert.errors import VolumeError
 
@@ -142,6 +143,29 @@ def test_two_files_of_one_scan_are_one_scan(bids, caplog):
     path.write_bytes(b"x")
     scans = Dataset(bids.raw).scans(Choice(participants=("01",)))
     assert len(scans) == 1 and "has the name of the same scan" in caplog.text
+
+
+def test_images_that_are_not_read_are_counted_over_the_dataset(bids, caplog):
+    for folder, name in (("sub-01/anat", "sub-01_T1w.dcm"), ("sub-02/ses-a/anat", "sub-02_ses-a_T1w.nrrd")):
+        (bids.raw / folder / name).write_bytes(b"x")
+    assert len(subjects(bids)) == 4
+    assert f"{bids.raw}: 2 files of kinds that are not read: 1 .dcm (sub-01_T1w.dcm), 1 .nrrd" in caplog.text
+    assert caplog.text.count("not read") == 1
+
+
+def test_a_suffix_in_capitals_is_a_nifti(bids):
+    path = bids.raw / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    path.rename(path.with_name("sub-01_T1w.Nii.GZ"))
+    scans = Dataset(bids.raw).scans(Choice(participants=("01",)))
+    assert [scan.path.name for scan in scans] == ["sub-01_T1w.Nii.GZ"]
+
+
+def test_results_do_not_go_among_the_raw_data(bids):
+    dataset = Dataset(bids.raw)
+    for out in (bids.raw, bids.raw / "results", bids.raw / "sub-01" / "out", bids.raw / "derivatives"):
+        with pytest.raises(VolumeError, match="choose"):
+            check_output(out, dataset)
+    check_output(bids.raw / "derivatives" / "vxm", dataset)
 
 
 def test_links_are_followed_and_one_to_nothing_still_counts(bids, tmp_path):

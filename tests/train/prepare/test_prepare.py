@@ -326,6 +326,25 @@ def test_a_dry_run_writes_nothing(native: Path, done: Path, tmp_path: Path, caps
     assert capsys.readouterr().out.count("done  ") == 2
 
 
+def test_a_dry_run_refuses_what_the_run_refuses(native: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(str(native / "in"), str(folder))
+    (folder / "broken.nii.gz").write_bytes(b"no scan")
+    write_scan(folder, "nan", None, NETWORK)
+    path = next(folder.glob("nan.*"))
+    image = nib.load(str(path))
+    nib.save(image.__class__(np.full(image.shape, np.nan, np.float32), image.affine), str(path))
+    options = ("--reference", native / "ref.nii.gz")
+    assert prepare(folder, tmp_path / "out", *options, "--dry-run") == 1
+    lines = [line.split(None, 2) for line in capsys.readouterr().out.splitlines()]
+    foreseen = {Path(words[1]).name: words[2] for words in lines if words[0] == "refuse"}
+    assert not (tmp_path / "out").exists() and sorted(foreseen) == ["broken.nii.gz", path.name]
+    assert prepare(folder, tmp_path / "out", *options) == 1
+    with open(str(tmp_path / "out" / "failures.tsv"), encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle, delimiter="\t"))
+    assert {Path(row["file"]).name: row["reason"] for row in rows} == foreseen
+
+
 def test_results_of_other_settings_never_mix(native: Path, tmp_path: Path, told: List[str], capsys) -> None:
     reference = ("--reference", native / "ref.nii.gz")
     assert prepare(native / "in", tmp_path, *reference) == 0

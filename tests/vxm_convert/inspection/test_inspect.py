@@ -258,3 +258,38 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         inspect_file(tmp_path / "a.txt")
     with pytest.raises(ArtifactError, match="no such file"):
         inspect_file(tmp_path / "gone.om")
+
+
+PYTORCH = b"PK\x03\x04" + bytes(60)
+
+
+@pytest.mark.parametrize("name, words", [("model.pt", "a PyTorch file; .*train one with"), ("x.zip", "a zip archive")])
+def test_a_file_of_others_is_named_for_what_it_is(tmp_path: Path, name: str, words: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(PYTORCH)
+    with pytest.raises(ArtifactError, match=f"{name}: is {words}"):
+        inspect_file(path)
+
+
+def test_a_network_of_tensorflow_2_is_named(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "vxm_dense.h5"
+    with h5py.File(str(path), "w") as handle:
+        handle.attrs["model_config"] = json.dumps({"class_name": "VxmDense"})
+        handle.create_dataset("model_weights/vxm_dense/kernel:0", data=np.zeros((1, 1, 1, 1, 1), np.float32))
+    facts = dict(inspect_file(path).facts)
+    assert "cannot be converted" in facts["network"] and "VxmDense" in facts["network"]
+
+
+@pytest.mark.parametrize("start, words", [(PYTORCH, "PyTorch"), (b"\x89HDF\r\n\x1a\n", "HDF5"), (b"\x1f\x8b", "gzip")])
+def test_weights_in_place_of_an_offline_model_or_a_graph(tmp_path: Path, capsys, start: bytes, words: str) -> None:
+    from export.preflight.command import main as preflight
+    from vxm_convert.formats.om import read_om
+
+    path = tmp_path / "model.pt"
+    path.write_bytes(start + bytes(300))
+    with pytest.raises(FormatError, match=f"this is a.* {words}.*, not an offline model"):
+        read_om(path)
+    assert preflight(["--pb", str(path)], "Ascend910A") == 1
+    said = capsys.readouterr().err
+    assert f"{path}: is a" in said and "expected a frozen graph" in said and "Error parsing" not in said

@@ -79,7 +79,7 @@ def test_slicers_markups(tmp_path):
 @pytest.mark.parametrize(
     "name, text, message",
     [
-        ("a.fcsv", "1,2,3,4\n", "coordinate system None, expected RAS or LPS"),
+        ("a.fcsv", "1,2,3,4\n", "no coordinate system, expected RAS or LPS"),
         ("a.fcsv", FCSV.format(frame="IJK"), "coordinate system 'IJK'"),
         ("a.fcsv", FCSV.format(frame="2"), "coordinate system '2'"),
         ("a.fcsv", FCSV.format(frame="LPS").replace("7.0", "nan"), "point 2: .*three finite"),
@@ -88,7 +88,7 @@ def test_slicers_markups(tmp_path):
         ("a.mrk.json", "{}", "expected Slicer markups"),
         ("a.mrk.json", "[" * 5000, "expected Slicer markups"),
         ("a.json", "5", "expected Slicer markups"),
-        ("a.mrk.json", markups(coordinateSystem=None), "coordinate system None"),
+        ("a.mrk.json", markups(coordinateSystem=None), "no coordinate system"),
         ("a.mrk.json", markups(coordinateUnits="um"), "in um"),
         ("a.mrk.json", markups(controlPoints=[{"position": ["x", 1, 2]}]), "point 1"),
         ("a.mrk.json", markups(controlPoints=[]), "no points"),
