@@ -22,6 +22,7 @@ from export.pipeline import ExportRequest, export_model
 from export.plans import load_plan
 from vxm_convert import cliargs
 from vxm_convert.artifacts.names import CONTRACT_NAME, FROZEN_PB_NAME, OM_NAME, ONNX_NAME, PARITY_NAME, PREFLIGHT_JSON
+from vxm_convert.ascend import atc_flags
 from vxm_convert.ascend.chips import DEFAULT_SOC
 from vxm_convert.errors import EXIT_OK, SpecError
 from vxm_convert.model.contract import GraphContract
@@ -121,6 +122,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="precision plan in a file that `python -m export tune` wrote, instead of --precision (default: none)",
     )
+    device.add_argument(
+        "--atc-flag",
+        default=[],
+        action="append",
+        metavar="NAME=VALUE",
+        help="another flag for ATC, written into the contract; may be repeated; NAME is one of: "
+        f"{atc_flags.listing()} (default: none)",
+    )
     cliargs.add_toolchain_group(parser)
     cliargs.add_common_group(parser)
     return parser
@@ -144,6 +153,7 @@ def _export(args: argparse.Namespace) -> int:
     spec = ModelSpec(args.variant, parse_shape(args.shape), 1 if args.batch == AUTO else args.batch)
     plan = _plan(args)
     _check_soc_text(args.soc_version)
+    passed, flag_files = _atc_flags(args.atc_flag, plan)
     files = find_checkpoint(checkpoint_or_box(args.checkpoint, args.variant))
     toolchain = find_toolchain(args.toolchain)
     _log_toolchain(toolchain)
@@ -152,7 +162,7 @@ def _export(args: argparse.Namespace) -> int:
         choice = choose_batch(spec, plan, args.soc_version, files, args.h5_indexing)
         spec = replace(spec, batch=choice.batch)
         _LOG.info("--batch auto, ESTIMATE for %s: %s", args.soc_version, choice.why)
-    contract = build_contract(spec, plan, args.soc_version, files)
+    contract = replace(build_contract(spec, plan, args.soc_version, files), atc_flags=passed)
     done = export_model(
         ExportRequest(
             contract,
@@ -163,6 +173,7 @@ def _export(args: argparse.Namespace) -> int:
             not args.skip_onnx,
             args.preflight == "stop",
             None if choice is None else choice.to_dict(),
+            flag_files,
         )
     )
     _print_summary(args.out, done, toolchain)
@@ -181,6 +192,27 @@ def _batch(text: str) -> object:
 
 def _plan(args: argparse.Namespace) -> PrecisionPlan:
     return PLANS[args.precision] if args.plan is None else load_plan(args.plan)
+
+
+def _atc_flags(words: List[str], plan: PrecisionPlan) -> Tuple[Dict[str, str], Dict[str, Path]]:
+    """Flags for the contract, and the files that they name, by their names beside the model."""
+    flags: Dict[str, str] = {}
+    files: Dict[str, Path] = {}
+    for word in words:
+        name, value = atc_flags.split_flag(word)
+        if name in flags:
+            raise SpecError(f"--atc-flag {name}: passed twice; pass it once")
+        kind = atc_flags.ALLOWED[name]
+        if kind.suffix and not Path(value).is_file() or kind.folder and not Path(value).is_dir():
+            raise SpecError(f"--atc-flag {name}: {value} is no {'folder' if kind.folder else 'file'}")
+        if kind.suffix:
+            files[atc_flags.kept_name(name)] = Path(value)
+            value = atc_flags.kept_name(name)
+        flags[name] = str(Path(value).resolve()) if kind.folder else value
+    atc_flags.check_flags(flags, plan.mode, bool(plan.fp32_results))
+    if flags:
+        _LOG.info("passed to ATC: %s; preflight and the estimate do not know what these change", ", ".join(flags))
+    return flags, files
 
 
 def _check_soc_text(soc: str) -> None:

@@ -7,6 +7,7 @@ folder; so the comparison happens here, and ATC always runs in a separate folder
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -19,8 +20,16 @@ from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, cas
 
 from export.atc_errors import diagnose, name_operators, tail
 from vxm_convert.artifacts.files import sha256_of, write_json, write_text
-from vxm_convert.artifacts.names import ATC_LOG_NAME, ATC_MANIFEST_NAME, FROZEN_PB_NAME, KEEP_DTYPE_NAME, OM_NAME
+from vxm_convert.artifacts.names import (
+    ATC_LOG_NAME,
+    ATC_MANIFEST_NAME,
+    CUSTOM_DTYPES_NAME,
+    FROZEN_PB_NAME,
+    KEEP_DTYPE_NAME,
+    OM_NAME,
+)
 from vxm_convert.artifacts.shares import write_problem
+from vxm_convert.ascend.atc_flags import ALLOWED, KEPT_NAMES
 from vxm_convert.ascend.chips import canonical
 from vxm_convert.errors import ArtifactError, AtcError, ContractError, FormatError, ToolchainError
 from vxm_convert.formats.tf_graph import placeholders, read_graph
@@ -34,6 +43,13 @@ _TENSORFLOW = 3
 _FAILED_LINE = "ATC run failed"
 _HEARTBEAT_SECONDS = 30.0
 _MAX_LOG_CHARS = 8 << 20
+#: folder for what a failed compilation left
+EVIDENCE_NAME = "atc-failed"
+_MAX_EVIDENCE = 256 << 20
+#: inputs of the compiler; it gets copies
+_READ_BY_ATC = (FROZEN_PB_NAME, KEEP_DTYPE_NAME, CUSTOM_DTYPES_NAME) + KEPT_NAMES
+#: flags that name a folder of AOE's results
+_BANKS = tuple(name for name, flag in ALLOWED.items() if flag.folder)
 #: only these environment variables are recorded; the others may be private
 _RECORDED = (
     "ASCEND",
@@ -58,9 +74,14 @@ def build_arguments(contract: GraphContract) -> List[str]:
         "--out_nodes=" + ";".join(t.tensor_name for t in contract.outputs),
         "--precision_mode=" + contract.precision.mode,
     ]
+    if "precision_mode_v2" in contract.atc_flags:
+        # The same mode by its newer name; ATC refuses both together.
+        arguments.pop()
     if contract.precision.keep_dtype:
         arguments.append("--keep_dtype=" + KEEP_DTYPE_NAME)
-    return arguments
+    if contract.precision.fp32_results:
+        arguments.append("--customize_dtypes=" + CUSTOM_DTYPES_NAME)
+    return arguments + [f"--{name}={value}" for name, value in sorted(contract.atc_flags.items())]
 
 
 def compile_om(folder: Path, contract: GraphContract, toolchain: Toolchain) -> Path:
@@ -82,27 +103,68 @@ def compile_om(folder: Path, contract: GraphContract, toolchain: Toolchain) -> P
             "--toolchain sim"
         )
     check_pb(folder / FROZEN_PB_NAME, contract)
-    if contract.precision.keep_dtype:
-        write_text(folder / KEEP_DTYPE_NAME, "\n".join(contract.precision.keep_dtype) + "\n")
+    for name, lines in (
+        (KEEP_DTYPE_NAME, contract.precision.keep_dtype),
+        (CUSTOM_DTYPES_NAME, contract.precision.custom_dtypes),
+    ):
+        if lines:
+            write_text(folder / name, "\n".join(lines) + "\n")
     command = list(toolchain.atc_command) + build_arguments(contract)
     om_path = folder / OM_NAME
     with _work_folder(folder) as work:
-        for name in (FROZEN_PB_NAME, KEEP_DTYPE_NAME):
+        for name in _READ_BY_ATC:
             if (folder / name).exists():
                 shutil.copyfile(str(folder / name), str(work / name))
         started = time.monotonic()
         code, log = _run(command, work, toolchain.environment, folder / ATC_LOG_NAME)
         seconds = time.monotonic() - started
-        made = _check_run(code, log, work)
-        _check_model(made, contract, log)
+        try:
+            made = _check_run(code, log, work)
+            _check_model(made, contract, log)
+        except AtcError:
+            keep_evidence(work, folder / EVIDENCE_NAME)
+            raise
         os.replace(str(made), str(om_path))
     write_json(folder / ATC_MANIFEST_NAME, _manifest(command, contract, toolchain, folder, seconds))
     return om_path
 
 
+def keep_evidence(work: Path, kept: Path) -> None:
+    """Copy what a failed compiler left (``check_result.json``, ``kernel_meta`` …), without its inputs: the vendor's
+    support asks for it. Links are not followed, and at most `_MAX_EVIDENCE` bytes are kept, small files first.
+    """
+    files = [
+        path
+        for path in work.rglob("*")
+        if path.is_file() and not path.is_symlink() and path.name not in _READ_BY_ATC and path.suffix != ".om"
+    ]
+    left = _MAX_EVIDENCE
+    for size, path in sorted((path.stat().st_size, path) for path in files):
+        left -= size
+        if left < 0:
+            _LOG.warning("ATC: %s and larger files of the failed compilation are not kept", path.name)
+            break
+        target = kept / path.relative_to(work)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(path), str(target))
+        except OSError as exc:
+            _LOG.warning("ATC: cannot keep %s of the failed compilation (%s)", path.name, exc.strerror)
+            break
+
+
 def check_pb(path: Path, contract: GraphContract) -> None:
-    """Raise ContractError unless the pb has exactly the contract's inputs, and its output nodes."""
+    """Raise ContractError unless the pb has exactly the contract's inputs, its output nodes, and every node that the
+    precision plan names: the real ATC ignores unknown names and says so in its own log only.
+    """
     nodes = read_graph(path)
+    plan = contract.precision
+    unknown = sorted(set(plan.keep_dtype + plan.fp32_results) - {node.name for node in nodes})
+    if unknown:
+        raise ContractError(
+            f"{path}: has no node {', '.join(unknown)}, which precision plan {plan.name} names; ATC would ignore it; "
+            "correct the plan: names as `inspect --ops` shows them"
+        )
     found = placeholders(nodes)
     expected = {t.node: (t.dtype, t.shape) for t in contract.inputs}
     for name, (dtype, shape) in expected.items():
@@ -247,7 +309,8 @@ def _check_inputs(found: Dict[str, Tuple[int, ...]], expected: Tuple[TensorSpec,
 def _manifest(
     command: List[str], contract: GraphContract, toolchain: Toolchain, folder: Path, seconds: float
 ) -> Dict[str, Any]:
-    files = [name for name in (FROZEN_PB_NAME, OM_NAME, KEEP_DTYPE_NAME) if (folder / name).exists()]
+    files = [name for name in (OM_NAME,) + _READ_BY_ATC if (folder / name).exists()]
+    banks = {name: _folder_sha256(Path(contract.atc_flags[name])) for name in _BANKS if name in contract.atc_flags}
     return {
         "schema": 1,
         "command": command,
@@ -255,6 +318,16 @@ def _manifest(
         "toolchain": toolchain.describe(),
         "soc_version": contract.soc_version,
         "precision": contract.precision.to_dict(),
+        "atc_flags": dict(sorted(contract.atc_flags.items())),
+        **({"banks": banks} if banks else {}),
         "environment": {k: v for k, v in sorted(toolchain.environment.items()) if k.startswith(_RECORDED)},
         "sha256": {name: sha256_of(folder / name) for name in files},
     }
+
+
+def _folder_sha256(folder: Path) -> str:
+    """One hash of the names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()

@@ -11,20 +11,21 @@ import platform
 import shutil
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Mapping, Optional
 
 import numpy as np
 
 import vxm_convert
-from export.atc import compile_om
+from export.atc import EVIDENCE_NAME, compile_om
 from export.preflight.check import run_preflight, table, write_reports
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
 from vxm_convert.artifacts.names import (
     ATC_LOG_NAME,
     ATC_MANIFEST_NAME,
     CONTRACT_NAME,
+    CUSTOM_DTYPES_NAME,
     FROZEN_PB_NAME,
     KEEP_DTYPE_NAME,
     OM_NAME,
@@ -36,6 +37,7 @@ from vxm_convert.artifacts.names import (
 )
 from vxm_convert.artifacts.reports import report_head
 from vxm_convert.artifacts.sha256sums import files_below, finish_manifest
+from vxm_convert.ascend.atc_flags import KEPT_NAMES
 from vxm_convert.errors import ArtifactError, AtcError, ToolchainError
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.toolchain.find import Toolchain
@@ -58,9 +60,10 @@ _ARTEFACTS = (
     ATC_LOG_NAME,
     ATC_MANIFEST_NAME,
     KEEP_DTYPE_NAME,
+    CUSTOM_DTYPES_NAME,
     PREFLIGHT_CSV,
     PREFLIGHT_JSON,
-)
+) + KEPT_NAMES
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class ExportRequest:
     with_onnx: bool = True
     strict_preflight: bool = True
     batch_choice: Optional[Dict[str, Any]] = None
+    #: name beside the model → file that a flag of ATC names
+    flag_files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def export_model(request: ExportRequest) -> GraphContract:
@@ -101,7 +106,7 @@ def export_model(request: ExportRequest) -> GraphContract:
     ------
     VxmError
         As raised by the failed step. After a failure of ATC its log is kept as ``atc-failed.log``, after errors of
-        preflight its table as ``preflight-failed.csv``.
+        preflight its table as ``preflight-failed.csv``; what ATC left is in the folder ``atc-failed``.
     """
     with _staging(request.out) as stage:
         contract = _build(request, stage)
@@ -203,13 +208,23 @@ def _add_onnx(
 
 
 def _compile(request: ExportRequest, stage: Path) -> Path:
+    for name, path in request.flag_files.items():
+        try:
+            shutil.copyfile(str(path), str(stage / name))
+        except OSError as exc:
+            raise ArtifactError(f"{path}: cannot read the file of --atc-flag ({exc.strerror})") from exc
     try:
         return compile_om(stage, request.contract, request.toolchain)
     except AtcError as exc:
-        kept = request.out / FAILED_LOG_NAME
+        kept, evidence = request.out / FAILED_LOG_NAME, request.out / EVIDENCE_NAME
+        shutil.rmtree(str(evidence), ignore_errors=True)
+        words = ""
+        if (stage / EVIDENCE_NAME).is_dir():
+            os.replace(str(stage / EVIDENCE_NAME), str(evidence))
+            words = f"; what the compiler left: {evidence}"
         if (stage / ATC_LOG_NAME).exists():
             os.replace(str(stage / ATC_LOG_NAME), str(kept))
-            raise AtcError(f"{exc}\n(all of it: {kept})", exc.code, exc.log) from exc
+            raise AtcError(f"{exc}\n(all of it: {kept}{words})", exc.code, exc.log) from exc
         raise
 
 
@@ -250,6 +265,7 @@ def _publish(stage: Path, out: Path) -> None:
         _remove(out / SUMS_NAME)
         _remove(out / FAILED_LOG_NAME)
         _remove(out / FAILED_PREFLIGHT_NAME)
+        shutil.rmtree(str(out / EVIDENCE_NAME), ignore_errors=True)
         for name in _ARTEFACTS:
             for old in (out / name, sidecar_path(out / name)):
                 new = stage / old.name

@@ -23,7 +23,7 @@ MODES = (
     "cube_fp16in_fp32out",
     "must_keep_origin_dtype",
 )
-_KEYS = ("schema", "name", "mode", "keep_dtype", "split_weights", "reasons")
+_KEYS = ("schema", "name", "mode", "keep_dtype", "split_weights", "fp32_results", "reasons")
 _NEEDED = ("schema", "name", "mode")
 _MAX_BYTES = 4 << 20
 _PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
@@ -66,7 +66,8 @@ def load_plan(path: Path) -> PrecisionPlan:
         close = difflib.get_close_matches(str(mode), MODES, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise FormatError(f"{path}: mode is {mode!r}, expected one of {', '.join(MODES)}{hint}")
-    return PrecisionPlan(name, mode, _names(path, data, "keep_dtype"), _names(path, data, "split_weights"))
+    lists = {key: _names(path, data, key) for key in ("keep_dtype", "split_weights", "fp32_results")}
+    return PrecisionPlan(name, mode, **lists)
 
 
 def _read(path: Path) -> Dict[str, Any]:

@@ -16,7 +16,7 @@ from export.preflight.estimate.timing import TimeEstimate, estimate_time
 from export.preflight.estimate.work import CAST, LAYOUT
 from export.preflight.rules.nodes import ERROR, MIB, NOTE, WARNING, Context, Finding, check_nodes
 from export.preflight.rules.resolution import Position, find_positions, resolution_findings
-from export.preflight.view.dtypes import float_dtypes
+from export.preflight.view.dtypes import float_dtypes, fused_biases
 from export.preflight.view.graph import GraphView, read_view
 from export.preflight.view.memory import MemoryEstimate, estimate_memory
 from export.preflight.view.shapes import Shapes, data_inputs
@@ -87,10 +87,11 @@ def run_preflight(
         If the file is no frozen graph or lacks an output. Faults of the graph are findings, not exceptions.
     """
     view = read_view(pb, outputs, shapes)
-    dtypes = float_dtypes(view, plan.mode, frozenset(plan.keep_dtype))
+    dtypes = float_dtypes(view, plan.mode, frozenset(plan.keep_dtype), frozenset(plan.fp32_results))
     memory = estimate_memory(view, dtypes)
     positions = find_positions(view, dtypes)
-    findings = check_nodes(Context(view, plan, dtypes)) + list(resolution_findings(positions))
+    fused = frozenset(fused_biases(view))
+    findings = check_nodes(Context(view, plan, dtypes, fused)) + list(resolution_findings(positions))
     findings += _whole_graph(view, soc_version, plan, memory)
     order = (ERROR, WARNING, NOTE)
     findings.sort(key=lambda finding: order.index(finding.severity))
@@ -117,15 +118,28 @@ def _whole_graph(view: GraphView, soc_version: str, plan: PrecisionPlan, memory:
             )
         )
     known = {node.name for node in view.nodes}
-    lost = sorted(set(plan.keep_dtype) - known)
-    if lost:
+    for kind, names in (("keep-dtype", plan.keep_dtype), ("fp32-results", plan.fp32_results)):
+        lost = sorted(set(names) - known)
+        if lost:
+            found.append(
+                Finding(
+                    ERROR,
+                    kind,
+                    "the precision plan names nodes that the graph does not have; ATC ignores them without a word",
+                    "correct the plan: names as `inspect --ops` shows them",
+                    tuple(lost),
+                )
+            )
+    cubes = {node.name for node in view.nodes if node.op in OPS and OPS[node.op].cube}
+    wrong = sorted(set(plan.fp32_results) & known - cubes)
+    if wrong:
         found.append(
             Finding(
-                WARNING,
-                "keep-dtype",
-                "the precision plan keeps nodes that the graph does not have",
-                "correct the plan",
-                tuple(lost),
+                ERROR,
+                "fp32-results",
+                "only convolutions and matrix products take fp16 and return float32",
+                "put other nodes on keep_dtype",
+                tuple(wrong),
             )
         )
     if chip is not None and chip.memory is not None:

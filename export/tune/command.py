@@ -175,7 +175,7 @@ def _run(args: argparse.Namespace) -> int:
             result = search_levels(
                 groups,
                 trials,
-                lambda group: split_group(view, group),
+                split_group,
                 rank(groups, layers, suspects, cost),
                 seeds(groups, layers, start),
                 EXACT_GROUPS,
@@ -183,7 +183,7 @@ def _run(args: argparse.Namespace) -> int:
     finally:
         shutil.rmtree(str(setup.work / "candidate"), ignore_errors=True)
         setup.pb.unlink()
-    return _conclude(args, setup, inputs, _final_groups(view, groups, result), result, trials)
+    return _conclude(args, setup, inputs, _final_groups(groups, result), result, trials)
 
 
 def _scans(args: argparse.Namespace) -> List[Path]:
@@ -273,12 +273,12 @@ def _recorded(oracle: FileOracle, journal: Journal, budget: int) -> Any:
     return judge
 
 
-def _final_groups(view: GraphView, groups: List[Group], result: SearchResult) -> List[Group]:
+def _final_groups(groups: List[Group], result: SearchResult) -> List[Group]:
     """Groups as the report lists them: one of which only a part is kept counts by its parts."""
     final: List[Group] = []
     for group in groups:
         whole = set(group.atoms) <= result.atoms or not set(group.atoms) & result.atoms
-        final += [group] if whole else split_group(view, group)
+        final += [group] if whole else split_group(group)
     return final
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from typing import Dict, FrozenSet, Iterator, Optional, Set, Tuple
 
-from export.preflight.view.dtypes import FLOATS, float_dtypes
+from export.preflight.view.dtypes import FLOATS, float_dtypes, lacks_single
 from export.preflight.view.graph import GraphView
 from export.preflight.view.shapes import count, data_inputs
 from export.tune.trials import Atoms
 from vxm_convert.ascend.operators import OPS
 from vxm_convert.formats.tf_graph import TfNode
 
-#: prefix of an atom that splits a layer's weights; every other atom is a node that keeps fp32
-SPLIT = "split:"
+#: prefix of an atom that splits a layer's weights, and of one that makes a convolution return fp32; every other atom
+#: is a node that keeps fp32
+SPLIT, RESULT = "split:", "result:"
 _HALF_BYTES, _SINGLE_BYTES = 2, 4
 #: fp16 FLOP per byte at which a 910's cube unit and its memory are in balance: 256 TFLOP/s (published peak) over 1.2
 #: TB/s
@@ -29,12 +30,25 @@ _UNKNOWN_BYTES = 1 << 30
 
 def keep_of(atoms: Atoms) -> Tuple[str, ...]:
     """Node names for ``--keep_dtype``, sorted."""
-    return tuple(sorted(atom for atom in atoms if not atom.startswith(SPLIT)))
+    return tuple(sorted(atom for atom in atoms if not atom.startswith((SPLIT, RESULT))))
 
 
 def splits_of(atoms: Atoms) -> Tuple[str, ...]:
     """Layers whose weights are split, sorted."""
     return tuple(sorted(atom[len(SPLIT) :] for atom in atoms if atom.startswith(SPLIT)))
+
+
+def results_of(atoms: Atoms) -> Tuple[str, ...]:
+    """Convolutions that return fp32, sorted."""
+    return tuple(sorted(atom[len(RESULT) :] for atom in atoms if atom.startswith(RESULT)))
+
+
+def words_of(decision: str) -> str:
+    """A decision for a reader."""
+    for prefix, words in ((SPLIT, "split weights of "), (RESULT, "fp32 result of ")):
+        if decision.startswith(prefix):
+            return words + decision[len(prefix) :]
+    return decision
 
 
 class GraphCost:
@@ -54,16 +68,22 @@ class GraphCost:
         self._casts = self._cast_bytes(self._plain)
 
     def __call__(self, atoms: Atoms) -> float:
-        keep = frozenset(keep_of(atoms))
-        chosen = float_dtypes(self._view, self._mode, keep) if keep else self._plain
-        casts = max(0, self._cast_bytes(chosen) - self._casts) if keep else 0
-        return casts + self._work_bytes(chosen, keep) + sum(self._split_bytes(layer) for layer in splits_of(atoms))
+        keep, results = frozenset(keep_of(atoms)), frozenset(results_of(atoms))
+        named = keep | results
+        chosen = float_dtypes(self._view, self._mode, keep, results) if named else self._plain
+        casts = max(0, self._cast_bytes(chosen) - self._casts) if named else 0
+        return casts + self._work_bytes(chosen, named) + sum(self._split_bytes(layer) for layer in splits_of(atoms))
 
-    def changes(self, name: str) -> bool:
-        """Whether keeping this node changes anything: its own dtypes, alone."""
-        return (
-            name in self._plain and float_dtypes(self._view, self._mode, frozenset((name,)))[name] != self._plain[name]
-        )
+    def decision(self, name: str) -> Optional[str]:
+        """The atom by which this node gets more fp32: that it keeps its type, or for an operator without an fp32
+        kernel its result; None if that changes nothing.
+        """
+        if name not in self._plain:
+            return None
+        one, none = frozenset((name,)), frozenset()
+        cube = lacks_single(OPS[self._nodes[name].op])
+        chosen = float_dtypes(self._view, self._mode, none if cube else one, one if cube else none)
+        return None if chosen[name] == self._plain[name] else RESULT + name if cube else name
 
     def _elements(self, tensor: str) -> Optional[int]:
         shape = self._view.shape(tensor)
@@ -93,9 +113,7 @@ class GraphCost:
         return (tensor for tensor in data_inputs(node) if self._view.dtype_of(tensor) in FLOATS)
 
     def _work_bytes(self, chosen: Dict[str, Tuple[str, str]], keep: FrozenSet[str]) -> int:
-        """Two bytes more for every element that a kept operator reads or writes in fp32; a kept convolution writes
-        only.
-        """
+        """Two bytes more for every element that a named operator reads or writes in fp32; a convolution writes only."""
         total = 0
         for name in keep & set(chosen):
             node = self._nodes[name]
@@ -121,8 +139,3 @@ class GraphCost:
             return _UNKNOWN_BYTES
         flop = 2 * out * count(shape[:-1])
         return self._bytes(source, _HALF_BYTES) + 4 * out * _HALF_BYTES + flop / _FLOP_PER_BYTE
-
-
-def is_cube(node: TfNode) -> bool:
-    """Whether it is a convolution or matrix product: kept, its result is fp32, its operands stay fp16."""
-    return node.op in OPS and OPS[node.op].cube

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decisions that a graph offers, grouped: nodes that may keep fp32, and layers whose weights may be split."""
+"""The decisions that a graph offers, grouped: nodes that may keep fp32, convolutions that may return it, and layers
+whose weights may be split.
+"""
 
 from __future__ import annotations
 
-from typing import Dict, List, Set
+from typing import Dict, List
 
 from export.preflight.view.graph import GraphView
-from export.tune.cost import SPLIT, GraphCost, is_cube
+from export.tune.cost import SPLIT, GraphCost
 from export.tune.search import Group
 
 _LAYER_PARTS = ("kernel", "Conv3D", "BiasAdd")
@@ -15,12 +17,13 @@ _LAYER_PARTS = ("kernel", "Conv3D", "BiasAdd")
 def scope_groups(view: GraphView, cost: GraphCost) -> List[Group]:
     """Nodes of one top-level name scope together, in graph order, and one group per layer that can be split.
 
-    A node is offered if keeping it alone changes a dtype of it.
+    A node is offered if keeping it alone changes a dtype of it; a convolution, which cannot be kept, offers its result.
     """
     scopes: Dict[str, List[str]] = {}
     for node in view.nodes:
-        if cost.changes(node.name):
-            scopes.setdefault(node.name.split("/")[0], []).append(node.name)
+        atom = cost.decision(node.name)
+        if atom is not None:
+            scopes.setdefault(node.name.split("/")[0], []).append(atom)
     groups = [Group(_title(scope, names), tuple(names)) for scope, names in scopes.items()]
     return groups + split_groups(view)
 
@@ -38,24 +41,9 @@ def split_groups(view: GraphView) -> List[Group]:
     ]
 
 
-def split_group(view: GraphView, group: Group) -> List[Group]:
-    """Its parts: each node alone, a convolution with its bias."""
-    if len(group.atoms) < 2:
-        return [group]
-    readers = {
-        node.inputs[0].partition(":")[0]: node.name for node in view.nodes if node.op == "BiasAdd" and node.inputs
-    }
-    cubes = {node.name for node in view.nodes if is_cube(node)}
-    parts: List[Group] = []
-    taken: Set[str] = set()
-    for name in group.atoms:
-        if name in taken:
-            continue
-        bias = readers.get(name) if name in cubes else None
-        atoms = (name, bias) if bias in group.atoms else (name,)
-        taken.update(atoms)
-        parts.append(Group(name, atoms))
-    return parts
+def split_group(group: Group) -> List[Group]:
+    """Its parts: each decision alone."""
+    return [Group(atom, (atom,)) for atom in group.atoms] if len(group.atoms) > 1 else [group]
 
 
 def _title(scope: str, names: List[str]) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from export.atc import compile_om
-from export.tune.cost import keep_of, splits_of
+from export.tune.cost import keep_of, results_of, splits_of
 from export.tune.margins import smallest_margin
 from export.tune.trials import Atoms, Verdict
 from vxm_convert.artifacts.files import sha256_of
@@ -70,7 +70,7 @@ class Setup:
 
 def plan_of(atoms: Atoms, mode: str) -> PrecisionPlan:
     """The plan that a set of decisions is."""
-    return PrecisionPlan(PLAN_NAME, mode, keep_of(atoms), splits_of(atoms))
+    return PrecisionPlan(PLAN_NAME, mode, keep_of(atoms), splits_of(atoms), results_of(atoms))
 
 
 class FileOracle:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
+from export.tune.cost import RESULT, SPLIT, words_of
 from vxm_convert.webpage.document import page
 from vxm_convert.webpage.tables import Cell, Column, table
 from vxm_convert.webpage.templates import Html, parts
@@ -67,7 +68,7 @@ def _kept(data: Mapping[str, Any]) -> Html:
 
 
 def _best_try(best: Mapping[str, Any]) -> str:
-    return f"{best['reason']}, with {', '.join(best['keep_dtype'] + best['split_weights']) or 'nothing'} kept"
+    return f"{best['reason']}, with {', '.join(best['keep_dtype'] + best['fp32_results'] + best['split_weights']) or 'nothing'} kept"
 
 
 def _not_kept(data: Mapping[str, Any]) -> Html:
@@ -90,7 +91,11 @@ def _candidates(data: Mapping[str, Any]) -> Html:
     every = data["candidates"]
     rows = []
     for number, entry in enumerate(every[:_SHOWN_CANDIDATES], 1):
-        chosen = [*entry["keep_dtype"], *(f"split weights of {name}" for name in entry["split_weights"])]
+        chosen = [
+            *entry["keep_dtype"],
+            *(words_of(RESULT + name) for name in entry["fp32_results"]),
+            *(words_of(SPLIT + name) for name in entry["split_weights"]),
+        ]
         word = "invalid" if entry["invalid"] else "accepted" if entry["accepted"] else "rejected"
         kept = Cell(", ".join(chosen) or "nothing")
         rows.append([str(number), parts().verdict(entry["accepted"], word), _cost_cell(entry), entry["reason"], kept])

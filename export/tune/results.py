@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a search leaves behind: keep_dtype.cfg, atc_flags.txt, plan.json, and tune.json with the reason of every
-decision.
+"""What a search leaves behind: keep_dtype.cfg, customize_dtypes.cfg, atc_flags.txt, plan.json, and tune.json with the
+reason of every decision.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 from export.atc import build_arguments
 from export.plans import save_plan
-from export.tune.cost import SPLIT, keep_of, splits_of
+from export.tune.cost import RESULT, SPLIT, keep_of, results_of, splits_of
 from export.tune.oracle import plan_of
 from export.tune.search import Group, Guarantee, SearchResult
 from export.tune.trials import Atoms, Trials, Verdict
 from vxm_convert.artifacts.files import remove_earlier, write_text
-from vxm_convert.artifacts.names import KEEP_DTYPE_NAME
+from vxm_convert.artifacts.names import CUSTOM_DTYPES_NAME, KEEP_DTYPE_NAME
 from vxm_convert.model.contract import GraphContract
 
 FLAGS_NAME = "atc_flags.txt"
@@ -46,19 +46,21 @@ def clear_old(out: Path) -> None:
     """Remove what an earlier search left, except its journal: a plan must never outlive the search that it came
     from.
     """
-    names = (KEEP_DTYPE_NAME, FLAGS_NAME, PLAN_FILE, JSON_NAME, PAGE_NAME)
+    names = (KEEP_DTYPE_NAME, CUSTOM_DTYPES_NAME, FLAGS_NAME, PLAN_FILE, JSON_NAME, PAGE_NAME)
     remove_earlier(out, names, "result of an earlier search")
 
 
 def write_plan(out: Path, contract: GraphContract, result: SearchResult, reasons: Mapping[str, str]) -> List[str]:
-    """The three files that a compiler or an export takes; returns ATC's flags."""
+    """The files that a compiler or an export takes; returns ATC's flags."""
     plan = plan_of(result.atoms, contract.precision.mode)
     flags = [
         flag
         for flag in build_arguments(replace(contract, precision=plan))
-        if flag.startswith(("--precision_mode", "--keep_dtype"))
+        if flag.startswith(("--precision_mode", "--keep_dtype", "--customize_dtypes"))
     ]
     write_text(out / KEEP_DTYPE_NAME, "".join(name + "\n" for name in plan.keep_dtype))
+    if plan.fp32_results:
+        write_text(out / CUSTOM_DTYPES_NAME, "".join(line + "\n" for line in plan.custom_dtypes))
     write_text(out / FLAGS_NAME, "\n".join(flags) + "\n")
     save_plan(out / PLAN_FILE, plan, reasons)
     return flags
@@ -109,7 +111,11 @@ def summary(groups: Sequence[Group], result: SearchResult, trials: Trials) -> Di
 
 def reasons(data: Mapping[str, Any]) -> Dict[str, str]:
     """Decision → why, for the plan's file."""
-    return {name.replace(SPLIT, ""): entry["why"] for entry in data["kept"] for name in entry["decisions"]}
+    return {
+        name.replace(SPLIT, "").replace(RESULT, ""): entry["why"]
+        for entry in data["kept"]
+        for name in entry["decisions"]
+    }
 
 
 def _tried(group: Group, trials: Trials) -> Dict[str, Any]:
@@ -130,6 +136,7 @@ def _candidate(atoms: Atoms, trials: Trials) -> Dict[str, Any]:
     return {
         "keep_dtype": list(keep_of(atoms)),
         "split_weights": list(splits_of(atoms)),
+        "fp32_results": list(results_of(atoms)),
         "cost_bytes": trials.key(atoms)[0],
         **_plain(trials.verdicts[atoms]),
     }

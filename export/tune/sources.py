@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
+from export.tune.cost import RESULT, SPLIT
 from export.tune.search import Group
 from export.tune.trials import Cost
 from vxm_convert.errors import ArtifactError, FormatError
@@ -84,4 +85,11 @@ def seeds(groups: Sequence[Group], layers: Dict[str, Tuple[bool, float]], decisi
 
 def nodes_of(group: Group) -> List[str]:
     """Nodes that a group's decisions are about; a split layer's is its convolution."""
-    return [f"{atom.partition(':')[2]}/Conv3D" if ":" in atom else atom for atom in group.atoms]
+    return [
+        f"{atom[len(SPLIT) :]}/Conv3D"
+        if atom.startswith(SPLIT)
+        else atom[len(RESULT) :]
+        if atom.startswith(RESULT)
+        else atom
+        for atom in group.atoms
+    ]

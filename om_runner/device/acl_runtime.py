@@ -31,6 +31,7 @@ from vxm_convert.ascend.acl_codes import (
     format_name,
     numpy_dtype,
 )
+from vxm_convert.ascend.chips import chip_of, runs_on
 from vxm_convert.errors import AclError, ArtifactError, ContractError
 from vxm_convert.model.contract import GraphContract, TensorSpec
 
@@ -40,6 +41,10 @@ log = logging.getLogger(__name__)
 _REPEATED_INIT = 100002
 #: Layouts in which the bytes of a 5-D tensor are in the order of the array.
 _PLAIN_FORMATS = {FORMATS["ND"], FORMATS["NDHWC"], FORMATS["NHWC"], FORMATS["NCHW"], FORMATS["NCDHW"]}
+#: Longest execution in ms; the largest estimate for a batch of 8 is some seconds.
+_HANG_MS = 600 * 1000
+#: the same at the end, after a failure
+_LAST_MS = 30 * 1000
 #: A model may report its buffers rounded up to this alignment, in bytes.
 _PADDING = 64
 #: Every byte of the output buffers before an execution: NaN in every float dtype, with a payload that no arithmetic
@@ -59,6 +64,11 @@ class _Caller:
     def __init__(self, acl: ModuleType, where: str) -> None:
         self._acl = acl
         self._where = where
+
+    @property
+    def module(self) -> ModuleType:
+        """The `acl` module itself, for parts that older releases do not have."""
+        return self._acl
 
     def _function(self, name: str) -> Callable[..., Any]:
         target: Optional[Callable[..., Any]] = None
@@ -232,10 +242,31 @@ class AclRuntime(Runtime):
             self._later("finalize")
         self._call.do("rt.set_device", self.device_id)
         self._later("rt.reset_device", self.device_id)
+        self._check_chip()
         self._context = self._call.get("rt.create_context", self.device_id)
         self._later("rt.destroy_context", self._context)
         self._stream = self._call.get("rt.create_stream")
         self._later("rt.destroy_stream", self._stream)
+
+    def _check_chip(self) -> None:
+        """Compare the device with the contract: a failed check inside CANN comes back as a code that names no chip."""
+        name = getattr(self._call.module, "get_soc_name", None)
+        device = str((name() if name is not None else None) or "")
+        compiled = self.contract.soc_version
+        if runs_on(compiled, device):
+            return
+        if device and chip_of(device) is not None:
+            raise ContractError(
+                f"{self.om_path}: compiled for {compiled}, device {self.device_id} is {device}; export again with "
+                f"--soc-version {device}"
+            )
+        log.warning(
+            "%s: compiled for %s; device %d calls itself %s, which is not in the table of chips; CANN decides",
+            self.om_path,
+            compiled,
+            self.device_id,
+            device or "nothing",
+        )
 
     def _open_model(self) -> None:
         if self._dump_config is not None:
@@ -333,9 +364,17 @@ class AclRuntime(Runtime):
         with self._keeping(staged):
             start = time.perf_counter()
             self._call.do("mdl.execute_async", self._model_id, staged.input_set, staged.output_set, self._stream)
-            self._call.do("rt.synchronize_stream", self._stream)
+            self._synchronize(_HANG_MS)
             staged.seconds = time.perf_counter() - start
         return staged
+
+    def _synchronize(self, milliseconds: int) -> None:
+        """Wait for the stream; where pyACL can, for a limited time, so that a hung device ends in an error."""
+        limited = getattr(self._call.module.rt, "synchronize_stream_with_timeout", None)
+        if limited is None:
+            self._call.do("rt.synchronize_stream", self._stream)
+        else:
+            self._call.do("rt.synchronize_stream_with_timeout", self._stream, milliseconds)
 
     def collect(self, executed: Buffers) -> Buffers:
         with self._keeping(executed):
@@ -405,7 +444,10 @@ class AclRuntime(Runtime):
             self._call.release("rt.set_context", self._context)
         if self._stream:
             # After a failed run the device may still write into the buffers that are freed next.
-            self._call.release("rt.synchronize_stream", self._stream)
+            try:
+                self._synchronize(_LAST_MS)
+            except AclError as exc:
+                log.warning("%s", exc)
         # Drop the views first: after free_host they would point to freed memory.
         self._inputs, self._outputs, self._sets, self._free = [], [], [], []
         try:

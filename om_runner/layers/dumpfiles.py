@@ -15,6 +15,8 @@ from vxm_convert.formats.fractal import unpack_feature_map
 from vxm_convert.formats.ge_ir import Desc
 
 _BLOCKED = ("NDC1HWC0", "NC1HWC0")
+_MAPPING = "mapping.csv"
+_MAX_MAPPING_BYTES = 16 << 20
 
 
 def index_dumps(folder: Path, layers: Sequence[Layer], some: bool = True) -> Dict[str, Path]:
@@ -39,9 +41,10 @@ def index_dumps(folder: Path, layers: Sequence[Layer], some: bool = True) -> Dic
     found: Dict[str, Path] = {}
     strangers = []
     files = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    renamed = _renamed(files)
     for path in files:
         try:
-            name = parse_dump_name(path.name).op_name
+            name = parse_dump_name(renamed.get(path, path.name)).op_name
         except FormatError:
             continue
         if name not in known:
@@ -65,6 +68,23 @@ def index_dumps(folder: Path, layers: Sequence[Layer], some: bool = True) -> Dic
     return found
 
 
+def _renamed(files: Sequence[Path]) -> Dict[Path, str]:
+    """File → its real name, from the ``mapping.csv`` of its folder: a device gives numbers to files whose names would be
+    too long, as those of fused operators are.
+    """
+    found: Dict[Path, str] = {}
+    for path in files:
+        if path.name != _MAPPING:
+            continue
+        if path.stat().st_size > _MAX_MAPPING_BYTES:
+            raise FormatError(f"{path}: more than {_MAX_MAPPING_BYTES} bytes; this is no list of renamed dumps")
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            short, comma, name = line.partition(",")
+            if comma:
+                found[path.with_name(Path(short.strip()).name or _MAPPING)] = name.strip()
+    return found
+
+
 def dumped_tensor(dump: Dump, layer: Layer, where: str) -> np.ndarray:
     """The output of a layer, in logical shape and the device's dtype.
 
@@ -85,7 +105,9 @@ def dumped_tensor(dump: Dump, layer: Layer, where: str) -> np.ndarray:
             f"{where}: contains {has}, output {layer.output} is needed; dump with dump_mode output or all"
         )
     data, desc = dump.outputs[layer.output].data, layer.desc
-    if data.dtype.name != desc.dtype or data.shape != tuple(desc.shape):
+    # NumPy has no bf16: the reader of dumps gives the fp32 numbers of the same value.
+    dtype = "float32" if desc.dtype == "bfloat16" else desc.dtype
+    if data.dtype.name != dtype or data.shape != tuple(desc.shape):
         raise ContractError(
             f"{where}: output {layer.output} is {data.dtype.name} {data.shape}, the model says {desc.dtype} "
             f"{tuple(desc.shape)}; "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from typing import Any, Dict, FrozenSet, List, Sequence, Tuple
 
 from google.protobuf.message import Message
 
-from om_runner.layers.matching import FLOATS, GoldenGraph, Layer, tensor_name
+from om_runner.layers.matching import FLOATS, NET_OUTPUT, GoldenGraph, Layer, results_of, tensor_name
+from vxm_convert.artifacts.names import CUSTOM_DTYPES_NAME, KEEP_DTYPE_NAME
+from vxm_convert.ascend.atc_flags import ALLOWED
 from vxm_convert.errors import AtcError, ToolchainError
 from vxm_convert.formats.ge_ir import Desc
 from vxm_convert.formats.om import OmModel, read_om
@@ -82,7 +85,8 @@ def compile_cut(
     inputs, message = _cut(group, pb, graph, known, held)
     (folder / "layers.pb").write_bytes(message.SerializeToString(deterministic=True))
     outputs = {str(layer.golden): layer.desc.dtype for layer in group}
-    _run_atc(_arguments(inputs, outputs, {node.name for node in message.node}, contract, folder), toolchain, folder)
+    arguments = _arguments(inputs, outputs, {node.name for node in message.node}, contract, folder)
+    _run_atc(arguments + _passed_flags(contract, pb.parent, folder), toolchain, folder)
     model = read_om(folder / "layers.om")
     good, refused = _same_arithmetic(group, model)
     return CutModel(folder / "layers.om", _contract(model, inputs, sorted(outputs), contract), inputs, good, refused)
@@ -135,8 +139,9 @@ def _arguments(
         "--soc_version=" + contract.soc_version,
         "--input_shape=" + ";".join(f"{i.node}:{','.join(str(n) for n in i.shape)}" for i in inputs),
         "--out_nodes=" + ";".join(sorted(outputs)),
-        "--precision_mode=" + contract.precision.mode,
     ]
+    if "precision_mode_v2" not in contract.atc_flags:
+        arguments.append("--precision_mode=" + contract.precision.mode)
     half = [i.node for i in inputs if i.dtype == "float16"]
     if half:
         arguments.append("--input_fp16_nodes=" + ";".join(half))
@@ -144,11 +149,22 @@ def _arguments(
     half = [f"{name}:FP16" for name, dtype in sorted(outputs.items()) if dtype == "float16"]
     if half:
         arguments.append("--output_type=" + ";".join(half))
-    kept = [name for name in contract.precision.keep_dtype if name in nodes]
-    if kept:
-        (folder / "keep_dtype.cfg").write_text("\n".join(kept) + "\n", encoding="utf-8")
-        arguments.append("--keep_dtype=keep_dtype.cfg")
+    plan = contract.precision
+    kept = [name for name in plan.keep_dtype if name in nodes]
+    custom = [line for name, line in zip(plan.fp32_results, plan.custom_dtypes) if name in nodes]
+    for name, flag, lines in ((KEEP_DTYPE_NAME, "keep_dtype", kept), (CUSTOM_DTYPES_NAME, "customize_dtypes", custom)):
+        if lines:
+            (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            arguments.append(f"--{flag}={name}")
     return arguments
+
+
+def _passed_flags(contract: GraphContract, beside: Path, folder: Path) -> List[str]:
+    """The flags that the model was compiled with; files that they name are copied from beside the model."""
+    for name, value in contract.atc_flags.items():
+        if ALLOWED[name].suffix:
+            shutil.copyfile(str(beside / value), str(folder / value))
+    return [f"--{name}={value}" for name, value in sorted(contract.atc_flags.items())]
 
 
 def _run_atc(arguments: List[str], toolchain: Toolchain, folder: Path) -> None:
@@ -204,7 +220,7 @@ def _contract(
     model: OmModel, inputs: Sequence[CutInput], outputs: Sequence[str], contract: GraphContract
 ) -> GraphContract:
     """The contract for the runtime's checks of the cut model; output shapes are the model's own."""
-    ends = model.graph[-1].output_descs
+    ends = next(results_of(op) for op in model.graph if op.type == NET_OUTPUT)
     names = [str(name) for name in model.attrs.get("attr_model_out_nodes_name") or []]
     results = []
     for name in outputs:

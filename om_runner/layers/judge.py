@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence
 
 from om_runner.layers.matching import NET_OUTPUT, Layer
+from vxm_convert.ascend.operators import OPS
 
 EUCLID = "RelativeEuclideanDistance"
 #: Every fp16 rounding is below 4.9e-4 of the value; a layer with sums of some hundred products stays below 2e-3.
 DEFAULT_LAYER_LIMIT = 1e-2
 #: For a model output; the fp16 convolutions of the network each stay below it, positions in fp16 do not.
 DEFAULT_OUTPUT_LIMIT = 1e-3
+#: types that ATC refuses to keep in fp32
+_CUBE_HALF = frozenset(row.ge_type for row in OPS.values() if row.cube and "float32" not in row.floats)
 #: an error that inputs do not explain is larger than theirs by this factor
 _LEAP = 10.0
 
@@ -155,7 +158,15 @@ def _advice(result: LayerResult, by_run: bool, limits: Limits) -> str:
             "export again"
         )
     if result.overflow in ("YES", "NaN"):
-        return f"exceeds the fp16 range: keep it in fp32 (--keep_dtype: {names}), or scale its weights"
+        return f"exceeds the fp16 range: {_more_fp32(result.layer, names)}, or scale its weights"
     if result.layer.desc.dtype == "float16":
-        return f"keep it in fp32 (--keep_dtype: {names})"
+        return _more_fp32(result.layer, names)
     return f"computes in fp32 and is still wrong: check the weights and inputs of {names}"
+
+
+def _more_fp32(layer: Layer, names: str) -> str:
+    """A convolution has no fp32 kernel and cannot be kept; its result can be fp32."""
+    if layer.type in _CUBE_HALF:
+        first = (layer.originals or (layer.op,))[0]
+        return f"return fp32 from it (fp32_results of a plan, --customize_dtypes: {first})"
+    return f"keep it in fp32 (--keep_dtype: {names})"

@@ -132,7 +132,7 @@ def layers_of(ops: Sequence[Op], attrs: Dict[str, Any], contract: GraphContract,
         if op.type in _SOURCES or op.data is not None:
             continue
         inputs = _inputs_of(op, by_name)
-        for index, desc in enumerate(op.output_descs):
+        for index, desc in enumerate(results_of(op)):
             name, reason = _net_output(attrs, index, contract) if op.type == NET_OUTPUT else _golden_of(op, index)
             if name is not None and not golden.has(name):
                 reason = f"the frozen graph has no node {name.rpartition(':')[0]}"
@@ -142,6 +142,11 @@ def layers_of(ops: Sequence[Op], attrs: Dict[str, Any], contract: GraphContract,
             reads = tuple(d.dtype for d in op.input_descs)
             layers.append(Layer(op.name, op.type, index, desc, name, tuple(originals_of(op)), mine, reason, reads))
     return layers
+
+
+def results_of(op: Op) -> Sequence[Desc]:
+    """Descriptors of an operator's outputs; a NetOutput of the real ATC has those of its inputs only."""
+    return op.input_descs if op.type == NET_OUTPUT and not op.output_descs else op.output_descs
 
 
 def held_tensors(ops: Sequence[Op], layers: Sequence[Layer]) -> Dict[str, Desc]:

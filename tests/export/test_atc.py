@@ -85,6 +85,61 @@ def test_nodes_that_keep_their_dtype_go_into_a_file(folder, contract, fake_atc, 
     assert "--keep_dtype=keep_dtype.cfg" in fake_atc.seen["argv"] and "keep_dtype.cfg" in fake_atc.seen["files"]
 
 
+def test_convolutions_with_fp32_results_go_into_their_own_file(folder, contract, fake_atc, make_om):
+    contract = replace(contract, precision=PrecisionPlan("x", "force_fp16", fp32_results=("conv3d/Conv3D",)))
+    succeed(fake_atc, make_om(contract))
+    compile_om(folder, contract, fake_atc.toolchain)
+    line = "conv3d/Conv3D::InputDtype:float16,float16,OutputDtype:float32\n"
+    assert (folder / "customize_dtypes.cfg").read_text() == line
+    assert "--customize_dtypes=customize_dtypes.cfg" in fake_atc.seen["argv"]
+    assert "customize_dtypes.cfg" in fake_atc.seen["files"]
+    manifest = json.loads((folder / "atc_manifest.json").read_text())
+    assert manifest["sha256"]["customize_dtypes.cfg"] == sha256_of(folder / "customize_dtypes.cfg")
+
+
+@pytest.mark.parametrize("lists", [{"keep_dtype": ("warp/Flor",)}, {"fp32_results": ("conv3d/Conv4D",)}])
+def test_a_plan_with_unknown_nodes_does_not_reach_the_compiler(folder, contract, fake_atc, lists):
+    """The real ATC would ignore them and say so in its own log only."""
+    wrong = replace(contract, precision=PrecisionPlan("x", "force_fp16", **lists))
+    with pytest.raises(ContractError, match="which precision plan x names"):
+        compile_om(folder, wrong, fake_atc.toolchain)
+    assert not (fake_atc.folder / "seen.json").exists()
+
+
+def test_passed_flags_are_in_command_and_manifest(folder, contract, fake_atc, make_om):
+    bank = folder / "bank"
+    bank.mkdir()
+    (bank / "op.json").write_text("{}")
+    flags = {"deterministic": "1", "op_precision_mode": "atc_op_precision_mode.ini", "op_bank_path": str(bank)}
+    (folder / "atc_op_precision_mode.ini").write_text("[ByOpType]\nConv3D=high_precision\n")
+    contract = replace(contract, atc_flags=flags)
+    succeed(fake_atc, make_om(contract))
+    compile_om(folder, contract, fake_atc.toolchain)
+    argv = fake_atc.seen["argv"]
+    assert {"--deterministic=1", "--op_precision_mode=atc_op_precision_mode.ini"} <= set(argv)
+    assert "atc_op_precision_mode.ini" in fake_atc.seen["files"]
+    manifest = json.loads((folder / "atc_manifest.json").read_text())
+    assert manifest["atc_flags"] == flags and "atc_op_precision_mode.ini" in manifest["sha256"]
+    first = manifest["banks"]["op_bank_path"]
+    (bank / "op.json").write_text("{} ")
+    compile_om(folder, contract, fake_atc.toolchain)
+    assert json.loads((folder / "atc_manifest.json").read_text())["banks"]["op_bank_path"] != first
+    newer = replace(contract, atc_flags={"precision_mode_v2": "fp16"})
+    assert [w for w in build_arguments(newer) if "precision" in w] == ["--precision_mode_v2=fp16"]
+
+
+def test_what_a_failed_compiler_left_is_kept(folder, contract, fake_atc):
+    report, kernel = folder / "a", folder / "b"
+    report.write_text('{"result": "failed"}')
+    kernel.write_bytes(b"object")
+    fake_atc.script([FAILED, "E20001: x"], {"check_result.json": report, "kernel.o": kernel}, exit_code=255)
+    with pytest.raises(AtcError):
+        compile_om(folder, contract, fake_atc.toolchain)
+    kept = {path.name: path.read_bytes() for path in (folder / "atc-failed").iterdir()}
+    assert kept == {"check_result.json": report.read_bytes(), "kernel.o": b"object"}
+    assert not (folder / ".atc").exists()
+
+
 FAMILIES = [
     ("E10001", "atc --help", "value"),
     ("E10002", "shape", "shapes"),

@@ -231,6 +231,11 @@ case(
         tf.scatter_nd([[1, 0], [2, 2], [1, 0], [0, 1]], x[:, 0], [3, 3]),
     ],
 )
+case(
+    "ScatterNd by computed indices",
+    [_normal(4, 3), _whole(4, 1, low=0, high=4), _whole(4, 2, low=0, high=2)],
+    lambda x, k, p: [tf.scatter_nd(k, x, [5, 3]), tf.scatter_nd(p, x[:, 0], [3, 3])],
+)
 case("OneHot", [_whole(4, low=0, high=3)], lambda k: [tf.one_hot(k, 3), tf.one_hot(k, 3, 2.0, -1.0, axis=0)])
 case(
     "blocks",

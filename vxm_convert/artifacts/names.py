@@ -25,6 +25,7 @@ ONNX_NAME = "vxm.onnx"
 ATC_LOG_NAME = "atc.log"
 ATC_MANIFEST_NAME = "atc_manifest.json"
 KEEP_DTYPE_NAME = "keep_dtype.cfg"
+CUSTOM_DTYPES_NAME = "customize_dtypes.cfg"
 OM_NAME = "vxm.om"
 CONTRACT_NAME = "contract.json"
 # A run of om_runner.
@@ -73,7 +74,10 @@ STEPS: Tuple[Tuple[str, str], ...] = (
     ("preflight", _any_of(PREFLIGHT_CSV, PREFLIGHT_JSON)),
     ("parity", _any_of(PARITY_NAME)),
     ("ONNX", r".+\.onnx"),
-    ("ATC", _any_of(ATC_LOG_NAME, ATC_MANIFEST_NAME, KEEP_DTYPE_NAME)),
+    (
+        "ATC",
+        _any_of(ATC_LOG_NAME, ATC_MANIFEST_NAME, KEEP_DTYPE_NAME, CUSTOM_DTYPES_NAME, more=r"atc_\w+\.(ini|cfg|json)"),
+    ),
     ("offline model", r".+\.om"),
     ("contract", _any_of(CONTRACT_NAME)),
     ("input", r"(?!)"),

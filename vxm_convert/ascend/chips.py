@@ -79,6 +79,12 @@ def chip_of(soc_version: str) -> Optional[Chip]:
     return CHIPS.get(canonical(soc_version))
 
 
+def runs_on(compiled: str, device: str) -> bool:
+    """Whether a model compiled for one chip loads on another: the same chip, or both a first-generation 910."""
+    first, second = canonical(compiled), canonical(device)
+    return first == second or (is_first_910(first) and is_first_910(second))
+
+
 def is_first_910(soc_version: str) -> bool:
     """Whether it is a first-generation 910."""
     chip = chip_of(soc_version)

@@ -3,9 +3,9 @@
 
 A file is a 64-bit little-endian header length, a protobuf message DumpData of that length, and the raw bytes of the
 inputs, outputs, buffers and workspaces in this order ("v2"; docs of the vendor's comparison tool). The order of the
-parts and the names of the fields come from there; **the field numbers of DumpData are chosen here and were not checked
-against a file of a real device**, so other readers of dumps may need this schema. Tensors are in storage form (blocked
-layouts, fp16 as fp16). Lengths are compared with the file before anything is allocated.
+parts comes from there, the field numbers from CANN's open `dump_task.proto`, in which inputs and outputs differ; no file
+of a real device was at hand. Tensors are in storage form (blocked layouts, fp16 as fp16; bf16 becomes the fp32 of the same
+value). Lengths are compared with the file before anything is allocated.
 """
 
 from __future__ import annotations
@@ -29,29 +29,44 @@ from vxm_convert.formats.protobuf import build_messages, parse
 VERSION = "2.0"
 MAX_HEADER = 64 << 20
 MAX_RANK = 8
-_TENSOR = [
+#: An output has its original operator as field 4; an input does not, and all later numbers are lower by one. The bytes
+#: themselves (`data`) follow the message instead.
+_INPUT = [
     (1, "data_type", "int32"),
     (2, "format", "int32"),
     (3, "shape", "Shape"),
+    (4, "data", "bytes"),
+    (5, "size", "uint64"),
+    (6, "original_shape", "Shape"),
+    (7, "sub_format", "int32"),
+    (8, "address", "uint64"),
+]
+_OUTPUT = [
+    (1, "data_type", "int32"),
+    (2, "format", "int32"),
+    (3, "shape", "Shape"),
+    (5, "data", "bytes"),
     (6, "size", "uint64"),
     (7, "original_shape", "Shape"),
     (8, "sub_format", "int32"),
     (9, "address", "uint64"),
 ]
+_BFLOAT16 = 27
 _MESSAGES = build_messages(
     "vxm.dump",
     {
         "DumpData": [
             (1, "version", "string"),
             (2, "dump_time", "uint64"),
-            (3, "output", "OpTensor*"),
-            (4, "input", "OpTensor*"),
+            (3, "output", "OpOutput*"),
+            (4, "input", "OpInput*"),
             (5, "buffer", "OpBuffer*"),
             (6, "op_name", "string"),
             (7, "attr", "OpAttr*"),
             (8, "space", "Workspace*"),
         ],
-        "OpTensor": _TENSOR,
+        "OpInput": _INPUT,
+        "OpOutput": _OUTPUT,
         "OpBuffer": [(1, "buffer_type", "int32"), (3, "size", "uint64")],
         "Workspace": [(1, "type", "int32"), (3, "size", "uint64")],
         "OpAttr": [(1, "name", "string"), (2, "value", "string")],
@@ -59,7 +74,8 @@ _MESSAGES = build_messages(
     },
 )
 _DTYPE_NAMES = {number: name for name, number in DTYPE_NUMBERS.items()}
-_NAME = re.compile(r"^([^./]+)\.([^./]+)\.(\d+)\.(\d+)\.(\d{16})$")
+# type.operator.task.stream.time; some chips leave out the stream, newer ones add .4.context.thread.device.
+_NAME = re.compile(r"^([^./]+)\.([^./]+)\.(\d+)(?:\.(\d+))?\.(\d{16})(?:\.\d+){0,4}$")
 
 
 @dataclass(frozen=True)
@@ -122,7 +138,7 @@ def parse_dump_name(name: str) -> DumpName:
             f"{name}: not the name of a dump file, expected <OpType>.<op_name>.<task>.<stream>.<16 digits>"
         )
     op_type, op_name, *numbers = match.groups()
-    return DumpName(op_type, op_name, *map(int, numbers))
+    return DumpName(op_type, op_name, *(int(number or 0) for number in numbers))
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -209,8 +225,8 @@ def decode_dump(data: Union[bytes, memoryview], where: str = "dump in memory") -
             "of version 2"
         )
     message = parse(_MESSAGES["DumpData"], bytes(data[8 : 8 + length]), where)
-    if message.version != VERSION:
-        raise FormatError(f"{where}: version {message.version!r}, expected {VERSION!r}; not a dump file of version 2")
+    if not re.match(r"^[0-9]+\.[0-9]+$", message.version):
+        raise FormatError(f"{where}: version {message.version!r}, expected a number such as {VERSION}; not a dump file")
     if not message.op_name:
         raise FormatError(f"{where}: does not name an operator")
     entries = list(message.input) + list(message.output) + list(message.buffer) + list(message.space)
@@ -245,9 +261,10 @@ class _Chunks:
 
 
 def _get_tensor(entry: Message, raw: memoryview, where: str) -> DumpTensor:
-    if entry.data_type not in _DTYPE_NAMES:
-        raise FormatError(f"{where}: data type {entry.data_type}, expected one of {sorted(_DTYPE_NAMES)}")
-    dtype = np.dtype(_DTYPE_NAMES[entry.data_type])
+    if entry.data_type not in _DTYPE_NAMES and entry.data_type != _BFLOAT16:
+        known = sorted(_DTYPE_NAMES) + [_BFLOAT16]
+        raise FormatError(f"{where}: data type {entry.data_type}, expected one of {known}")
+    dtype = np.dtype(_DTYPE_NAMES.get(entry.data_type, "uint16"))
     shape, original = tuple(entry.shape.dim), tuple(entry.original_shape.dim)
     if len(shape) > MAX_RANK or len(original) > MAX_RANK:
         raise FormatError(f"{where}: rank {max(len(shape), len(original))}, expected at most {MAX_RANK}")
@@ -256,4 +273,8 @@ def _get_tensor(entry: Message, raw: memoryview, where: str) -> DumpTensor:
         need *= side
     if need != len(raw):
         raise FormatError(f"{where}: {len(raw)} bytes do not hold {dtype.name} {shape}")
-    return DumpTensor(np.frombuffer(raw, dtype).reshape(shape), entry.format, original)
+    data = np.frombuffer(raw, dtype).reshape(shape)
+    if entry.data_type == _BFLOAT16:
+        # The upper half of an fp32 number.
+        data = (data.astype(np.uint32) << 16).view(np.float32)
+    return DumpTensor(data, entry.format, original)

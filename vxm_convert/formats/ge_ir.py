@@ -110,8 +110,20 @@ DTYPE_NUMBERS = {
     "float64": 12,
 }
 _DTYPE_NAMES = {number: name for name, number in DTYPE_NUMBERS.items()}
+#: types of real files that NumPy does not have
+_FOREIGN_NAMES = {27: "bfloat16"}
+_FOREIGN_BYTES = {"bfloat16": 2}
 _LIST_TYPES = {str: 1, int: 2, float: 3, bool: 4}
 MAX_RANK = 8
+#: a real file may hold tensors of any rank that the runtime has (ACL_MAX_DIM_CNT), and sides of -1 and -2
+_MAX_REAL_RANK = 128
+_LEAST_REAL_SIDE = -2
+_SIDES = {True: "non-negative sides", False: f"sides of {_LEAST_REAL_SIDE} or more"}
+#: number of the type of an operand that is not there
+_NO_DTYPE = 0
+
+
+_ITEM_BYTES = {**{name: int(np.dtype(name).itemsize) for name in DTYPE_NUMBERS}, **_FOREIGN_BYTES}
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,10 @@ class Desc:
 
     @property
     def nbytes(self) -> int:
-        return self.count * int(np.dtype(self.dtype).itemsize)
+        """Bytes; 0 for a type of a real file whose size is not known."""
+        if self.dtype in _ITEM_BYTES:
+            return self.count * _ITEM_BYTES[self.dtype]
+        return 0
 
     @property
     def logical_shape(self) -> Tuple[int, ...]:
@@ -305,21 +320,38 @@ def _put_list(message: Message, values: List[Any]) -> None:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def decode_model(data: bytes, weights: bytes, where: str) -> Model:
-    """Parse a MODEL_DEF partition against its WEIGHTS_DATA; raises FormatError for anything inconsistent."""
+def decode_model(data: bytes, weights: bytes, where: str, strict: bool = True) -> Model:
+    """Parse a MODEL_DEF partition against its WEIGHTS_DATA.
+
+    Parameters
+    ----------
+    strict : bool — the rules of our own files. Files of the real ATC (False) differ in ways that mean no damage: an
+        absent operand is written as input "" with data type 0; a Data node has a descriptor of an input that it does not
+        have; where GE removed a Reshape, the ends of an edge differ in shape; types may be unknown here; a NetOutput has
+        descriptors of its inputs only (GE: `model_serialize.cc`).
+
+    Raises
+    ------
+    FormatError
+        For anything inconsistent.
+    """
     message = parse_message(data, where)
-    graphs = [[_decode_op(op, weights, where) for op in graph.op] for graph in message.graph]
+    graphs = [[_decode_op(op, weights, where, strict) for op in graph.op] for graph in message.graph]
     branches = {graph.name: ops for graph, ops in zip(message.graph[1:], graphs[1:])}
     named = [name for ops in graphs for op in ops for name in op.subgraphs]
     # Every other graph has a unique name, and one node runs it.
-    if not graphs or len(branches) != len(graphs) - 1 or sorted(named) != sorted(branches):
+    if not graphs or len(branches) != len(graphs) - 1 or (strict and sorted(named) != sorted(branches)):
         listing = ", ".join(sorted(named)) or "none"
         raise FormatError(
             f"{where}: MODEL_DEF holds {len(graphs)} graphs, expected 1 and one for each branch of its nodes: {listing}"
         )
     for ops in graphs:
-        _check_edges(ops, where)
-    return Model(message.name, graphs[0], _get_attrs(message.attr, where), message.custom_version, branches)
+        _check_names(ops, where)
+        if strict:
+            _check_edges(ops, where)
+        else:
+            _check_sources(ops, where)
+    return Model(message.name, graphs[0], _get_attrs(message.attr, where, strict), message.custom_version, branches)
 
 
 def parse_message(data: bytes, where: str) -> Message:
@@ -329,80 +361,110 @@ def parse_message(data: bytes, where: str) -> Message:
 
 def message_attrs(message: Message, where: str) -> Dict[str, Any]:
     """Attributes of a ModelDef or OpDef message."""
-    return _get_attrs(message.attr, where)
+    return _get_attrs(message.attr, where, strict=False)
 
 
-def _decode_op(message: Message, weights: bytes, where: str) -> Op:
-    inputs = [_decode_desc(desc, where) for desc in message.input_desc]
-    outputs = [_decode_desc(desc, where) for desc in message.output_desc]
-    sources = [source for source in message.input if source and not source.endswith(":-1")]
+def _decode_op(message: Message, weights: bytes, where: str, strict: bool) -> Op:
+    inputs = list(message.input_desc)
+    sources = [source for source in message.input if not source.endswith(":-1")]
+    if strict:
+        sources = [source for source in sources if source]
+    else:
+        sources, inputs = _linked(sources, inputs)
     op = Op(
         message.name,
         message.type,
         sources,
         {},
-        inputs,
-        outputs,
+        [_decode_desc(desc, where, strict) for desc in inputs],
+        [_decode_desc(desc, where, strict) for desc in message.output_desc],
         subgraphs=[name for name in message.subgraph_name if name],
     )
     plain = []
     for entry in message.attr:
         if entry.key == "value" and entry.value.HasField("t"):
-            op.data = _decode_const(entry.value.t, weights, f"{where}: constant {message.name!r}")
+            op.data = _decode_const(entry.value.t, weights, f"{where}: constant {message.name!r}", strict)
         else:
             plain.append(entry)
-    op.attrs = _get_attrs(plain, where)
-    if op.data is not None and (
-        len(outputs) != 1 or outputs[0].shape != op.data.shape or outputs[0].dtype != op.data.dtype.name
-    ):
-        raise FormatError(f"{where}: constant {op.name!r} and its output descriptor disagree")
+    op.attrs = _get_attrs(plain, where, strict)
+    if strict and op.data is not None:
+        outputs = op.output_descs
+        if len(outputs) != 1 or outputs[0].shape != op.data.shape or outputs[0].dtype != op.data.dtype.name:
+            raise FormatError(f"{where}: constant {op.name!r} and its output descriptor disagree")
     return op
 
 
-def _decode_const(tensor: Message, weights: bytes, where: str) -> np.ndarray:
-    desc = _decode_desc(tensor.desc, where)
+def _linked(sources: List[str], descs: List[Message]) -> Tuple[List[str], List[Message]]:
+    """Operands that are there, with their descriptors: both lists have an entry per operand, or only the descriptors
+    have.
+    """
+    if len(sources) == len(descs):
+        pairs = [(source, desc) for source, desc in zip(sources, descs) if source]
+    else:
+        pairs = list(zip([s for s in sources if s], [desc for desc in descs if desc.dtype != _NO_DTYPE]))
+    return [source for source, _ in pairs], [desc for _, desc in pairs]
+
+
+def _decode_const(tensor: Message, weights: bytes, where: str, strict: bool) -> np.ndarray:
+    desc = _decode_desc(tensor.desc, where, strict)
     offset, size = tensor.desc.data_offset, tensor.desc.weight_size
     source = weights
     if tensor.data:
         source, offset, size = tensor.data, 0, len(tensor.data)
-    if size != desc.nbytes or offset < 0 or offset + size > len(source):
+    known = desc.dtype in DTYPE_NUMBERS
+    # A type without a NumPy equivalent is kept as its bytes.
+    expected = desc.nbytes if known or desc.dtype in _FOREIGN_BYTES else size
+    if size != expected or offset < 0 or size < 0 or offset + size > len(source):
         raise FormatError(
             f"{where}: {size} bytes at {offset} do not hold {desc.dtype} {desc.shape} inside {len(source)} bytes of "
             "weights"
         )
-    if not size:
+    if not size and strict:
         raise FormatError(f"{where}: contains no bytes, shape {desc.shape}")
+    if not known:
+        return np.frombuffer(source, np.uint8, size, offset)
+    if not size:
+        return np.zeros(desc.shape, desc.dtype)
     return np.frombuffer(source, desc.dtype, desc.count, offset).reshape(desc.shape)
 
 
-def _decode_desc(message: Message, where: str) -> Desc:
-    if message.dtype not in _DTYPE_NAMES:
-        raise FormatError(f"{where}: a tensor has data type {message.dtype}, expected one of {sorted(_DTYPE_NAMES)}")
+def _dtype_name(number: int, where: str, strict: bool) -> str:
+    if number in _DTYPE_NAMES:
+        return _DTYPE_NAMES[number]
+    if strict:
+        raise FormatError(f"{where}: a tensor has data type {number}, expected one of {sorted(_DTYPE_NAMES)}")
+    return _FOREIGN_NAMES.get(number, f"type {number}")
+
+
+def _decode_desc(message: Message, where: str, strict: bool) -> Desc:
+    dtype = _dtype_name(message.dtype, where, strict)
     shape = tuple(message.shape.dim)
     attrs = {entry.key: entry.value for entry in message.attr}
     origin_shape = tuple(attrs["origin_shape"].list.i) if "origin_shape" in attrs else shape
     origin_layout = attrs["origin_format"].s.decode("ascii", "replace") if "origin_format" in attrs else message.layout
+    most, least = (MAX_RANK, 0) if strict else (_MAX_REAL_RANK, _LEAST_REAL_SIDE)
     for sides in (shape, origin_shape):
-        if len(sides) > MAX_RANK or any(side < 0 for side in sides):
-            raise FormatError(f"{where}: a tensor has shape {sides}, expected at most {MAX_RANK} non-negative sides")
+        if len(sides) > most or any(side < least for side in sides):
+            raise FormatError(f"{where}: a tensor has shape {sides}, expected at most {most} {_SIDES[strict]}")
     name = ""
     if "_datadump_origin_name" in attrs:
         index = attrs["_datadump_origin_output_index"].i if "_datadump_origin_output_index" in attrs else 0
         name = f"{attrs['_datadump_origin_name'].s.decode('utf-8', 'replace')}:{index}"
     if (origin_shape, origin_layout) == (shape, message.layout):
-        return Desc(_DTYPE_NAMES[message.dtype], shape, message.layout, origin_name=name)
-    return Desc(_DTYPE_NAMES[message.dtype], shape, message.layout, origin_shape, origin_layout, name)
+        return Desc(dtype, shape, message.layout, origin_name=name)
+    return Desc(dtype, shape, message.layout, origin_shape, origin_layout, name)
 
 
-def _get_attrs(entries: Iterable[Message], where: str) -> Dict[str, Any]:
+def _get_attrs(entries: Iterable[Message], where: str, strict: bool) -> Dict[str, Any]:
     attrs: Dict[str, Any] = {}
+    errors = "strict" if strict else "backslashreplace"
     for entry in entries:
         value = entry.value
         try:
             if value.HasField("list"):
-                attrs[entry.key] = _get_list(value.list)
+                attrs[entry.key] = _get_list(value.list, errors)
             elif value.HasField("s"):
-                attrs[entry.key] = value.s.decode("utf-8")
+                attrs[entry.key] = value.s.decode("utf-8", errors)
             else:
                 present = [name for name in ("i", "f", "b", "bt", "dt") if value.HasField(name)]
                 attrs[entry.key] = getattr(value, present[0]) if present else None
@@ -411,20 +473,33 @@ def _get_attrs(entries: Iterable[Message], where: str) -> Dict[str, Any]:
     return attrs
 
 
-def _get_list(values: Message) -> List[Any]:
+def _get_list(values: Message, errors: str) -> List[Any]:
     if values.s:
-        return [s.decode("utf-8") for s in values.s]
+        return [s.decode("utf-8", errors) for s in values.s]
     return list(values.i) or list(values.f) or list(values.b) or list(values.bt)
 
 
-def _check_edges(ops: List[Op], where: str) -> None:
-    """Check that every input names an output of an earlier op with the same dtype and shape."""
-    known: Dict[str, Desc] = {}
+def _check_names(ops: List[Op], where: str) -> None:
     names = set()
     for op in ops:
         if op.name in names:
             raise FormatError(f"{where}: two nodes are named {op.name!r}")
         names.add(op.name)
+
+
+def _check_sources(ops: List[Op], where: str) -> None:
+    """Check that every input names a node of the graph: all that holds for files of the real ATC."""
+    names = {op.name for op in ops}
+    for op in ops:
+        for source in op.inputs:
+            if source.rpartition(":")[0] not in names:
+                raise FormatError(f"{where}: input {source!r} of {op.name!r} is the output of no node")
+
+
+def _check_edges(ops: List[Op], where: str) -> None:
+    """Check that every input names an output of an earlier op with the same dtype and shape."""
+    known: Dict[str, Desc] = {}
+    for op in ops:
         if len(op.inputs) != len(op.input_descs):
             raise FormatError(
                 f"{where}: node {op.name!r} has {len(op.inputs)} inputs but {len(op.input_descs)} input descriptors"

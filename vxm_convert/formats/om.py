@@ -122,11 +122,15 @@ class OmModel:
     @property
     def simulated(self) -> bool:
         """Whether the simulated ATC made it, by the version attribute."""
-        return str(self.attrs.get("atc_version", "")).startswith(SIMULATED_PREFIX)
+        return _is_simulated(self.attrs)
 
     @property
     def soc_version(self) -> str:
         return str(self.attrs.get("soc_version", ""))
+
+
+def _is_simulated(attrs: Dict[str, Any]) -> bool:
+    return str(attrs.get("atc_version", "")).startswith(SIMULATED_PREFIX)
 
 
 @dataclass(frozen=True)
@@ -259,7 +263,7 @@ def read_overview(path: Path) -> Overview:
     message = ge_ir.parse_message(_partition(data, table, MODEL_DEF), str(path))
     choosing = [op for graph in message.graph[:1] for op in graph.op if op.type == "Case"]
     gears = [profiles_text(ge_ir.message_attrs(op, str(path))) for op in choosing]
-    sizes = {PARTITION_NAMES[kind]: size for kind, (_, size) in table.items()}
+    sizes = {_partition_name(kind): size for kind, (_, size) in table.items()}
     return Overview(ge_ir.message_attrs(message, str(path)), sizes, "".join(gears[:1]))
 
 
@@ -275,15 +279,16 @@ def _read(path: Path) -> bytes:
 def parse_om(data: bytes, where: str = "model in memory") -> OmModel:
     """`read_om` for bytes that are already in memory."""
     header, table = _open(data, where)
-    weights = _partition(data, table, WEIGHTS_DATA)
-    model = ge_ir.decode_model(_partition(data, table, MODEL_DEF), weights, where)
+    weights, body = _partition(data, table, WEIGHTS_DATA), _partition(data, table, MODEL_DEF)
+    # The model itself says who made it: the header may be damaged.
+    ours = _is_simulated(ge_ir.message_attrs(ge_ir.parse_message(body, where), where)) or _claims_ours(header)
+    _check_sum(data, header, ours, where)
+    model = ge_ir.decode_model(body, weights, where, strict=ours)
     _check_kernels(_partition(data, table, TBE_KERNELS), where)
-    if TASK_INFO in table:
+    if ours and TASK_INFO in table:
         tasks.check_tasks(_partition(data, table, TASK_INFO), where)
-    partitions = tuple((PARTITION_NAMES[kind], length) for kind, (_, length) in table.items())
+    partitions = tuple((_partition_name(kind), length) for kind, (_, length) in table.items())
     parsed = OmModel(_header_text(header, "name", where), model, weights, partitions, _platform(header))
-    # Check again, now that the model itself says who made it: the header's flag may be damaged.
-    _check_sum(data, header, parsed.simulated, where)
     try:
         return replace(parsed, gears=read_gears(model, where))
     except FormatError:
@@ -296,12 +301,18 @@ def parse_om(data: bytes, where: str = "model in memory") -> OmModel:
 def _open(data: bytes, where: str) -> Tuple[np.void, Dict[int, Tuple[int, int]]]:
     """Header and partitions of an intact container that holds a model."""
     header = _check_header(data, where)
-    _check_sum(data, header, _platform(header).startswith(SIMULATED_PREFIX), where)
+    _check_sum(data, header, _claims_ours(header), where)
+    _check_models(header, where)
     table = _parse_table(data, header, where)
     if MODEL_DEF not in table:
-        found = ", ".join(PARTITION_NAMES[kind] for kind in table)
+        found = ", ".join(map(_partition_name, table))
         raise FormatError(f"{where}: has no MODEL_DEF partition, only {found}; this is not an executable offline model")
     return header, table
+
+
+def _partition_name(kind: int) -> str:
+    """A newer CANN may write partitions that are not in the table."""
+    return PARTITION_NAMES.get(kind, f"PARTITION_{kind}")
 
 
 def _partition(data: bytes, table: Dict[int, Tuple[int, int]], kind: int) -> bytes:
@@ -357,10 +368,14 @@ def _check_kind(header: np.void, where: str) -> None:
         )
     if int(header["modeltype"]) > _MAX_MODEL_TYPE:
         raise FormatError(f"{where}: model type {int(header['modeltype'])}, expected 0 to {_MAX_MODEL_TYPE}")
-    if int(header["model_num"]) != 1 or int(header["is_unknow_model"]):
-        raise FormatError(
-            f"{where}: holds {int(header['model_num'])} models (dynamic shapes), expected 1; compile with static shapes"
-        )
+
+
+def _check_models(header: np.void, where: str) -> None:
+    """One model per file; real files of CANN 20.2 do not count them."""
+    count = int(header["model_num"])
+    uncounted = count == 0 and not _claims_ours(header)
+    if (count != 1 and not uncounted) or int(header["is_unknow_model"]):
+        raise FormatError(f"{where}: holds {count} models (dynamic shapes), expected 1; compile with static shapes")
 
 
 def _header_text(header: np.void, field: str, where: str) -> str:
@@ -376,6 +391,10 @@ def _header_text(header: np.void, field: str, where: str) -> str:
 
 def _platform(header: np.void) -> str:
     return bytes(header["platform_version"]).split(b"\0")[0].decode("ascii", "replace")
+
+
+def _claims_ours(header: np.void) -> bool:
+    return _platform(header).startswith(SIMULATED_PREFIX)
 
 
 def _check_sum(data: bytes, header: np.void, ours: bool, where: str) -> None:
@@ -410,13 +429,13 @@ def _parse_table(data: bytes, header: np.void, where: str) -> Dict[int, Tuple[in
     for number in range(count):
         fields = struct.unpack_from(entry, data, start + number * struct.calcsize(entry))
         kind, offset, size = (fields[0], fields[2], fields[3]) if wide else fields
-        if kind not in PARTITION_NAMES or kind in table:
+        if kind in table or (kind not in PARTITION_NAMES and _claims_ours(header)):
             raise FormatError(
                 f"{where}: partition {number} has type {kind}, which is {'repeated' if kind in table else 'unknown'}"
             )
         if offset != expected or base + offset + size > len(data):
             raise FormatError(
-                f"{where}: partition {PARTITION_NAMES[kind]} is at {offset} with {size} bytes, expected offset "
+                f"{where}: partition {_partition_name(kind)} is at {offset} with {size} bytes, expected offset "
                 f"{expected} inside {len(data) - base} bytes"
             )
         table[kind] = (base + offset, size)

@@ -118,12 +118,17 @@ def _describe_contract(contract: GraphContract) -> Description:
         ("model", f"{model.variant}, {'x'.join(str(n) for n in model.volume_shape)} voxels, batch {model.batch}"),
         ("grid", f"{contract.grid.orientation}, {' x '.join(f'{s:g}' for s in contract.grid.spacing_mm)} mm"),
         ("intensity", f"value / {contract.intensity.scale:g}: {contract.intensity.convention}"),
-        ("precision", f"{plan.name}: {plan.mode}, {len(plan.keep_dtype)} nodes kept in fp32"),
+        (
+            "precision",
+            f"{plan.name}: {plan.mode}, {len(plan.keep_dtype)} nodes kept in fp32"
+            + (f", {len(plan.fp32_results)} convolutions with fp32 results" if plan.fp32_results else ""),
+        ),
         ("device", contract.soc_version),
     ]
     facts += [("input", _tensor_text(t)) for t in contract.inputs] + [
         ("output", _tensor_text(t)) for t in contract.outputs
     ]
+    facts += [("atc flag", f"{name}={value}") for name, value in sorted(contract.atc_flags.items())]
     facts += [("sha256", f"{role:12s} {digest}") for role, digest in sorted(contract.hashes.items())]
     facts += [("tool", f"{tool:12s} {version}") for tool, version in sorted(contract.tools.items())]
     return Description("graph contract", tuple(facts))

@@ -75,6 +75,8 @@ class GraphContract:
     hashes: Dict[str, str] = field(default_factory=dict)
     #: tool → version, for tools that determine the artefacts
     tools: Dict[str, str] = field(default_factory=dict)
+    #: further flags of ATC by name (`ascend.atc_flags`); a file is named as it lies beside the model
+    atc_flags: Dict[str, str] = field(default_factory=dict)
 
     def tensor(self, meaning: str) -> TensorSpec:
         """The input or output with that meaning; raises ContractError if there is none."""
@@ -112,6 +114,8 @@ class GraphContract:
                 intensity=IntensityRule(**data["intensity"]),
                 hashes=dict(data["hashes"]),
                 tools=dict(data["tools"]),
+                # Contracts of earlier versions have none.
+                atc_flags=dict(data.get("atc_flags", {})),
             )
             check_contract(contract)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:

@@ -11,7 +11,8 @@ import math
 import re
 from typing import Any, Dict, Iterator, Sequence, Tuple
 
-from vxm_convert.errors import ContractError
+from vxm_convert.ascend.atc_flags import check_flags
+from vxm_convert.errors import ContractError, SpecError
 from vxm_convert.model.intensity import INTENSITIES
 
 #: meaning → what its unit may be; older exports leave it out
@@ -59,6 +60,10 @@ def _contradictions(contract: Any) -> Iterator[Tuple[str, Any, str]]:
     if rule.rule not in INTENSITIES:
         yield "intensity.rule", rule.rule, f"one of {', '.join(INTENSITIES)}"
     yield from _of_texts(contract.hashes, contract.tools)
+    try:
+        check_flags(contract.atc_flags, contract.precision.mode, bool(contract.precision.fp32_results))
+    except (SpecError, AttributeError) as exc:
+        yield "atc_flags", contract.atc_flags, f"flags that an export may pass ({exc})"
 
 
 def _of_tensor(tensor: Any, shape: Sequence[int]) -> Iterator[Tuple[str, Any, str]]:

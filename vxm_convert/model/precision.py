@@ -21,15 +21,23 @@ class PrecisionPlan:
     ----------
     name : str — name of the preset.
     mode : str — value of ATC's ``--precision_mode``.
-    keep_dtype : tuple of str — node names that keep the graph's fp32 (ATC's ``--keep_dtype`` file, one per line).
+    keep_dtype : tuple of str — node names that keep the graph's fp32 (ATC's ``--keep_dtype`` file, one per line); no
+        convolutions, which have no fp32 kernel.
     split_weights : tuple of str — layers whose weights are exported in two parts, fp16 and the rest
         (`export.passes.apply`).
+    fp32_results : tuple of str — convolutions that return fp32 from fp16 operands (ATC's ``--customize_dtypes`` file).
     """
 
     name: str
     mode: str
     keep_dtype: Tuple[str, ...] = ()
     split_weights: Tuple[str, ...] = ()
+    fp32_results: Tuple[str, ...] = ()
+
+    @property
+    def custom_dtypes(self) -> Tuple[str, ...]:
+        """Lines of ATC's ``--customize_dtypes`` file: image and filter in fp16, the result in fp32."""
+        return tuple(f"{name}::InputDtype:float16,float16,OutputDtype:float32" for name in self.fp32_results)
 
     def to_dict(self) -> Dict[str, Any]:
         return {
@@ -37,14 +45,18 @@ class PrecisionPlan:
             "mode": self.mode,
             "keep_dtype": list(self.keep_dtype),
             "split_weights": list(self.split_weights),
+            "fp32_results": list(self.fp32_results),
         }
 
     @classmethod
     def from_dict(cls, data: Dict[str, Any]) -> PrecisionPlan:
         try:
-            if not all(isinstance(data[key], (list, tuple)) for key in ("keep_dtype", "split_weights")):
+            # Contracts of earlier versions have no fp32_results.
+            lists = {"keep_dtype": data["keep_dtype"], "split_weights": data["split_weights"]}
+            lists["fp32_results"] = data.get("fp32_results", [])
+            if not all(isinstance(names, (list, tuple)) for names in lists.values()):
                 raise TypeError("a list of names is no list")
-            names = {key: tuple(str(name) for name in data[key]) for key in ("keep_dtype", "split_weights")}
+            names = {key: tuple(str(name) for name in listed) for key, listed in lists.items()}
             return cls(str(data["name"]), str(data["mode"]), **names)
         except (KeyError, TypeError) as exc:
             expected = "name, mode, keep_dtype and split_weights"

@@ -47,6 +47,7 @@ TITLES: Dict[str, str] = {
     "E20101": "Unknown soc_version",
     "E20103": "Too many AI cores",
     "E19999": "Inner error",
+    "EZ3003": "No engine supports the operator",
 }
 
 

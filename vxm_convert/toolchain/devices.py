@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
@@ -23,7 +23,13 @@ _PROBE_SECONDS = 120
 _SMI_PLACES = ("usr/local/bin/npu-smi", "usr/local/sbin/npu-smi", "usr/local/Ascend/driver/tools/npu-smi")
 #: device nodes that a process needs besides /dev/davinciN
 MANAGER_NODES = ("davinci_manager", "devmm_svm", "hisi_hdc")
+#: names of families in the column Name
+_FAMILIES = ("Ascend910", "Ascend310", "Ascend")
 _FIRST_ROW = re.compile(r"^\|\s*(\d+)\s+(\S+)\s*\|\s*(\S+)\s*\|")
+# | Chip  Device | or | Chip  Phy-ID |; older tables have the chip alone.
+_SECOND_HEADER = re.compile(r"^\|\s*Chip\s+(Device|Phy-ID)\s*\|", re.IGNORECASE)
+_SECOND_ROW = re.compile(r"^\|\s*(\d+)(?:\s+(\d+))?\s*\|")
+_BOARD = re.compile(r"^\s*(Chip Name|NPU Name)\s*:\s*(\S+)\s*$", re.MULTILINE)
 _MEMORY = re.compile(r"(\d+)\s*/\s*(\d+)\s*\|\s*$")
 
 
@@ -33,19 +39,31 @@ class Device:
 
     Parameters
     ----------
-    number : int — NPU column.
+    number : int — logical number of the device: the column Device or Phy-ID where there is one, else NPU.
     name : str — as npu-smi prints it, e.g. ``910A``; ATC's name for it is ``Ascend910A``.
     health : str — ``OK``, ``Warning``, ``Alarm``, ``Critical``, ``UNKNOWN``.
     memory_mb : int or None — of the HBM, the last column.
+    place : (int, int) — columns NPU and Chip, by which npu-smi is asked for more.
+    board : str — ``<Chip Name>_<NPU Name>`` of a chip whose table names only its family; empty if not asked.
     """
 
     number: int
     name: str
     health: str
     memory_mb: Optional[int] = None
+    place: Tuple[int, int] = field(default=(0, 0), compare=False)
+    board: str = ""
+
+    @property
+    def needs_board(self) -> bool:
+        """Whether the table names a family instead of a chip: an A3 is ``Ascend910``, which to ATC is the 910A."""
+        return self.name in _FAMILIES
 
     @property
     def soc_version(self) -> str:
+        """ATC's name; empty if the table does not say it."""
+        if self.needs_board:
+            return self.board
         return self.name if self.name.startswith("Ascend") else "Ascend" + self.name
 
     def to_dict(self) -> Dict[str, Any]:
@@ -79,7 +97,7 @@ def find_npu_smi(environ: Mapping[str, str], system: Path = Path("/")) -> Option
 
 
 def list_devices(npu_smi: str) -> Tuple[List[Device], str]:
-    """(devices, error or ""): runs ``npu-smi info``."""
+    """(devices, error or ""): runs ``npu-smi info``, and asks again for chips of which it names only the family."""
     try:
         done = subprocess.run(
             [npu_smi, "info"],
@@ -91,7 +109,7 @@ def list_devices(npu_smi: str) -> Tuple[List[Device], str]:
     except (OSError, subprocess.TimeoutExpired) as exc:
         return [], f"cannot run it ({exc})"
     text = done.stdout.decode("utf-8", "replace")
-    devices = parse_npu_smi(text)
+    devices = [_with_board(npu_smi, device) for device in parse_npu_smi(text)]
     if done.returncode or not devices:
         words = next((line.strip() for line in text.splitlines() if line.strip(" +-=|")), "it printed nothing")
         return devices, f"exit code {done.returncode}: {words}" if done.returncode else f"it lists no chip: {words}"
@@ -116,18 +134,21 @@ def npu_bridge_problem() -> Optional[str]:
 
 
 def parse_npu_smi(text: str) -> List[Device]:
-    """Devices in the table of ``npu-smi info``: two rows per chip, name and health in the first, memory in the
+    """Devices in the table of ``npu-smi info``: two rows per chip, name and health in the first, number and memory in the
     second.
     """
     devices: List[Device] = []
     pending: Optional[Device] = None
+    numbered = False
     for line in text.splitlines():
         first = _FIRST_ROW.match(line)
+        numbered = numbered or bool(_SECOND_HEADER.match(line))
         if pending is not None:
-            memory = _MEMORY.search(line)
-            devices.append(
-                Device(pending.number, pending.name, pending.health, int(memory.group(2)) if memory else None)
-            )
+            memory, second = _MEMORY.search(line), _SECOND_ROW.match(line)
+            chip = int(second.group(1)) if second else 0
+            number = int(second.group(2)) if numbered and second and second.group(2) else pending.number
+            total = int(memory.group(2)) if memory else None
+            devices.append(Device(number, pending.name, pending.health, total, (pending.number, chip)))
             pending = None
         elif first and not first.group(2).isdigit() and re.search(r"[A-Za-z]|^\d{3}$", first.group(2)):
             pending = Device(int(first.group(1)), first.group(2), first.group(3))
@@ -135,3 +156,29 @@ def parse_npu_smi(text: str) -> List[Device]:
             # The second table lists processes; its rows look the same.
             break
     return devices
+
+
+def parse_board(text: str) -> str:
+    """ATC's name of a chip from ``npu-smi info -t board -i NPU -c CHIP``: ``<Chip Name>_<NPU Name>``, empty if it does
+    not give both.
+    """
+    found = dict(_BOARD.findall(text))
+    return f"{found['Chip Name']}_{found['NPU Name']}" if len(found) == 2 else ""
+
+
+def _with_board(npu_smi: str, device: Device) -> Device:
+    """The device with the names of its board, where its table names only a family."""
+    if not device.needs_board:
+        return device
+    npu, chip = device.place
+    try:
+        done = subprocess.run(
+            [npu_smi, "info", "-t", "board", "-i", str(npu), "-c", str(chip)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return device
+    return replace(device, board=parse_board(done.stdout.decode("utf-8", "replace")))

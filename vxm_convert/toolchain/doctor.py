@@ -269,7 +269,9 @@ def _hardware(environ: Mapping[str, str], system: Path) -> List[Finding]:
             )
         ]
     listed = [
-        f"{d.number}: {d.name} ({d.health}, {d.memory_mb or '?'} MB), --soc-version {d.soc_version}" for d in found
+        f"{d.number}: {d.name} ({d.health}, {d.memory_mb or '?'} MB), --soc-version "
+        + (d.soc_version or f"not said; npu-smi info -t board -i {d.place[0]} -c {d.place[1]} gives it")
+        for d in found
     ]
     if chips and absent:
         listed.append(f"/dev/{', /dev/'.join(absent)} missing: pass them to the container")

@@ -7,10 +7,10 @@ Each rule looks at one node and yields what it has to say; equal remarks on seve
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Callable, Dict, FrozenSet, Iterator, List, Tuple
 
 from export.preflight.rules.conv3d import conv3d_complaints
-from export.preflight.view.dtypes import ORIGIN, wanted_dtype
+from export.preflight.view.dtypes import ORIGIN, lacks_single, wanted_dtype
 from export.preflight.view.graph import GraphView
 from export.preflight.view.shapes import data_inputs
 from vxm_convert.ascend import limits
@@ -82,6 +82,8 @@ class Context:
     view: GraphView
     plan: PrecisionPlan
     dtypes: Dict[str, Tuple[str, str]]
+    #: biases that become part of their convolution
+    fused: FrozenSet[str] = frozenset()
 
 
 def check_nodes(context: Context) -> List[Finding]:
@@ -229,12 +231,19 @@ def _dtype_fallback(context: Context, node: TfNode) -> Iterator[Remark]:
             f"{ORIGIN} wants float32, which {node.op} of a 910 does not have",
             "use --precision accurate (force_fp32: fp16 operands, fp32 results), the most accurate there is",
         )
-    elif row.cube and kept and "float32" not in row.floats:
+    elif kept and lacks_single(row):
         yield (
-            NOTE,
-            "dtype",
-            "kept in float32: its result is, its operands are fp16 all the same",
-            "nothing: the chip has no more",
+            ERROR,
+            "keep-dtype",
+            f"on the list of nodes that keep float32, but {node.op} of a 910 has no such kernel; ATC refuses it (EZ3003)",
+            "take it off keep_dtype; for a float32 result put it on fp32_results of the plan, or use force_fp32",
+        )
+    elif kept and node.name in context.fused:
+        yield (
+            WARNING,
+            "keep-dtype",
+            "the compiler fuses it into the convolution before it, so keeping it changes nothing",
+            "take it off keep_dtype; for a float32 result put the convolution on fp32_results of the plan",
         )
     elif wanted not in row.floats and not row.cube and row.engine != AICPU:
         severity = WARNING if wanted == "float32" else NOTE

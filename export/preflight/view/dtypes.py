@@ -6,6 +6,7 @@ The rules are those of ``--precision_mode`` as the vendor documents them for the
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Dict, FrozenSet, Tuple
 
 from export.preflight.view.graph import GraphView
@@ -19,16 +20,50 @@ _KEEPS_SINGLE = ("allow_fp32_to_fp16", "force_fp32", "cube_fp16in_fp32out", ORIG
 _CUBE_SINGLE_OUT = ("force_fp32", "cube_fp16in_fp32out")
 
 
-def float_dtypes(view: GraphView, mode: str, keep: FrozenSet[str]) -> Dict[str, Tuple[str, str]]:
-    """Node → (dtype of its float inputs, dtype of its float output); nodes that have no float part are left out."""
+def float_dtypes(
+    view: GraphView, mode: str, keep: FrozenSet[str], results: FrozenSet[str] = frozenset()
+) -> Dict[str, Tuple[str, str]]:
+    """Node → (dtype of its float inputs, dtype of its float output); nodes that have no float part are left out.
+
+    Parameters
+    ----------
+    keep : frozenset of str — nodes of ``--keep_dtype``.
+    results : frozenset of str — convolutions with fp32 results (``--customize_dtypes``).
+    """
     chosen: Dict[str, Tuple[str, str]] = {}
+    biases = fused_biases(view)
     for node in view.nodes:
         row = OPS.get(node.op)
         touched = [view.dtypes.get(node.name)] + [view.dtype_of(tensor) for tensor in data_inputs(node)]
         if row is None or node.name in view.folded or not set(touched) & set(FLOATS):
             continue
-        chosen[node.name] = _choose(view, node, row, mode, node.name in keep, chosen)
+        into, out = _choose(view, node, row, mode, node.name in keep, chosen)
+        if row.cube and node.name in results:
+            out = "float32"
+        if node.name in biases and biases[node.name] in chosen:
+            # One operator with its convolution: the result is rounded once, and its own name means nothing.
+            into = out = chosen[biases[node.name]][1]
+        chosen[node.name] = into, out
     return chosen
+
+
+def fused_biases(view: GraphView) -> Dict[str, str]:
+    """BiasAdd → the convolution that the compiler fuses it into: the only reader of that convolution."""
+    readers = Counter(tensor for node in view.nodes for tensor in data_inputs(node))
+    readers.update(view.outputs)
+    cubes = {node.name + ":0" for node in view.nodes if node.op in OPS and OPS[node.op].cube}
+    found = {}
+    for node in view.nodes:
+        sources = data_inputs(node) if node.op == "BiasAdd" else []
+        if len(sources) == 2 and sources[0] in cubes and readers[sources[0]] == 1:
+            if sources[1].rpartition(":")[0] in view.folded:
+                found[node.name] = sources[0].rpartition(":")[0]
+    return found
+
+
+def lacks_single(row: OpSupport) -> bool:
+    """Whether it is a cube operator without an fp32 kernel, which cannot be on a list of kept nodes."""
+    return row.cube and "float32" not in row.floats
 
 
 def wanted_dtype(row: OpSupport, mode: str, kept: bool, followed: str) -> str:
@@ -46,8 +81,10 @@ def _choose(
     followed = _predecessor(view, node, chosen)
     if node.op == "Placeholder":
         return view.dtypes[node.name], view.dtypes[node.name]
+    if row.cube and kept and not lacks_single(row):
+        return "float32", "float32"
     if row.cube:
-        return "float16", "float32" if kept or mode in _CUBE_SINGLE_OUT else "float16"
+        return "float16", "float32" if mode in _CUBE_SINGLE_OUT else "float16"
     if row.engine == LOCAL:
         return followed, followed
     wanted = wanted_dtype(row, mode, kept, followed)

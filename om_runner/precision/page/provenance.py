@@ -85,6 +85,9 @@ def plan(report: Mapping[str, Any]) -> Optional[Plan]:
     reasons = mapping_at(entry, "reasons")
     treated = [(str(node), "kept in fp32 (keep_dtype)") for node in entry.get("keep_dtype") or ()]
     treated += [
+        (str(node), "fp32 result from fp16 operands (fp32_results)") for node in entry.get("fp32_results") or ()
+    ]
+    treated += [
         (str(node), "weights in two parts, fp16 and the rest (split_weights)")
         for node in entry.get("split_weights") or ()
     ]

@@ -213,6 +213,21 @@ def test_a_kernel_that_only_does_fp16_is_a_warning(tmp_path: Path) -> None:
 def test_kept_nodes_must_exist(tmp_path: Path) -> None:
     result = check(one_op("Relu"), tmp_path, PrecisionPlan("custom", "force_fp16", ("gone",)))
     assert [(f.kind, f.nodes) for f in result.findings] == [("keep-dtype", ("gone",))]
+    assert kinds(result, "error") == ["keep-dtype"], "ATC would only mention it in its log"
+    plan = PrecisionPlan("custom", "force_fp16", fp32_results=("gone", "it"))
+    assert [f.nodes for f in check(one_op("Relu"), tmp_path, plan).findings] == [("gone",), ("it",)]
+
+
+def test_a_convolution_cannot_be_kept_but_may_return_float32(tmp_path: Path) -> None:
+    result = check(conv_graph(), tmp_path, PrecisionPlan("custom", "force_fp16", ("conv",)))
+    assert [(f.kind, f.severity, f.nodes) for f in result.findings] == [("keep-dtype", "error", ("conv",))]
+    assert "EZ3003" in result.findings[0].what and "fp32_results" in result.findings[0].do
+    wide = check(conv_graph(), tmp_path, PrecisionPlan("custom", "force_fp16", fp32_results=("conv",)))
+    assert wide.findings == ()
+    assert [(row["float_in"], row["dtype"]) for row in wide.rows if row["node"] == "conv"] == [("float16", "float32")]
+    pb = up_conv_graph(np.random.RandomState(0))
+    fused = check(pb, tmp_path, PrecisionPlan("custom", "force_fp16", ("bias_add",)))
+    assert [(f.kind, f.severity, f.nodes) for f in fused.findings] == [("keep-dtype", "warning", ("bias_add",))]
 
 
 def test_int64_arithmetic_and_many_splits_are_remarked(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from export.plans import load_plan, save_plan
 from export.preflight.view.graph import read_view
 from export.tune import results as outcome
-from export.tune.cost import SPLIT, GraphCost, keep_of, splits_of
+from export.tune.cost import RESULT, SPLIT, GraphCost, keep_of, results_of, splits_of
 from export.tune.groups import scope_groups, split_group
 from export.tune.journal import Journal
 from export.tune.margins import smallest_margin
@@ -143,7 +143,7 @@ def test_a_resumed_search_asks_nothing_twice_and_ends_the_same(tmp_path: Path) -
 
 
 def test_a_plan_comes_back(tmp_path: Path) -> None:
-    plan = PrecisionPlan("tuned", "force_fp16", ("warp/add", "conv3d/Conv3D"), ("conv3d",))
+    plan = PrecisionPlan("tuned", "force_fp16", ("warp/add",), ("conv3d",), ("conv3d_1/Conv3D",))
     save_plan(tmp_path / "plan.json", plan, {"warp/add": "because"})
     assert load_plan(tmp_path / "plan.json") == plan
     (tmp_path / "plan.json").write_text(json.dumps({"schema": 1, "name": "bare", "mode": "force_fp32"}))
@@ -211,8 +211,9 @@ def test_cost_by_hand(tmp_path: Path) -> None:
     assert cost(frozenset(("y",))) == 2 + 2 * (elements + elements + 1)
     # In the middle: a cast on each side more.
     assert cost(frozenset(("c/LeakyRelu",))) == 2 * 6 * elements + 2 + 2 * (2 * elements)
-    # A kept convolution reads fp16 all the same.
-    assert cost(frozenset(("c/Conv3D",))) == 6 * elements + 2 + 2 * elements
+    # A convolution with an fp32 result reads fp16 all the same; its bias is part of it.
+    assert cost(frozenset((RESULT + "c/Conv3D",))) == 6 * elements + 2 + 2 * elements
+    assert cost.decision("c/Conv3D") == RESULT + "c/Conv3D" and cost.decision("c/BiasAdd") is None
     # Neighbours share no cast.
     both = cost(frozenset(("y", "c/LeakyRelu")))
     assert both < cost(frozenset(("y",))) + cost(frozenset(("c/LeakyRelu",)))
@@ -225,22 +226,24 @@ def test_groups_are_scopes_then_nodes(tmp_path: Path) -> None:
     view = network(tmp_path)
     groups = scope_groups(view, GraphCost(view, "force_fp16"))
     assert groups == [
-        Group("c/*", ("c/Conv3D", "c/BiasAdd", "c/LeakyRelu")),
+        Group("c/*", (RESULT + "c/Conv3D", "c/LeakyRelu")),
         Group("y", ("y",)),
         Group("split:c", ("split:c",)),
     ]
-    assert split_group(view, groups[0]) == [
-        Group("c/Conv3D", ("c/Conv3D", "c/BiasAdd")),
+    assert split_group(groups[0]) == [
+        Group(RESULT + "c/Conv3D", (RESULT + "c/Conv3D",)),
         Group("c/LeakyRelu", ("c/LeakyRelu",)),
     ]
-    assert split_group(view, groups[1]) == [groups[1]]
+    assert split_group(groups[1]) == [groups[1]]
     # Where vector operators are fp32 anyway, only the convolution is a decision; where all results are, the weights
     # alone.
-    assert [g.atoms for g in scope_groups(view, GraphCost(view, "allow_fp32_to_fp16"))] == [("c/Conv3D",), ("split:c",)]
+    assert [g.atoms for g in scope_groups(view, GraphCost(view, "allow_fp32_to_fp16"))] == [
+        (RESULT + "c/Conv3D",),
+        ("split:c",),
+    ]
     assert [g.atoms for g in scope_groups(view, GraphCost(view, "force_fp32"))] == [("split:c",)]
-    assert keep_of(groups[0].atoms) == ("c/BiasAdd", "c/Conv3D", "c/LeakyRelu") and splits_of(
-        frozenset(("split:c", "y"))
-    ) == ("c",)
+    assert keep_of(groups[0].atoms) == ("c/LeakyRelu",) and results_of(groups[0].atoms) == ("c/Conv3D",)
+    assert splits_of(frozenset(("split:c", "y"))) == ("c",)
 
 
 # Layer analysis.

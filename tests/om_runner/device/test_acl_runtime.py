@@ -186,7 +186,7 @@ def test_only_long_standing_calls_are_made_and_none_of_util(sim):
         "rt.set_context",
         "rt.create_stream",
         "rt.destroy_stream",
-        "rt.synchronize_stream",
+        "rt.synchronize_stream_with_timeout",
         "rt.malloc",
         "rt.free",
         "rt.malloc_host",

@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 
+import om_runner.device.acl_runtime as runtime_module
 from om_runner.device.acl_runtime import AclRuntime
 from tests.support.sim_device import COUNT, FLOW_SHAPE, MAGIC, SHAPE, contract, feeds, runtime_of, tensor
 from vxm_convert.ascend.acl_codes import CODES, DEVICE_TO_HOST, DTYPES, acl_dtype, describe_code
@@ -26,7 +27,7 @@ EXPECTED_CODES = set(
 100000 100001 100002 100003 100006 100011 100013 100016 100017 100018 100019 100033 100034 100035 100036 100037
 200000 200001 200002 300000 500000 500001 500002 500003 500004
 145000 145001 145002 145003 145006 145011 145012 145013 245000 545000 545001 545601
-107000 107001 107002 107003 107017 107019 207000 207001 207018 507000 507011 507014 507015 507018 507033 507046 507899
+107000 107001 107002 107003 107012 107017 107019 207000 207001 207018 507000 507011 507012 507014 507015 507018 507033 507046 507899
 """.split(),
     )
 )
@@ -96,6 +97,33 @@ def test_missing_and_damaged_models(sim, tmp_path):
     assert sim.leftovers() == []
 
 
+@pytest.mark.parametrize("compiled, device", [("Ascend910A", "Ascend310P3"), ("Ascend910A", "Ascend910B3")])
+def test_another_chip_is_named_before_anything_is_loaded(sim, compiled, device):
+    """CANN wraps the failed check in a code that names no chip."""
+    with injected(f"wrong_soc:{device}"), pytest.raises(ContractError) as caught:
+        runtime_of(sim).open()
+    assert f"compiled for {compiled}, device 0 is {device}; export again with --soc-version {device}" in str(
+        caught.value
+    )
+    assert sim.loads == 0 and sim.leftovers() == []
+
+
+def test_an_unknown_chip_is_left_to_cann(sim, caplog):
+    with injected("wrong_soc:Ascend999"), pytest.raises(AclError, match="545001"):
+        runtime_of(sim).open()
+    assert "calls itself Ascend999, which is not in the table of chips; CANN decides" in caplog.text
+    with injected("wrong_soc:Ascend910ProB"):
+        runtime_of(sim).open()
+
+
+def test_a_hung_device_ends_in_an_error_where_pyacl_can_wait_for_a_limited_time(sim, monkeypatch):
+    sim.program.gate = threading.Event()
+    monkeypatch.setattr(runtime_module, "_HANG_MS", 50)
+    threading.Timer(0.3, sim.program.gate.set).start()
+    with runtime_of(sim) as runtime, pytest.raises(AclError, match="507046"):
+        runtime.run(feeds())
+
+
 def test_wrong_device_and_full_device(sim, monkeypatch):
     with pytest.raises(AclError, match=r"107001 \(invalid device id\)"):
         runtime_of(sim, device_id=3).open()
@@ -138,7 +166,7 @@ def test_nothing_is_left_behind_whichever_call_of_open_fails(sim):
 
 
 @pytest.mark.parametrize(
-    "name", ["rt.set_context", "rt.memcpy", "rt.memset", "mdl.execute_async", "rt.synchronize_stream"]
+    "name", ["rt.set_context", "rt.memcpy", "rt.memset", "mdl.execute_async", "rt.synchronize_stream_with_timeout"]
 )
 def test_a_failing_call_of_run_is_reported_and_leaves_nothing(sim, name):
     with pytest.raises(AclError, match=r"507014 \(an AI core timed out\)") as caught:
@@ -194,7 +222,7 @@ def test_close_waits_for_an_execution_whose_synchronisation_failed(sim):
     gate = sim.program.gate = threading.Event()
     runtime = runtime_of(sim)
     runtime.open()
-    args.INTERCEPT.append(lambda called, values: 507014 if called == "rt.synchronize_stream" else 0)
+    args.INTERCEPT.append(lambda called, values: 507014 if called == "rt.synchronize_stream_with_timeout" else 0)
     with pytest.raises(AclError):
         runtime.run(feeds())
     del args.INTERCEPT[:]
@@ -226,7 +254,7 @@ def test_a_program_that_fails_is_an_acl_error_with_its_message(sim):
 
     sim.program.fault = fail
     with runtime_of(sim) as runtime:
-        with pytest.raises(AclError, match=r"acl.rt.synchronize_stream returned 507011.*core on fire"):
+        with pytest.raises(AclError, match=r"acl.rt.synchronize_stream_with_timeout returned 507011.*core on fire"):
             runtime.run(feeds())
 
 

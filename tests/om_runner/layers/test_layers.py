@@ -249,6 +249,16 @@ def test_a_missing_dump_file_is_a_reason_and_not_the_end(acl, dumped):
     assert results["net/two", 0].entire is not None
 
 
+def test_a_dump_with_numbers_for_names_is_found_by_its_list(acl, dumped):
+    """A device renames files whose names would be too long; mapping.csv has both names."""
+    bench, files, layers = dumped
+    path = index_dumps(files, layers)["net/one"]
+    path.rename(path.with_name("1700000000000000123"))
+    path.with_name("mapping.csv").write_text(f"1700000000000000123,{path.name}\n../../etc/passwd,x\n")
+    assert index_dumps(files, layers)["net/one"].name == "1700000000000000123"
+    assert by_name(bench.analyse(acl, dump=files, single=False))["net/one", 0].entire is not None
+
+
 def test_truncated_and_foreign_dumps_are_refused(acl, dumped, tmp_path):
     bench, files, layers = dumped
     path = index_dumps(files, layers)["net/two"]

@@ -21,6 +21,7 @@ from vxm_convert.toolchain.devices import (
     driver_version,
     find_npu_smi,
     list_devices,
+    parse_board,
     parse_npu_smi,
 )
 from vxm_convert.toolchain.doctor import FOUND, MISSING, Finding, examine, to_dict
@@ -208,3 +209,66 @@ def test_doctor_works_where_the_path_is_empty() -> None:
         cwd=str(Path(__file__).resolve().parents[3]),
     )
     assert done.returncode == 0 and platform.python_version().encode() in done.stdout
+
+
+DUO = """\
++--------------------------------------------------------------------------------------------------------+
+| npu-smi 23.0.0                                   Version: 23.0.0                                       |
++-------------------------------+-----------------+------------------------------------------------------+
+| NPU     Name                  | Health          | Power(W)     Temp(C)           Hugepages-Usage(page) |
+| Chip    Device                | Bus-Id          | AICore(%)    Memory-Usage(MB)                        |
++===============================+=================+======================================================+
+| 1       310P3                 | OK              | NA           45                0     / 0             |
+| 0       0                     | 0000:01:00.0    | 0            1853 / 44280                            |
++-------------------------------+-----------------+------------------------------------------------------+
+| 1       310P3                 | OK              | NA           43                0     / 0             |
+| 1       1                     | 0000:01:00.0    | 0            1714 / 44280                            |
++===============================+=================+======================================================+
+"""
+A2 = """\
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
++===========================+===============+====================================================+
+| 3     910B3               | OK            | 91.5        41                0    / 0             |
+| 0                         | 0000:41:00.0  | 0           0    / 0          3332 / 65536         |
++===========================+===============+====================================================+
+"""
+A3 = """\
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip  Phy-ID              | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
++===========================+===============+====================================================+
+| 0     Ascend910           | OK            | 178.9       36                0    / 0             |
+| 0     0                   | 0000:9D:00.0  | 0           0    / 0          3158 / 65536         |
++---------------------------+---------------+----------------------------------------------------+
+| 0     Ascend910           | OK            | -           36                0    / 0             |
+| 1     1                   | 0000:9F:00.0  | 0           0    / 0          2888 / 65536         |
++===========================+===============+====================================================+
+"""
+BOARD = "        NPU ID                         : 0\n        Chip Name                      : Ascend910\n"
+BOARD += "        NPU Name                       : 9392\n"
+
+
+def test_tables_of_other_chips() -> None:
+    duo = parse_npu_smi(DUO)
+    assert [(d.number, d.soc_version, d.memory_mb) for d in duo] == [
+        (0, "Ascend310P3", 44280),
+        (1, "Ascend310P3", 44280),
+    ]
+    assert [d.place for d in duo] == [(1, 0), (1, 1)]
+    assert [(d.number, d.soc_version) for d in parse_npu_smi(A2)] == [(3, "Ascend910B3")]
+    a3 = parse_npu_smi(A3)
+    assert [(d.number, d.place) for d in a3] == [(0, (0, 0)), (1, (0, 1))]
+    assert [d.soc_version for d in a3] == ["", ""], "Ascend910 would be the 910A to ATC"
+    assert parse_board(BOARD) == "Ascend910_9392" and parse_board("Chip Name : Ascend910") == ""
+
+
+def test_the_board_names_an_a3(tmp_path: Path) -> None:
+    smi = put_atc(
+        tmp_path / "npu-smi",
+        f"#!/bin/sh\nif [ \"$2\" = -t ]; then cat <<'EOF'\n{BOARD}EOF\nelse cat <<'EOF'\n{A3}EOF\nfi\n",
+    )
+    assert [d.soc_version for d in list_devices(str(smi))[0]] == ["Ascend910_9392"] * 2
+    (tmp_path / "other").mkdir()
+    environ = machine(tmp_path / "other", A3)
+    said = rows_of(tmp_path / "other", environ)["devices"].detail
+    assert "--soc-version not said; npu-smi info -t board -i 0 -c 1 gives it" in said

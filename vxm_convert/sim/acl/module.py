@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A replacement for the ``acl`` module of CANN: the same calls, on a device that this machine's CPU simulates.
 
-``acl.rt``, ``acl.mdl``, ``acl.prof`` and ``acl.util`` are attributes, as in the C extension, and no constants are
+``acl.rt``, ``acl.mdl``, ``acl.media``, ``acl.prof`` and ``acl.util`` are attributes, as in the C extension, and no constants are
 exported. Settings come from the environment when ``acl.init`` is called: VXM_SIM_DEVICES (number of devices, default
 1), VXM_SIM_MEMORY (bytes of memory per device, default 32 GiB), VXM_SIM_SOC (chip, default Ascend910A) and
 VXM_SIM_STRICT=1 (refuse what a device may refuse and this one normally only warns about, report leaks), VXM_SIM_SPEED
@@ -56,13 +56,24 @@ def _namespace(prefix: str) -> _types.ModuleType:
 
 
 rt, mdl, prof, util = _namespace("rt"), _namespace("mdl"), _namespace("prof"), _namespace("util")
+#: memory only
+media = _namespace("media")
 globals().update(_functions_of(""))
-_API = sorted(_functions_of("")) + ["mdl", "prof", "rt", "util"]
+_API = sorted(_functions_of("")) + ["mdl", "media", "prof", "rt", "util"]
 
 
-#: Parts of the real module that inference on volumes does not need: single operators, images and video, matrix
-#: libraries.
-_ABSENT = ("op", "media", "himpi", "blas", "fv")
+#: Parts of the real module that inference on volumes does not need: single operators, video, matrix libraries.
+_ABSENT = ("op", "himpi", "blas", "fv")
+
+
+def _no_pictures(name: str) -> _NoReturn:
+    raise AttributeError(
+        f"module 'acl.media' has no attribute {name!r}: of acl.media only dvpp_malloc and dvpp_free are simulated; run "
+        "this program on an Ascend device"
+    )
+
+
+media.__dict__["__getattr__"] = _no_pictures
 
 
 def __getattr__(name: str) -> _NoReturn:

@@ -16,7 +16,14 @@ from vxm_convert.formats import ge_ir, om, plain, tf_graph
 from vxm_convert.formats.tf_graph import TfNode, read_graph
 from vxm_convert.sim.atc import reports
 from vxm_convert.sim.atc.checks import ONNX, TENSORFLOW, check_framework, check_log, check_path, check_request
-from vxm_convert.sim.compiler.compile import CompileRequest, compile_graph, original_model, write_model, write_original
+from vxm_convert.sim.compiler.compile import (
+    IGNORED_NAMES,
+    CompileRequest,
+    compile_graph,
+    original_model,
+    write_model,
+    write_original,
+)
 from vxm_convert.sim.compiler.gears import Parser, compile_gears, largest_gear, static_request
 from vxm_convert.sim.refusal import AtcRefusal
 
@@ -50,6 +57,12 @@ def _compile(flags: Dict[str, str], command: str, say: Say) -> None:
                 flags["check_report"], flags["model"], [(node.name, node.op) for node in nodes], exc
             )
         raise
+    ignored = model.attrs.get(IGNORED_NAMES)
+    if ignored:
+        say(
+            f"NOTE: --keep_dtype names nodes that the graph does not have: {', '.join(map(str, ignored))}; as the real "
+            "ATC, which says so in its log file only, the simulated one ignores them"
+        )
     target = Path(flags["output"] + ".om")
     write_model(target, model)
     if original is not None:
@@ -80,7 +93,7 @@ def _parse(flags: Dict[str, str], request: CompileRequest) -> Tuple[CompileReque
         from vxm_convert.sim.frontends.onnx.importer import read_onnx
 
         parsed = read_onnx(Path(flags["model"]), request.input_shapes, request.out_nodes)
-        places = dict(zip(parsed.out_names, parsed.outputs))
+        places = dict(zip(parsed.out_places, parsed.outputs))
         types = {places[f"{node}:{index}"]: kind for (node, index), kind in request.output_types.items()}
         halves = frozenset(parsed.inputs.get(name, name) for name in request.half_inputs)
         given = {name: parsed.inputs.get(name, parsed.inputs.get(f"{name}:0", name)) for name in request.input_shapes}

@@ -24,12 +24,15 @@ from vxm_convert.sim.compiler.node_flags import (
     mark_kernel_modes,
     names_to_keep,
     result_types,
+    unknown_names,
 )
-from vxm_convert.sim.frontends.import_graph import import_graph, layout_of, original_names
+from vxm_convert.sim.frontends.import_graph import import_graph, layout_of, leaves, original_names
 from vxm_convert.sim.version import SIM_VERSION
 
 KERNEL_TEXT = b"simulated kernel of vxm_convert: no device code"
 OUTPUT_NODE = "Node_Output"
+#: attribute of a model with the names of --keep_dtype that its graph does not have
+IGNORED_NAMES = "vxm_ignored_keep_dtype"
 #: name of the real pass that fuses a bias into its convolution
 BIAS_FUSION = "ConvBiasaddFusionPass"
 
@@ -86,6 +89,7 @@ def compile_graph(nodes: List[TfNode], request: CompileRequest) -> Model:
     loops = _unrolled_loops(ops)
     imported = frozenset(name for op in ops for name in [op.name] + original_names(op))
     keep = names_to_keep(ops, request.keep_dtype, request.keep_types)
+    ignored = unknown_names(ops, request.keep_dtype)
     edge_dtypes = result_types(
         request.out_nodes, [_desc_of(ops, name).dtype for name in outputs], request.output_type, request.output_types
     )
@@ -104,10 +108,13 @@ def compile_graph(nodes: List[TfNode], request: CompileRequest) -> Model:
     ops = drop_dead(ops, outputs)
     _name_origins(ops)
     ops.append(_net_output(ops, outputs))
-    names = list(request.out_names) or [f"{name}:{index}" for name, index in request.out_nodes] or outputs
+    # As GE writes them (`omg.cc`, CreateOutputNodesInfo), and as the runtime returns them.
+    names = list(request.out_names) or [f"{name}:{index}" for name, index in request.out_nodes or leaves(nodes)]
     attrs = _model_attrs(ops, names, request)
     if loops:
         attrs["vxm_unrolled_loops"] = loops
+    if ignored:
+        attrs[IGNORED_NAMES] = ignored
     return Model(request.model_name, ops, attrs, SIM_VERSION)
 
 

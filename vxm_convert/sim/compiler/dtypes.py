@@ -14,6 +14,7 @@ import numpy as np
 
 from vxm_convert.ascend.operators import LOCAL, OpSupport, support_of
 from vxm_convert.formats.ge_ir import Desc, Op
+from vxm_convert.sim.compiler.fusion import TAKES_BIAS
 from vxm_convert.sim.frontends.import_graph import original_names
 from vxm_convert.sim.numerics import to_half
 from vxm_convert.sim.refusal import AtcRefusal
@@ -42,15 +43,17 @@ def assign_dtypes(
     Raises
     ------
     AtcRefusal
-        E20001 under must_keep_origin_dtype for operators without an fp32 kernel: Conv3D on a 910.
+        E20001 under must_keep_origin_dtype for operators without an fp32 kernel (Conv3D on a 910); EZ3003 if `keep` or
+        the black list of `mixlist` asks for fp32 of such an operator.
     """
     if mode == ORIGIN:
         _refuse_single_cube(ops)
         keep = frozenset()
+    _refuse_kept_cube(ops, keep, mixlist or {})
     produced: Dict[str, str] = {}
     for op in ops:
         if op.type != "Data" and op.data is None:
-            into, out = _choose(op, mode, bool(keep & set([op.name] + original_names(op))), produced, mixlist or {})
+            into, out = _choose(op, mode, bool(keep & _names_of(op)), produced, mixlist or {})
             singles = support_of(op.type).singles_from  # type: ignore[union-attr]
             op.input_descs = [
                 _with_float(desc, into if i < singles else "float32") for i, desc in enumerate(op.input_descs)
@@ -73,10 +76,10 @@ def _choose(
         kept = kept or (row.cube and mixlist[op.type] is False)
     if op.type == "Cast" and op.attrs.get("_user_cast", True):
         return _choose_cast(op, mode, kept, row, produced)
-    if row.cube and mode == ORIGIN:
+    if row.cube and (kept or mode == ORIGIN):
         return row.floats[-1], row.floats[-1]
     if row.cube:
-        return "float16", "float32" if kept or mode in _CUBE_SINGLE_OUT else "float16"
+        return "float16", "float32" if mode in _CUBE_SINGLE_OUT else "float16"
     if row.engine == LOCAL:
         followed = _predecessor(op, produced)
         return followed, followed
@@ -112,6 +115,14 @@ def _with_float(desc: Desc, dtype: str) -> Desc:
     return replace(desc, dtype=dtype) if desc.dtype in FLOATS else desc
 
 
+def _names_of(op: Op) -> FrozenSet[str]:
+    """Names under which --keep_dtype knows an operator: its own and the original one, but not that of a bias which was
+    fused into it.
+    """
+    originals = original_names(op)
+    return frozenset([op.name] + (originals[:1] if op.type in TAKES_BIAS else originals))
+
+
 def _refuse_single_cube(ops: List[Op]) -> None:
     refused = [op for op in ops if _lacks_single(op)]
     if refused:
@@ -121,6 +132,24 @@ def _refuse_single_cube(ops: List[Op]) -> None:
             f"must_keep_origin_dtype: no kernel keeps float32 for {len(refused)} operators: {listing}",
             "The cube unit of the 910 takes fp16 operands only.",
             "Use --precision_mode=force_fp32 (fp16 operands, fp32 results), the most accurate mode this chip has.",
+        )
+
+
+def _refuse_kept_cube(ops: List[Op], keep: FrozenSet[str], mixlist: Mapping[str, Optional[bool]]) -> None:
+    """An operator that must keep fp32 finds no kernel if all of its kernels take fp16: the real selection forbids the
+    step from float to float16 (`sub_ops_store.cc`, CheckPrecisionReduce; `PrecisionReduceToFp16` for the black list).
+
+    The name of a bias that was fused into a convolution has no effect: the convolution keeps its own attributes.
+    """
+    refused = [op for op in ops if (keep & _names_of(op) or mixlist.get(op.type, True) is False) and _lacks_single(op)]
+    if refused:
+        listing = ", ".join(f"{op.name} ({op.type})" for op in refused)
+        raise AtcRefusal(
+            "EZ3003",
+            f"no kernel of the 910 keeps float32 for {len(refused)} operators: {listing}",
+            "--keep_dtype and the black list of --modify_mixlist forbid float16 operands; these operators have no other.",
+            "Take them off the list; for fp32 results of fp16 operands use --precision_mode=force_fp32, or "
+            "--customize_dtypes for single operators.",
         )
 
 

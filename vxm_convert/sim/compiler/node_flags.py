@@ -2,7 +2,8 @@
 """What flags request for single nodes: inputs fed in fp16, data types of outputs, kept types, kernel modes. One
 function per flag.
 
-Names that are not in the graph are refused, as by the real compiler; nothing is ignored.
+Names that are not in the graph are refused, except those of ``--keep_dtype``, which the real compiler ignores
+(`keep_dtype_option.cc`).
 """
 
 from __future__ import annotations
@@ -54,12 +55,13 @@ def result_types(
 
 
 def names_to_keep(ops: List[Op], names: FrozenSet[str], types: FrozenSet[str]) -> FrozenSet[str]:
-    """``--keep_dtype``: node names, and every node of the types; E10016 lists names that are not in the graph."""
-    known = {name for op in ops for name in [op.name] + original_names(op)}
-    unknown = sorted(names - known)
-    if unknown:
-        raise AtcRefusal("E10016", f"--keep_dtype names nodes that the graph does not have: {', '.join(unknown)}")
+    """``--keep_dtype``: node names, and every node of the types. Names that the graph does not have change nothing."""
     return names | {op.name for op in ops if op.type in types}
+
+
+def unknown_names(ops: List[Op], names: FrozenSet[str]) -> List[str]:
+    """Names of ``--keep_dtype`` that are not in the graph: the real ATC mentions them in its log file and goes on."""
+    return sorted(names - {name for op in ops for name in [op.name] + original_names(op)})
 
 
 class CustomDtypes(NamedTuple):

@@ -41,8 +41,7 @@ def edge_of(model: OmModel) -> Tuple[List[TensorDesc], List[TensorDesc]]:
     data = sorted((op for op in model.graph if op.type == "Data"), key=lambda op: op.attrs["index"])
     inputs = [TensorDesc(op.name, d.shape, np.dtype(d.dtype), d.layout) for op in data for d in op.output_descs]
     outputs = [
-        # pyACL's form of an output name: node:index:top
-        TensorDesc(f"{name}:{name.rpartition(':')[0]}", d.shape, np.dtype(d.dtype), d.layout)
+        TensorDesc(str(name), d.shape, np.dtype(d.dtype), d.layout)
         for name, d in zip(model.attrs["attr_model_out_nodes_name"], model.graph[-1].output_descs)
     ]
     return inputs, outputs

@@ -32,7 +32,7 @@ from vxm_convert.sim.frontends.tensorflow.import_state import PASS_THROUGH, Impo
 from vxm_convert.sim.frontends.tensorflow.walk import reachable
 from vxm_convert.sim.refusal import AtcRefusal
 
-__all__ = ["import_graph", "layout_of", "original_names"]
+__all__ = ["import_graph", "layout_of", "leaves", "original_names"]
 
 HANDLERS: Dict[str, Callable[[Importer, TfNode], None]] = {}
 for _room in (inputs, elementwise, rearrange, shapes, selection, convolution, pooling, reduction, tensor_array):
@@ -61,7 +61,7 @@ def import_graph(
     importer = Importer(nodes, input_shapes, HANDLERS)
     importer.nodes.update(branches.pin_constants(importer.nodes))
     _check_names(importer, out_nodes)
-    wanted = out_nodes or _leaves(nodes)
+    wanted = out_nodes or leaves(nodes)
     roots = [name for name, _ in wanted]
     needed = reachable(importer.nodes, roots)
     _check_support(needed + list(functions.bodies_of(needed)))
@@ -87,7 +87,8 @@ def _check_names(importer: Importer, out_nodes: List[Tuple[str, int]]) -> None:
             raise AtcRefusal("E10016", f"--out_nodes names node {name}, which the graph does not have")
 
 
-def _leaves(nodes: List[TfNode]) -> List[Tuple[str, int]]:
+def leaves(nodes: List[TfNode]) -> List[Tuple[str, int]]:
+    """The outputs of a graph without ``--out_nodes``: what nothing reads."""
     used = {name.partition(":")[0].lstrip("^") for node in nodes for name in node.inputs}
     return [(node.name, 0) for node in nodes if node.name not in used and node.op not in ("NoOp", "Const")]
 

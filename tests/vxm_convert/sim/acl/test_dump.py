@@ -72,7 +72,7 @@ BROKEN = {
     "no protobuf": (lambda: struct.pack("<Q", 4) + b"\xff\xff\xff\xff", "not a DumpData"),
     "payload cut": (lambda: encode_dump(sample())[:-1], "announces"),
     "payload too long": (lambda: encode_dump(sample()) + b"x", "announces"),
-    "another version": (lambda: with_header(lambda m: setattr(m, "version", "1.0")), "version '1.0'"),
+    "another version": (lambda: with_header(lambda m: setattr(m, "version", "two")), "version 'two'"),
     "no operator": (lambda: with_header(lambda m: m.ClearField("op_name")), "does not name an operator"),
     "unknown dtype": (lambda: with_header(lambda m: setattr(m.input[0], "data_type", 99)), "input 0: data type 99"),
     "shape and size disagree": (
@@ -105,6 +105,41 @@ def test_a_missing_file_and_mutations(tmp_path):
 
     taken, refused = outcomes(decode_dump, data, damaged(), FormatError)
     assert taken > 50 and refused > 50, (taken, refused)
+
+
+def field(number, wire, payload):
+    return bytes([number << 3 | wire]) + payload
+
+
+def text(data):
+    return bytes([len(data)]) + data
+
+
+def test_a_real_dump_has_other_numbers_for_inputs_than_for_outputs():
+    """By hand, as `dump_task.proto` numbers them: an output has its original operator as field 4, an input has not."""
+    shape, values = text(field(1, 0, b"\x02")), np.array([1.5, -2], np.float32)
+    wide = np.array([0x3FC0, 0xC000], np.uint16)
+    into = field(1, 0, b"\x01") + field(2, 0, b"\x02") + field(3, 2, shape) + field(5, 0, b"\x08")
+    into += field(6, 2, shape) + field(7, 0, b"\x00") + field(8, 0, b"\x7f")
+    out = field(1, 0, b"\x1b") + field(2, 0, b"\x02") + field(3, 2, shape) + field(4, 2, text(field(1, 2, text(b"x"))))
+    out += field(6, 0, b"\x04") + field(7, 2, shape) + field(9, 0, b"\x7f")
+    header = field(1, 2, text(b"2.0")) + field(3, 2, text(out)) + field(4, 2, text(into)) + field(6, 2, text(b"conv"))
+    dump = decode_dump(struct.pack("<Q", len(header)) + header + values.tobytes() + wide.tobytes())
+    assert dump.inputs[0].data.tolist() == [1.5, -2] and dump.inputs[0].original_shape == (2,)
+    assert dump.outputs[0].data.tolist() == [1.5, -2] and dump.outputs[0].data.dtype == np.float32, "bf16, as fp32"
+
+
+@pytest.mark.parametrize(
+    "name, task, stream",
+    [
+        ("Conv3D.conv.3.1.1700000000000000", 3, 1),
+        ("Conv3D.conv.3.1700000000000000", 3, 0),
+        ("Conv3D.conv.3.1.1700000000000000.4.12.0.0", 3, 1),
+    ],
+)
+def test_names_of_other_chips(name, task, stream):
+    found = parse_dump_name(name)
+    assert (found.op_type, found.op_name, found.task_id, found.stream_id) == ("Conv3D", "conv", task, stream)
 
 
 def test_names():

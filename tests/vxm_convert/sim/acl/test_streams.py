@@ -9,6 +9,7 @@ import time
 import numpy as np
 
 from tests.support.sim_device import COUNT, dataset, io_spans
+from vxm_convert.sim.acl.memory.blocks import MEMORY
 
 H2D, D2H = 1, 2
 
@@ -134,19 +135,71 @@ def test_callback_pipeline(sim):
     stop.set()
     assert acl.util.stop_thread(thread_id) == 0
     assert acl.util.stop_thread(thread_id) == 100000
-    assert acl.rt.process_report(1) == 100035
+    assert acl.rt.process_report(1) == 107012
 
 
 def test_callback_timeout_and_failing_callback(sim):
     acl = sim.start()
     stream, _ = acl.rt.create_stream()
     me = threading.get_ident()
+    started = time.perf_counter()
+    assert acl.rt.process_report(5000) == 107012 and time.perf_counter() - started < 1, "at once"
     assert acl.rt.subscribe_report(me, stream) == 0
-    assert acl.rt.process_report(5) == 100036
+    assert acl.rt.process_report(0) == 107000
+    assert acl.rt.process_report(5) == 507012
     assert acl.rt.launch_callback(lambda _: 1 / 0, None, 1, stream) == 0
     assert acl.rt.process_report(1000) == 0
     assert acl.rt.synchronize_stream(stream) == 0
     assert acl.rt.unsubscribe_report(me, stream) == 0
+
+
+def test_one_report_call_runs_every_callback_that_is_there(sim):
+    acl = sim.start()
+    stream, _ = acl.rt.create_stream()
+    assert acl.rt.subscribe_report(threading.get_ident(), stream) == 0
+    ran = []
+    for number in range(3):
+        assert acl.rt.launch_callback(ran.append, number, 0, stream) == 0
+    assert acl.rt.synchronize_stream(stream) == 0 and ran == [], "its own thread is not waited for"
+    assert acl.rt.process_report(1000) == 0 and ran == [0, 1, 2]
+
+
+def test_a_callback_reads_buffers_that_are_freed_after_synchronize(sim):
+    """On a device the thread has run by then; public programs rely on it. 50 of 50 times."""
+    acl = sim.start()
+    context, _ = acl.rt.get_context()
+    stop, seen = threading.Event(), []
+
+    def report():
+        acl.rt.set_context(context)
+        while not stop.is_set():
+            acl.rt.process_report(100)
+
+    def read(address):
+        time.sleep(0.002)
+        seen.append(bytes(acl.util.ptr_to_bytes(address, 64)) if MEMORY.find(address) else None)
+
+    thread_id, _ = acl.util.start_thread(report, None)
+    stream, _ = acl.rt.create_stream()
+    assert acl.rt.subscribe_report(thread_id, stream) == 0
+    for number in range(50):
+        address, _ = acl.rt.malloc(64, 0)
+        acl.rt.memset_async(address, 64, number, 64, stream)
+        assert acl.rt.launch_callback(read, address, 0, stream) == 0
+        assert acl.rt.synchronize_stream(stream) == 0
+        acl.rt.free(address)
+    stop.set()
+    assert acl.rt.unsubscribe_report(thread_id, stream) == 0 and acl.util.stop_thread(thread_id) == 0
+    assert seen == [bytes([number]) * 64 for number in range(50)]
+
+
+def test_synchronize_does_not_wait_for_a_thread_that_never_comes(sim):
+    acl = sim.start()
+    stream, _ = acl.rt.create_stream()
+    assert acl.rt.subscribe_report(12345, stream) == 0
+    assert acl.rt.launch_callback(print, None, 0, stream) == 0
+    started = time.perf_counter()
+    assert acl.rt.synchronize_stream(stream) == 0 and time.perf_counter() - started < 1.5
 
 
 def test_destroying_a_stream_that_a_callback_holds_does_not_hang(sim):

@@ -38,6 +38,7 @@ INTERFACE = {
         set_dataset_tensor_desc:KKK get_dataset_tensor_desc:KK execute:IKK execute_async:IKKK get_dynamic_batch:K get_dynamic_hw:Ki
         get_input_dynamic_gear_count:Ki get_input_dynamic_dims:KiK set_dynamic_batch_size:IKKK set_dynamic_hw_size:IKKKK
         set_input_dynamic_dims:IKKd init_dump: set_dump:s finalize_dump:""",
+    "media": "dvpp_malloc:K dvpp_free:K",
     "prof": "init:s create_config:tIKK start:K stop:K destroy_config:K finalize:",
     "util": """
         numpy_to_ptr:O numpy_contiguous_to_ptr:O ptr_to_numpy:KtI bytes_to_ptr:O ptr_to_bytes:KK start_thread:O|O stop_thread:K""",
@@ -57,7 +58,7 @@ WITH_ARGUMENTS = [row for row in ROWS if row[1]]
 FAILING = {
     100000: """
         destroy_data_buffer update_data_buffer get_tensor_desc_dim_v2 rt.destroy_stream rt.malloc rt.malloc_cached
-        rt.malloc_align32 rt.malloc_with_cfg rt.free rt.malloc_host rt.free_host mdl.destroy_config_handle
+        rt.malloc_align32 rt.malloc_with_cfg rt.free media.dvpp_malloc media.dvpp_free rt.malloc_host rt.free_host mdl.destroy_config_handle
         mdl.set_config_opt mdl.load_with_config mdl.destroy_desc mdl.get_desc mdl.get_desc_from_file mdl.get_input_dims
         mdl.get_input_dims_v2 mdl.get_output_dims mdl.get_cur_output_dims mdl.get_input_index_by_name
         mdl.get_output_index_by_name mdl.destroy_dataset mdl.add_dataset_buffer mdl.set_dataset_tensor_desc
@@ -141,9 +142,12 @@ def plain(letters):
 
 def needs_init(name):
     module, _, short = name.rpartition(".")
-    return {"rt": not short.endswith("last_error"), "mdl": short in NEED_INIT, "prof": "config" not in short}.get(
-        module, name == "finalize"
-    )
+    return {
+        "media": True,
+        "rt": not short.endswith("last_error"),
+        "mdl": short in NEED_INIT,
+        "prof": "config" not in short,
+    }.get(module, name == "finalize")
 
 
 def answer(name, call, values):
@@ -184,7 +188,7 @@ def test_functions_are_listed_and_nothing_else(sim, module):
     owner = getattr(sim.acl, module) if module else sim.acl
     listed = {name for name in dir(owner) if not name.startswith("_")}
     named = {word.split(":")[0] for word in INTERFACE[module].split()}
-    assert listed == (named if module else named | {"rt", "mdl", "prof", "util"})
+    assert listed == (named if module else named | {"rt", "mdl", "media", "prof", "util"})
     assert all(inspect.isfunction(getattr(owner, name)) for name in named)
 
 

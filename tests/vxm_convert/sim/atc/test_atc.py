@@ -119,7 +119,7 @@ BAD = [
     ("E10001", "precision_mode_v2", "fp32", {}),
     ("E10056", "precision_mode_v2", "fp16", {"precision_mode": "force_fp16"}),
     ("E10001", "keep_dtype", "nowhere.cfg", {}),
-    ("E10016", "keep_dtype", "keep.cfg", {}),
+    ("EZ3003", "keep_dtype", "cube.cfg", {}),
     ("E10001", "customize_dtypes", "nowhere.cfg", {}),
     ("E10001", "customize_dtypes", "keep.cfg", {}),
     ("E10001", "modify_mixlist", "mix.json", {}),
@@ -211,6 +211,7 @@ ANY_TEXT = {
 
 def _write_side_files(folder):
     (folder / "keep.cfg").write_text("nowhere\n")
+    (folder / "cube.cfg").write_text("conv\n")
     (folder / "mix.json").write_text('{"black-list": {"to-add": ["LeakyRelu"]}}')
     (folder / "badmix.json").write_text('{"red-list": {"to-add": ["LeakyRelu"]}}')
     (folder / "bad.ini").write_text("[ByOpType]\nConv3D=best\n")
@@ -271,3 +272,6 @@ def test_keep_dtype_file(folder, capsys):
     assert _run(capsys, keep_dtype="keep.cfg")[0] == 0
     relu = next(op for op in read_om(folder / "out" / "m.om").graph if op.type == "LeakyRelu")
     assert relu.output_descs[0].dtype == "float32"
+    (folder / "keep.cfg").write_text("y\nyy\n")
+    status, out, _ = _run(capsys, keep_dtype="keep.cfg")
+    assert status == 0 and "does not have: yy;" in out and "ignores" in out, "the real ATC goes on as well"

@@ -35,6 +35,12 @@ def _model(**changes):
     return read_om("m.om")
 
 
+def _refused(words, capsys, **changes):
+    with pytest.raises(AssertionError):
+        _model(**changes)
+    assert words in capsys.readouterr().out
+
+
 def _edge(model):
     return [d.dtype for op in model.graph if op.type in ("Data", "NetOutput") for d in op.output_descs]
 
@@ -69,14 +75,13 @@ def test_inputs_fed_in_half_give_what_the_rounded_input_gives(folder):
         assert np.array_equal(got, expected)
 
 
-def test_mixlist_moves_operator_types(folder):
+def test_mixlist_moves_operator_types(folder, capsys):
     assert _dtypes(_model(precision_mode="allow_mix_precision"), "LeakyRelu") == {"float16"}
     (folder / "mix.json").write_text(json.dumps({"black-list": {"to-add": ["LeakyRelu", "Conv3D"]}}))
     black = _model(precision_mode="allow_mix_precision", modify_mixlist="mix.json")
-    assert _dtypes(black, "LeakyRelu") == {"float32"} and _dtypes(black, "Conv3D") == {"float32"}
-    assert {op.input_descs[0].dtype for op in black.graph if op.type == "Conv3D"} == {"float16"}, (
-        "the cube takes fp16 only"
-    )
+    assert _dtypes(black, "LeakyRelu") == {"float32"} and _dtypes(black, "Conv3D") == {"float16"}
+    (folder / "mix.json").write_text(json.dumps({"black-list": {"to-add": ["Conv3D"]}}))
+    _refused("(EZ3003)", capsys, precision_mode="allow_mix_precision", modify_mixlist="mix.json")
     (folder / "mix.json").write_text(
         json.dumps({"black-list": {"to-add": ["ConcatV2D"]}, "white-list": {"to-add": ["LeakyRelu"]}})
     )
@@ -84,11 +89,13 @@ def test_mixlist_moves_operator_types(folder):
     assert _dtypes(mixed, "ConcatV2D") == {"float32"} and _dtypes(mixed, "LeakyRelu") == {"float16"}
 
 
-def test_keep_dtype_takes_operator_types(folder):
-    (folder / "keep.cfg").write_text("OpType::LeakyRelu\n\nconv\n")
+def test_keep_dtype_takes_operator_types(folder, capsys):
+    (folder / "keep.cfg").write_text("OpType::LeakyRelu\n\ndx\n")
     model = _model(keep_dtype="keep.cfg")
-    assert _dtypes(model, "LeakyRelu") == {"float32"} and _dtypes(model, "Conv3D") == {"float32"}
-    assert _dtypes(model, "ConcatV2D") == {"float16"}
+    assert _dtypes(model, "LeakyRelu") == {"float32"} and _dtypes(model, "Conv3D") == {"float16"}
+    assert [op.name for op in model.graph if op.type == "ConcatV2D" and op.output_descs[0].dtype == "float32"] == ["dx"]
+    (folder / "keep.cfg").write_text("OpType::Conv3D\n")
+    _refused("(EZ3003)", capsys, keep_dtype="keep.cfg")
 
 
 def _custom(folder, text, **flags):
@@ -97,16 +104,17 @@ def _custom(folder, text, **flags):
 
 
 def test_customised_dtypes_win_over_kept_ones_and_a_node_over_its_type(folder):
-    (folder / "keep.cfg").write_text("OpType::LeakyRelu\nOpType::ConcatV2D\nconv\n")
+    (folder / "keep.cfg").write_text("OpType::LeakyRelu\nOpType::ConcatV2D\n")
     model = _custom(
         folder,
         "OpType::ConcatV2D:InputDtype:float16,float16,OutputDtype:float16\n\n"
         "dz::InputDtype:float32,float32,OutputDtype:float32\nconv::OutputDtype:float16\n",
+        precision_mode="force_fp32",
         keep_dtype="keep.cfg",
     )
     by_name = {op.name: op for op in model.graph}
     assert by_name["dz"].output_descs[0].dtype == "float32" and by_name["dy"].output_descs[0].dtype == "float16"
-    assert by_name["conv"].output_descs[0].dtype == "float16", "kept by name, but customised"
+    assert by_name["conv"].output_descs[0].dtype == "float16", "fp32 by the mode, but customised"
     assert _dtypes(model, "LeakyRelu") == {"float32"}, "kept, and not customised"
     x = [np.random.RandomState(0).rand(*desc.shape).astype(np.float32) for desc in load_program(model).inputs]
     assert all(np.isfinite(part).all() for part in load_program(model).run(x))

@@ -216,7 +216,7 @@ def test_outputs_are_nodes_or_tensors_and_inputs_may_be_half():
         main(["--model=m.onnx", "--out_nodes=n:0;a:0", "--input_fp16_nodes=x:0", "--output_type=a:0:FP16"] + FLAGS) == 0
     )
     program = load_program(read_om("m.om"))
-    assert [d.name for d in program.outputs] == ["n:0:n", "a:0:a"]
+    assert [d.name for d in program.outputs] == ["n:0:b:0", "r:0:a:0"], "node:index:tensor"
     assert [(d.name, d.dtype.name) for d in program.inputs] == [("x", "float16")]
     got = program.run([np.float16([-1, 2])])
     assert got[0].tolist() == [0, -2] and got[1].tolist() == [0, 2] and got[1].dtype == np.float16

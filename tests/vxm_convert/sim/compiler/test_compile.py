@@ -59,14 +59,24 @@ def test_keep_dtype_keeps_single_nodes(graph, tmp_path):
     assert _dtypes(model, "LeakyRelu") == {("float32", "float32")} and _dtypes(model, "ConcatV2D") == {
         ("float16", "float16")
     }
-    # A fused bias answers to its own name; the cube still takes fp16.
+    # A bias that was fused into its convolution has no attributes of its own any more.
     model = compile_pb(graph, tmp_path / "g.om", [("y", 0)], "force_fp16", keep=["bias_add"])
-    assert _dtypes(model, "Conv3D") == {("float16", "float32")}
+    assert _dtypes(model, "Conv3D") == {("float16", "float16")}
 
 
-def test_an_unknown_name_in_keep_dtype_is_refused(graph, tmp_path):
-    with pytest.raises(AtcRefusal, match="nowhere"):
-        compile_pb(graph, tmp_path / "g.om", [("y", 0)], keep=["nowhere"])
+@pytest.mark.parametrize("mode", ["force_fp16", "allow_fp32_to_fp16", "allow_mix_precision", "force_fp32"])
+def test_a_convolution_in_keep_dtype_is_refused_in_every_mode(mode, graph, tmp_path):
+    """The real selection forbids the step from float to float16 for kept nodes, and Conv3D has no fp32 kernel."""
+    with pytest.raises(AtcRefusal, match=r"keeps float32 for 1 operators: conv \(Conv3D\)") as caught:
+        compile_pb(graph, tmp_path / "g.om", [("y", 0)], mode, keep=["conv"])
+    assert caught.value.code == "EZ3003" and "--customize_dtypes" in caught.value.solution
+
+
+def test_an_unknown_name_in_keep_dtype_changes_nothing(graph, tmp_path):
+    named = compile_pb(graph, tmp_path / "a.om", [("y", 0)], keep=["nowhere"])
+    plain = compile_pb(graph, tmp_path / "b.om", [("y", 0)])
+    assert named.attrs.pop("vxm_ignored_keep_dtype") == ["nowhere"]
+    assert [(op.name, op.output_descs) for op in named.graph] == [(op.name, op.output_descs) for op in plain.graph]
 
 
 def test_convolution_is_stored_in_blocks(graph, tmp_path):
@@ -87,6 +97,13 @@ def test_every_unsupported_operator_is_named(tmp_path):
     with pytest.raises(AtcRefusal, match=r"first \(Betainc\), second \(Lgamma\)") as caught:
         compile_pb(pb.save(tmp_path / "g.pb"), tmp_path / "g.om", [("second", 0)])
     assert caught.value.code == "E13010"
+
+
+def test_outputs_keep_the_names_of_the_graph(graph, tmp_path):
+    """``node:index``, as GE records them and the runtime returns them; without --out_nodes those of the leaves."""
+    asked = load_program(compile_pb(graph, tmp_path / "a.om", [("y", 0), ("up", 0)]))
+    assert [d.name for d in asked.outputs] == ["y:0", "up:0"]
+    assert [d.name for d in load_program(compile_pb(graph, tmp_path / "b.om", [])).outputs] == ["y:0"]
 
 
 @pytest.mark.parametrize("outputs, code", [([("nowhere", 0)], "E10016")])
@@ -140,10 +157,7 @@ def test_upsampling_along_two_axes_only_is_left_alone(tmp_path):
 def test_output_names_and_order_follow_the_request(graph, tmp_path):
     model = compile_pb(graph, tmp_path / "g.om", [("up", 0), ("y", 0)])
     program = load_program(model)
-    assert [d.name for d in program.outputs] == ["up:0:up", "y:0:y"] and [d.name for d in program.inputs] == [
-        "x",
-        "skip",
-    ]
+    assert [d.name for d in program.outputs] == ["up:0", "y:0"] and [d.name for d in program.inputs] == ["x", "skip"]
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])

@@ -212,6 +212,17 @@ def free(address: int) -> None:
     MEMORY.release(address, DEVICE)
 
 
+@call("media.dvpp_malloc", "K", gives=(0,), needs=CONTEXT)
+def dvpp_malloc(size: int) -> int:
+    """Memory for pictures: ordinary device memory, which plain samples also use for other data."""
+    return allocate_on_device(size)
+
+
+@call("media.dvpp_free", "K", needs=CONTEXT)
+def dvpp_free(address: int) -> None:
+    free(address)
+
+
 @call("rt.malloc_host", "K", gives=(0,), needs=CONTEXT)
 def malloc_host(size: int) -> int:
     if size == 0:

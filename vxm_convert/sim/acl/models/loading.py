@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
-from vxm_convert.ascend.chips import is_first_910
+from vxm_convert.ascend.chips import runs_on
 from vxm_convert.errors import FormatError, VxmError
 from vxm_convert.formats.gears import Gears
 from vxm_convert.sim.acl.base.args import CONTEXT, INIT, call, query
@@ -46,8 +46,8 @@ def load_from_bytes(data: bytes, where: str) -> LoadedModel:
     om = parse_om(data, where)
     if not om.simulated:
         raise VxmError(
-            f"{where}: was compiled by a real ATC and contains kernels of the device, which the simulated device "
-            "cannot execute"
+            f"{where}: made by the real ATC for {om.soc_version or 'an unnamed chip'}; it holds code of the device, which "
+            "no simulator can run: run it on an Ascend machine, or export again with --toolchain sim"
         )
     return LoadedModel(load_program(om), om.name, om.soc_version)
 
@@ -126,7 +126,7 @@ def _read_memory(address: int, size: int) -> bytes:
 
 def _check_chip(loaded: LoadedModel, device: Device, where: str) -> None:
     got, expected = loaded.soc_version, FAULTS.soc_name(device.soc_name)
-    if got == expected or is_first_910(got) and is_first_910(expected):
+    if runs_on(got, expected):
         return
     advice = f"compile it with --soc_version={expected}"
     raise AclFailure(545001, f"{where}: E10001 the model was compiled for {got}, this device is {expected}; {advice}")

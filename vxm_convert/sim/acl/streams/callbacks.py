@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 from vxm_convert.sim.acl.base.args import CONTEXT, INIT, call
 from vxm_convert.sim.acl.base.state import SIM, AclFailure, log
@@ -13,15 +14,26 @@ from vxm_convert.sim.acl.streams.stream import stream_of
 
 #: Interval in seconds at which a stream held by a callback checks whether it is being destroyed.
 _BLOCKING_CHECK_S = 0.05
+#: Longest time that a synchronisation leaves to a thread with callbacks, and longest absence of that thread from
+#: process_report at which it is still expected back.
+_TURN_S, _ABSENCE_S = 2.0, 0.2
+#: A thread without a subscription is refused at once; programs call in a loop until they have one.
+_REFUSAL_S = 0.001
+
+Waiting = Tuple[Callable[[Any], Any], Any, threading.Event]
 
 
 class Reports:
-    """Callbacks that wait for the subscribed host thread."""
+    """Callbacks that wait for a subscribed host thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, thread_id: int) -> None:
+        self.thread_id = thread_id
         self.streams = 0
         self.condition = threading.Condition()
-        self.waiting: Deque[Tuple[Callable[[Any], Any], Any, threading.Event]] = deque()
+        self.waiting: Deque[Waiting] = deque()
+        self._running = 0
+        self._inside = False
+        self._left = time.monotonic()
 
     def put(self, function: Callable[[object], object], argument: object, done: threading.Event) -> None:
         with self.condition:
@@ -31,15 +43,51 @@ class Reports:
     def change_streams(self, difference: int) -> None:
         with self.condition:
             self.streams += difference
+            self._left = time.monotonic()
             self.condition.notify_all()
 
-    def take(self, timeout_s: Optional[float]) -> Tuple[Callable[[object], object], object, threading.Event]:
+    def take(self, timeout_s: Optional[float]) -> List[Waiting]:
+        """Every callback that is there, at least one; raises AclFailure 107012 without subscription, 507012 on timeout."""
         with self.condition:
-            if not self.condition.wait_for(lambda: bool(self.waiting), timeout_s):
-                if not self.streams:
-                    raise AclFailure(100035, "no stream is subscribed for this thread")
-                raise AclFailure(100036, f"no callback within {timeout_s} s")
-            return self.waiting.popleft()
+            self._inside = True
+            try:
+                arrived = self.condition.wait_for(lambda: bool(self.waiting) or not self.streams, timeout_s)
+                if not self.waiting and not self.streams:
+                    raise AclFailure(107012, "no stream is subscribed for this thread")
+                if not arrived:
+                    raise AclFailure(507012, f"no callback within {timeout_s} s")
+                taken = list(self.waiting)
+                self.waiting.clear()
+                self._running += len(taken)
+                return taken
+            finally:
+                self._leave()
+
+    def finish(self) -> None:
+        with self.condition:
+            self._running -= 1
+            self._leave()
+            self.condition.notify_all()
+
+    def _leave(self) -> None:
+        self._inside, self._left = False, time.monotonic()
+
+    def let_run(self) -> None:
+        """Leave the callbacks to their thread, if it is at work or waiting for them.
+
+        A synchronisation does not wait for callbacks that do not hold the stream; but on a device their thread has in
+        practice run when it returns, and programs free memory on that assumption.
+        """
+        if threading.get_ident() == self.thread_id:
+            return
+        end = time.monotonic() + _TURN_S
+        with self.condition:
+            while self.waiting or self._running:
+                now = time.monotonic()
+                absent = not self._inside and not self._running and now - self._left > _ABSENCE_S
+                if absent or now > end:
+                    return
+                self.condition.wait(0.01)
 
 
 _reports: Dict[int, Reports] = {}
@@ -47,7 +95,9 @@ _reports: Dict[int, Reports] = {}
 
 def _reports_of(thread_id: int) -> Reports:
     with SIM.lock:
-        return _reports.setdefault(thread_id, Reports())
+        if thread_id not in _reports:
+            _reports[thread_id] = Reports(thread_id)
+        return _reports[thread_id]
 
 
 @call("rt.subscribe_report", "KK", needs=CONTEXT)
@@ -93,14 +143,21 @@ def launch_callback(function: Callable[[object], object], argument: object, bloc
 
 @call("rt.process_report", "i", needs=INIT)
 def process_report(timeout_ms: int) -> None:
-    """Run one callback of a stream subscribed for the calling thread; -1 waits without limit."""
+    """Run every callback of the streams subscribed for the calling thread that is there, at least one; -1 waits without
+    limit.
+    """
     if timeout_ms < -1 or timeout_ms == 0:
         raise AclFailure(107000, f"timeout {timeout_ms} ms, expected -1 or at least 1")
-    reports = _reports_of(threading.get_ident())
-    function, argument, done = reports.take(None if timeout_ms == -1 else timeout_ms / 1000.0)
-    try:
-        function(argument)
-    except Exception:  # as in the C extension: printed, and the thread goes on
-        log.exception("simulated device: a callback raised")
-    finally:
-        done.set()
+    with SIM.lock:
+        reports = _reports.get(threading.get_ident())
+    if reports is None:
+        time.sleep(_REFUSAL_S)
+        raise AclFailure(107012, "no stream is subscribed for this thread")
+    for function, argument, done in reports.take(None if timeout_ms == -1 else timeout_ms / 1000.0):
+        try:
+            function(argument)
+        except Exception:  # as in the C extension: printed, and the thread goes on
+            log.exception("simulated device: a callback raised")
+        finally:
+            done.set()
+            reports.finish()

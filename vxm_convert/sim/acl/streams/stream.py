@@ -80,6 +80,8 @@ class Stream:
         """As `wait`, then raise the exception of a failed task; AclFailure(507046) on timeout."""
         if not self.wait(timeout_s):
             raise AclFailure(507046, f"the stream is still busy after {timeout_s} s")
+        if self.subscriber is not None:
+            self.subscriber.let_run()
         with self._condition:
             failure, self._failure = self._failure, None
         if failure is not None:

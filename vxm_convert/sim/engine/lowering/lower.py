@@ -27,7 +27,7 @@ EXACT = frozenset(
     "Upsample Interleave "
     "NetOutput Relu6 Ceil Rint Sign ClipByValue Select SelectV2 SplitD SplitVD BroadcastToD PadD PadV2D MirrorPad "
     "GatherNd "
-    "OneHotD ScatterNdD MaxPool MaxPool3D ReduceMaxD ReduceMinD ResizeNearestNeighborV2D "
+    "OneHotD MaxPool MaxPool3D ReduceMaxD ReduceMinD ResizeNearestNeighborV2D "
     "SpaceToBatchNDD SpaceToBatchD BatchToSpaceNDD BatchToSpaceD DepthToSpace SpaceToDepth ReverseV2D TopKV2D ConcatD".split()
 )
 #: Operators that can turn finite numbers into NaN; their fp16 results are cleaned before they are rounded.

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Callable, Dict, List, Tuple
 
 import numpy as np
+from onnx import TensorProto
 
 from vxm_convert.formats.ge_ir import Op
 from vxm_convert.sim.engine.lowering.state import Lowering, Value, axis_in
@@ -101,6 +102,8 @@ def _gather_nd(state: Lowering, op: Op) -> List[Value]:
 
 def _scatter_nd(state: Lowering, op: Op) -> List[Value]:
     """Rows with the same index are added first: ONNX's ScatterND of this opset keeps only one of them."""
+    if op.inputs[0] not in state.consts:
+        return _scatter_computed(state, op)
     desc, indices = op.output_descs[0], np.asarray(state.consts[op.inputs[0]].data, np.int64)
     rest = desc.logical_shape[indices.shape[-1] :]
     rows, back = np.unique(indices.reshape(-1, indices.shape[-1]), axis=0, return_inverse=True)
@@ -122,6 +125,37 @@ def _scatter_nd(state: Lowering, op: Op) -> List[Value]:
         total = state.builder.one("Add", total, part) if total else part
     zeros = state.builder.constant(np.zeros(desc.logical_shape, desc.dtype))
     return [Value(state.builder.one("ScatterND", zeros, state.integers(rows), total), False)]
+
+
+def _scatter_computed(state: Lowering, op: Op) -> List[Value]:
+    """Indices that the graph computes: every one is compared with every place, and the hits are summed. An index outside
+    the tensor hits nothing.
+    """
+    builder, desc = state.builder, op.output_descs[0]
+    given, depth = op.input_descs[0].logical_shape, op.input_descs[0].logical_shape[-1]
+    sides, rest = desc.logical_shape[:depth], desc.logical_shape[depth:]
+    count, places, width = int(np.prod(given[:-1])), int(np.prod(sides)), int(np.prod(rest))
+    table = builder.one("Reshape", state.get(op.inputs[0]), state.integers((count, depth)))
+    flat = ""
+    for axis, side in enumerate(sides):
+        column = builder.one("Gather", table, state.integers(axis), axis=1)
+        column = builder.one("Cast", column, to=TensorProto.INT64)
+        clipped = builder.one("Max", builder.one("Min", column, state.integers(side - 1)), state.integers(0))
+        # Outside along any axis: far below every place.
+        lost = builder.one(
+            "Where", builder.one("Equal", column, clipped), state.integers(0), state.integers(-(1 << 40))
+        )
+        step = builder.one("Mul", clipped, state.integers(int(np.prod(sides[axis + 1 :]))))
+        part = builder.one("Add", step, lost)
+        flat = builder.one("Add", flat, part) if flat else part
+    numbers = state.integers(np.arange(places).reshape(places, 1))
+    hit = builder.one("Equal", builder.one("Unsqueeze", flat, state.integers([0])), numbers)
+    rows = builder.one("Reshape", state.get(op.inputs[1]), state.integers((1, count, width)))
+    chosen = builder.one(
+        "Where", builder.one("Unsqueeze", hit, state.integers([2])), rows, builder.constant(np.zeros((), desc.dtype))
+    )
+    total = builder.one("ReduceSum", chosen, state.integers([1]), keepdims=0)
+    return [Value(builder.one("Reshape", total, state.integers(desc.logical_shape)), False)]
 
 
 def _one_hot(state: Lowering, op: Op) -> List[Value]:

@@ -42,7 +42,10 @@ class OnnxGraph:
 
     nodes: List[TfNode]
     outputs: List[Tuple[str, int]]
+    #: node:index:tensor
     out_names: Tuple[str, ...]
+    #: node:index
+    out_places: Tuple[str, ...]
     #: name of an input in the file → name of its node
     inputs: Dict[str, str]
 
@@ -88,7 +91,10 @@ def _graph_of(model: onnx.ModelProto, path: Path, input_shapes: Shapes, out_node
             _translate(made, node)
     wanted = _wanted(model, nodes, out_nodes)
     places = [_place(made, tensor, name) for name, tensor in wanted]
-    return OnnxGraph(made.nodes, places, tuple(name for name, _ in wanted), names)
+    makers = {name: f"{node.name}:{index}" for node in nodes for index, name in enumerate(node.outputs)}
+    # The compiler adds the tensor's own name: node:index:tensor.
+    full = tuple(f"{makers.get(tensor, name)}:{tensor}" for name, tensor in wanted)
+    return OnnxGraph(made.nodes, places, full, tuple(name for name, _ in wanted), names)
 
 
 def _translate(made: Translator, node: OnnxNode) -> None:

@@ -91,7 +91,7 @@ def _conv(importer: Importer, node: TfNode) -> None:
             "E20001",
             f"{node.name}: dilation along depth is {dilations[1]}, the 910's Conv3D takes 1 only (E60038 in TBE)",
         )
-    importer.const(node, 1)
+    importer.const(node, 1, ours=True)
     pads, sides = geometry(
         node, axes.take(source.shape), filters.shape[:-2], axes.take(strides), axes.take(dilations), axes
     )
@@ -123,7 +123,7 @@ def _conv_backprop(importer: Importer, node: TfNode) -> None:
         raise AtcRefusal(
             "E20001", f"{node.name} ({node.op}): filter {filters.shape} does not fit {grad.shape} → {result}"
         )
-    importer.const(node, 1)
+    importer.const(node, 1, ours=True)
     pads, sides = geometry(node, axes.take(result), filters.shape[:-2], axes.take(strides), axes.take(dilations), axes)
     if sides != axes.take(grad.shape) or result[axes.channel] != filters.shape[-2]:
         raise AtcRefusal(
@@ -175,7 +175,7 @@ def _batch_norm(importer: Importer, node: TfNode) -> None:
             epsilon=1e-4 if epsilon is None else float(epsilon),
         )
         return
-    scale, offset, mean, variance = (importer.const(node, k).astype(np.float32) for k in (1, 2, 3, 4))
+    scale, offset, mean, variance = (importer.const(node, k, ours=True).astype(np.float32) for k in (1, 2, 3, 4))
     epsilon = node.attrs.get("epsilon")
     factor = scale / np.sqrt(variance + np.float32(1e-4 if epsilon is None else epsilon))
     folded = (("scale", factor), ("offset", offset - mean * factor))

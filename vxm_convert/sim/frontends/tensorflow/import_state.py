@@ -58,9 +58,16 @@ class Importer:
         op = self.ops.get(self.tensor(name).rpartition(":")[0])
         return None if op is None else op.data
 
-    def const(self, node: TfNode, position: int) -> np.ndarray:
-        """Value of a constant operand; the device needs it at compile time."""
+    def const(self, node: TfNode, position: int, ours: bool = False) -> np.ndarray:
+        """Value of a constant operand; the device needs it at compile time, or with `ours` only this simulator does."""
         data = self.constant(node.inputs[position])
+        if data is None and ours:
+            raise AtcRefusal(
+                "E20001",
+                f"operand {position} of {node.name} ({node.op}) is not a constant",
+                "The 910 takes a tensor here; the simulated compiler does not.",
+                "Compile with the real ATC (VXM_TOOLCHAIN=cann).",
+            )
         if data is None:
             raise AtcRefusal(
                 "E20001",

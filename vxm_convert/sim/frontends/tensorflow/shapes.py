@@ -141,7 +141,7 @@ def _pad(importer: Importer, node: TfNode) -> None:
     shape = tuple(n + int(a) + int(b) for n, (a, b) in zip(source.shape, widths))
     attrs: Dict[str, object] = {"paddings": [int(n) for n in widths.reshape(-1)]}
     if node.op == "PadV2":
-        attrs["constant_values"] = float(importer.const(node, 2))
+        attrs["constant_values"] = float(importer.const(node, 2, ours=True))
     if node.op == "MirrorPad":
         attrs["mode"] = node.attrs.get("mode", "REFLECT")
         if any(max(a, b) > n - (attrs["mode"] == "REFLECT") for n, (a, b) in zip(source.shape, widths)):
