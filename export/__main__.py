@@ -26,7 +26,7 @@ from vxm_convert.ascend import atc_flags
 from vxm_convert.ascend.chips import DEFAULT_SOC
 from vxm_convert.errors import EXIT_OK, SpecError
 from vxm_convert.model.contract import GraphContract
-from vxm_convert.model.precision import PLANS, PrecisionPlan
+from vxm_convert.model.precision import PrecisionPlan, plan_for
 from vxm_convert.model.spec import ModelSpec, parse_shape
 from vxm_convert.toolchain.cann_versions import too_old_for
 from vxm_convert.toolchain.find import Toolchain, find_toolchain
@@ -191,7 +191,7 @@ def _batch(text: str) -> object:
 
 
 def _plan(args: argparse.Namespace) -> PrecisionPlan:
-    return PLANS[args.precision] if args.plan is None else load_plan(args.plan)
+    return plan_for(args.precision, args.soc_version) if args.plan is None else load_plan(args.plan)
 
 
 def _atc_flags(words: List[str], plan: PrecisionPlan) -> Tuple[Dict[str, str], Dict[str, Path]]:

@@ -87,11 +87,13 @@ def run_preflight(
         If the file is no frozen graph or lacks an output. Faults of the graph are findings, not exceptions.
     """
     view = read_view(pb, outputs, shapes)
-    dtypes = float_dtypes(view, plan.mode, frozenset(plan.keep_dtype), frozenset(plan.fp32_results))
+    family = chips.family_of(soc_version)
+    keep, results = frozenset(plan.keep_dtype), frozenset(plan.fp32_results)
+    dtypes = float_dtypes(view, plan.mode, keep, results, family is not None and family.single_conv)
     memory = estimate_memory(view, dtypes)
     positions = find_positions(view, dtypes)
     fused = frozenset(fused_biases(view))
-    findings = check_nodes(Context(view, plan, dtypes, fused)) + list(resolution_findings(positions))
+    findings = check_nodes(Context(view, plan, dtypes, fused, family)) + list(resolution_findings(positions))
     findings += _whole_graph(view, soc_version, plan, memory)
     order = (ERROR, WARNING, NOTE)
     findings.sort(key=lambda finding: order.index(finding.severity))
@@ -106,20 +108,17 @@ def run_preflight(
 def _whole_graph(view: GraphView, soc_version: str, plan: PrecisionPlan, memory: MemoryEstimate) -> List[Finding]:
     """Findings that belong to no single node."""
     found = []
-    chip = chips.chip_of(soc_version)
-    if chip is None or not chip.first_910:
-        names = ", ".join(name for name in sorted(chips.CHIPS) if chips.is_first_910(name))
-        found.append(
-            Finding(
-                WARNING,
-                "chip",
-                f"{soc_version} is no first-generation 910: operators were checked as if it were one",
-                f"believe ATC rather than this table, or pass one of {names}",
-            )
-        )
+    chip, family = chips.chip_of(soc_version), chips.family_of(soc_version)
+    if family is None:
+        names = ", ".join(sorted(chips.CHIPS))
+        what = f"{soc_version} is in no table: operators were checked as if it were a first-generation 910"
+        found.append(Finding(WARNING, "chip", what, f"believe ATC rather than this table, or pass one of {names}"))
+    elif family.unknown:
+        what = f"{soc_version} is of the family {family.products}; not known: {'; '.join(family.unknown)}"
+        found.append(Finding(WARNING, "chip", what, "believe ATC and the precision report rather than this table"))
     known = {node.name for node in view.nodes}
-    for kind, names in (("keep-dtype", plan.keep_dtype), ("fp32-results", plan.fp32_results)):
-        lost = sorted(set(names) - known)
+    for kind, listed in (("keep-dtype", plan.keep_dtype), ("fp32-results", plan.fp32_results)):
+        lost = sorted(set(listed) - known)
         if lost:
             found.append(
                 Finding(
@@ -143,16 +142,20 @@ def _whole_graph(view: GraphView, soc_version: str, plan: PrecisionPlan, memory:
             )
         )
     if chip is not None and chip.memory is not None:
-        found += _memory_findings(memory, chip.memory)
+        found += _memory_findings(memory, chip.memory, chip.most_memory or chip.memory)
     return found
 
 
-def _memory_findings(memory: MemoryEstimate, available: int) -> List[Finding]:
+def _memory_findings(memory: MemoryEstimate, available: int, most: int) -> List[Finding]:
+    """`available` and `most` are the bytes of the smallest and of the largest card with the chip."""
     fits = memory.largest_batch(available)
     advice = f"use --batch {fits}" if fits else "use a smaller --shape"
     told = f"estimated {memory.total / MIB:.0f} MiB of {available / MIB:.0f} MiB (worst at {memory.peak_node})"
-    if memory.total > available:
+    if memory.total > most:
         return [Finding(ERROR, "memory", told, advice)]
+    if memory.total > available:
+        more = f"{told}: too much for the smallest card with this chip; the largest has {most / MIB:.0f} MiB"
+        return [Finding(WARNING, "memory", more, advice + ", or the larger card")]
     if memory.total > available * limits.COMFORTABLE_SHARE:
         return [Finding(WARNING, "memory", f"{told}: little is left for driver and runtime", advice)]
     return []

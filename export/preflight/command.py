@@ -17,8 +17,8 @@ from vxm_convert import cliargs
 from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.names import PREFLIGHT_CSV, PREFLIGHT_JSON
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
-from vxm_convert.model.precision import PLANS
 from vxm_convert.weights.foreign import refuse_foreign_graph
+from vxm_convert.model.precision import plan_for
 
 _LOG = logging.getLogger(__name__)
 _PROG = "export preflight"
@@ -87,7 +87,7 @@ def _run(args: argparse.Namespace) -> int:
         check_output_folder(args.out)
     refuse_foreign_graph(args.pb)
     outputs = [name for name in args.out_nodes.split(";") if name]
-    plan = PLANS[args.precision] if args.plan is None else load_plan(args.plan)
+    plan = plan_for(args.precision, args.soc_version) if args.plan is None else load_plan(args.plan)
     result = run_preflight(args.pb, args.soc_version, plan, outputs, _shapes(args.pb))
     if args.out is not None:
         write_reports(result, args.out, {"kind": "none"})

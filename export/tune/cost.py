@@ -80,9 +80,10 @@ class GraphCost:
         """
         if name not in self._plain:
             return None
-        one, none = frozenset((name,)), frozenset()
+        one = frozenset((name,))
         cube = lacks_single(OPS[self._nodes[name].op])
-        chosen = float_dtypes(self._view, self._mode, none if cube else one, one if cube else none)
+        kept = (frozenset(), one) if cube else (one, frozenset())
+        chosen = float_dtypes(self._view, self._mode, *kept)
         return None if chosen[name] == self._plain[name] else RESULT + name if cube else name
 
     def _elements(self, tensor: str) -> Optional[int]:

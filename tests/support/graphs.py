@@ -11,6 +11,7 @@ import numpy as np
 from vxm_convert.formats import tf_graph
 from vxm_convert.formats.om import read_om
 from vxm_convert.sim.compiler.compile import CompileRequest, compile_graph, write_model
+from vxm_convert.sim.compiler.node_flags import CustomDtypes
 from vxm_convert.sim.engine.load import load_program
 from vxm_convert.sim.engine.program import Program
 
@@ -67,10 +68,19 @@ def _put(message: Any, value: Any) -> None:
 
 
 def compile_pb(
-    path: Path, out: Path, outputs: List[Tuple[str, int]], mode: str = "force_fp16", keep: Sequence[str] = ()
+    path: Path,
+    out: Path,
+    outputs: List[Tuple[str, int]],
+    mode: str = "force_fp16",
+    keep: Sequence[str] = (),
+    results: Sequence[str] = (),
+    soc: str = "Ascend910A",
 ) -> Any:
-    """Compile with the simulated compiler and read the file back: an OmModel."""
-    request = CompileRequest("model", "Ascend910A", "atc (test)", mode, {}, outputs, frozenset(keep))
+    """Compile with the simulated compiler and read the file back: an OmModel; `results` are convolutions that return
+    fp32.
+    """
+    custom = tuple(CustomDtypes(name, False, ("float16", "float16"), ("float32",)) for name in results)
+    request = CompileRequest("model", soc, "atc (test)", mode, {}, outputs, frozenset(keep), custom_dtypes=custom)
     write_model(out, compile_graph(tf_graph.read_graph(path), request))
     return read_om(out)
 

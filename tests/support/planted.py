@@ -10,7 +10,7 @@ from typing import Dict, FrozenSet, List, Tuple
 import numpy as np
 
 from export.preflight.view.graph import read_view
-from export.tune.cost import GraphCost
+from export.tune.cost import RESULT, GraphCost, keep_of, results_of
 from export.tune.search import Group
 from export.tune.trials import Verdict
 from tests.support.graphs import PbBuilder, compile_pb, conv_attrs
@@ -20,7 +20,7 @@ LIMIT = 1e-3
 
 
 class Planted:
-    """A graph `x` → `out`, an oracle over kept nodes (largest error of the simulated device) and the cost of keeping
+    """A graph `x` → `out`, an oracle over decisions (largest error of the simulated device) and the cost of keeping
     them.
     """
 
@@ -34,7 +34,8 @@ class Planted:
 
     def oracle(self, atoms: FrozenSet[str]) -> Verdict:
         if atoms not in self.asked:
-            model = compile_pb(self.path, self.folder / "planted.om", [("out", 0)], "force_fp16", sorted(atoms))
+            om, outputs = self.folder / "planted.om", [("out", 0)]
+            model = compile_pb(self.path, om, outputs, "force_fp16", keep_of(atoms), results_of(atoms))
             out = load_program(model).run([self.x])[0].astype(np.float64)
             error = float(np.abs(out.reshape(self.expected.shape) - self.expected).max())
             self.asked[atoms] = Verdict(error <= LIMIT, (LIMIT - error) / LIMIT, f"error {error:.3g}")
@@ -91,5 +92,5 @@ def worse_with_more(folder: Path) -> Planted:
     pb.node("Add", "out", gap, _lift(pb, "lift", x, 1500.0))
     value = _values((1, 2, 2, 2, 16))
     return Planted(
-        pb, ["scaled", "conv", "gap", "wide", "lift_up", "lift_down"], value, value.astype(np.float64), folder
+        pb, ["scaled", RESULT + "conv", "gap", "wide", "lift_up", "lift_down"], value, value.astype(np.float64), folder
     )

@@ -7,9 +7,10 @@ takes only fp16 operands and returns fp16 or fp32).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, Tuple
 
+from vxm_convert.ascend.chips import family_of
 from vxm_convert.errors import ContractError
 
 
@@ -76,3 +77,11 @@ PLANS: Dict[str, PrecisionPlan] = {
     "accurate": PrecisionPlan("accurate", "force_fp32", split_weights=_FIRST_LAYER),
 }
 DEFAULT_PLAN = "balanced"
+
+
+def plan_for(name: str, soc_version: str) -> PrecisionPlan:
+    """The preset as it suits a chip: one whose convolutions are fp32 in `accurate` gains nothing from split weights."""
+    plan, family = PLANS[name], family_of(soc_version)
+    if family is not None and family.single_conv and plan.mode == "force_fp32":
+        return replace(plan, split_weights=())
+    return plan

@@ -33,7 +33,7 @@ GATHER_CYCLES, GATHER_ND_CYCLES = 20, 100
 PARTS_PER_KERNEL, PART_SECONDS = 63, 1e-6
 
 ASSUMED = "assumed"
-SPEEDS: Dict[str, Speed] = {name: chip.speed for name, chip in CHIPS.items() if chip.speed is not None}
+SPEEDS: Dict[str, Speed] = {name: chip.speed for name, chip in CHIPS.items() if chip.speed is not None and chip.cores}
 #: whose figures stand in for a chip that has none
 STAND_IN = DEFAULT_SOC
 
@@ -62,7 +62,7 @@ def device_of(soc_version: str) -> Device:
     """The rates of a ``--soc-version``; those of `STAND_IN` where the tables do not know it."""
     name = canonical(soc_version)
     name = name if name in SPEEDS else STAND_IN
-    speed, cores = SPEEDS[name], CHIPS[name].cores
+    speed, cores = SPEEDS[name], CHIPS[name].cores or 0
     cycles = cores * speed.ghz * 1e9
     return Device(
         soc_version,

@@ -7,13 +7,14 @@ Each rule looks at one node and yields what it has to say; equal remarks on seve
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, FrozenSet, Iterator, List, Tuple
+from typing import Callable, Dict, FrozenSet, Iterator, List, Optional, Tuple
 
 from export.preflight.rules.conv3d import conv3d_complaints
 from export.preflight.view.dtypes import ORIGIN, lacks_single, wanted_dtype
 from export.preflight.view.graph import GraphView
 from export.preflight.view.shapes import data_inputs
 from vxm_convert.ascend import limits
+from vxm_convert.ascend.families import Family
 from vxm_convert.ascend.operators import AICPU, OPS
 from vxm_convert.formats.tf_graph import TfNode
 from vxm_convert.model.precision import PrecisionPlan
@@ -84,6 +85,7 @@ class Context:
     dtypes: Dict[str, Tuple[str, str]]
     #: biases that become part of their convolution
     fused: FrozenSet[str] = frozenset()
+    family: Optional[Family] = None
 
 
 def check_nodes(context: Context) -> List[Finding]:
@@ -224,6 +226,15 @@ def _dtype_fallback(context: Context, node: TfNode) -> Iterator[Remark]:
         return
     mode, kept = context.plan.mode, node.name in context.plan.keep_dtype
     wanted = wanted_dtype(row, mode, kept, context.dtypes[node.name][0])
+    if context.family is not None and context.family.single_conv and lacks_single(row):
+        if mode == "cube_fp16in_fp32out" or node.name in context.plan.fp32_results:
+            yield (
+                WARNING,
+                "dtype",
+                f"an fp32 result from fp16 operands, which {node.op} of {context.family.products} does not have",
+                "use --precision accurate (force_fp32): its operands are float32 on this chip",
+            )
+        return
     if row.cube and mode == ORIGIN and context.view.dtypes.get(node.name) == "float32" and "float32" not in row.floats:
         yield (
             ERROR,
@@ -248,6 +259,20 @@ def _dtype_fallback(context: Context, node: TfNode) -> Iterator[Remark]:
     elif wanted not in row.floats and not row.cube and row.engine != AICPU:
         severity = WARNING if wanted == "float32" else NOTE
         yield severity, "dtype", f"{wanted} wanted, only {row.floats[0]} there", "look at it in the precision report"
+
+
+def _missing(context: Context, node: TfNode) -> Iterator[Remark]:
+    """Kernels that another family is known to lack."""
+    if context.family is None or node.name in context.view.folded:
+        return
+    for op, lack in context.family.missing:
+        if node.op == op and context.view.dtypes.get(node.name, "?").startswith("int"):
+            yield (
+                WARNING,
+                "ai-cpu",
+                f"{context.family.products} has no AI Core kernel of {op} from {lack}",
+                "expect a slow warp on this chip, or take the flow alone and warp on the host",
+            )
 
 
 def _slow(context: Context, node: TfNode) -> Iterator[Remark]:
@@ -289,6 +314,7 @@ _RULES: Tuple[Rule, ...] = (
     _shapes,
     _convolution,
     _dtype_fallback,
+    _missing,
     _control_flow,
     _engine,
     _wide,

@@ -7,6 +7,7 @@ The rules are those of ``--precision_mode`` as the vendor documents them for the
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Dict, FrozenSet, Tuple
 
 from export.preflight.view.graph import GraphView
@@ -18,10 +19,13 @@ FLOATS = ("float16", "float32")
 ORIGIN = "must_keep_origin_dtype"
 _KEEPS_SINGLE = ("allow_fp32_to_fp16", "force_fp32", "cube_fp16in_fp32out", ORIGIN)
 _CUBE_SINGLE_OUT = ("force_fp32", "cube_fp16in_fp32out")
+#: modes in which a chip with fp32 convolutions uses them
+_SINGLE_CUBE = ("force_fp32", ORIGIN)
+_HALF_CUBES = frozenset(name for name, row in OPS.items() if row.cube and "float32" not in row.floats)
 
 
 def float_dtypes(
-    view: GraphView, mode: str, keep: FrozenSet[str], results: FrozenSet[str] = frozenset()
+    view: GraphView, mode: str, keep: FrozenSet[str], results: FrozenSet[str] = frozenset(), single_conv: bool = False
 ) -> Dict[str, Tuple[str, str]]:
     """Node → (dtype of its float inputs, dtype of its float output); nodes that have no float part are left out.
 
@@ -29,6 +33,7 @@ def float_dtypes(
     ----------
     keep : frozenset of str — nodes of ``--keep_dtype``.
     results : frozenset of str — convolutions with fp32 results (``--customize_dtypes``).
+    single_conv : bool — the chip has fp32 convolutions and none that widen (`ascend.families`).
     """
     chosen: Dict[str, Tuple[str, str]] = {}
     biases = fused_biases(view)
@@ -37,6 +42,7 @@ def float_dtypes(
         touched = [view.dtypes.get(node.name)] + [view.dtype_of(tensor) for tensor in data_inputs(node)]
         if row is None or node.name in view.folded or not set(touched) & set(FLOATS):
             continue
+        row = _of_chip(row, single_conv)
         into, out = _choose(view, node, row, mode, node.name in keep, chosen)
         if row.cube and node.name in results:
             out = "float32"
@@ -45,6 +51,10 @@ def float_dtypes(
             into = out = chosen[biases[node.name]][1]
         chosen[node.name] = into, out
     return chosen
+
+
+def _of_chip(row: OpSupport, single_conv: bool) -> OpSupport:
+    return replace(row, floats=FLOATS) if single_conv and lacks_single(row) else row
 
 
 def fused_biases(view: GraphView) -> Dict[str, str]:
@@ -81,7 +91,7 @@ def _choose(
     followed = _predecessor(view, node, chosen)
     if node.op == "Placeholder":
         return view.dtypes[node.name], view.dtypes[node.name]
-    if row.cube and kept and not lacks_single(row):
+    if row.cube and not lacks_single(row) and (kept or (node.op in _HALF_CUBES and mode in _SINGLE_CUBE)):
         return "float32", "float32"
     if row.cube:
         return "float16", "float32" if mode in _CUBE_SINGLE_OUT else "float16"

@@ -254,6 +254,30 @@ def test_chips_that_the_table_is_not_about(tmp_path: Path, soc: str, warned: boo
     assert kinds(check(one_op("Relu"), tmp_path, soc=soc)) == (["chip"] if warned else [])
 
 
+def test_other_chips_say_what_is_known_and_what_is_not(tmp_path: Path) -> None:
+    accurate = PLANS["accurate"]
+    result = check(conv_graph(), tmp_path, accurate, "Ascend910B3")
+    assert [(row["float_in"], row["dtype"]) for row in result.rows if row["node"] == "conv"] == [("float32", "float32")]
+    assert "Atlas A2" in result.findings[0].what and "infinities" in result.findings[0].what
+    plan = PrecisionPlan("x", "must_keep_origin_dtype")
+    assert kinds(check(conv_graph(), tmp_path, plan, "Ascend910B3"), "error") == []
+    widening = check(conv_graph(), tmp_path, PrecisionPlan("x", "cube_fp16in_fp32out"), "Ascend910B3")
+    assert any(f.kind == "dtype" and "does not have" in f.what for f in widening.findings)
+    pb = PbBuilder()
+    pb.node("Cast", "base", pb.placeholder("x", (1, 4)), SrcT=np.dtype("float32"), DstT=np.dtype("int32"))
+    assert any("no AI Core kernel of Cast" in f.what for f in check(pb, tmp_path, soc="Ascend310").findings)
+    assert not any("kernel of Cast" in f.what for f in check(pb, tmp_path, soc="Ascend310P3").findings)
+
+
+def test_memory_between_the_smallest_and_the_largest_card_is_a_warning(tmp_path: Path) -> None:
+    def findings(gib: float) -> List[str]:
+        side = int(gib * (1 << 30) / 4 / 2)
+        result = check(one_op("Relu", side), tmp_path, PLANS["accurate"], "Ascend310P3")
+        return [f.severity for f in result.findings if f.kind == "memory"]
+
+    assert findings(5) == [] and findings(15) == ["warning"] and findings(30) == ["error"]
+
+
 def test_sixteen_channels_of_a_full_volume_take_210_mib() -> None:
     sizes = [blocked_bytes((1, 160, 192, 224, channels), 2) for channels in (1, 3, 16, 17)]
     assert sizes == [210 * MIB, 210 * MIB, 210 * MIB, 420 * MIB]

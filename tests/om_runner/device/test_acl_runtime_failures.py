@@ -158,8 +158,13 @@ def test_nothing_is_left_behind_whichever_call_of_open_fails(sim):
     assert len(names) > 30
     for position, name in enumerate(names):
         args.INTERCEPT.append(FailOnce(position, 507033))
-        with pytest.raises((AclError, ContractError)):
-            runtime_of(sim).open()
+        if name == "get_soc_name":
+            # Older releases have no such call: without an answer, CANN decides about the chip.
+            with runtime_of(sim):
+                del args.INTERCEPT[:]
+        else:
+            with pytest.raises((AclError, ContractError)):
+                runtime_of(sim).open()
         del args.INTERCEPT[:]
         assert sim.leftovers() == [], f"call {position}, acl.{name}"
         assert not SIM.initialised

@@ -25,8 +25,9 @@ def check_soc(value: str, cores: str) -> str:
         raise AtcRefusal(
             "E20101",
             f"--soc_version is {value!r}; no platform of that name is known",
-            solution=f"Use one of {', '.join(CHIPS)} (Ascend910B1 to B4 are another chip).",
+            solution=f"Use one of {', '.join(CHIPS)}.",
         )
-    if cores and not 1 <= int(cores) <= CHIPS[soc].cores:
-        raise AtcRefusal("E20103", f"--aicore_num is {cores}, expected 1 to {CHIPS[soc].cores} on {soc}")
+    most = CHIPS[soc].cores
+    if cores and (int(cores) < 1 or (most is not None and int(cores) > most)):
+        raise AtcRefusal("E20103", f"--aicore_num is {cores}, expected 1 to {most or 'as many as it has'} on {soc}")
     return soc

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Callable, Dict, List, Tuple
 
 from vxm_convert.artifacts.files import write_text
-from vxm_convert.ascend.chips import is_first_910
+from vxm_convert.ascend.chips import family_of
 from vxm_convert.errors import VxmError
 from vxm_convert.formats import ge_ir, om, plain, tf_graph
 from vxm_convert.formats.tf_graph import TfNode, read_graph
@@ -42,8 +42,12 @@ def run_mode(flags: Dict[str, str], command: str, say: Say) -> None:
 
 def _compile(flags: Dict[str, str], command: str, say: Say) -> None:
     request = check_request(flags, command)
-    if not is_first_910(request.soc_version):
-        say(f"NOTE: the simulated device rounds as an Ascend 910 does; {request.soc_version} is recorded in the model")
+    family = family_of(request.soc_version)
+    if family is not None and family.unknown:
+        say(
+            f"NOTE: the simulated device rounds as a first-generation Ascend 910 does; {request.soc_version} is recorded "
+            f"in the model. Not known of {family.products}: {'; '.join(family.unknown)}"
+        )
     parse = _parser(flags)
     # The largest of several shapes represents the model; each is compiled separately.
     asked = static_request(request, largest_gear(request)) if request.gears else request

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Dict, FrozenSet, List, Optional, Tuple
 
+from vxm_convert.ascend.chips import family_of
 from vxm_convert.formats import om
 from vxm_convert.formats.ge_ir import Desc, Model, Op, padded_size
 from vxm_convert.formats.tf_graph import TfNode
@@ -98,7 +99,9 @@ def compile_graph(nodes: List[TfNode], request: CompileRequest) -> Model:
     # Fuse the bias first: then a convolution and its bias are one operator with one dtype.
     if BIAS_FUSION not in request.fusions_off:
         ops = fuse_bias(ops, outputs)
-    assign_dtypes(ops, request.precision_mode, keep, request.mixlist)
+    family = family_of(request.soc_version)
+    single_conv = family is not None and family.single_conv
+    assign_dtypes(ops, request.precision_mode, keep, request.mixlist, single_conv)
     customise(ops, request.custom_dtypes, imported)
     mark_kernel_modes(ops, request.impl_modes_by_type, request.impl_modes_by_node)
     ops, outputs = insert_casts(ops, list(zip(outputs, edge_dtypes)))

@@ -29,7 +29,11 @@ MODES = (FORCE_HALF, ORIGIN) + _MIX + _PREFER_SINGLE
 
 
 def assign_dtypes(
-    ops: List[Op], mode: str, keep: FrozenSet[str], mixlist: Optional[Mapping[str, Optional[bool]]] = None
+    ops: List[Op],
+    mode: str,
+    keep: FrozenSet[str],
+    mixlist: Optional[Mapping[str, Optional[bool]]] = None,
+    single_conv: bool = False,
 ) -> None:
     """Set the float dtype of every operator's inputs and outputs in place; constants and casts follow later.
 
@@ -39,6 +43,7 @@ def assign_dtypes(
     keep : frozenset of str — names (original or fused) that keep the graph's fp32.
     mixlist : dict — operator type → its list in mixed precision (True fp16, False fp32, None as its predecessor), where
         moved.
+    single_conv : bool — the chip's convolutions take fp32 as well (an Atlas A2); a first-generation 910's do not.
 
     Raises
     ------
@@ -47,13 +52,17 @@ def assign_dtypes(
         the black list of `mixlist` asks for fp32 of such an operator.
     """
     if mode == ORIGIN:
-        _refuse_single_cube(ops)
         keep = frozenset()
-    _refuse_kept_cube(ops, keep, mixlist or {})
+    if single_conv:
+        _refuse_widening(ops, mode)
+    else:
+        if mode == ORIGIN:
+            _refuse_single_cube(ops)
+        _refuse_kept_cube(ops, keep, mixlist or {})
     produced: Dict[str, str] = {}
     for op in ops:
         if op.type != "Data" and op.data is None:
-            into, out = _choose(op, mode, bool(keep & _names_of(op)), produced, mixlist or {})
+            into, out = _choose(op, mode, bool(keep & _names_of(op)), produced, mixlist or {}, single_conv)
             singles = support_of(op.type).singles_from  # type: ignore[union-attr]
             op.input_descs = [
                 _with_float(desc, into if i < singles else "float32") for i, desc in enumerate(op.input_descs)
@@ -65,7 +74,7 @@ def assign_dtypes(
 
 
 def _choose(
-    op: Op, mode: str, kept: bool, produced: Dict[str, str], mixlist: Mapping[str, Optional[bool]]
+    op: Op, mode: str, kept: bool, produced: Dict[str, str], mixlist: Mapping[str, Optional[bool]], single_conv: bool
 ) -> Tuple[str, str]:
     """(dtype of float inputs, dtype of float outputs)."""
     row = support_of(op.type)
@@ -76,6 +85,9 @@ def _choose(
         kept = kept or (row.cube and mixlist[op.type] is False)
     if op.type == "Cast" and op.attrs.get("_user_cast", True):
         return _choose_cast(op, mode, kept, row, produced)
+    if row.cube and single_conv and "float32" not in row.floats:
+        chosen = "float32" if kept or mode in (ORIGIN, "force_fp32") else "float16"
+        return chosen, chosen
     if row.cube and (kept or mode == ORIGIN):
         return row.floats[-1], row.floats[-1]
     if row.cube:
@@ -150,6 +162,18 @@ def _refuse_kept_cube(ops: List[Op], keep: FrozenSet[str], mixlist: Mapping[str,
             "--keep_dtype and the black list of --modify_mixlist forbid float16 operands; these operators have no other.",
             "Take them off the list; for fp32 results of fp16 operands use --precision_mode=force_fp32, or "
             "--customize_dtypes for single operators.",
+        )
+
+
+def _refuse_widening(ops: List[Op], mode: str) -> None:
+    """A chip with fp32 convolutions has none from fp16 to fp32."""
+    refused = [op for op in ops if _lacks_single(op)] if mode == "cube_fp16in_fp32out" else []
+    if refused:
+        listing = ", ".join(f"{op.name} ({op.type})" for op in refused)
+        raise AtcRefusal(
+            "EZ3003",
+            f"{mode}: no kernel of this chip takes fp16 and returns fp32: {listing}",
+            solution="Use --precision_mode=force_fp32, in which its convolutions are fp32.",
         )
 
 

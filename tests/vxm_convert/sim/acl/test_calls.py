@@ -19,11 +19,11 @@ def public(namespace):
     return [name for name in dir(namespace) if not name.startswith("_")]
 
 
-def test_module_has_functions_and_four_namespaces_and_no_constants(sim):
+def test_module_has_functions_and_namespaces_and_no_constants(sim):
     acl = sim.acl
-    functions = [n for n in public(acl) if n not in ("rt", "mdl", "prof", "util")]
+    functions = [n for n in public(acl) if n not in ("rt", "mdl", "media", "prof", "util")]
     assert all(inspect.isfunction(getattr(acl, n)) for n in functions)
-    for namespace in (acl.rt, acl.mdl, acl.prof, acl.util):
+    for namespace in (acl.rt, acl.mdl, acl.media, acl.prof, acl.util):
         assert public(namespace) and all(inspect.isfunction(getattr(namespace, n)) for n in public(namespace))
     # The feature test of official samples
     assert "bytes_to_ptr" in dir(acl.util)

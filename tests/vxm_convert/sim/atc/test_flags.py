@@ -77,7 +77,7 @@ def test_inputs_fed_in_half_give_what_the_rounded_input_gives(folder):
 
 def test_mixlist_moves_operator_types(folder, capsys):
     assert _dtypes(_model(precision_mode="allow_mix_precision"), "LeakyRelu") == {"float16"}
-    (folder / "mix.json").write_text(json.dumps({"black-list": {"to-add": ["LeakyRelu", "Conv3D"]}}))
+    (folder / "mix.json").write_text(json.dumps({"black-list": {"to-add": ["LeakyRelu"]}}))
     black = _model(precision_mode="allow_mix_precision", modify_mixlist="mix.json")
     assert _dtypes(black, "LeakyRelu") == {"float32"} and _dtypes(black, "Conv3D") == {"float16"}
     (folder / "mix.json").write_text(json.dumps({"black-list": {"to-add": ["Conv3D"]}}))
@@ -196,5 +196,5 @@ def test_a_single_pass_stays_on_where_all_others_are_off(folder):
 
 @pytest.mark.parametrize("soc", sorted(CHIPS))
 def test_every_chip_of_the_table_compiles_with_all_its_cores(soc, folder, capsys):
-    assert _model(soc_version=soc, aicore_num=str(CHIPS[soc].cores)).soc_version == soc
-    assert ("NOTE: the simulated device rounds" in capsys.readouterr().out) == (not soc.startswith("Ascend910"))
+    assert _model(soc_version=soc, aicore_num=str(CHIPS[soc].cores or 1)).soc_version == soc
+    assert ("NOTE: the simulated device rounds" in capsys.readouterr().out) == (not CHIPS[soc].first_910)

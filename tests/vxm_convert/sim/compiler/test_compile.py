@@ -47,6 +47,27 @@ def test_dtypes_of_each_mode(mode, conv, vector, graph, tmp_path):
     ] * 3
 
 
+@pytest.mark.parametrize(
+    "mode, conv", [("force_fp16", "float16"), ("allow_fp32_to_fp16", "float16"), ("force_fp32", "float32")]
+)
+def test_an_a2_has_fp32_convolutions_and_none_that_widen(mode, conv, graph, tmp_path):
+    """8.1's table: fp32 to fp32, no fp16 to fp32; fe.ini lists Conv3D under fp16."""
+    model = compile_pb(graph, tmp_path / "g.om", [("y", 0)], mode, soc="Ascend910B3")
+    assert _dtypes(model, "Conv3D") == {(conv, conv)} and model.soc_version == "Ascend910B3"
+    assert compile_pb(graph, tmp_path / "g.om", [("y", 0)], mode, keep=["conv"], soc="Ascend910B3")
+    with pytest.raises(AtcRefusal, match="takes fp16 and returns fp32"):
+        compile_pb(graph, tmp_path / "g.om", [("y", 0)], "cube_fp16in_fp32out", soc="Ascend910B3")
+
+
+def test_fp32_convolutions_compute_in_fp32(graph, tmp_path):
+    rng = np.random.RandomState(1)
+    feeds = [rng.rand(1, 4, 4, 4, 8).astype(np.float32), rng.rand(1, 8, 8, 8, 2).astype(np.float32)]
+    exact = load_program(compile_pb(graph, tmp_path / "a.om", [("y", 0)], "must_keep_origin_dtype", soc="Ascend910B3"))
+    half = load_program(compile_pb(graph, tmp_path / "b.om", [("y", 0)], "force_fp32"))
+    (a,), (b,) = exact.run(feeds), half.run(feeds)
+    assert 1e-5 < np.abs(a - b).max() < 1e-2, "fp16 operands make the difference"
+
+
 def test_must_keep_origin_dtype_is_refused_by_name(graph, tmp_path):
     with pytest.raises(AtcRefusal, match=r"conv \(Conv3D\)") as caught:
         compile_pb(graph, tmp_path / "g.om", [("y", 0)], "must_keep_origin_dtype")

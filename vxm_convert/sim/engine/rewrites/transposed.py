@@ -18,10 +18,10 @@ from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
-from vxm_convert.formats.fractal import unpack_fractal_z_3d
 from vxm_convert.formats.ge_ir import Desc, Op
 from vxm_convert.sim.compiler.dtypes import FLOATS
 from vxm_convert.sim.compiler.fusion import drop_dead
+from vxm_convert.sim.compiler.layouts import unpacked
 
 #: rows: taps of the 4-wide kernel, columns: taps w0, w1, w2
 _TAPS = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
@@ -74,7 +74,7 @@ def _skip_moves(tensor: str, producers: Dict[str, Op]) -> Tuple[Op, bool]:
 
 def _rewrite(op: Op, upsample: Op, skip: Optional[str], rounded: bool, producers: Dict[str, Op]) -> List[Op]:
     filters = producers[op.inputs[1]]
-    weights = unpack_fractal_z_3d(filters.data, filters.output_descs[0].logical_shape).astype(np.float32)
+    weights = unpacked(filters).astype(np.float32)
     channels = upsample.output_descs[0].logical_shape[-1]
     exact = replace(op.output_descs[0], dtype="float32")
     kernel = _const(f"{op.name}/phase_kernel", _fold_taps(weights[..., :channels, :]))
