@@ -17,12 +17,15 @@ _CODE = re.compile(r"(?:^|[\s(])(E[A-Z0-9]\d{4})\)?\s*:\s*(.*)")
 # E19999, EZ9999, EH9999 …: "inner error" of one component or another; whatever else is said tells more.
 # TBE raises its limits as a Python dictionary: ({'errCode': 'E60038', …},).
 _RAISED = re.compile(r"errCode'?\s*:\s*'(E[69]\d{4})'(.*)")
-_INNER_CODE = re.compile(r"E[A-Z1]9999")
+_INNER_CODE = re.compile(r"E[0-9A-Z]9999")
 _FIRST_SIGNAL = 128
 _ATC_FAILED = 255
 # The two wordings in which compilers of all ages name an operator: `Op [x, optype [T]]` and `for [x], optype [T]`.
+# Newer ones write `Op [x]. (optype: [T])`, and with the path of the kernel's source before the type.
 _OPERATORS = re.compile(
-    r"\[([\w./:-]+)\s*,\s*optype\s*\[([\w.:]+)\]\]|\[([\w./:-]+)\],\s*optype\s*\[([\w.:]+)\]", re.IGNORECASE
+    r"\[([\w./:-]+)\s*,\s*optype\s*\[([\w.:]+)\]\]|\[([\w./:-]+)\],\s*optype\s*\[([\w.:]+)\]"
+    r"|\bOp\s*\[([\w./:-]+)[^\n]{0,2000}?optype:?\s*\[([\w.:]+)\]",
+    re.IGNORECASE,
 )
 _MAX_NAMED = 5
 
@@ -110,6 +113,23 @@ _CRASHED = Explanation(
 _STOPPED = Explanation(
     "the compiler was stopped by a signal", "run again; a batch system's time limit sends such signals"
 )
+_CONFIGURATION = Explanation(
+    "a configuration file of CANN, or one that a flag names, is wrong or cannot be read",
+    "check the files of --atc-flag and the installation: `python -m vxm_convert doctor`",
+)
+_AICPU = Explanation(
+    "an operator of the AI CPU could not be prepared",
+    "check that CANN's AI CPU package is installed; `python -m export preflight` names such operators",
+)
+_TBE = Explanation(
+    "the operator compiler (TBE) failed",
+    "read atc-failed and ~/ascend/log; check ATC's Python with `python -m vxm_convert doctor`, clear ~/atc_data and try "
+    "again, or use another CANN version",
+)
+_COMPONENT = Explanation(
+    "a component of CANN reports an error that this tool has no text for",
+    "look the code up in conf/error_manager/error_code.json of the installed CANN, and read ~/ascend/log",
+)
 _UNKNOWN = Explanation(
     "ATC reports no cause",
     "read the log; set ASCEND_SLOG_PRINT_TO_STDOUT=1 and run again for the compiler's own messages",
@@ -160,6 +180,9 @@ _BY_CODE = {
     "E12013": _MODEL,
     "E12029": _MODEL,
     "E14001": _COMPILE,
+    "E20003": _CONFIGURATION,
+    "E21001": _CONFIGURATION,
+    "E21002": _CONFIGURATION,
     "E20101": _SOC,
     "E20103": _SOC,
     "E40001": _ENVIRONMENT,
@@ -170,6 +193,10 @@ _BY_CODE = {
     "EZ9010": _OPERATOR,
     "EZ0501": _OPERATOR,
 }
+#: Families whose codes say enough: limits of kernels.
+_CLEAR = ("E5", "E6", "E9")
+#: Codes behind which a missing Python, or a package of it, may hide.
+_MAYBE_PYTHON = ("E40001", "E40021")
 # For codes that are not in the table; the first matching prefix counts.
 _BY_PREFIX = (
     ("E1003", _DYNAMIC),
@@ -180,9 +207,18 @@ _BY_PREFIX = (
     ("E19", _FILE),
     ("E14", _COMPILE),
     ("E2", _COMPILE),
+    ("E3", _AICPU),
     ("E4", _PYTHON),
+    ("E5", _LIMIT),
     ("E6", _LIMIT),
+    ("E7", _COMPONENT),
+    ("E8", _COMPONENT),
     ("E9", _LIMIT),
+    ("EA", _TBE),
+    ("EB", _TBE),
+    ("EC", _COMPONENT),
+    ("EO", _COMPONENT),
+    ("EP", _COMPONENT),
     ("EZ", _OPERATOR),
     ("EL", _DRIVER),
     ("EE", _DRIVER),
@@ -191,7 +227,9 @@ _BY_PREFIX = (
     ("EJ", _DRIVER),
     ("EK", _DRIVER),
 )
-# For output without a code, or with only an inner error; the first match counts.
+# For output without a code, with only an inner error, or with a code of which only the family is known; the first match
+# counts.
+_NO_PYTHON = r"ModuleNotFoundError|ImportError|No module named|SyntaxError: |unsupported python|libpython"
 _BY_TEXT = tuple(
     (re.compile(pattern, re.IGNORECASE), text)
     for pattern, text in (
@@ -199,7 +237,7 @@ _BY_TEXT = tuple(
         (r"MemoryError|std::bad_alloc|cannot allocate memory|out of memory", _MEMORY),
         (r"error while loading shared libraries|cannot open shared object file|undefined symbol", _LIBRARY),
         (r"libascend_hal|drv(Device|Get)\w*|dcmi|driver version|licen[cs]e|/dev/davinci", _DRIVER),
-        (r"ModuleNotFoundError|ImportError|No module named|SyntaxError: |unsupported python", _PYTHON),
+        (_NO_PYTHON, _PYTHON),
         (r"tbe|te_fusion|Traceback \(most recent call last\):\s*\n\s*File ", _COMPILE),
         (r"unknown command line flag|is missing its argument|Non-option parameter", _VALUE),
     )
@@ -225,10 +263,16 @@ def diagnose(log: str, exit_code: int) -> Diagnosis:
     exit_code : int — as `subprocess` gives it: negative for a signal; a shell's 128 + signal is understood too.
     """
     code, message = find_code(log)
-    operators = tuple(dict.fromkeys(f"{a or c} ({b or d})" for a, b, c, d in _OPERATORS.findall(log)))
-    if code is not None and not _INNER_CODE.fullmatch(code):
+    found = [[part for part in parts if part] for parts in _OPERATORS.findall(log)]
+    operators = tuple(dict.fromkeys(f"{name} ({kind})" for name, kind in found))
+    if code in _MAYBE_PYTHON and re.search(_NO_PYTHON, log):
+        return Diagnosis(code, message, _PYTHON, operators)
+    if code is not None and not _INNER_CODE.fullmatch(code) and (code in _BY_CODE or code.startswith(_CLEAR)):
         return Diagnosis(code, message, explain(code), operators)
     by_text = next((text for pattern, text in _BY_TEXT if pattern.search(log)), None)
+    if by_text is _COMPILE and explain(code) is not _UNKNOWN:
+        # The words of the operator compiler say no more than the family of the code.
+        by_text = None
     return Diagnosis(code, message, by_text or _by_signal(log, exit_code) or explain(code), operators)
 
 

@@ -203,8 +203,8 @@ RECORDED = {
     ),
     "engine_ez3003.txt": (255, "EZ3003", "operator", "newer CANN", ("warp/GatherNd (GatherNd)",)),
     "engine_ez9010.txt": (255, "EZ9010", "operator", "newer CANN", ("up_sample (UpSampling3D)",)),
-    "tbe_traceback.txt": (255, "E60026", "limits", "--shape", ()),
-    "tbe_traceback_no_code.txt": (255, "E40021", "compiled", "--precision", ()),
+    "tbe_traceback.txt": (255, "E60026", "limits", "--shape", ("conv3d/Conv3D (Conv3D)",)),
+    "tbe_traceback_no_code.txt": (255, "E40021", "compiled", "--precision", ("conv3d/Conv3D (Conv3D)",)),
     "python_module_missing.txt": (255, "E40020", "Python", "packages", ()),
     "python_module_missing_no_code.txt": (255, None, "Python", "packages", ()),
     "environment_e40001.txt": (255, "E40001", "environment variable", "set_env.sh", ()),
@@ -217,6 +217,15 @@ RECORDED = {
     "driver.txt": (255, "EL0004", "driver", "npu-smi", ()),
     "licence.txt": (255, "E19999", "licence", "npu-smi", ()),
     "unknown_flag.txt": (255, None, "value", "atc --help", ()),
+    "python_package_ec0010.txt": (255, "EC0010", "Python", "packages", ()),
+    "new_block_op_form.txt": (255, "E20001", "compiled", "--precision", ("conv3d_3/Conv3D (Conv3D)",)),
+    "kernel_path_e40021.txt": (255, "E40021", "compiled", "--precision", ("warp/GatherV2 (GatherV2)",)),
+    "kernel_limit_e50055.txt": (255, "E50055", "limits", "--shape", ("conv3d/Conv3D (Conv3D)",)),
+    "ai_cpu_inner_e39999.txt": (255, "E39999", "no cause", "ASCEND_SLOG", ()),
+    "tbe_eb0500.txt": (255, "EB0500", "TBE", "atc-failed", ()),
+    "configuration_e21001.txt": (255, "E21001", "configuration file", "--atc-flag", ()),
+    "libpython_e40001.txt": (255, "E40001", "Python", "packages", ()),
+    "component_ep0001.txt": (255, "EP0001", "no text for", "error_code.json", ()),
     "terminated.txt": (-15, None, "stopped by a signal", "run again", ()),
 }
 
@@ -269,6 +278,20 @@ CODES = (
     ]
     + [f"E{family}0{n:02d}" for family in ("13", "19") for n in range(27)]
     + ["E60012", "E60013", "E60010", "E60026", "E60038", "E90001", "EZ0501", "EZ3002", "EZ3003", "EZ9010"]
+    + [
+        "E50041",
+        "E50055",
+        "E30008",
+        "E70001",
+        "EA0000",
+        "EB0000",
+        "EB1000",
+        "EB4000",
+        "EB9000",
+        "EC0010",
+        "EO0001",
+        "EP0001",
+    ]
 )
 
 
@@ -284,7 +307,8 @@ def test_every_code_has_a_cause_of_its_own(code):
 
 
 def test_unknown_and_inner_codes_say_that_they_are():
-    assert not any(knows(code) for code in ("E19999", "EZ9999", "EH9999", "E77777"))
+    inner = ("E19999", "E29999", "E39999", "E89999", "EZ9999", "EH9999", "EB9999")
+    assert not any(knows(code) for code in inner + ("ED0001",))
 
 
 def test_an_inner_error_gives_way_to_the_code_behind_it():
