@@ -68,7 +68,7 @@ _ABSENT = ("op", "himpi", "blas", "fv")
 
 def _no_pictures(name: str) -> _NoReturn:
     raise AttributeError(
-        f"module 'acl.media' has no attribute {name!r}: of acl.media only dvpp_malloc and dvpp_free are simulated; run "
+        f"module 'acl.media' has no attribute {name!r}: it is not simulated, of acl.media only dvpp_malloc and dvpp_free are; run "
         "this program on an Ascend device"
     )
 
