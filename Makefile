@@ -8,6 +8,8 @@ STAMP        := $(VENV)/.stamp
 STAMP_CURRENT:= $(VENV_CURRENT)/.stamp
 VENV_INTEL   ?= .venv-intel
 STAMP_INTEL  := $(VENV_INTEL)/.stamp
+VENV_ATC     ?= .venv-atc
+STAMP_ATC    := $(VENV_ATC)/.stamp
 VENV_TF2     ?= .venv-tf2
 STAMP_TF2    := $(VENV_TF2)/.stamp
 
@@ -40,7 +42,7 @@ test test-all test-current: export PYTHONDONTWRITEBYTECODE =
 need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-intel setup-tf demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table intensity-table box-table numerics doctor device-check clean
+.PHONY: help setup setup-atc setup-intel setup-tf demo test test-all test-current lint train export-om register bench precision-table finetune-table shapes-table intensity-table box-table numerics doctor device-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +54,15 @@ $(STAMP): requirements/py37.lock scripts/setup.sh scripts/find_python.sh
 
 $(STAMP_CURRENT): requirements/current.lock scripts/setup.sh scripts/find_python.sh
 	scripts/setup.sh current $(VENV_CURRENT)
+
+setup-atc: $(STAMP_ATC) ## a Python 3.7 for ATC's operator compiler, with the packages that CANN wants; put it first on PATH
+
+$(STAMP_ATC): requirements/atc.lock scripts/find_python.sh
+	"$$(scripts/find_python.sh 3.7)" -m venv $(VENV_ATC)
+	$(VENV_ATC)/bin/pip install -q pip==24.0
+	$(VENV_ATC)/bin/pip install -q --no-deps -r requirements/atc.lock
+	$(VENV_ATC)/bin/pip check
+	touch $@
 
 setup-intel: $(STAMP_INTEL) ## a second Python 3.7 environment with intel-tensorflow 1.15.2, for training (make train TF=intel)
 

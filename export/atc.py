@@ -34,6 +34,7 @@ from vxm_convert.ascend.chips import canonical
 from vxm_convert.errors import ArtifactError, AtcError, ContractError, FormatError, ToolchainError
 from vxm_convert.formats.tf_graph import placeholders, read_graph
 from vxm_convert.model.contract import GraphContract, TensorSpec
+from vxm_convert.toolchain.atc_python import find_atc_python, warning_of
 from vxm_convert.toolchain.find import Toolchain
 
 _LOG = logging.getLogger(__name__)
@@ -109,6 +110,10 @@ def compile_om(folder: Path, contract: GraphContract, toolchain: Toolchain) -> P
     ):
         if lines:
             write_text(folder / name, "\n".join(lines) + "\n")
+    if not toolchain.simulated:
+        warning = warning_of(find_atc_python(toolchain.environment))
+        if warning:
+            _LOG.warning("%s", warning)
     command = list(toolchain.atc_command) + build_arguments(contract)
     om_path = folder / OM_NAME
     with _work_folder(folder) as work:

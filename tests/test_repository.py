@@ -161,7 +161,7 @@ def test_the_path_check_itself(text: str, hit: bool) -> None:
     assert bool(MACHINE_PATHS.search(text)) == hit
 
 
-@pytest.mark.parametrize("name", ["py37.lock", "current.lock"])
+@pytest.mark.parametrize("name", ["py37.lock", "current.lock", "atc.lock"])
 def test_locks_are_exact(project_root: Path, name: str) -> None:
     lines = (project_root / "requirements" / name).read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]

@@ -26,6 +26,7 @@ LOG = logging.getLogger(__name__)
 #: first word of the command line → (module with ``main(argv) -> int``, one line of help); any other start trains
 VERBS: Dict[str, Tuple[str, str]] = {
     "evaluate": ("train.evaluate.command", "score a checkpoint: Dice per structure, before and after registration"),
+    "rank-table": ("train.settings.rank_table", "write HCCL's rank table for training on several NPUs"),
     "prepare": ("train.prepare.command", "register scans and segmentations to one reference, on the network grid"),
 }
 

@@ -62,7 +62,8 @@ def add_device_groups(parser: argparse.ArgumentParser) -> None:
         default=0,
         type=int,
         metavar="N",
-        help="position of this process in --workers, from 0 (default: %(default)s)",
+        help="position of this process in --workers, or among NPUs that find each other by CM_CHIEF_IP, from 0 (default: "
+        "%(default)s)",
     )
     device.add_argument(
         "--worker-timeout",

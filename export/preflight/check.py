@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from export.preflight.estimate.timing import TimeEstimate, estimate_time
 from export.preflight.estimate.work import CAST, LAYOUT
 from export.preflight.rules.nodes import ERROR, MIB, NOTE, WARNING, Context, Finding, check_nodes
+from export.preflight.rules.outputs import unsized_outputs
 from export.preflight.rules.resolution import Position, find_positions, resolution_findings
 from export.preflight.view.dtypes import float_dtypes, fused_biases
 from export.preflight.view.graph import GraphView, read_view
@@ -69,7 +70,12 @@ class Preflight:
 
 
 def run_preflight(
-    pb: Path, soc_version: str, plan: PrecisionPlan, outputs: Sequence[str] = (), shapes: Optional[Shapes] = None
+    pb: Path,
+    soc_version: str,
+    plan: PrecisionPlan,
+    outputs: Sequence[str] = (),
+    shapes: Optional[Shapes] = None,
+    input_shapes: Optional[Mapping[str, Tuple[int, ...]]] = None,
 ) -> Preflight:
     """Check a frozen graph.
 
@@ -80,13 +86,14 @@ def run_preflight(
     plan : PrecisionPlan — mode and the nodes that keep fp32.
     outputs : sequence of str — ``node:index``; empty means all leaves.
     shapes : dict or None — from TensorFlow; None infers what can be inferred without it.
+    input_shapes : dict or None — input → shape that replaces the graph's, as ATC's ``--input_shape``.
 
     Raises
     ------
     VxmError
         If the file is no frozen graph or lacks an output. Faults of the graph are findings, not exceptions.
     """
-    view = read_view(pb, outputs, shapes)
+    view = read_view(pb, outputs, shapes, input_shapes)
     family = chips.family_of(soc_version)
     keep, results = frozenset(plan.keep_dtype), frozenset(plan.fp32_results)
     dtypes = float_dtypes(view, plan.mode, keep, results, family is not None and family.single_conv)
@@ -94,6 +101,7 @@ def run_preflight(
     positions = find_positions(view, dtypes)
     fused = frozenset(fused_biases(view))
     findings = check_nodes(Context(view, plan, dtypes, fused, family)) + list(resolution_findings(positions))
+    findings += unsized_outputs(view)
     findings += _whole_graph(view, soc_version, plan, memory)
     order = (ERROR, WARNING, NOTE)
     findings.sort(key=lambda finding: order.index(finding.severity))

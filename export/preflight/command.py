@@ -7,11 +7,12 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Mapping, Optional, Tuple
 
 from export.plans import load_plan
 from export.preflight.check import run_preflight, table, write_reports
 from export.preflight.estimate.text import estimate_table
+from export.preflight.view.input_shapes import parse_input_shapes
 from export.preflight.view.shapes import Shapes, tensorflow_shapes
 from vxm_convert import cliargs
 from vxm_convert.artifacts.files import check_output_folder
@@ -48,6 +49,13 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
         default="",
         metavar="N:I;…",
         help="outputs in the form of ATC's --out_nodes (default: all leaves)",
+    )
+    parser.add_argument(
+        "--input-shape",
+        default="",
+        metavar="N:D,D;…",
+        help="shapes of inputs in the form of ATC's --input_shape; they replace those of the graph, which may leave sides "
+        "open (default: the graph's own)",
     )
     parser.add_argument(
         "--out",
@@ -88,17 +96,18 @@ def _run(args: argparse.Namespace) -> int:
     refuse_foreign_graph(args.pb)
     outputs = [name for name in args.out_nodes.split(";") if name]
     plan = plan_for(args.precision, args.soc_version) if args.plan is None else load_plan(args.plan)
-    result = run_preflight(args.pb, args.soc_version, plan, outputs, _shapes(args.pb))
+    given = parse_input_shapes(args.input_shape)
+    result = run_preflight(args.pb, args.soc_version, plan, outputs, _shapes(args.pb, given), given)
     if args.out is not None:
         write_reports(result, args.out, {"kind": "none"})
     sys.stdout.write("\n".join(table(result) + (estimate_table(result.time) if args.estimate else [])) + "\n")
     return EXIT_USER if any(finding.severity == "error" for finding in result.findings) else EXIT_OK
 
 
-def _shapes(path: Path) -> Optional[Shapes]:
+def _shapes(path: Path, given: Mapping[str, Tuple[int, ...]]) -> Optional[Shapes]:
     """TensorFlow's shapes where TensorFlow is there and takes the graph."""
     try:
-        return tensorflow_shapes(path)
+        return tensorflow_shapes(path, given)
     except ToolchainError:
         _LOG.info("TensorFlow is not here: shapes of operators that our graphs do not have stay unknown")
     except Exception as exc:  # TensorFlow refuses a graph with errors of many kinds; the checks need not follow it

@@ -64,6 +64,10 @@ class FakeAtc:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "fake_atc.py").write_text(_FAKE_ATC)
+        # The Python of its operator compiler, with everything.
+        said = '{"version": "3.7.5", "prefix": "/usr", "missing": [], "numpy": "1.19.5"}'
+        (folder / "python3").write_text(f"#!/bin/sh\nprintf '%s' '{said}'\n")
+        (folder / "python3").chmod(0o755)
         self.script()
 
     def script(self, lines: List[str] = (), copies: Dict[str, Path] = None, exit_code: int = 0) -> None:
@@ -77,7 +81,7 @@ class FakeAtc:
 
     @property
     def toolchain(self) -> Toolchain:
-        environment = dict(os.environ, ASCEND_HOME_PATH="/opt/cann", SECRET_OF_USER="x")
+        environment = dict(os.environ, ASCEND_HOME_PATH="/opt/cann", SECRET_OF_USER="x", PATH=str(self.folder))
         return Toolchain("cann", "0.test", (sys.executable, str(self.folder / "fake_atc.py")), environment)
 
 

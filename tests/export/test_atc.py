@@ -128,6 +128,16 @@ def test_passed_flags_are_in_command_and_manifest(folder, contract, fake_atc, ma
     assert [w for w in build_arguments(newer) if "precision" in w] == ["--precision_mode_v2=fp16"]
 
 
+def test_the_python_of_the_operator_compiler_is_named_before_atc_runs(folder, contract, fake_atc, make_om, caplog):
+    succeed(fake_atc, make_om(contract))
+    compile_om(folder, contract, fake_atc.toolchain)
+    assert "operator compiler" not in caplog.text
+    said = '{"version": "3.7.16", "prefix": "/x", "missing": ["sympy"], "numpy": "1.18.5"}'
+    (fake_atc.folder / "python3").write_text(f"#!/bin/sh\nprintf '%s' '{said}'\n")
+    compile_om(folder, contract, fake_atc.toolchain)
+    assert "it has no sympy; its numpy is 1.18.5, CANN wants 1.19.2 or newer" in caplog.text
+
+
 def test_what_a_failed_compiler_left_is_kept(folder, contract, fake_atc):
     report, kernel = folder / "a", folder / "b"
     report.write_text('{"result": "failed"}')

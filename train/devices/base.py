@@ -89,6 +89,9 @@ class Backend:
         """Operations made inside keep their data type under mixed precision."""
         yield
 
+    def begin(self, session: tf.Session) -> None:
+        """Called once, when the variables hold their first values: initial, loaded or restored ones."""
+
     def train_op(self, session: tf.Session, update: tf.Operation) -> tf.Operation:
         """The operation that does `steps_per_call` steps; variables are already initialised."""
         return update

@@ -53,9 +53,9 @@ class NpuBackend(Backend):
         super().__init__(settings)
         self._npu = settings.npu
         self.steps_per_call = self._npu.iterations_per_loop
-        self.rank, self.ranks = ranks_of(os.environ)
+        self.rank, self.ranks = ranks_of(os.environ, settings.rank)
         # Set them before the import: the adapter reads them when its library is loaded.
-        os.environ.update(self._npu.environment(settings.out, os.environ))
+        os.environ.update(self._npu.environment(settings.out, os.environ, settings.rank))
         for folder in self._npu.folders(settings.out):
             check_output_folder(folder)
         self._init = _import_npu_init()
@@ -104,6 +104,21 @@ class NpuBackend(Backend):
             return
         with self._init.npu_scope.keep_dtype_scope():
             yield
+
+    def begin(self, session: tf.Session) -> None:
+        """With several devices, all take the variables of the first: equal seeds do not give equal numbers on devices that
+        draw them (documentation of the adapter, tfmigr1_000014). HCCL broadcasts lists of float tensors.
+        """
+        if self.ranks == 1:
+            return
+        with session.graph.as_default():
+            floats = [variable for variable in tf.global_variables() if variable.dtype.base_dtype.is_floating]
+            taken = [
+                tf.assign(variable, self._init.hccl_ops.broadcast(tensor=[variable], root_rank=0)[0]).op
+                for variable in floats
+            ]
+            LOG.info("rank %d of %d: %d variables come from the first device", self.rank, self.ranks, len(floats))
+            session.run(tf.group(*taken))
 
     def train_op(self, session: tf.Session, update: tf.Operation) -> tf.Operation:
         """The update, in a loop on the device if requested."""

@@ -117,6 +117,7 @@ class _Run:
 
     def execute(self, session: tf.Session) -> Trained:
         first = self._begin(session)
+        self._backend.begin(session)
         # A resumed run lists everything again at its end, because the logs have grown.
         begin_manifest(self._out)
         epoch, call = first // self._steps, self._backend.steps_per_call

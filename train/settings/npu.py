@@ -34,6 +34,12 @@ _PROFILED = {
 }
 #: The adapter needs a job number; this one is from the vendor's examples.
 _JOB = "10087"
+#: Variables of HCCL without a rank table, besides CM_WORKER_SIZE.
+_CHIEF = ("CM_CHIEF_IP", "CM_CHIEF_PORT", "CM_CHIEF_DEVICE", "CM_WORKER_IP")
+#: Seconds that a device waits for another: at the start, where the first one compiles (120 by default, published scripts
+#: set 600), and in a collective, where the first one validates and writes checkpoints (1836 by default; a first-generation
+#: 910 counts multiples of 68).
+_WAITING = {"HCCL_CONNECT_TIMEOUT": "600", "HCCL_EXEC_TIMEOUT": str(68 * 80)}
 
 
 @dataclass(frozen=True)
@@ -141,40 +147,42 @@ class NpuSettings:
         }
         return tuple(folder / name for name, needed in wanted.items() if needed)
 
-    def environment(self, out: Path, environ: Mapping[str, str]) -> Dict[str, str]:
-        """Variables to add to `environ`; existing ones are kept.
+    def environment(self, out: Path, environ: Mapping[str, str], rank: int = 0) -> Dict[str, str]:
+        """Variables to add to `environ`; existing ones are kept. `rank` is that of the command line.
 
         Raises
         ------
         SpecError
             For ranks that do not fit together; see `ranks_of`.
         """
-        ranks_of(environ)
-        wanted = {"JOB_ID": _JOB}
+        _, ranks = ranks_of(environ, rank)
+        wanted = {"JOB_ID": _JOB, **(_WAITING if ranks > 1 else {})}
         if self.diagnosing:
             wanted.update(DUMP_GE_GRAPH="2", DUMP_GRAPH_LEVEL="3", DUMP_GRAPH_PATH=str(self.folder(out) / "graphs"))
         return {name: value for name, value in wanted.items() if name not in environ}
 
 
-def ranks_of(environ: Mapping[str, str]) -> Tuple[int, int]:
-    """(rank, number of devices that train together) by ``RANK_ID`` and ``RANK_SIZE``.
+def ranks_of(environ: Mapping[str, str], rank: int = 0) -> Tuple[int, int]:
+    """(rank, number of devices that train together): by ``RANK_ID``, ``RANK_SIZE`` and a rank table, or without a table by
+    the variables ``CM_…``, with which the devices find each other (CANN 7 and newer).
+
+    Parameters
+    ----------
+    rank : int — position of this process by ``--rank``, which the variables ``CM_…`` do not say.
 
     Raises
     ------
     SpecError
-        Unless the environment is that of one device, or of several with a rank table.
+        Unless the environment is that of one device, or of several in one of the two ways.
     """
+    if environ.get("RANK_TABLE_FILE") and environ.get("CM_CHIEF_IP"):
+        raise SpecError("RANK_TABLE_FILE and CM_CHIEF_IP: both are set, the adapter refuses that; unset one")
     if environ.get("CM_WORKER_SIZE", "1") != "1":
-        raise SpecError(
-            f"CM_WORKER_SIZE: got {environ['CM_WORKER_SIZE']!r}, expected 1 or nothing: RANK_SIZE, RANK_ID and "
-            "RANK_TABLE_FILE describe several devices; unset it"
-        )
+        return _chief_ranks(environ, rank)
     if environ.get("RANK_TABLE_FILE") and not (environ.get("RANK_ID") or environ.get("POD_NAME")):
         raise SpecError(
             "RANK_TABLE_FILE: is set, but neither RANK_ID nor POD_NAME; the adapter needs one of them, or unset it"
         )
-    if environ.get("RANK_TABLE_FILE") and environ.get("CM_CHIEF_IP"):
-        raise SpecError("RANK_TABLE_FILE and CM_CHIEF_IP: both are set, the adapter refuses that; unset one")
     given = [environ.get("RANK_SIZE", "1"), environ.get("RANK_ID", "0")]
     if not all(text.isdigit() for text in given) or not 0 <= int(given[1]) < int(given[0]):
         raise SpecError(
@@ -184,9 +192,27 @@ def ranks_of(environ: Mapping[str, str]) -> Tuple[int, int]:
     if int(given[0]) > 1 and not Path(environ.get("RANK_TABLE_FILE", "")).is_file():
         raise SpecError(
             f"RANK_TABLE_FILE: no such file ({environ.get('RANK_TABLE_FILE')}), RANK_SIZE {given[0]} needs HCCL's "
-            "rank table"
+            "rank table; `python -m train rank-table` makes one"
         )
     return int(given[1]), int(given[0])
+
+
+def _chief_ranks(environ: Mapping[str, str], rank: int) -> Tuple[int, int]:
+    """As `ranks_of`, without a rank table."""
+    if environ.get("RANK_SIZE"):
+        raise SpecError(
+            "CM_WORKER_SIZE and RANK_SIZE: both are set, the adapter refuses that; unset RANK_SIZE, RANK_ID and "
+            "RANK_TABLE_FILE, or the variables CM_…"
+        )
+    missing = [name for name in _CHIEF if not environ.get(name)]
+    if missing:
+        raise SpecError(f"CM_WORKER_SIZE: is set, but not {', '.join(missing)}; set all of {', '.join(_CHIEF)}")
+    size = environ["CM_WORKER_SIZE"]
+    if not size.isdigit() or not 0 <= rank < int(size):
+        raise SpecError(
+            f"CM_WORKER_SIZE and --rank: got {size!r} and {rank}, expected a number of devices and one from 0 below it"
+        )
+    return rank, int(size)
 
 
 def _json_object(path: Path, what: str) -> Dict[str, Any]:

@@ -166,6 +166,10 @@ class ScaleSettings:
         return {"kind": self.kind, "value": self.value, **more}
 
 
+#: largest position of a process among NPUs
+MAX_RANK = 2**16
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """One run.
@@ -238,9 +242,9 @@ class TrainSettings:
         self._check_variant()
 
     def _check_workers(self) -> None:
-        check_range(
-            "rank", self.rank, 0 <= self.rank < max(1, len(self.workers)), f"0 to {max(0, len(self.workers) - 1)}", "0"
-        )
+        # On NPUs the environment says how many processes there are.
+        most = MAX_RANK if self.device == "npu" else max(0, len(self.workers) - 1)
+        check_range("rank", self.rank, 0 <= self.rank <= most, f"0 to {most}", "0")
         check_range("worker-timeout", self.worker_timeout, 1 <= self.worker_timeout <= 2**20, f"1 to {2**20} s", "1800")
         if self.workers and (
             len(self.workers) < 2

@@ -28,6 +28,7 @@ class Family:
     saturates : bool or None — an fp16 overflow gives ±65504 (True) or ±infinity (False); None: unknown.
     saturates_source : str
     missing : tuple of (str, str) — TensorFlow operator, what its AI Core kernel lacks.
+    least_sigmoid : float or None — smallest result of an fp16 sigmoid where one was seen; None: exact zeros are assumed.
     unknown : tuple of str — what a user of this chip should not take for granted.
     """
 
@@ -38,6 +39,7 @@ class Family:
     saturates: Optional[bool] = None
     saturates_source: str = ""
     missing: Tuple[Tuple[str, str], ...] = ()
+    least_sigmoid: Optional[float] = None
     unknown: Tuple[str, ...] = ()
 
     @property
@@ -95,6 +97,8 @@ FAMILIES: Dict[str, Family] = {
     "310": Family(
         "310",
         "Ascend 310 (Atlas 200, 300I)",
+        # Output file of a real 310, CANN 5.0.4 (public, ModelZoo): no pixel below 2^-16, half of them exactly there.
+        least_sigmoid=2.0**-16,
         missing=(("Cast", "float to int32 (it would run on the AI CPU; the warp needs three of them)"),),
         unknown=(_BORROWED, "whether a convolution returns fp32", "what an overflow gives"),
     ),

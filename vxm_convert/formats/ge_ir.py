@@ -115,6 +115,8 @@ _FOREIGN_NAMES = {27: "bfloat16"}
 _FOREIGN_BYTES = {"bfloat16": 2}
 _LIST_TYPES = {str: 1, int: 2, float: 3, bool: 4}
 MAX_RANK = 8
+#: attribute of a simulated operator: its results are at least this
+LEAST_RESULT = "vxm_least_result"
 #: a real file may hold tensors of any rank that the runtime has (ACL_MAX_DIM_CNT), and sides of -1 and -2
 _MAX_REAL_RANK = 128
 _LEAST_REAL_SIDE = -2

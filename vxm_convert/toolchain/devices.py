@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from vxm_convert.toolchain.cann_versions import read_text
+from vxm_convert.toolchain.driver import install_paths
 
 _SECONDS = 30
 _PROBE_SECONDS = 120
@@ -72,10 +73,8 @@ class Device:
 
 def driver_version(system: Path = Path("/")) -> Optional[str]:
     """Version of the installed driver, None if there is none; `system` is the root of the file system."""
-    stated = re.search(r"^Driver_Install_Path_Param=(\S+)", read_text(system / "etc/ascend_install.info"), re.MULTILINE)
-    homes = [stated.group(1).lstrip("/")] if stated else []
-    for home in homes + ["usr/local/Ascend"]:
-        text = read_text(system / home / "driver/version.info")
+    for home in install_paths(system):
+        text = read_text(home / "driver/version.info")
         match = re.search(r"^(?:Version|package_version)\s*=\s*(\S+)", text, re.MULTILINE | re.IGNORECASE)
         if match:
             return match.group(1)

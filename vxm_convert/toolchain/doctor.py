@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from vxm_convert.errors import ToolchainError
 from vxm_convert.toolchain import devices
+from vxm_convert.toolchain.atc_python import find_atc_python
 from vxm_convert.toolchain.cann_versions import too_old_for
 from vxm_convert.toolchain.find import Toolchain
 
@@ -199,7 +200,9 @@ def _toolchains(environ: Mapping[str, str]) -> List[Finding]:
                 ]
             continue
         if choice == "cann":
-            rows += [Finding("CANN", FOUND, _cann_detail(toolchain)), _atc(toolchain), _acl(toolchain)]
+            rows += [Finding("CANN", FOUND, _cann_detail(toolchain)), _atc(toolchain)]
+            rows += [_atc_python(toolchain)] if toolchain.atc_command else []
+            rows += [_acl(toolchain)]
         else:
             rows.append(Finding(subject, FOUND, toolchain.version))
     return rows
@@ -221,6 +224,12 @@ def _atc(toolchain: Toolchain) -> Finding:
             "sim",
         )
     return Finding("atc", FOUND, " ".join(toolchain.atc_command))
+
+
+def _atc_python(toolchain: Toolchain) -> Finding:
+    """The Python in which ATC's operator compiler will run, with what it lacks."""
+    python = find_atc_python(toolchain.environment)
+    return Finding("ATC's Python", MISSING if python.faults else FOUND, python.sentence)
 
 
 _ACL_ADVICE = "part of CANN (pyACL); source its set_env.sh, or use the simulated one"

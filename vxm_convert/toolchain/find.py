@@ -20,6 +20,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import vxm_convert
 from vxm_convert.errors import ToolchainError
 from vxm_convert.toolchain.cann_versions import arch_folders, newest_first, read_version
+from vxm_convert.toolchain.driver import driver_libraries
 
 CHOICES = ("auto", "cann", "sim")
 CHOICE_VARIABLE = "VXM_TOOLCHAIN"
@@ -64,7 +65,8 @@ _BINARY_PLACES = (
     _ARCH_FOLDER + "/bin",
     _ARCH_FOLDER + "/ccec_compiler/bin",
 )
-_DRIVER_LIBRARIES = "/usr/local/Ascend/driver/lib64"
+#: root of the file system
+_SYSTEM = Path("/")
 _MAX_STARTER = 1 << 16
 
 
@@ -263,9 +265,10 @@ def _cann_environment(root: Path, environ: Mapping[str, str]) -> Dict[str, str]:
         environment["ASCEND_OPP_PATH"] = str(root / "opp")
     if os.path.isdir(str(root / "toolkit")):
         environment["TOOLCHAIN_HOME"] = str(root / "toolkit")
-    libraries = _existing(root, _LIBRARY_PLACES)
-    if not os.path.isdir(_DRIVER_LIBRARIES):
-        # On a host without a device the driver's libraries are stubs.
+    libraries, driver = _existing(root, _LIBRARY_PLACES), driver_libraries(environ, _SYSTEM)
+    libraries += driver["driver"]
+    if not driver["hal"]:
+        # On a host without a driver, stubs take its place.
         libraries += _existing(root, (_ARCH_FOLDER + "/devlib", "devlib"))
     environment["LD_LIBRARY_PATH"] = _joined(libraries, environ.get("LD_LIBRARY_PATH", ""))
     environment["PYTHONPATH"] = _joined(_existing(root, _COMPILER_PYTHON_PLACES), environ.get("PYTHONPATH", ""))

@@ -199,7 +199,7 @@ def _inputs(context: Context, node: TfNode) -> Iterator[Remark]:
             ERROR,
             "dynamic",
             f"input {shown}: every side must be fixed and above 0",
-            "freeze with a static shape, batch included",
+            "freeze with a static shape, batch included, or pass --input-shape as to ATC",
         )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, FrozenSet, List, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
+from export.preflight.view.input_shapes import with_input_shapes
 from export.preflight.view.shapes import Shape, Shapes, count, data_inputs, infer_shapes
 from vxm_convert.ascend.operators import LOCAL, OPS
 from vxm_convert.errors import ContractError
@@ -58,7 +59,12 @@ class GraphView:
             return None
 
 
-def read_view(path: Path, outputs: Sequence[str] = (), shapes: Optional[Shapes] = None) -> GraphView:
+def read_view(
+    path: Path,
+    outputs: Sequence[str] = (),
+    shapes: Optional[Shapes] = None,
+    input_shapes: Optional[Mapping[str, Tuple[int, ...]]] = None,
+) -> GraphView:
     """Read a frozen graph.
 
     Parameters
@@ -66,6 +72,7 @@ def read_view(path: Path, outputs: Sequence[str] = (), shapes: Optional[Shapes] 
     path : Path — ``frozen.pb``.
     outputs : sequence of str — ``node:index`` or ``node``; empty means every node that nothing reads.
     shapes : dict or None — e.g. TensorFlow's; None infers what the small walker knows.
+    input_shapes : dict or None — input → shape that replaces the graph's.
 
     Raises
     ------
@@ -74,7 +81,7 @@ def read_view(path: Path, outputs: Sequence[str] = (), shapes: Optional[Shapes] 
     FormatError, ArtifactError
         As `read_graph`.
     """
-    nodes = {node.name: node for node in read_graph(path)}
+    nodes = {node.name: node for node in with_input_shapes(read_graph(path), input_shapes or {})}
     roots = [name if ":" in name else name + ":0" for name in outputs] or _leaves(list(nodes.values()))
     missing = sorted({root.rpartition(":")[0] for root in roots} - set(nodes))
     if missing:

@@ -9,7 +9,7 @@ never guesses.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -43,12 +43,23 @@ def data_inputs(node: TfNode) -> List[str]:
     return [tensor_name(entry) for entry in node.inputs if not entry.startswith("^")]
 
 
-def tensorflow_shapes(path: Path) -> Shapes:
-    """What TensorFlow 1.15 infers when it imports the graph; raises ToolchainError where it is missing."""
+def tensorflow_shapes(path: Path, input_shapes: Optional[Mapping[str, Tuple[int, ...]]] = None) -> Shapes:
+    """What TensorFlow 1.15 infers when it imports the graph; raises ToolchainError where it is missing.
+
+    Parameters
+    ----------
+    input_shapes : dict or None — placeholder → shape that replaces the graph's.
+    """
     from vxm_convert.network.tf1 import tf
 
     graph_def = tf.GraphDef()
     graph_def.ParseFromString(Path(path).read_bytes())
+    for node in graph_def.node:
+        if node.op == "Placeholder" and node.name in (input_shapes or {}):
+            sides = (input_shapes or {})[node.name]
+            node.attr["shape"].shape.CopyFrom(tf.TensorShape(sides).as_proto())
+            # Shapes that the graph records for readers would contradict the new ones.
+            node.attr.pop("_output_shapes", None)
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name="")
     shapes: Shapes = {}

@@ -278,6 +278,44 @@ def test_memory_between_the_smallest_and_the_largest_card_is_a_warning(tmp_path:
     assert findings(5) == [] and findings(15) == ["warning"] and findings(30) == ["error"]
 
 
+def test_open_sides_are_closed_as_by_atc(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A graph with a batch of -1 compiles with --input_shape, and is no error here either."""
+    pb = PbBuilder()
+    pb.node("Relu", "y", pb.placeholder("x", (-1, 4)))
+    path = pb.save(tmp_path / "open.pb")
+    assert main(["preflight", "--pb", str(path)]) == 1
+    assert "--input-shape" in capsys.readouterr().out
+    assert main(["preflight", "--pb", str(path), "--input-shape", "x:2,4", "--out", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out" / "preflight.json").read_text())["nodes"]
+    assert [row["shape"] for row in rows] == ["2x4", "2x4"]
+    for text, words in (
+        ("x:2", "2 sides in the graph, 1 were given"),
+        ("z:2,4", "has no input z"),
+        ("x:0,4", "numbers above 0"),
+        ("x:2,4;x:2,4", "each node once"),
+        ("x:1~4,4", "expected node:number"),
+    ):
+        assert main(["preflight", "--pb", str(path), "--input-shape", text]) == 1
+        assert words in capsys.readouterr().err, text
+
+
+def test_outputs_of_loops_have_no_size_on_a_device(tmp_path: Path) -> None:
+    def loop(pb: PbBuilder) -> str:
+        x = pb.placeholder("x", (1, 4))
+        into = pb.node("Enter", "enter", x, frame_name="f", T=np.dtype("float32"))
+        return pb.node("Exit", "exit", into, T=np.dtype("float32"))
+
+    pb = PbBuilder()
+    pb.node("Relu", "y", loop(pb))
+    result = check(pb, tmp_path)
+    assert [f.nodes for f in result.findings if f.kind == "no-size"] == [("y",)]
+    shaped = PbBuilder()
+    fixed = shaped.node("Reshape", "r", loop(shaped), shaped.const("shape", np.array([1, 4], np.int32)))
+    shaped.node("Relu", "y", fixed)
+    assert "no-size" not in kinds(check(shaped, tmp_path))
+    assert "no-size" not in kinds(check(one_op("Relu"), tmp_path))
+
+
 def test_sixteen_channels_of_a_full_volume_take_210_mib() -> None:
     sizes = [blocked_bytes((1, 160, 192, 224, channels), 2) for channels in (1, 3, 16, 17)]
     assert sizes == [210 * MIB, 210 * MIB, 210 * MIB, 420 * MIB]

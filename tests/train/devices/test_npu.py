@@ -18,7 +18,7 @@ import pytest
 from tests.support.forked import run_python
 from train.__main__ import main
 from train.devices.choice import choose_device
-from train.settings.npu import FUSION_SWITCHES, NpuSettings
+from train.settings.npu import FUSION_SWITCHES, NpuSettings, ranks_of
 from train.settings.npu_parameters import PARAMETERS, check_parameters, fill, parse_parameter
 from vxm_convert.errors import ArtifactError, SpecError, TrainingError
 
@@ -303,12 +303,17 @@ def test_the_fusion_files_that_ship_are_sound() -> None:
         NpuSettings(fusion_switch="/nowhere.cfg")
 
 
+CHIEF = {"CM_CHIEF_IP": "10.0.0.1", "CM_CHIEF_PORT": "6000", "CM_CHIEF_DEVICE": "0", "CM_WORKER_IP": "10.0.0.2"}
+
+
 @pytest.mark.parametrize(
     "environ, message",
     [
         ({"RANK_SIZE": "8"}, "RANK_TABLE_FILE"),
         ({"RANK_TABLE_FILE": "x"}, "RANK_ID"),
-        ({"CM_WORKER_SIZE": "2"}, "CM_WORKER_SIZE"),
+        ({"CM_WORKER_SIZE": "2"}, "but not CM_CHIEF_IP, CM_CHIEF_PORT"),
+        ({"CM_WORKER_SIZE": "2", "RANK_SIZE": "2"}, "CM_WORKER_SIZE and RANK_SIZE: both are set"),
+        ({**CHIEF, "CM_WORKER_SIZE": "two"}, "got 'two'"),
         ({"RANK_SIZE": "2", "RANK_ID": "2"}, "from 0 below"),
         ({"RANK_SIZE": "two"}, "from 0 below"),
         ({"RANK_TABLE_FILE": "x", "RANK_ID": "0", "CM_CHIEF_IP": "1.2.3.4"}, "both are set"),
@@ -350,6 +355,39 @@ def test_several_devices_share_batches_and_gradients(
     assert (backend.rank, backend.ranks) == (1, 2)
     assert backend.scaled(backend.adam(1e-4)) == ("scaled", 1024.0)
     assert given == ["AdamOptimizer", ("distributed", True)]
+
+
+def test_devices_may_find_each_other_without_a_rank_table() -> None:
+    environ = {**CHIEF, "CM_WORKER_SIZE": "4"}
+    assert ranks_of(environ, 3) == (3, 4)
+    with pytest.raises(SpecError, match="got '4' and 4"):
+        ranks_of(environ, 4)
+    assert NpuSettings().environment(Path("o"), {**environ, "HCCL_CONNECT_TIMEOUT": "1200"}, 1) == {
+        "JOB_ID": "10087",
+        "HCCL_EXEC_TIMEOUT": "5440",
+    }
+
+
+@pytest.mark.tf
+def test_the_first_device_s_variables_are_everyone_s(cohort: Path, project_root: Path, tmp_path: Path) -> None:
+    """A whole run of the second of two processes on the stand-in, to its last call."""
+    pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
+    (tmp_path / "hccn.conf").write_text("address_0=192.168.100.101\naddress_1=192.168.101.101\n")
+    table = tmp_path / "table.json"
+    hosts = f"10.0.0.1={tmp_path / 'hccn.conf'}"
+    assert main(["rank-table", "--hosts", hosts, "--devices", "0-1", "--out", str(table)]) == 0
+    environ = {"RANK_TABLE_FILE": str(table), "RANK_SIZE": "2", "RANK_ID": "1", "FAKE_NPU_SENT": "0.25"}
+    done = run(cohort, project_root, tmp_path / "run", environ=environ)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in Path(str(tmp_path / "run") + ".log").read_text().splitlines()]
+    given = calls(tmp_path / "run", "import")[-1]["environ"]
+    assert given == {"JOB_ID": "10087", "HCCL_CONNECT_TIMEOUT": "600", "HCCL_EXEC_TIMEOUT": "5440"}
+    sent = [line["names"][0] for line in lines if line["call"] == "broadcast"]
+    assert {"conv3d/kernel:0", "flow/bias:0", "flow/kernel/Adam:0"} <= set(sent)
+    assert not [name for name in sent if "global_step" in name], "HCCL takes floats"
+    order = [line["call"] for line in lines if line["call"] in ("distributed", "average", "session", "broadcast")]
+    assert order[:3] == ["distributed", "average", "session"] and set(order[3:]) == {"broadcast"}
+    assert lines[-1]["call"] == "npu_close" and not (tmp_path / "run" / "model-4.index").exists()
 
 
 def test_what_is_set_stays() -> None:

@@ -83,9 +83,11 @@ def test_stubs_of_the_driver_are_used_without_a_device(tmp_path, monkeypatch):
     import vxm_convert.toolchain.find as module
 
     root = build_release(tmp_path, "8.1")[0]
-    monkeypatch.setattr(module, "_DRIVER_LIBRARIES", str(tmp_path / "no driver"))
+    monkeypatch.setattr(module, "_SYSTEM", tmp_path)
     assert str(root / ARCH / "devlib") in found({"HOME": str(tmp_path)}).environment["LD_LIBRARY_PATH"]
-    monkeypatch.setattr(module, "_DRIVER_LIBRARIES", str(tmp_path))
+    library = tmp_path / "usr/local/Ascend/driver/lib64/driver/libascend_hal.so"
+    library.parent.mkdir(parents=True)
+    library.write_text("")
     assert "devlib" not in found({"HOME": str(tmp_path)}).environment["LD_LIBRARY_PATH"]
 
 

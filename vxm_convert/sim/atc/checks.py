@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Dict, List, Optional
+from typing import Dict, List, NoReturn, Optional
 
 from vxm_convert.sim.atc import sidefiles, values
 from vxm_convert.sim.atc.chips import check_soc
+from vxm_convert.sim.atc.flags import UNSUPPORTED
 from vxm_convert.sim.atc.gears import check_gears, chosen_gear
 from vxm_convert.sim.compiler.compile import BIAS_FUSION, CompileRequest
 from vxm_convert.sim.compiler.dtypes import FORCE_HALF, MODES, ORIGIN
@@ -28,16 +29,6 @@ _V2_MODES = {
 }
 _MAX_PATH = 4096
 _USE_REAL = "Compile with the real one (VXM_TOOLCHAIN=cann)."
-#: Flags that the simulator cannot honour, and why. They are refused rather than ignored.
-UNSUPPORTED = {
-    "insert_op_conf": "AIPP prepares 8-bit camera images; volumes need no preparation",
-    "input_shape_range": "ranges make a model without fixed shapes; pass single shapes, or several with --dynamic_dims",
-    "singleop": "single operators are not compiled; pass a model",
-    "compress_weight_conf": "weights are stored unchanged",
-    "compression_optimize_conf": "quantisation is not simulated",
-    "is_input_adjust_hw_layout": "inputs keep the framework's layout",
-    "is_output_adjust_hw_layout": "outputs keep the framework's layout",
-}
 _FILES = (
     "insert_op_conf",
     "singleop",
@@ -121,6 +112,9 @@ def check_log(flags: Dict[str, str]) -> None:
 
 def _check_start(flags: Dict[str, str]) -> None:
     check_log(flags)
+    if flags["singleop"]:
+        # It takes the place of a model, so none of the flags below need be there.
+        _refuse("singleop")
     if flags["auto_tune_mode"]:
         raise AtcRefusal(
             "E10001",
@@ -189,6 +183,12 @@ def _check_unsupported(flags: Dict[str, str]) -> None:
     for name in _FILES:
         if flags[name]:
             sidefiles.read_text(name, flags[name])
-    for name, reason in UNSUPPORTED.items():
+    for name in UNSUPPORTED:
         if flags[name]:
-            raise AtcRefusal("E10055", f"--{name} is not supported by the simulated ATC: {reason}", solution=_USE_REAL)
+            _refuse(name)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise AtcRefusal(
+        "E10055", f"--{name} is not supported by the simulated ATC: {UNSUPPORTED[name]}", solution=_USE_REAL
+    )

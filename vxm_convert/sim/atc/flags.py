@@ -110,6 +110,25 @@ FLAGS: Dict[str, Flag] = {
     "help": Flag(BOOLEAN, "false", (), "show this text"),
 }
 
+#: Flags that the simulator cannot honour, and why. They are refused rather than ignored.
+UNSUPPORTED = {
+    "insert_op_conf": "AIPP prepares 8-bit camera images; volumes need no preparation",
+    "input_shape_range": "ranges make a model without fixed shapes; pass single shapes, or several with --dynamic_dims",
+    "singleop": "single operators are not compiled; pass a model",
+    "compress_weight_conf": "weights are stored unchanged",
+    "compression_optimize_conf": "quantisation is not simulated",
+    "is_input_adjust_hw_layout": "inputs keep the framework's layout",
+    "is_output_adjust_hw_layout": "outputs keep the framework's layout",
+}
+#: Flags whose value is checked and changes nothing: they are about kernels, memory and files that the simulator does
+#: not have.
+WITHOUT_EFFECT = frozenset(
+    "op_debug_level op_debug_config op_name_map buffer_optimize core_type enable_small_channel disable_reuse_memory "
+    "op_compiler_cache_mode op_compiler_cache_dir op_bank_path mdl_bank_path debug_dir deterministic external_weight "
+    "enable_scope_fusion_passes enable_single_stream enable_compress_weight dump_mode virtual_type sparsity jit_compile "
+    "host_env_os host_env_cpu status_check atomic_clean_policy is_weight_clip tiling_schedule_optimize".split()
+)
+
 _TRUE = ("1", "t", "true", "y", "yes")
 _FALSE = ("0", "f", "false", "n", "no")
 
@@ -184,8 +203,15 @@ def _check_value(name: str, flag: Flag, value: str) -> str:
 def usage() -> str:
     """Text of ``--help``."""
     lines = ["usage: atc --model=FILE --framework=3 --output=PATH --soc_version=CHIP [flags]", ""]
-    lines += [
-        f"  --{name:<28}{flag.help}" + (f" (default: {flag.default})" if flag.default else "")
-        for name, flag in FLAGS.items()
-    ]
+    told = [name for name in FLAGS if name not in WITHOUT_EFFECT and name not in UNSUPPORTED]
+    lines += [_line(name) for name in told]
+    lines += ["", "checked, and without effect in the simulated ATC:"]
+    lines += [_line(name) for name in FLAGS if name in WITHOUT_EFFECT]
+    lines += ["", "refused by the simulated ATC:"]
+    lines += [f"  --{name:<28}{reason}" for name, reason in UNSUPPORTED.items()]
     return "\n".join(lines)
+
+
+def _line(name: str) -> str:
+    flag = FLAGS[name]
+    return f"  --{name:<28}{flag.help}" + (f" (default: {flag.default})" if flag.default else "")

@@ -23,6 +23,7 @@ from vxm_convert.sim.compiler.node_flags import (
     customise,
     feed_half,
     mark_kernel_modes,
+    mark_least_results,
     names_to_keep,
     result_types,
     unknown_names,
@@ -103,6 +104,7 @@ def compile_graph(nodes: List[TfNode], request: CompileRequest) -> Model:
     single_conv = family is not None and family.single_conv
     assign_dtypes(ops, request.precision_mode, keep, request.mixlist, single_conv)
     customise(ops, request.custom_dtypes, imported)
+    mark_least_results(ops, None if family is None else family.least_sigmoid)
     mark_kernel_modes(ops, request.impl_modes_by_type, request.impl_modes_by_node)
     ops, outputs = insert_casts(ops, list(zip(outputs, edge_dtypes)))
     ops = drop_dead(ops, outputs)

@@ -9,10 +9,10 @@ Names that are not in the graph are refused, except those of ``--keep_dtype``, w
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Tuple
+from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
 
 from vxm_convert.ascend.operators import support_of
-from vxm_convert.formats.ge_ir import Desc, Op
+from vxm_convert.formats.ge_ir import LEAST_RESULT, Desc, Op
 from vxm_convert.sim.frontends.import_graph import original_names
 from vxm_convert.sim.refusal import AtcRefusal
 
@@ -139,3 +139,10 @@ def mark_kernel_modes(ops: Iterable[Op], by_type: Dict[str, int], by_node: Dict[
         mode = modes[0] if modes else by_type.get(op.type)
         if mode is not None:
             op.attrs["_op_impl_mode_enum"] = mode
+
+
+def mark_least_results(ops: Iterable[Op], least: Optional[float]) -> None:
+    """The smallest result of an fp16 sigmoid of this chip, for the engine; nothing is marked where none was seen."""
+    for op in ops:
+        if least is not None and op.type == "Sigmoid" and op.output_descs[0].dtype == "float16":
+            op.attrs[LEAST_RESULT] = least

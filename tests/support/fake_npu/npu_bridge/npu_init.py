@@ -27,7 +27,9 @@ def record(call: str, **what: Any) -> None:
 record(
     "import",
     environ={
-        k: v for k, v in os.environ.items() if k in ("JOB_ID", "DUMP_GE_GRAPH", "DUMP_GRAPH_LEVEL", "DUMP_GRAPH_PATH")
+        k: v
+        for k, v in os.environ.items()
+        if k in ("JOB_ID", "DUMP_GE_GRAPH", "DUMP_GRAPH_LEVEL", "DUMP_GRAPH_PATH") or k.startswith("HCCL_")
     },
 )
 atexit.register(record, "npu_close")
@@ -86,6 +88,34 @@ class NPULossScaleOptimizer(mixed_precision.LossScaleOptimizer):
         super().__init__(opt, loss_scale_manager)
 
 
+class NPUDistributedOptimizer(tf.train.Optimizer):
+    """Passes gradients on, and writes down how many there are to average."""
+
+    def __init__(self, optimizer: Any, is_weight_update_sharding: bool = False) -> None:
+        record("distributed", inner=type(optimizer).__name__, size=os.environ.get("RANK_SIZE"))
+        super().__init__(name="Distributed", use_locking=False)
+        self._optimizer = optimizer
+
+    def compute_gradients(self, *args: Any, **kwargs: Any) -> Any:
+        pairs = self._optimizer.compute_gradients(*args, **kwargs)
+        record("average", gradients=sum(gradient is not None for gradient, _ in pairs))
+        return pairs
+
+    def apply_gradients(self, *args: Any, **kwargs: Any) -> Any:
+        return self._optimizer.apply_gradients(*args, **kwargs)
+
+
+def _broadcast(tensor: Any, root_rank: int, *_: Any) -> Any:
+    """The first device's tensors; here a number from the environment takes their place, so that it can be seen."""
+    if not isinstance(tensor, list):
+        raise ValueError("tensor must be a list")
+    record("broadcast", names=[one.name for one in tensor], root=root_rank)
+    sent = os.environ.get("FAKE_NPU_SENT")
+    return [
+        tf.identity(one) if sent is None else tf.fill(tf.shape(one), tf.cast(float(sent), one.dtype)) for one in tensor
+    ]
+
+
 def _set_iteration_per_loop(session: Any, train_op: Any, iterations: int) -> Any:
     """The device would repeat the operation; here it runs once and the counter is moved on."""
     if not isinstance(train_op, tf.Operation):
@@ -122,5 +152,6 @@ def _keep_dtype_scope() -> Iterator[None]:
         yield
 
 
+hccl_ops = SimpleNamespace(broadcast=_broadcast)
 util = SimpleNamespace(set_iteration_per_loop=_set_iteration_per_loop)
 npu_scope = SimpleNamespace(keep_dtype_scope=_keep_dtype_scope)

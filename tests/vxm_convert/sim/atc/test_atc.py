@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import vxm_convert.sim.atc.flags as flags_module
 from tests.support.graphs import up_conv_graph
 from vxm_convert.formats.om import read_om
 from vxm_convert.sim.atc.__main__ import FAILURE, START, SUCCESS, main
-from vxm_convert.sim.atc.flags import FLAGS, SWITCH
+from vxm_convert.sim.atc.flags import FLAGS, SWITCH, WITHOUT_EFFECT, usage
 
 
 @pytest.fixture
@@ -265,6 +267,28 @@ def test_a_file_that_is_no_graph(folder, capsys):
 def test_help(folder, capsys):
     assert main(["--help"]) == 0
     assert "--precision_mode" in capsys.readouterr().out
+
+
+def test_help_says_of_every_flag_whether_it_does_something():
+    """A flag that the code never reads is among those without effect, and none of those is read."""
+    text = usage()
+    effective, _, rest = text.partition("checked, and without effect")
+    without, _, refused = rest.partition("refused by")
+    listed = [re.findall(r"^  --(\w+)", part, re.MULTILINE) for part in (effective, without, refused)]
+    assert sorted(sum(listed, [])) == sorted(FLAGS) and set(listed[1]) == WITHOUT_EFFECT
+    folder = Path(flags_module.__file__).parent
+    code = "".join(path.read_text() for path in folder.glob("*.py") if path.name != "flags.py")
+    # The value of a side file that only has to be readable counts as checked.
+    read = {name for name in FLAGS if f'flags["{name}"]' in code} | {"help"}
+    assert not read & WITHOUT_EFFECT
+    assert set(listed[0]) - read <= set(re.findall(r"dynamic_\w+", code)), set(listed[0]) - read
+
+
+def test_singleop_is_refused_by_its_name(folder, capsys):
+    """It needs neither a framework nor a model, and must not be answered by their absence."""
+    assert main(["--singleop=op.json", "--output=o", "--soc_version=Ascend910A"]) == 255
+    out = capsys.readouterr().out
+    assert "(E10055): --singleop is not supported" in out and "E10007" not in out
 
 
 def test_keep_dtype_file(folder, capsys):

@@ -68,6 +68,17 @@ def test_fp32_convolutions_compute_in_fp32(graph, tmp_path):
     assert 1e-5 < np.abs(a - b).max() < 1e-2, "fp16 operands make the difference"
 
 
+@pytest.mark.parametrize("soc, least", [("Ascend310", 2.0**-16), ("Ascend910A", 0.0), ("Ascend310P3", 0.0)])
+def test_the_smallest_sigmoid_is_that_of_the_chip_that_was_seen(soc, least, tmp_path):
+    """A real 310 never gave less than 2^-16; of other chips there is no evidence, so they give the rounded function."""
+    pb = PbBuilder()
+    pb.node("Sigmoid", "y", pb.placeholder("x", (1, 4)))
+    model = compile_pb(pb.save(tmp_path / "s.pb"), tmp_path / "s.om", [("y", 0)], soc=soc)
+    (got,) = load_program(model).run([np.array([[-60000, -12, 0, 20]], np.float32)])
+    assert got[0, 0] == least and got[0, 1] == max(least, np.float16(1 / (1 + np.exp(12.0))))
+    assert got[0, 2:].tolist() == [0.5, 1.0]
+
+
 def test_must_keep_origin_dtype_is_refused_by_name(graph, tmp_path):
     with pytest.raises(AtcRefusal, match=r"conv \(Conv3D\)") as caught:
         compile_pb(graph, tmp_path / "g.om", [("y", 0)], "must_keep_origin_dtype")

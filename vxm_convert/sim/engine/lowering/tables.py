@@ -15,7 +15,7 @@ from typing import Callable, Dict
 
 import numpy as np
 
-from vxm_convert.formats.ge_ir import Op
+from vxm_convert.formats.ge_ir import LEAST_RESULT, Op
 from vxm_convert.sim.engine.lowering.state import Lowering, Value
 from vxm_convert.sim.numerics import round_to_half
 
@@ -72,7 +72,10 @@ def lower_by_table(state: Lowering, op: Op) -> Value:
     """Look up the operand in its present axis order."""
     first = state.is_first(op.inputs[0])
     index = _bits(state, state.get(op.inputs[0], first))
-    return Value(state.builder.one("Gather", state.builder.constant(table_of(op.type)), index, axis=0), first)
+    table, least = table_of(op.type), op.attrs.get(LEAST_RESULT)
+    if least is not None:
+        table = np.maximum(table, np.float32(least))
+    return Value(state.builder.one("Gather", state.builder.constant(table), index, axis=0), first)
 
 
 def _bits(state: Lowering, x: str) -> str:
