@@ -12,6 +12,7 @@ import pytest
 
 from export.atc import build_arguments, check_pb, compile_om
 from export.atc_errors import diagnose, explain, find_code, name_operators
+from tests.support.real_om import FLOAT, small_model
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import AtcError, ContractError, FormatError, ToolchainError
 from vxm_convert.model.precision import PrecisionPlan
@@ -359,6 +360,30 @@ def test_a_damaged_model_is_a_failure(folder, contract, fake_atc, make_om, damag
     with pytest.raises(AtcError, match="wrote an invalid offline model"):
         compile_om(folder, contract, fake_atc.toolchain)
     assert_nothing_made(folder)
+
+
+def real_om(contract, soc="Ascend910A"):
+    """A model of the real ATC with the contract's ends, and all that differs from ours in between."""
+    made = small_model(soc)
+    del made.graph.op[:]
+    for tensor in contract.inputs:
+        made.data(tensor.node, tensor.shape)
+    made.op("Cast", "trans_Cast_0", [("moving:0", FLOAT, (7,)), ("", 0, ())], [(FLOAT, (5, 3))])
+    made.op("NetOutput", "Node_Output", [("trans_Cast_0:0", FLOAT, (15,)), ("fixed:0", FLOAT, (1,))], [])
+    for entry in made.message.attr:
+        if entry.key == "attr_model_out_nodes_name":
+            del entry.value.list.s[:]
+            entry.value.list.s.extend(tensor.tensor_name.encode() for tensor in contract.outputs)
+    return made
+
+
+def test_a_model_of_the_real_atc_is_no_failure(folder, contract, fake_atc, tmp_path):
+    """Absent operands, edges over removed reshapes, a NetOutput without outputs: every real Conv3D model has them."""
+    succeed(fake_atc, real_om(contract).save(tmp_path / "real.om"))
+    assert compile_om(folder, contract, fake_atc.toolchain).read_bytes() == (tmp_path / "real.om").read_bytes()
+    succeed(fake_atc, real_om(contract, "Ascend310").save(tmp_path / "other.om"))
+    with pytest.raises(ContractError, match="compiled for Ascend310"):
+        compile_om(folder, contract, fake_atc.toolchain)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ PARTS = tuple(
 SUBCOMMANDS = ("doctor", "device-check", "inspect", "verify", "phantom", "profiles", "sim")
 #: a word that may follow the module's name and has options of its own
 MORE_SUBCOMMANDS = {
-    "train": ("evaluate", "prepare"),
+    "train": ("evaluate", "prepare", "rank-table"),
     "export": ("golden", "preflight", "tune"),
     "om_runner": (
         "layers",

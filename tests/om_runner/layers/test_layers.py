@@ -241,6 +241,22 @@ def test_a_dump_made_elsewhere_gives_the_same_figures(acl, dumped):
     ]
 
 
+def test_a_real_net_output_has_inputs_only(bench_of_real_ends):
+    """Its rows come from them; without them the model's outputs would have no figures."""
+    ops, attrs, contract, golden = bench_of_real_ends
+    ends = [layer for layer in layers_of(ops, attrs, contract, golden) if layer.type == "NetOutput"]
+    assert [layer.golden for layer in ends] == [spec.tensor_name for spec in contract.outputs]
+
+
+@pytest.fixture
+def bench_of_real_ends(dumped):
+    bench, _, _ = dumped
+    om = bench.om
+    ops = list(om.graph)
+    ops[-1].output_descs = []
+    return ops, om.attrs, bench.model.contract, GoldenGraph(read_graph(bench.model.pb_path))
+
+
 def test_a_missing_dump_file_is_a_reason_and_not_the_end(acl, dumped):
     bench, files, layers = dumped
     index_dumps(files, layers)["net/one"].unlink()
