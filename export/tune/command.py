@@ -29,6 +29,7 @@ from export.tune.trials import Atoms, Trials, Verdict
 from vxm_convert import cliargs
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, write_text
 from vxm_convert.artifacts.names import KEEP_DTYPE_NAME
+from vxm_convert.ascend.chips import family_of
 from vxm_convert.artifacts.reports import finite, report_head, write_report_json
 from vxm_convert.artifacts.targets import check_apart
 from vxm_convert.errors import EXIT_OK, PrecisionError, SpecError, VolumeError
@@ -162,7 +163,8 @@ def _run(args: argparse.Namespace) -> int:
     out = args.out
     try:
         view = read_view(setup.pb, [t.tensor_name for t in setup.contract.outputs], tensorflow_shapes(setup.pb))
-        cost = GraphCost(view, setup.contract.precision.mode)
+        family = family_of(args.soc_version)
+        cost = GraphCost(view, setup.contract.precision.mode, family is not None and family.single_conv)
         groups = scope_groups(view, cost)
         with Journal(out / JOURNAL_NAME, inputs, args.resume) as journal:
             outcome.clear_old(out)

@@ -58,19 +58,21 @@ class GraphCost:
     ----------
     view : GraphView — the network without split weights.
     mode : str — ``--precision_mode``.
+    single_conv : bool — the chip has fp32 convolutions, which can be kept like any other node.
     """
 
-    def __init__(self, view: GraphView, mode: str) -> None:
+    def __init__(self, view: GraphView, mode: str, single_conv: bool = False) -> None:
         self._view = view
         self._mode = mode
+        self._single_conv = single_conv
         self._nodes = {node.name: node for node in view.nodes}
-        self._plain = float_dtypes(view, mode, frozenset())
+        self._plain = self._dtypes(frozenset(), frozenset())
         self._casts = self._cast_bytes(self._plain)
 
     def __call__(self, atoms: Atoms) -> float:
         keep, results = frozenset(keep_of(atoms)), frozenset(results_of(atoms))
         named = keep | results
-        chosen = float_dtypes(self._view, self._mode, keep, results) if named else self._plain
+        chosen = self._dtypes(keep, results) if named else self._plain
         casts = max(0, self._cast_bytes(chosen) - self._casts) if named else 0
         return casts + self._work_bytes(chosen, named) + sum(self._split_bytes(layer) for layer in splits_of(atoms))
 
@@ -81,10 +83,12 @@ class GraphCost:
         if name not in self._plain:
             return None
         one = frozenset((name,))
-        cube = lacks_single(OPS[self._nodes[name].op])
-        kept = (frozenset(), one) if cube else (one, frozenset())
-        chosen = float_dtypes(self._view, self._mode, *kept)
+        cube = lacks_single(OPS[self._nodes[name].op]) and not self._single_conv
+        chosen = self._dtypes(frozenset(), one) if cube else self._dtypes(one, frozenset())
         return None if chosen[name] == self._plain[name] else RESULT + name if cube else name
+
+    def _dtypes(self, keep: FrozenSet[str], results: FrozenSet[str]) -> Dict[str, Tuple[str, str]]:
+        return float_dtypes(self._view, self._mode, keep, results, self._single_conv)
 
     def _elements(self, tensor: str) -> Optional[int]:
         shape = self._view.shape(tensor)

@@ -222,6 +222,11 @@ def test_cost_by_hand(tmp_path: Path) -> None:
     assert cost(frozenset((SPLIT + "gone",))) >= 1 << 30
 
 
+def test_a_chip_with_fp32_convolutions_keeps_them_as_any_node(tmp_path: Path) -> None:
+    cost = GraphCost(network(tmp_path), "force_fp16", single_conv=True)
+    assert cost.decision("c/Conv3D") == "c/Conv3D" and cost(frozenset(("c/Conv3D",))) > 0
+
+
 def test_groups_are_scopes_then_nodes(tmp_path: Path) -> None:
     view = network(tmp_path)
     groups = scope_groups(view, GraphCost(view, "force_fp16"))
