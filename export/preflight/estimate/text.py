@@ -64,6 +64,8 @@ def advice(estimate: TimeEstimate) -> str:
         fits = {row.fits for row in estimate.batches}
         if fits == {False}:
             return "no batch fits into the memory; use a smaller --shape"
+        if not estimate.device.known:
+            return f"no batch is advised: the speeds of {estimate.device.soc_version} are not known"
         return (
             f"no batch is advised: the memory of {estimate.device.soc_version}, or what the graph takes of it, is "
             "not known"

@@ -147,9 +147,9 @@ def estimate_time(
             _batch(works, device, memory, size, chip.memory if chip else None)
             for size in sorted({*batches, memory.batch})
         )
-    return TimeEstimate(
-        device, memory.batch, layers, rows, recommend(rows), sum(work.unknown for work in works), loops.unknown
-    )
+    # Borrowed speeds say nothing about which batch pays.
+    taken = recommend(rows) if device.known else None
+    return TimeEstimate(device, memory.batch, layers, rows, taken, sum(work.unknown for work in works), loops.unknown)
 
 
 def recommend(rows: Sequence[BatchEstimate]) -> Optional[int]:

@@ -376,7 +376,7 @@ def test_the_first_device_s_variables_are_everyone_s(cohort: Path, project_root:
     table = tmp_path / "table.json"
     hosts = f"10.0.0.1={tmp_path / 'hccn.conf'}"
     assert main(["rank-table", "--hosts", hosts, "--devices", "0-1", "--out", str(table)]) == 0
-    environ = {"RANK_TABLE_FILE": str(table), "RANK_SIZE": "2", "RANK_ID": "1", "FAKE_NPU_SENT": "0.25"}
+    environ = {"RANK_TABLE_FILE": str(table), "RANK_SIZE": "2", "RANK_ID": "1", "FAKE_NPU_SENT": "0.001"}
     done = run(cohort, project_root, tmp_path / "run", environ=environ)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in Path(str(tmp_path / "run") + ".log").read_text().splitlines()]
