@@ -29,9 +29,9 @@ from export.tune.trials import Atoms, Trials, Verdict
 from vxm_convert import cliargs
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, write_text
 from vxm_convert.artifacts.names import KEEP_DTYPE_NAME
-from vxm_convert.ascend.chips import family_of
 from vxm_convert.artifacts.reports import finite, report_head, write_report_json
 from vxm_convert.artifacts.targets import check_apart
+from vxm_convert.ascend.chips import family_of
 from vxm_convert.errors import EXIT_OK, PrecisionError, SpecError, VolumeError
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.precision import PLANS

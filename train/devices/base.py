@@ -31,6 +31,9 @@ class Backend:
 
     #: training steps in one call of the session
     steps_per_call = 1
+    #: whether pictures of an epoch come from a call of their own, which does not train: for a device that compiles a graph
+    #: for every set of fetches, this one has no gradients
+    pictures_apart = False
     #: number of this process among those that train together
     rank, ranks = 0, 1
 

@@ -49,6 +49,8 @@ class NpuBackend(Backend):
         For ranks in the environment that do not fit together.
     """
 
+    pictures_apart = True
+
     def __init__(self, settings: TrainSettings) -> None:
         super().__init__(settings)
         self._npu = settings.npu

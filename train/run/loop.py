@@ -172,7 +172,7 @@ class _Run:
     ) -> Tuple[Dict[str, Any], Dict[str, np.ndarray]]:
         """Record of one step, the last one of the call, and figures of the last step of an epoch."""
         fetches = {"scalars": self._built.scalars, "update": train_op}
-        if with_images:
+        if with_images and not self._backend.pictures_apart:
             fetches["images"] = {
                 **self._built.images,
                 "moving": self._built.inputs["moving"],
@@ -203,7 +203,19 @@ class _Run:
         records.scalars(
             step, {**shown, "learning_rate": numbers["learning_rate"], "displacement": record["displacement"]}
         )
+        if with_images and self._backend.pictures_apart:
+            return record, self._pictures(session, step)
         return record, values.get("images")
+
+    def _pictures(self, session: tf.Session, step: int) -> Dict[str, np.ndarray]:
+        """Images of a step's batch by the weights after it, from the network alone."""
+        batch = self._settings.spec.batch
+        first = (step * self._backend.ranks + self._backend.rank) * batch
+        samples = [self._loader.arrays(pair, first + place) for place, pair in enumerate(self._pairs(step))]
+        arrays = {name: np.stack([sample[name] for sample in samples]) for name in self._built.inputs}
+        feeds = {self._built.inputs[name]: array for name, array in arrays.items()}
+        images: Dict[str, np.ndarray] = session.run(self._built.images, feeds)
+        return {**images, "moving": arrays["moving"], "fixed": arrays["fixed"]}
 
     def _close_epoch(
         self, session: tf.Session, records: Records, done: List[Dict[str, Any]], images: Dict[str, np.ndarray]

@@ -145,6 +145,18 @@ def test_environment_optimizer_and_loop_reach_the_adapter(npu_run: Path) -> None
 
 
 @pytest.mark.tf
+def test_steps_fetch_the_same_and_pictures_train_nothing(npu_run: Path) -> None:
+    """Another set of fetches is another graph for the adapter: the one of the pictures has no gradients to compile."""
+    runs = [tuple(call["fetches"]) for call in calls(npu_run, "run")]
+    steps = {names for names in runs if any("IterationOp" in name for name in names)}
+    assert len(steps) == 1
+    (pictures,) = {names for names in runs if len(names) == 2}
+    assert not any("IterationOp" in name or "Adam" in name for name in pictures)
+    events = [json.loads(line) for line in (npu_run / "metrics.jsonl").read_text().splitlines()]
+    assert any("folding" in event for event in events)
+
+
+@pytest.mark.tf
 def test_the_run_goes_on_without_the_npu(npu_run: Path, cohort: Path) -> None:
     """Same variables, same names; the scaling of the loss is taken over without being asked for."""
     assert main(options(cohort, npu_run, "--device", "cpu", "--resume", "--epochs", "2")) == 0

@@ -56,7 +56,18 @@ def _session_init(self: Any, target: str = "", graph: Any = None, config: Any = 
     _plain_init(self, target, graph, config)
 
 
+def _session_run(self: Any, fetches: Any, *args: Any, **kwargs: Any) -> Any:
+    """The adapter compiles a graph for every set of fetches; those of a training are written down."""
+    flat = tf.contrib.framework.nest.flatten(fetches)
+    names = sorted(str(getattr(one, "name", one)) for one in flat)
+    if any("Iterator" in name or "gradients" in name or "Adam" in name for name in names) or len(names) > 1:
+        record("run", fetches=names)
+    return _plain_run(self, fetches, *args, **kwargs)
+
+
+_plain_run = tf.Session.run
 tf.Session.__init__ = _session_init
+tf.Session.run = _session_run
 
 
 class FixedLossScaleManager(mixed_precision.FixedLossScaleManager):
