@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, List, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, List, Sequence, Set, Tuple
 
 from google.protobuf.message import Message
 
@@ -85,8 +85,9 @@ def compile_cut(
     inputs, message = _cut(group, pb, graph, known, held)
     (folder / "layers.pb").write_bytes(message.SerializeToString(deterministic=True))
     outputs = {str(layer.golden): layer.desc.dtype for layer in group}
-    arguments = _arguments(inputs, outputs, {node.name for node in message.node}, contract, folder)
-    _run_atc(arguments + _passed_flags(contract, pb.parent, folder), toolchain, folder)
+    nodes = {node.name for node in message.node}
+    arguments = _arguments(inputs, outputs, nodes, contract, folder)
+    _run_atc(arguments + _passed_flags(contract, pb.parent, folder, nodes), toolchain, folder)
     model = read_om(folder / "layers.om")
     good, refused = _same_arithmetic(group, model)
     return CutModel(folder / "layers.om", _contract(model, inputs, sorted(outputs), contract), inputs, good, refused)
@@ -159,10 +160,16 @@ def _arguments(
     return arguments
 
 
-def _passed_flags(contract: GraphContract, beside: Path, folder: Path) -> List[str]:
-    """The flags that the model was compiled with; files that they name are copied from beside the model."""
+def _passed_flags(contract: GraphContract, beside: Path, folder: Path, nodes: Set[str]) -> List[str]:
+    """The flags that the model was compiled with; files that they name are copied from beside the model, dtypes of nodes
+    only where these layers have the node.
+    """
     for name, value in contract.atc_flags.items():
-        if ALLOWED[name].suffix:
+        if name == "customize_dtypes":
+            lines = (beside / value).read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.startswith("OpType::") or line.partition("::")[0] in nodes]
+            (folder / value).write_text("".join(kept), encoding="utf-8")
+        elif ALLOWED[name].suffix:
             shutil.copyfile(str(beside / value), str(folder / value))
     return [f"--{name}={value}" for name, value in sorted(contract.atc_flags.items())]
 
