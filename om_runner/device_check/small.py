@@ -116,7 +116,7 @@ def _gather_point(climb: Climb, rows: int, seconds: float) -> Point:
     name = f"gather: time of {rows:,} rows"
     found = f"{1e3 * seconds:.2f} ms"
     chip = chip_of(climb.device.soc_version)
-    if climb.simulated or chip is None or chip.speed is None:
+    if climb.simulated or chip is None or chip.speed is None or chip.cores is None:
         whose = "SIMULATED: the time of this machine's CPU" if climb.simulated else "the chip's clock is not known"
         return Point(name, MEASURED, "", f"{found} ({whose})")
     cycles = seconds * chip.cores * chip.speed.ghz * 1e9 / rows
