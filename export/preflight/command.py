@@ -18,8 +18,8 @@ from vxm_convert import cliargs
 from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.names import PREFLIGHT_CSV, PREFLIGHT_JSON
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
-from vxm_convert.weights.foreign import refuse_foreign_graph
 from vxm_convert.model.precision import plan_for
+from vxm_convert.weights.foreign import refuse_foreign_graph
 
 _LOG = logging.getLogger(__name__)
 _PROG = "export preflight"
