@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# PYTHON_ARGCOMPLETE_OK
 """``python -m export``: one checkpoint to frozen.pb, vxm.onnx, vxm.om and their contract; the verbs check a frozen
 graph and search for a precision plan.
 """
@@ -12,26 +13,19 @@ import argparse
 import importlib
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from export.autobatch import AUTO, choose_batch
-from export.contracts import build_contract
-from export.pipeline import ExportRequest, export_model
+from export.api import Exported, export_model
+from export.autobatch import AUTO
 from export.plans import load_plan
 from vxm_convert import cliargs
 from vxm_convert.artifacts.names import CONTRACT_NAME, FROZEN_PB_NAME, OM_NAME, ONNX_NAME, PARITY_NAME, PREFLIGHT_JSON
 from vxm_convert.ascend import atc_flags
 from vxm_convert.ascend.chips import DEFAULT_SOC
-from vxm_convert.errors import EXIT_OK, SpecError
-from vxm_convert.model.contract import GraphContract
-from vxm_convert.model.precision import PrecisionPlan, plan_for
-from vxm_convert.model.spec import ModelSpec, parse_shape
-from vxm_convert.toolchain.cann_versions import too_old_for
-from vxm_convert.toolchain.find import Toolchain, find_toolchain
-from vxm_convert.weights.box import checkpoint_or_box
-from vxm_convert.weights.files import find_checkpoint
+from vxm_convert.errors import EXIT_OK
+from vxm_convert.model.spec import parse_shape
+from vxm_convert.parser import Parser, command_line
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
 _LOG = logging.getLogger(__name__)
@@ -61,9 +55,10 @@ _SUMMARY = (
 
 def build_parser() -> argparse.ArgumentParser:
     """Options of ``python -m export``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m export",
         usage=_USAGE,
+        verbs=tuple(VERBS),
         **cliargs.help_texts(
             "Turn a VoxelMorph checkpoint into an offline model for the Ascend 910, with its contract and a parity "
             "report. Without a verb, export.",
@@ -78,8 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="CKPT",
-        help="TensorFlow checkpoint prefix, folder of checkpoints (the newest is taken), Keras .h5 file, or "
-        "box for the weights in models/ (required)",
+        help="TensorFlow checkpoint prefix, folder of checkpoints (the newest is taken), Keras .h5 file, or box for the "
+        "weights that come with the package (required)",
     )
     files.add_argument(
         "--out",
@@ -137,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Parse, export, print the paths of the results; returns the exit code."""
-    words = sys.argv[1:] if argv is None else list(argv)
+    words = command_line(argv)
     if words and words[0] in VERBS:
         return int(importlib.import_module(VERBS[words[0]][0]).main(words[1:], DEFAULT_SOC))
     parser = build_parser()
@@ -149,34 +144,21 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    # Cheap checks first, which need neither TensorFlow nor minutes.
-    spec = ModelSpec(args.variant, parse_shape(args.shape), 1 if args.batch == AUTO else args.batch)
-    plan = _plan(args)
-    _check_soc_text(args.soc_version)
-    passed, flag_files = _atc_flags(args.atc_flag, plan)
-    files = find_checkpoint(checkpoint_or_box(args.checkpoint, args.variant))
-    toolchain = find_toolchain(args.toolchain)
-    _log_toolchain(toolchain)
-    choice = None
-    if args.batch == AUTO:
-        choice = choose_batch(spec, plan, args.soc_version, files, args.h5_indexing)
-        spec = replace(spec, batch=choice.batch)
-        _LOG.info("--batch auto, ESTIMATE for %s: %s", args.soc_version, choice.why)
-    contract = replace(build_contract(spec, plan, args.soc_version, files), atc_flags=passed)
     done = export_model(
-        ExportRequest(
-            contract,
-            files,
-            args.h5_indexing,
-            toolchain,
-            args.out,
-            not args.skip_onnx,
-            args.preflight == "stop",
-            None if choice is None else choice.to_dict(),
-            flag_files,
-        )
+        args.checkpoint,
+        args.out,
+        variant=args.variant,
+        shape=parse_shape(args.shape),
+        batch=args.batch,
+        precision=args.precision if args.plan is None else load_plan(args.plan),
+        soc_version=args.soc_version,
+        h5_indexing=args.h5_indexing,
+        onnx=not args.skip_onnx,
+        strict_preflight=args.preflight == "stop",
+        toolchain=args.toolchain or "",
+        atc_flags=args.atc_flag,
     )
-    _print_summary(args.out, done, toolchain)
+    _print_summary(done)
     return EXIT_OK
 
 
@@ -190,53 +172,8 @@ def _batch(text: str) -> object:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number or {AUTO}") from None
 
 
-def _plan(args: argparse.Namespace) -> PrecisionPlan:
-    return plan_for(args.precision, args.soc_version) if args.plan is None else load_plan(args.plan)
-
-
-def _atc_flags(words: List[str], plan: PrecisionPlan) -> Tuple[Dict[str, str], Dict[str, Path]]:
-    """Flags for the contract, and the files that they name, by their names beside the model."""
-    flags: Dict[str, str] = {}
-    files: Dict[str, Path] = {}
-    for word in words:
-        name, value = atc_flags.split_flag(word)
-        if name in flags:
-            raise SpecError(f"--atc-flag {name}: passed twice; pass it once")
-        kind = atc_flags.ALLOWED[name]
-        if kind.suffix and not Path(value).is_file() or kind.folder and not Path(value).is_dir():
-            raise SpecError(f"--atc-flag {name}: {value} is no {'folder' if kind.folder else 'file'}")
-        if kind.suffix:
-            files[atc_flags.kept_name(name)] = Path(value)
-            value = atc_flags.kept_name(name)
-        flags[name] = str(Path(value).resolve()) if kind.folder else value
-    atc_flags.check_flags(flags, plan.mode, bool(plan.fp32_results))
-    if flags:
-        _LOG.info("passed to ATC: %s; preflight and the estimate do not know what these change", ", ".join(flags))
-    return flags, files
-
-
-def _check_soc_text(soc: str) -> None:
-    if not soc.replace("_", "").replace("-", "").isalnum():
-        raise SpecError(
-            f"soc version: got {soc!r}, expected a chip name such as {DEFAULT_SOC}; `npu-smi info` shows it"
-        )
-
-
-def _log_toolchain(toolchain: Toolchain) -> None:
-    if toolchain.simulated:
-        _LOG.warning(
-            "SIMULATED toolchain %s: the offline model will run only in the simulator, not on a device",
-            toolchain.version,
-        )
-    else:
-        _LOG.info("CANN %s at %s", toolchain.version, toolchain.root)
-        for need in too_old_for(toolchain.version, sys.version_info[:2]):
-            if need.what == "export":
-                _LOG.warning("CANN %s is older than %s, %s", toolchain.version, need.minimum, need.why)
-
-
-def _print_summary(out: Path, contract: GraphContract, toolchain: Toolchain) -> None:
-    model = contract.model
+def _print_summary(done: Exported) -> None:
+    contract, out, model = done.contract, done.folder, done.contract.model
     shape = "x".join(str(n) for n in model.volume_shape)
     print(
         f"exported {model.variant} {shape}, batch {model.batch}, precision {contract.precision.name} for "
@@ -245,8 +182,8 @@ def _print_summary(out: Path, contract: GraphContract, toolchain: Toolchain) -> 
     for label, name in _SUMMARY:
         if (out / name).exists():
             print(f"  {label:<14}{out / name}")
-    if toolchain.simulated:
-        print(f"  SIMULATED: vxm.om comes from {toolchain.version}, not from CANN; it does not run on a device")
+    if done.simulated:
+        print(f"  SIMULATED: vxm.om comes from {done.toolchain.version}, not from CANN; it does not run on a device")
 
 
 if __name__ == "__main__":

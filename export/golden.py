@@ -30,6 +30,7 @@ from vxm_convert.errors import EXIT_OK, ChecksumError, ContractError
 from vxm_convert.formats.om import read_om
 from vxm_convert.formats.tf_graph import placeholders, read_graph
 from vxm_convert.model.contract import GraphContract, TensorSpec
+from vxm_convert.parser import Parser
 from vxm_convert.synthetic.heads import PhantomSettings, make_atlas, make_subject
 
 _PROG = "export golden"
@@ -38,7 +39,7 @@ Arrays = Dict[str, np.ndarray]
 
 def build_parser() -> argparse.ArgumentParser:
     """Options of ``python -m export golden``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m {_PROG}",
         **cliargs.help_texts(
             "Write inputs of a model and TensorFlow's outputs for them, as files that msame, ais_bench and msaccucmp "

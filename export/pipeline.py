@@ -95,7 +95,7 @@ class ExportRequest:
     flag_files: Mapping[str, Path] = field(default_factory=dict)
 
 
-def export_model(request: ExportRequest) -> GraphContract:
+def run_export(request: ExportRequest) -> GraphContract:
     """Run every step and put the artefacts into `request.out`; on any failure the folder is as it was before.
 
     Returns

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# PYTHON_ARGCOMPLETE_OK
 """``python -m om_runner``: register a folder of scans with an offline model and report its precision."""
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from om_runner.registration.job import Settings
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
 from vxm_convert.lazy import LazyModule
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
+from vxm_convert.parser import Parser, command_line, meant
 from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE
 
 group = LazyModule("om_runner.bids.group")
@@ -43,6 +45,11 @@ VERBS: Dict[str, Tuple[str, str]] = {
     "layers": ("om_runner.commands.layers", "compare every layer with TensorFlow and name the sources of error"),
     "qc": ("om_runner.commands.qc", "draw pictures of every subject and a page over the cohort"),
 }
+#: options that --help shows; --help-all shows the others too
+_COMMON = (
+    "--input --atlas --out --model --affine --intensity --outputs --warp-format --space --compare --profile --limit "
+    "--force --dry-run --device --toolchain --verbose --quiet"
+).split()
 _EXITS = {
     1: "something to fix (one message says what), or a scan failed (failures.tsv)",
     3: "the precision report is outside its profile or contains NaN",
@@ -63,9 +70,11 @@ _USAGE = (
 
 def build_parser(app: bool = False) -> argparse.ArgumentParser:
     """The command line of the runner, or with `app` that of the BIDS-App call, whose folders are positional."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m {PROG}",
         usage=_USAGE,
+        verbs=tuple(VERBS),
+        common=_COMMON,
         **help_texts(
             "Register every scan of a folder to an atlas with an offline model (.om) through pyACL. Without a verb, "
             "scans are registered.",
@@ -168,7 +177,7 @@ def settings_from(args: argparse.Namespace, command: List[str]) -> Settings:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the command; returns the exit code."""
-    given = sys.argv[1:] if argv is None else list(argv)
+    given = command_line(argv)
     if given and given[0] in VERBS:
         return int(importlib.import_module(VERBS[given[0]][0]).main(given[1:]))
     app = bool(given) and not given[0].startswith("-")
@@ -176,6 +185,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     if app and not Path(given[0]).is_dir() and not {*given} & {*LEVELS, "-h", "--help"}:
         parser.error(
             f"{given[0]!r} is not a verb ({', '.join(sorted(VERBS))}); a BIDS-App call names {' or '.join(LEVELS)}"
+            f"{meant(given[0], VERBS)}"
         )
     args = parser.parse_args(given)
     set_up_logging(args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from vxm_convert.artifacts.names import (
     AUDIT_NAME,
     FAILURES_NAME,
+    INDEX_NAME,
     LAYERS_CSV,
     LAYERS_JSON,
     METRICS_NAME,
@@ -19,6 +20,7 @@ from vxm_convert.artifacts.names import (
     REPORT_JUNIT,
     REPORT_PAGE,
     RUN_NAME,
+    STRUCTURES_NAME,
     SUMS_NAME,
 )
 from vxm_convert.artifacts.names import LOG_NAME as LOG_NAME
@@ -35,4 +37,14 @@ QC_FOLDER = "qc"
 STATE_FOLDER = RECORDS_FOLDER
 LAYERS_NAMES = (LAYERS_CSV, LAYERS_JSON)
 #: the runner's own files and folders in an output folder: no subject may have such a name, in any case
-RESERVED_SUBJECTS = (PRECISION_FOLDER, METRICS_NAME, FAILURES_NAME, RUN_NAME, AUDIT_NAME, SUMS_NAME, QC_FOLDER)
+RESERVED_SUBJECTS = (
+    PRECISION_FOLDER,
+    METRICS_NAME,
+    FAILURES_NAME,
+    RUN_NAME,
+    AUDIT_NAME,
+    SUMS_NAME,
+    QC_FOLDER,
+    INDEX_NAME,
+    STRUCTURES_NAME,
+)

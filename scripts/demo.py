@@ -117,7 +117,8 @@ def _report(registered: Path, by_box: Path, seconds: float) -> None:
     )
     print(f"  mean Dice     {before:.3f} before, {after:.3f} after registration ({len(rows)} scans)")
     print(
-        f"                {column_mean(box_rows, 'dice_after'):.3f} with the weights in models/, made for brains of 1 mm voxels, which these are not"
+        f"                {column_mean(box_rows, 'dice_after'):.3f} with the weights in models/, made for brains of 1 mm "
+        "voxels, which these are not"
     )
     print(f"  pictures      {registered / QC_FOLDER / 'index.html'}")
     print(f"  moved scans   {registered}/<subject>/moved.nii.gz")

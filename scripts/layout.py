@@ -42,6 +42,7 @@ FLOORS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
         ("bids", "options", "device_check"),
         ("qc",),
         ("registration",),
+        ("api",),
         ("commands",),
     ),
 }
@@ -256,7 +257,8 @@ def sentence_of(source: str) -> str:
 def rooms_without_a_sentence(modules: Modules) -> List[str]:
     """Folders whose ``__init__`` is missing, holds more than a docstring, or has one that is no single sentence.
 
-    A package's version may stand in its ``__init__``.
+    The ``__init__`` of a package may hold its version and its public names, which `vxm_convert.lazy.public_names` imports
+    when they are used.
     """
     found = []
     folders = {path.rpartition("/")[0] for path in modules}
@@ -265,7 +267,7 @@ def rooms_without_a_sentence(modules: Modules) -> List[str]:
         if source is None:
             found.append(f"{folder}: no __init__.py")
             continue
-        body = [node for node in ast.parse(source).body[1:] if not _is_version(node)]
+        body = [node for node in ast.parse(source).body[1:] if folder not in PACKAGES or not _is_public(node)]
         if body:
             found.append(f"{folder}: __init__.py holds more than its docstring")
         if not re.fullmatch(r"[^.]+(\.\w[^.]*)*\.", re.sub(r"`[^`]*`", "x", sentence_of(source))):
@@ -273,8 +275,18 @@ def rooms_without_a_sentence(modules: Modules) -> List[str]:
     return found
 
 
-def _is_version(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__version__"
+def _is_public(node: ast.stmt) -> bool:
+    """Version, list of names, the call that imports them when they are used, and the same imports for type checkers."""
+    if isinstance(node, ast.ImportFrom):
+        return node.module in ("__future__", "typing", "vxm_convert.lazy")
+    if isinstance(node, ast.If):
+        return getattr(node.test, "id", "") == "TYPE_CHECKING" and all(isinstance(n, ast.ImportFrom) for n in node.body)
+    if not isinstance(node, ast.Assign):
+        return False
+    names = {getattr(part, "id", "") for target in node.targets for part in ast.walk(target)} - {""}
+    if names == {"__getattr__", "__dir__"}:
+        return isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "public_names"
+    return names in ({"__version__"}, {"__all__"})
 
 
 def room_table(modules: Modules) -> str:

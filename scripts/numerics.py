@@ -264,10 +264,10 @@ def _export(
     prefix: Path, spec: ModelSpec, plan: PrecisionPlan, soc: str, toolchain: Toolchain, out: Path
 ) -> GraphContract:
     from export.contracts import build_contract
-    from export.pipeline import ExportRequest, export_model
+    from export.pipeline import ExportRequest, run_export
     from vxm_convert.weights.files import find_checkpoint
 
-    return export_model(
+    return run_export(
         ExportRequest(build_contract(spec, plan, soc), find_checkpoint(prefix), "ij", toolchain, out, with_onnx=False)
     )
 

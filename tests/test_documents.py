@@ -13,7 +13,7 @@ from typing import Dict, Iterator, List, Set, Tuple
 
 import pytest
 
-from om_runner.results.tables import FailureRow, MetricsRow
+from om_runner.results.tables import COLUMNS, FailureRow
 from tests.support.command_lines import (
     COMMANDS,
     MORE_SUBCOMMANDS,
@@ -32,6 +32,8 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "docs/architecture.md",
     "docs/commands.md",
+    "docs/install.md",
+    "docs/api.md",
     "docs/precision.md",
     "docs/formats.md",
     "docs/ascend.md",
@@ -41,7 +43,21 @@ DOCUMENTS = (
     "docs/running.md",
     "docs/qc.md",
     "docs/benchmarks.md",
+    "README.zh-CN.md",
+    "docs/zh/quickstart.md",
+    "docs/zh/ascend.md",
+    "docs/zh/training.md",
+    "docs/zh/precision.md",
+    "examples/README.md",
 )
+#: page in Chinese → its page in English
+TRANSLATIONS = {
+    "README.zh-CN.md": "README.md",
+    "docs/zh/quickstart.md": "docs/install.md",
+    "docs/zh/ascend.md": "docs/ascend.md",
+    "docs/zh/training.md": "docs/training.md",
+    "docs/zh/precision.md": "docs/precision.md",
+}
 MAX_PICTURE_BYTES = 150_000
 MAX_README_LINES = 120
 NOT_OURS = {"pytest", "pip", "venv"}
@@ -225,7 +241,7 @@ def files_named_in(text: str) -> Set[str]:
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if name != "CHANGELOG.md"])
 def test_files_named_in_a_document_exist(project_root: Path, name: str) -> None:
     """A path starts at the project, in vxm_convert/, or in vxm_convert/sim/engine/; a bare name is that of some module."""
-    homes = [project_root, project_root / "vxm_convert", project_root / "vxm_convert" / "sim" / "engine"]
+    homes = [project_root / place for place in ("", "vxm_convert", "vxm_convert/sim/engine", "examples")]
     modules = {
         p.name
         for folder in ("vxm_convert", "export", "train", "om_runner")
@@ -270,6 +286,34 @@ def test_numbers_of_the_om_format_are_those_of_the_code(project_root: Path) -> N
 
 def test_columns_of_the_tables_are_those_of_the_code(project_root: Path) -> None:
     text = read(project_root, "docs/formats.md")
-    assert sorted(first_column(text, "**metrics.tsv**")) == sorted(f.name for f in fields(MetricsRow))
+    assert sorted(first_column(text, "**metrics.tsv**")) == sorted(COLUMNS)
     failures = re.search(r"\*\*failures.tsv\*\*: (.*?)\*\*run.json", text, flags=re.DOTALL).group(1)
     assert set(f.name for f in fields(FailureRow)) <= set(re.findall(r"`(\w+)`", failures))
+
+
+def command_lines(text: str) -> List[str]:
+    """Lines that a reader types: in indented and console blocks, continued ones joined."""
+    typed = re.findall(
+        r"^(?:    |\$ )((?:make|python|\.venv|docker|apptainer|source|xdg-open|eval|mkdir|grep|pip|vxm|VXM)\S* .*)$",
+        text.replace("\\\n", " "),
+        flags=re.MULTILINE,
+    )
+    return [" ".join(re.sub(r"\s#.*", "", line).split()) for line in typed]
+
+
+@pytest.mark.parametrize("chinese, english", list(TRANSLATIONS.items()))
+def test_commands_are_the_same_in_both_languages(project_root: Path, chinese: str, english: str) -> None:
+    ours, theirs = (read(project_root, name) for name in (chinese, english))
+    assert command_lines(theirs)
+    assert sorted(command_lines(ours)) == sorted(command_lines(theirs))
+
+
+def test_a_command_in_one_language_only_is_noticed() -> None:
+    text = "    make demo  OUT=x   # all\n\n    docker run \\\n        -it IMAGE\n\n$ pip install x\nmake nothing\n"
+    assert command_lines(text) == ["make demo OUT=x", "docker run -it IMAGE", "pip install x"]
+
+
+def test_chinese_is_linked_from_the_top(project_root: Path) -> None:
+    assert "(README.zh-CN.md)" in "".join(read(project_root, "README.md").splitlines(keepends=True)[:4])
+    linked = read(project_root, "README.zh-CN.md")
+    assert all(f"({name})" in linked for name in TRANSLATIONS if name.startswith("docs/zh/"))

@@ -64,7 +64,7 @@ def test_every_option_has_a_default_or_is_required(words, monkeypatch) -> None:
         action for group in seen[-1]._mutually_exclusive_groups if group.required for action in group._group_actions
     }
     for action in seen[-1]._actions:
-        if action.option_strings and "--help" not in action.option_strings and action not in one_of:
+        if action.option_strings and not {"--help", "--help-all"} & {*action.option_strings} and action not in one_of:
             assert re.search(r"default: |\(required", action.help or ""), action.option_strings
             assert action.required == ("(required)" in action.help), action.option_strings
 

@@ -165,6 +165,22 @@ def test_logic_in_an_init_is_found(modules: Modules) -> None:
     assert any("vxm_convert/model" in line for line in rooms_without_a_sentence(planted))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import numpy",
+        "X = 1",
+        "from om_runner.api.registrar import Registrar",
+        "def f(): pass",
+        "__getattr__ = dict().get",
+    ],
+)
+def test_a_package_holds_its_public_names_and_nothing_else(modules: Modules, source: str) -> None:
+    assert "__getattr__" in modules["om_runner/__init__.py"]
+    planted = with_planted(modules, {"om_runner/__init__.py": source})
+    assert any(line.startswith("om_runner: ") for line in rooms_without_a_sentence(planted))
+
+
 def test_the_tables_of_the_document_are_the_rules(project_root: Path, modules: Modules) -> None:
     document = (project_root / "docs" / "architecture.md").read_text(encoding="utf-8")
     for name, table in (("rooms", room_table(modules)), ("fences", fence_table()), ("floors", floor_table())):

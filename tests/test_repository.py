@@ -17,7 +17,7 @@ import pytest
 from scripts.layout import imported
 from tests.support.command_lines import make_targets
 
-CODE_FOLDERS = ("vxm_convert", "train", "export", "om_runner", "scripts", "tests")
+CODE_FOLDERS = ("vxm_convert", "train", "export", "om_runner", "scripts", "tests", "examples")
 TEXT_SUFFIXES = (".py", ".sh", ".md", ".toml", ".lock", ".json", ".cfg", ".yaml")
 #: Beginnings of paths that exist on one machine only; spelled in parts so that this file does not match itself.
 _STARTS = ("home/(?!someone/)[a-z]", "root/", "work/", "tmp/w/", "Users/[A-Za-z]", "opt/pypi", "mnt/[a-z]")

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# PYTHON_ARGCOMPLETE_OK
 """``python -m train``: options in, a folder of checkpoints out. Parses and reports; the work is in `train.run.loop`."""
 
 from __future__ import annotations
@@ -8,20 +9,15 @@ import vxm_convert.interrupts  # noqa: F401 -- before anything that takes time
 # isort: split
 import argparse
 import importlib
-import logging
 import sys
 from typing import Dict, List, Optional, Tuple
 
-from train.data.checks import check_cohort
-from train.data.cohort import segmentation_of
-from train.data.provenance import sources_of
+from train.api import train_with
 from train.options import build_parser, settings_from
-from train.run.summary import headline
 from vxm_convert.artifacts.targets import check_apart
 from vxm_convert.cliargs import run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK
-
-LOG = logging.getLogger(__name__)
+from vxm_convert.parser import command_line
 
 #: first word of the command line → (module with ``main(argv) -> int``, one line of help); any other start trains
 VERBS: Dict[str, Tuple[str, str]] = {
@@ -33,7 +29,7 @@ VERBS: Dict[str, Tuple[str, str]] = {
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Exit code of `python -m train`."""
-    words = sys.argv[1:] if argv is None else argv
+    words = command_line(argv)
     if words and words[0] in VERBS:
         return int(importlib.import_module(VERBS[words[0]][0]).main(list(words[1:])))
     parser = build_parser({verb: text for verb, (_, text) in VERBS.items()})
@@ -45,14 +41,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 def _train(args: argparse.Namespace) -> int:
     if args.data is not None:
         check_apart(args.out, args.data, "--data")
-    settings, cohort = settings_from(args)
-    atlas_seg = segmentation_of(settings.data.atlas) if settings.data.atlas is not None else None
-    if settings.data.synthetic is None:
-        check_cohort(cohort, settings.data.atlas, atlas_seg, settings.spec.volume_shape, settings.loss.dice_weight > 0)
-    LOG.info("%s", headline(settings, cohort))
-    from train.run.loop import train  # TensorFlow loads here, so that --help and bad options need none
-
-    trained = train(settings, cohort, sources_of(cohort, settings.data.atlas))
+    trained = train_with(*settings_from(args))
     if trained.best is not None:
         print(f"best checkpoint: {trained.best}")
     print(f"checkpoint: {trained.last}")

@@ -8,8 +8,8 @@ import logging
 from pathlib import Path
 from typing import Mapping, Optional, Tuple
 
-from train.data.checks import atlas_shape
-from train.data.cohort import Cohort, read_cohort
+from train.api import spec_and_cohort
+from train.data.cohort import Cohort
 from train.device_options import add_device_groups, npu_settings, scale_settings
 from train.devices.choice import choose_device
 from train.settings.run import (
@@ -24,9 +24,10 @@ from train.settings.run import (
     TrainSettings,
 )
 from vxm_convert.cliargs import add_common_group, help_texts
-from vxm_convert.errors import SpecError, VolumeError
+from vxm_convert.errors import SpecError
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
-from vxm_convert.model.spec import INTEGRATION_STEPS, VARIANTS, ModelSpec, Shape3, parse_shape
+from vxm_convert.model.spec import INTEGRATION_STEPS, VARIANTS, parse_shape
+from vxm_convert.parser import Parser
 from vxm_convert.weights.box import checkpoint_or_box
 from vxm_convert.weights.keras_h5 import INDEXINGS
 
@@ -36,6 +37,11 @@ LOG = logging.getLogger(__name__)
 _USAGE = (
     "python -m train --data DIR|FILE [--atlas FILE] [--out DIR] [option ...]\n       python -m train VERB [option ...]"
 )
+#: options that --help shows; --help-all shows the others too
+_COMMON = (
+    "--data --atlas --out --init --resume --split --synthetic --variant --shape --batch --epochs --lr --seed --loss "
+    "--lambda --dice-weight --device --verbose --quiet"
+).split()
 _EXAMPLES = (
     "python -m train --data scans --atlas atlas.npz --out build/train",
     "python -m train --data scans.csv --pairs scans --variant miccai2018 --split 0.8,0.1,0.1",
@@ -46,9 +52,11 @@ _EXAMPLES = (
 
 def build_parser(verbs: Optional[Mapping[str, str]] = None) -> argparse.ArgumentParser:
     """Options of training; `verbs` for the help: verb → one line about it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m train",
         usage=_USAGE,
+        verbs=tuple(verbs or ()),
+        common=_COMMON,
         **help_texts(
             "Train a VoxelMorph network: register scans to one atlas, or to each other. Without a verb, train.",
             _EXAMPLES,
@@ -72,8 +80,6 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
     synthetic = None
     if args.synthetic:
         synthetic = SyntheticData(args.synthetic_heads, args.same_contrast, args.validation_pairs, args.makers)
-    elif args.data is None:
-        raise SpecError("data: none given; pass --data with the folder of scans, or --synthetic")
     data = DataSettings(
         source=args.data,
         atlas=args.atlas,
@@ -93,15 +99,8 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
         args.dice_weight,
         args.labels,
     )
-    given = _given_shape(args)
-    cohort = Cohort(()) if synthetic is not None else read_cohort(data, args.seed)
-    shape = given if given is not None else atlas_shape(cohort.train[0].moving)
-    if args.shape is not None and parse_shape(args.shape) != shape:
-        have, first = ",".join(str(n) for n in shape), args.atlas or cohort.train[0].moving
-        raise VolumeError(
-            f"{first}: has {have} voxels, --shape says {args.shape}; resample the scans and the atlas, or omit --shape"
-        )
-    spec = ModelSpec(args.variant, shape, args.batch, args.integration_steps)
+    asked = None if args.shape is None else parse_shape(args.shape)
+    spec, cohort = spec_and_cohort(data, args.variant, asked, args.batch, args.integration_steps or 0, args.seed)
     npu = npu_settings(args)
     device, why = choose_device(args.device)
     LOG.info("device: %s (%s)", device, why)
@@ -130,15 +129,6 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
         rank=args.rank,
         worker_timeout=args.worker_timeout,
     ), cohort
-
-
-def _given_shape(args: argparse.Namespace) -> Optional[Shape3]:
-    """That of the atlas; of synthetic pairs, which may have any, that of --shape; None where only the scans tell."""
-    if not args.synthetic:
-        return atlas_shape(args.atlas) if args.atlas is not None else None
-    if args.shape is None:
-        raise SpecError("shape: none given; --synthetic needs the grid of its pairs, pass --shape 64,64,64")
-    return parse_shape(args.shape)
 
 
 def _shares(text: str) -> Tuple[float, float, float]:

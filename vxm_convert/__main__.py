@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# PYTHON_ARGCOMPLETE_OK
 """``python -m vxm_convert``: doctor, device-check, inspect, verify, phantom, profiles, sim. Parses and prints; the work
 of each verb is in its module.
 """
@@ -20,6 +21,7 @@ from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_l
 from vxm_convert.device_check.options import SUMMARY, add_check_arguments, help_of_check
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
 from vxm_convert.model.spec import parse_shape
+from vxm_convert.parser import Parser
 from vxm_convert.text import line_of
 
 #: the same as `vxm_convert.profiles.listing.ACTIONS`, which reads YAML and is imported late
@@ -29,7 +31,7 @@ PHANTOM_KINDS = ("heads", "shapes")
 
 def build_parser() -> argparse.ArgumentParser:
     """All sub-commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m vxm_convert",
         **help_texts(
             "Show what is installed, what a file is and whether a chain of files is intact; make synthetic scans; use "

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import signal
 import sys
 import textwrap
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -66,10 +68,17 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def add_common_group(parser: argparse.ArgumentParser) -> None:
-    """``--verbose`` and ``--quiet``."""
+    """``--verbose``, ``--quiet`` and ``--log-format``."""
     group = parser.add_argument_group("messages")
     group.add_argument("-v", "--verbose", action="store_true", help="log more detail (default: off)")
     group.add_argument("-q", "--quiet", action="store_true", help="log only warnings and errors (default: off)")
+    group.add_argument(
+        "--log-format",
+        default="text",
+        choices=("text", "json"),
+        help="messages as lines of text, or as one JSON object per line for programs that collect them (default: "
+        "%(default)s)",
+    )
 
 
 def add_model_group(parser: argparse.ArgumentParser, default_shape: str = "160,192,224") -> None:
@@ -120,7 +129,8 @@ def set_up_logging(args: argparse.Namespace) -> None:
         else logging.INFO
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Printable(LOG_FORMAT, datefmt="%H:%M:%S"))
+    as_json = getattr(args, "log_format", "text") == "json"
+    handler.setFormatter(JsonLines() if as_json else _Printable(LOG_FORMAT, datefmt="%H:%M:%S"))
     logging.basicConfig(level=level, handlers=[handler])
     for chatty in ("matplotlib", "PIL", "tensorflow", "tf2onnx", "h5py", "nibabel"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -154,12 +164,12 @@ def run_main(body: Callable[[], int], prog: str) -> int:
         with _stop_on_sigterm():
             return body()
     except VxmError as exc:
-        sys.stderr.write(f"{prog}: error: {printable(str(exc))}\n")
+        _say(prog, "error", str(exc))
         return exc.exit_code
     except BrokenPipeError:
         return EXIT_USER
     except KeyboardInterrupt:
-        sys.stderr.write(f"{prog}: stopped by the user; finished results are kept\n")
+        _say(prog, "", "stopped by the user; finished results are kept")
         return 130
 
 
@@ -168,6 +178,30 @@ def _paths(value: object) -> List[Path]:
     values = value if isinstance(value, (list, tuple)) else [value]
     words = [Path(word.rpartition(":")[2]) for word in values if isinstance(word, str) and word]
     return [path for path in values if isinstance(path, Path)] + [path for path in words if path.is_file()]
+
+
+def _say(prog: str, kind: str, text: str) -> None:
+    """The last message of a command, in the form of the others."""
+    if any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger().handlers):
+        logging.getLogger(prog).error("%s", text)
+    else:
+        sys.stderr.write(f"{prog}: {kind + ': ' if kind else ''}{printable(text)}\n")
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line: time (UTC), level, logger, message, and the traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        entry = {
+            "time": f"{when}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": printable(record.getMessage()),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
 
 
 class _Printable(logging.Formatter):

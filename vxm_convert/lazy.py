@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modules that are imported when first used, so that ``--help`` and wrong options do not wait for them.
+"""Modules and public names that are imported when first used, so that ``--help`` and wrong options do not wait for
+them.
 
 For packages that take a tenth of a second and that most commands need only once they work. Not for TensorFlow, which
 has fences of its own, and not for packages that may be missing: the error would come late.
@@ -8,7 +9,7 @@ has fences of its own, and not for packages that may be missing: the error would
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, Callable, Dict, List, Tuple
 
 
 class LazyModule:
@@ -28,3 +29,28 @@ class LazyModule:
 
     def __repr__(self) -> str:
         return f"<{self._lazy_name}, imported when used>"
+
+
+def public_names(
+    package: str, homes: Dict[str, str], modules: Tuple[str, ...] = ()
+) -> Tuple[Callable[[str], Any], Callable[[], List[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package (PEP 562) whose public names are imported when first used.
+
+    Parameters
+    ----------
+    package : str — the package's ``__name__``.
+    homes : public name → module that defines it.
+    modules : names of public modules of the package.
+    """
+
+    def get(name: str) -> Any:
+        if name in homes:
+            return getattr(importlib.import_module(homes[name]), name)
+        if name in modules:
+            return importlib.import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    def listed() -> List[str]:
+        return sorted([*homes, *modules])
+
+    return get, listed

@@ -19,6 +19,7 @@ from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.names import PREFLIGHT_CSV, PREFLIGHT_JSON
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
 from vxm_convert.model.precision import plan_for
+from vxm_convert.parser import Parser
 from vxm_convert.weights.foreign import refuse_foreign_graph
 
 _LOG = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _PROG = "export preflight"
 
 def build_parser(default_soc: str) -> argparse.ArgumentParser:
     """Options of ``python -m export preflight``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m export preflight",
         **cliargs.help_texts(
             "Check a frozen graph before ATC does: engines, data types, limits of the kernels, loops, memory.",

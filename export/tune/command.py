@@ -36,6 +36,7 @@ from vxm_convert.errors import EXIT_OK, PrecisionError, SpecError, VolumeError
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.precision import PLANS
 from vxm_convert.model.spec import ModelSpec, parse_shape
+from vxm_convert.parser import Parser
 from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE, load_profile, profile_path, shipped_profiles
 from vxm_convert.scans.discovery import scans_of
 from vxm_convert.toolchain.find import find_toolchain
@@ -52,7 +53,7 @@ _STARTS = ("fast", "balanced")
 
 def build_parser(default_soc: str) -> argparse.ArgumentParser:
     """Options of ``python -m export tune``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m export tune",
         **cliargs.help_texts(
             "Find the fewest nodes that must stay in fp32, and the weights that must be split, for the offline model "

@@ -24,6 +24,7 @@ from om_runner.bids.records import FAILURE_RECORD, METRICS_RECORD, RESULTS_RECOR
 from om_runner.bids.sidecars import Sources, sidecar_of
 from om_runner.bids.tables import write_tables
 from om_runner.inputs.scans import Scan
+from om_runner.results.index_page import write_index
 from om_runner.results.layout import Layout
 from om_runner.results.tables import FailureRow, MetricsRow
 from vxm_convert.artifacts.files import sidecar_path, write_json
@@ -82,7 +83,7 @@ class Derivative(Layout):
             write_json(self.path_of(failure.subject, FAILURE_RECORD), asdict(failure))
             _remove(self.path_of(failure.subject, METRICS_RECORD))
         made = write_description(self.out, self._links, self._dataset.description, self._toolchain, self._simulated)
-        return made + write_tables(self.out, self._participants) + record_files(self.out)
+        return made + write_tables(self.out, self._participants) + record_files(self.out) + write_index(self.out)
 
     def check(self, scan: Scan) -> None:
         """Files of a derivative are placed one by one, under names of ours."""

@@ -14,7 +14,16 @@ from urllib.parse import quote
 
 from om_runner.bids.dataset import DESCRIPTION_NAME, GENERATOR
 from om_runner.bids.names import FIGURES, PROVENANCE
-from om_runner.names import AUDIT_NAME, FAILURES_NAME, METRICS_NAME, PRECISION_FOLDER, QC_FOLDER, RUN_NAME, SUMS_NAME
+from om_runner.names import (
+    AUDIT_NAME,
+    FAILURES_NAME,
+    METRICS_NAME,
+    PRECISION_FOLDER,
+    QC_FOLDER,
+    RUN_NAME,
+    STRUCTURES_NAME,
+    SUMS_NAME,
+)
 from vxm_convert import __version__
 from vxm_convert.artifacts.files import read_bounded, write_json, write_text
 
@@ -26,7 +35,7 @@ IGNORED = (
     "# Transforms and Jacobian maps, for which BIDS has no names yet, and what belongs to this project: hashes, "
     "records, reports.",
     "*_xfm.*", "*_jacobian.*", "*.nii.gz.json", FIGURES, PROVENANCE, PRECISION_FOLDER, QC_FOLDER, "logs", "*.html", METRICS_NAME,
-    FAILURES_NAME, RUN_NAME, AUDIT_NAME, SUMS_NAME,
+    STRUCTURES_NAME, FAILURES_NAME, RUN_NAME, AUDIT_NAME, SUMS_NAME,
 )  # fmt: skip
 
 

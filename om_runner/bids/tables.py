@@ -13,7 +13,7 @@ from om_runner.bids import labeltable
 from om_runner.bids.names import entities_of
 from om_runner.bids.participants import Participants, write_participants
 from om_runner.bids.records import FAILURE_RECORD, METRICS_RECORD, RESULTS_RECORD, read_records
-from om_runner.names import FAILURES_NAME, METRICS_NAME
+from om_runner.names import FAILURES_NAME, METRICS_NAME, STRUCTURES_NAME
 from om_runner.results.tables import FailureRow, MetricsRow, write_failures, write_metrics
 from vxm_convert.errors import VolumeError
 
@@ -33,7 +33,7 @@ def write_tables(out: Path, participants: Participants) -> List[str]:
     noted = [label for record in read_records(out, RESULTS_RECORD).values() for label in record.get("labels") or []]
     labels = [label for label in noted if isinstance(label, int)]
     made = write_participants(out, participants, done, counts) + labeltable.write_label_table(out, labels)
-    return made + [METRICS_NAME, FAILURES_NAME]
+    return made + [METRICS_NAME, STRUCTURES_NAME, FAILURES_NAME]
 
 
 def registered(out: Path) -> List[MetricsRow]:

@@ -10,17 +10,8 @@ from typing import Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
-from om_runner.commands.common import (
-    add_grid_options,
-    check_meeting,
-    hashes,
-    image_grid,
-    make_parser,
-    read_transform,
-    run_verb,
-    says_its_place,
-)
-from om_runner.commands.outcome import check_cover, check_result, check_signs, say_beyond, say_new_ids
+from om_runner.commands.common import add_grid_options, hashes, make_parser, read_transform, run_verb
+from om_runner.commands.outcome import check_cover, check_result, say_beyond, say_new_ids
 from vxm_convert.artifacts.files import write_sidecar
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
@@ -34,6 +25,7 @@ from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.scans.values import Volume
 from vxm_convert.transforms.formats import READABLE
+from vxm_convert.transforms.partners import check_meeting, check_signs, image_grid, says_its_place
 from vxm_convert.transforms.points import POINT_FRAMES, check_points_target, from_ras, read_points, to_ras, write_points
 
 LOG = logging.getLogger(__name__)

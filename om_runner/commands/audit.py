@@ -13,6 +13,7 @@ from om_runner.names import AUDIT_NAME
 from om_runner.options.common import add_device_group, add_model_options, whole_number
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, PrecisionError
+from vxm_convert.parser import Parser
 from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE
 
 PROG = "om_runner audit"
@@ -21,7 +22,7 @@ DEFAULT_OUT = Path("build") / "audit"
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of the audit."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m {PROG}",
         **help_texts(
             "Check that an offline model gives the same bits for a scan when it runs again, in another order, after "

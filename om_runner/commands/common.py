@@ -11,36 +11,31 @@ import logging
 import math
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
-import numpy as np
-
-from om_runner.commands.outcome import check_signs
 from vxm_convert.artifacts.files import sha256_of, write_text
 from vxm_convert.cliargs import add_common_group, help_texts, refuse_overwriting, run_main, set_up_logging
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.geometry.resample import voxels_that_meet
-from vxm_convert.scans.grid import nothing_said, say_notes
-from vxm_convert.scans.scan_file import ScanFile
+from vxm_convert.parser import Parser
 from vxm_convert.transforms.affines import is_affine_file, read_affine
 from vxm_convert.transforms.formats import READABLE
 from vxm_convert.transforms.itk_composite import is_composite, read_composite
+from vxm_convert.transforms.partners import read_with_images
 from vxm_convert.transforms.warps import read_warp
 
 LOG = logging.getLogger(__name__)
 
 TABLE_FORMATS = ("table", "csv", "json")
 INVERSE = "inverse:"
-_ORIENT = "write its orientation into the header first, for example with FreeSurfer's mri_convert --in_orientation, or nibabel"
 
 
 def make_parser(verb: str, description: str, *examples: str) -> argparse.ArgumentParser:
     """A parser with the common help texts; `examples` are what follows the verb on a command line."""
     prog = f"python -m om_runner {verb}"
-    return argparse.ArgumentParser(prog=prog, **help_texts(description, [f"{prog} {words}" for words in examples]))
+    return Parser(prog=prog, **help_texts(description, [f"{prog} {words}" for words in examples]))
 
 
 def run_verb(
@@ -103,38 +98,6 @@ def add_grid_options(group: argparse._ActionsContainer) -> None:
     )
 
 
-def grid_from(path: Optional[Path], home: Optional[Grid] = None) -> Optional[Grid]:
-    """Grid of an image on the command line; see `image_grid`."""
-    return None if path is None else image_grid(ScanFile(path), home)
-
-
-def image_grid(scan: ScanFile, home: Optional[Grid] = None) -> Grid:
-    """Where an image lies; doubts about its header are logged.
-
-    Parameters
-    ----------
-    home : Grid or None — of the warp or image that goes with it. An image of as many voxels whose header says nothing is
-        taken to lie there.
-
-    Raises
-    ------
-    VolumeError
-        For a header that does not say how the array lies, where nothing else does.
-    """
-    if says_its_place(scan):
-        say_notes(scan)
-        return scan.grid
-    if home is None or home.shape != scan.grid.shape:
-        raise VolumeError(nothing_said(scan, _ORIENT))
-    LOG.warning(
-        "%s: its header has %s and so does not say how the array lies; taken to lie on the grid of what goes with it (%s)",
-        scan.path,
-        scan.trust.value,
-        home.describe(),
-    )
-    return home
-
-
 def warp_from(args: argparse.Namespace, moving: Optional[Path] = None) -> Warp:
     """The warp of `add_warp_options`, with the grids of the images that go with it.
 
@@ -142,43 +105,7 @@ def warp_from(args: argparse.Namespace, moving: Optional[Path] = None) -> Warp:
     ----------
     moving : Path or None — an image of the moving grid where ``--moving`` names none.
     """
-    moving = args.moving or moving
-    homes: Tuple[Optional[Grid], Optional[Grid]] = (None, None)
-    if any(path is not None and not says_its_place(ScanFile(path)) for path in (args.fixed, moving)):
-        homes = _grids_of(args.warp, args.source_format)
-    warp = read_warp(args.warp, args.source_format, grid_from(moving, homes[1]), grid_from(args.fixed, homes[0]))
-    if moving is not None:
-        check_meeting(warp, moving)
-        check_signs(warp, moving)
-    return warp
-
-
-def says_its_place(scan: ScanFile) -> bool:
-    """Whether a file's header says how its array lies, or, for an .npz, the kind of file does."""
-    return scan.trust.axes_known or not scan.has_header
-
-
-def check_meeting(warp: Warp, image: Path) -> None:
-    """Raise VolumeError where no voxel of the fixed grid comes from inside an image."""
-    if not voxels_that_meet(warp):
-        raise VolumeError(
-            f"{image}: 0 of {int(np.prod(warp.fixed.shape))} voxels of the fixed grid meet this image "
-            f"({warp.moving.describe()}, centre {_point(warp.moving)}; fixed grid {warp.fixed.describe()}, centre "
-            f"{_point(warp.fixed)}); check the headers, and the order and direction of the transforms"
-        )
-
-
-def _point(grid: Grid) -> str:
-    return ", ".join(f"{value:.0f}" for value in grid.centre_ras)
-
-
-def _grids_of(path: Path, form: Optional[str]) -> Tuple[Optional[Grid], Optional[Grid]]:
-    """Fixed and moving grid of a warp by itself; none where it does not name them."""
-    try:
-        warp = read_warp(path, form)
-    except VolumeError:
-        return None, None
-    return warp.fixed, warp.moving
+    return read_with_images(args.warp, args.source_format, args.moving or moving, args.fixed)
 
 
 def read_transform(

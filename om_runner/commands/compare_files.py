@@ -22,6 +22,7 @@ from vxm_convert.artifacts.reports import report_head, write_report_json
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, ContractError, PrecisionError
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET
+from vxm_convert.parser import Parser
 from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE, load_profile
 
 PROG = "om_runner compare-files"
@@ -41,7 +42,7 @@ class FileSettings:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of the comparison."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m {PROG}",
         **help_texts(
             "Judge by an acceptance profile what msame or ais_bench wrote for the inputs of `python -m export golden`. "

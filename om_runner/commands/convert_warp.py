@@ -8,9 +8,9 @@ import logging
 from pathlib import Path
 from typing import List, Optional
 
-from om_runner.commands.common import add_warp_options, hashes, make_parser, run_verb, warp_from
+from om_runner.commands.common import add_warp_options, make_parser, run_verb
 from vxm_convert.transforms.formats import FORMATS
-from vxm_convert.transforms.warps import write_warp
+from vxm_convert.warps import convert
 
 LOG = logging.getLogger(__name__)
 
@@ -53,7 +53,6 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Read and write."""
-    warp = warp_from(args)
-    write_warp(args.out, warp, args.warp_format, hashes(warp=args.warp), dtype=args.dtype)
+    warp = convert(args.warp, args.out, args.warp_format, args.moving, args.fixed, args.source_format, dtype=args.dtype)
     LOG.info("%s: %s, fixed %s, moving %s", args.out, args.warp_format, warp.fixed.describe(), warp.moving.describe())
     return 0

@@ -15,13 +15,14 @@ from vxm_convert.device_check.comparison import lines_of
 from vxm_convert.device_check.options import add_check_arguments, help_of_check
 from vxm_convert.errors import EXIT_OK, PrecisionError
 from vxm_convert.model.spec import parse_shape
+from vxm_convert.parser import Parser
 
 PROG = "om_runner device-check"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of the check."""
-    parser = argparse.ArgumentParser(prog=f"python -m {PROG}", **help_of_check(f"python -m {PROG}"))
+    parser = Parser(prog=f"python -m {PROG}", **help_of_check(f"python -m {PROG}"))
     add_check_arguments(parser)
     add_common_group(parser)
     return parser

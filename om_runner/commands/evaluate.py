@@ -13,7 +13,6 @@ from om_runner.commands.common import (
     add_table_options,
     add_warp_options,
     emit,
-    grid_from,
     make_parser,
     render,
     run_verb,
@@ -29,6 +28,7 @@ from vxm_convert.geometry.maps import SpaceMap
 from vxm_convert.metrics.labels import ALL_SETS, DEFAULT_LABEL_SET
 from vxm_convert.transforms.landing import MOST_FOLDED, refuse_folded
 from vxm_convert.transforms.landmarks import pair
+from vxm_convert.transforms.partners import grid_from
 from vxm_convert.transforms.points import POINT_FRAMES, PointList, read_points, to_ras
 
 

@@ -13,6 +13,7 @@ from om_runner.layers.run import LayerSettings, run_layers
 from om_runner.options.common import add_device_group, add_model_options, add_reference_python
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK
+from vxm_convert.parser import Parser
 
 PROG = "om_runner layers"
 _DEFAULT_GIB = 6.0
@@ -21,7 +22,7 @@ _GIB = 1 << 30
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of the layer comparison."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m {PROG}",
         **help_texts(
             "Compare every tensor inside an offline model with TensorFlow's, and name the layers that cause the error.",

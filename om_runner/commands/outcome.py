@@ -16,7 +16,6 @@ from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.geometry.maps import SpaceMap
-from vxm_convert.transforms.landing import share_inside
 from vxm_convert.transforms.npz_field import halved
 
 LOG = logging.getLogger(__name__)
@@ -80,19 +79,6 @@ def say_beyond(what: Path, points: Optional[np.ndarray], steps: Sequence[Union[W
         )
     if outside:
         LOG.warning("%s: %d of %d points lie beyond the warp's grid", what, outside, len(points))
-
-
-def check_signs(chain: Warp, image: Path) -> None:
-    """Warn where the points would land inside an image if x and y were negated, and mostly do not as they are."""
-    inside, mirrored = share_inside(chain), share_inside(chain, mirrored=True)
-    if inside < 0.3 and mirrored > inside + 0.4:
-        LOG.warning(
-            "%s: %.0f %% of the fixed grid lands in this image, with x and y negated %.0f %% would: are the displacements "
-            "in RAS where LPS is expected, or the other way round?",
-            image,
-            100 * inside,
-            100 * mirrored,
-        )
 
 
 def check_result(image: Path, before: np.ndarray, after: np.ndarray, how: str) -> None:

@@ -13,6 +13,7 @@ from om_runner.names import QC_FOLDER
 from om_runner.qc.cohort_page import Failure, write_pages
 from om_runner.qc.from_files import Fixed, Results, case_of, open_fixed, open_results
 from om_runner.qc.record import write_case
+from om_runner.results.index_page import write_index
 from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.sha256sums import files_below, refresh_manifest
 from vxm_convert.errors import EXIT_OK, EXIT_USER, VolumeError, VxmError
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         LOG.error("%s: %s", name, reason)
     page = write_pages(out, list(results.failures) + damaged + missing)
     if args.out is None:
-        refresh_manifest(results.folder, files_below(results.folder, QC_FOLDER))
+        refresh_manifest(results.folder, write_index(results.folder) + files_below(results.folder, QC_FOLDER))
     LOG.info("%d of %d subjects drawn, page %s", len(wanted) - len(damaged), len(wanted), page)
     return EXIT_USER if damaged or missing else EXIT_OK
 

@@ -10,7 +10,6 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from om_runner.commands.common import check_meeting, image_grid
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid, corner_distance_mm
@@ -21,6 +20,7 @@ from vxm_convert.metrics.overlap import dice
 from vxm_convert.metrics.surfaces import surface_distances
 from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.scans.values import Volume
+from vxm_convert.transforms.partners import check_meeting, image_grid
 
 LOG = logging.getLogger(__name__)
 _SURFACE_RULE = "HD95 = larger of the two 95th percentiles of surface distances; ASSD = mean over both surfaces"

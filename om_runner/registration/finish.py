@@ -18,9 +18,9 @@ from om_runner.inputs.scans import LoadedScan
 from om_runner.names import LOG_NAME
 from om_runner.qc.measures import table_warnings
 from om_runner.registration.job import Job
-from om_runner.registration.plausible import check_moved, check_outputs
+from om_runner.registration.outcome import ModelOutputs, products_of
 from om_runner.registration.timeline import EXECUTE, PRODUCTS, STAGES, WRITE, Timeline
-from om_runner.results.products import Registered, register
+from om_runner.results.products import Registered
 from om_runner.results.resume import Records
 from om_runner.results.subject_log import log_text, notes_to, warnings_in
 from om_runner.results.tables import MetricsRow
@@ -28,7 +28,6 @@ from om_runner.results.writer import Writer
 from vxm_convert.artifacts.files import write_text
 from vxm_convert.geometry.velocity import inverse_flow
 from vxm_convert.metrics.labels import label_set
-from vxm_convert.metrics.overlap import dice
 
 if TYPE_CHECKING:
     from om_runner.qc.from_run import Pictures
@@ -96,20 +95,9 @@ class Finisher:
     def _products(
         self, ready: Ready, moved: np.ndarray, flow: np.ndarray, velocity: Optional[np.ndarray]
     ) -> Tuple[Registered, Dict[str, Any]]:
-        loaded, job = ready.loaded, self._job
-        path = loaded.scan.path
-        folds, longest = check_outputs(path, loaded.image, job.atlas.image, moved, flow, velocity, job.profile)
-        done = register(loaded, job.atlas, moved, flow, self._outputs)
-        check_moved(path, done.moved, loaded.image if loaded.source is None else loaded.source.image)
-        before, after, count = self._dice(done)
-        figures = {
-            "dice_before": before,
-            "dice_after": after,
-            "n_labels": count,
-            "folding_fraction": folds.fraction,
-            "jacobian_min": folds.minimum,
-            "flow_max_voxel": longest,
-        }
+        job = self._job
+        model = ModelOutputs(moved, flow, velocity)
+        done, figures = products_of(ready.loaded, job.atlas, model, self._outputs, job.profile, self._labels)
         for text in table_warnings(figures):
             LOG.warning("%s: %s", ready.subject, text)
         return done, figures
@@ -121,7 +109,7 @@ class Finisher:
         self._records.forget(ready.subject)
         with self._timeline.span(WRITE, [ready.subject]) as span:
             place = self._with_log(job.layout.place(loaded.scan), ready, figures)
-            self._writer.write(place, loaded, done, flow, provenance)
+            own = self._writer.write(place, loaded, done, flow, provenance)
         ready.seconds[WRITE] = span.wall
         row = MetricsRow(
             subject=ready.subject,
@@ -133,6 +121,7 @@ class Finisher:
             source=loaded.scan.path.name,
             warnings=warnings_in(ready.notes, ready.subject, (loaded.scan.path, loaded.scan.seg_path)),
             **figures,
+            **own,
         )
         drawn: List[str] = []
         if self._pictures is not None:
@@ -167,19 +156,13 @@ class Finisher:
             "toolchain": f"{job.badge.upper()} {self._provenance.toolchain['version']}",
             "intensities": ready.loaded.intensity,
         }
-        known = ", ".join(f"{name} {value:.6g}" for name, value in figures.items() if value is not None)
+        known = ", ".join(f"{name} {value:.6g}" for name, value in figures.items() if isinstance(value, (int, float)))
         # The pictures' own warnings are the last of the row's.
         said = warnings_in(ready.notes, ready.subject, (ready.loaded.scan.path, ready.loaded.scan.seg_path))
         notes = ready.notes + [f"WARNING: {text}" for text in warnings if text not in said]
         ordered = {stage: seconds[stage] for stage in (*STAGES, "pictures") if stage in seconds}
         ordered["all stages"] = sum(ordered.values())
         return log_text(head, notes, ordered, f"registered: {known}")
-
-    def _dice(self, done: Registered) -> Tuple[Optional[float], Optional[float], Optional[int]]:
-        if done.moved_seg is None or done.fixed_seg is None:
-            return None, None, None
-        after = dice(done.moved_seg, done.fixed_seg, self._labels)
-        return dice(done.seg_before, done.fixed_seg, self._labels).mean, after.mean, after.n_labels
 
 
 def describe(row: MetricsRow) -> str:

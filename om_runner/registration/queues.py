@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, Callable, Deque, Generator, Optional, Sequence, Tuple, Type, TypeVar
+from typing import Any, Callable, Deque, Generator, Iterable, Optional, Tuple, Type, TypeVar
 
 T = TypeVar("T")
 L = TypeVar("L")
 
 
 def read_ahead(
-    scans: Sequence[T], load: Callable[[T], L], ahead: int, threads: int = 1
+    scans: Iterable[T], load: Callable[[T], L], ahead: int, threads: int = 1
 ) -> Generator[Tuple[T, Future[L]], None, None]:
     """Scans in order with their loading; `ahead` of them are read or being read beyond the current one."""
     with ThreadPoolExecutor(threads, "decode") as pool:

@@ -19,7 +19,9 @@ from om_runner.names import (
     MOVED_NAME,
     MOVED_SEG_NAME,
     NATIVE_SEG_NAME,
+    STRUCTURES_NAME,
 )
+from om_runner.results.index_page import write_index
 from om_runner.results.tables import FailureRow, MetricsRow
 from om_runner.results.writer import whole_folder
 from vxm_convert.artifacts.sha256sums import files_below
@@ -77,4 +79,4 @@ class Layout:
 
     def finish(self, failures: Sequence[FailureRow]) -> List[str]:
         """What belongs to the folder as a whole, with the scans that failed; names below `out` of the files written."""
-        return []
+        return [STRUCTURES_NAME] + write_index(self.out)

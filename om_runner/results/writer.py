@@ -112,9 +112,9 @@ class Writer:
         done: Registered,
         flow: np.ndarray,
         provenance: Provenance,
-    ) -> None:
+    ) -> Dict[str, Any]:
         """Write all files of a subject into the folder that `place` opens; raises VolumeError if the format cannot hold
-        the warp.
+        the warp. Returns the figures of the inverse, named as in metrics.tsv, if it is wanted.
         """
         wanted = self._options.outputs
         affine_sha = loaded.placed.how.get("affine_sha256")
@@ -143,7 +143,8 @@ class Writer:
             if "jacobian" in wanted:
                 self._write_jacobian(folder / JACOBIAN_NAME, done.warp, provenance)
             if "inverse" in wanted:
-                self._write_inverse(folder, loaded, *_inverse(loaded.placed, flow, done.backward), provenance)
+                return self._write_inverse(folder, loaded, *_inverse(loaded.placed, flow, done.backward), provenance)
+        return {}
 
     def _image_entries(self, done: Registered, interpolation: str) -> Dict[str, Any]:
         return {
@@ -178,7 +179,7 @@ class Writer:
 
     def _write_inverse(
         self, folder: Path, loaded: LoadedScan, inverse: Warp, report: InverseReport, provenance: Provenance
-    ) -> None:
+    ) -> Dict[str, Any]:
         """The inverse on the scan's own grid, with the atlas's labels carried there."""
         inverse = inverse.on_moving(atlas_grid(self._atlas))
         self._write_warp(folder / INVERSE_NAME, inverse, provenance, inverse_of=FLOW_NAME, consistency=report.to_dict())
@@ -193,7 +194,7 @@ class Writer:
         )
         seg = atlas_seg(self._atlas)
         if seg is None or "seg" not in self._options.outputs:
-            return
+            return {"inverse_mm_p95": off.p95}
         carried = resample(seg, inverse, LABEL_INTERPOLATIONS[self._options.label_interpolation], "zero")
         write_nifti(folder / NATIVE_SEG_NAME, carried, inverse.fixed.affine)
         own = loaded.seg if loaded.source is None else loaded.source.seg
@@ -209,6 +210,7 @@ class Writer:
             interpolation=self._options.label_interpolation,
             **({} if score is None else {"dice_mean": score, "label_set": self._labels}),
         )
+        return {"inverse_mm_p95": off.p95, "dice_native": score}
 
 
 def _inverse(placement: Placement, flow: np.ndarray, backward: Optional[np.ndarray]) -> Tuple[Warp, InverseReport]:

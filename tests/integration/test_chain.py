@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from om_runner.results.tables import MetricsRow
+from om_runner.results.tables import COLUMNS
 from tests.support.stages import BATCH, ROOT, SHAPE, SUBJECTS, Cohort, run_stage
 from vxm_convert.artifacts.files import sha256_of
 
@@ -66,13 +66,14 @@ def test_the_layout_of_the_output(registered):
     per_subject = [f"{s}/{name}{side}" for s in SUBJECT_NAMES for name in RESULTS for side in ("", ".json")]
     per_subject += [f"{s}/log.txt" for s in SUBJECT_NAMES]
     reports = [f"precision/{name}" for name in REPORTS]
-    assert files == sorted(per_subject + reports + ["SHA256SUMS", "failures.tsv", "metrics.tsv", "run.json"])
+    of_run = ["SHA256SUMS", "failures.tsv", "index.html", "metrics.tsv", "run.json", "structures.tsv"]
+    assert files == sorted(per_subject + reports + of_run)
 
 
 def test_the_table_has_a_row_per_scan_and_no_failure(registered):
     out, _ = registered
     rows = read_table(out / "metrics.tsv")
-    assert list(rows[0]) == list(MetricsRow.__dataclass_fields__)
+    assert list(rows[0]) == list(COLUMNS)
     assert [row["subject"] for row in rows] == SUBJECT_NAMES
     for row in rows:
         assert 0 < float(row["dice_before"]) < 1 and 0 <= float(row["dice_after"]) < 1

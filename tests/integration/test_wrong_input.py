@@ -19,6 +19,7 @@ from export import __main__ as export_cli
 from om_runner import __main__ as runner_cli
 from tests.support.stages import SHAPE, Cohort
 from train import __main__ as train_cli
+from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.precision import PLANS, PrecisionPlan
 
 pytest.importorskip("tensorflow")
@@ -142,14 +143,14 @@ def test_a_plan_that_names_a_layer_the_graph_has_not(tmp_path, checkpoint, capsy
 
 def test_a_contract_that_the_onnx_process_cannot_read(tmp_path, checkpoint, capsys, monkeypatch):
     """As when two versions of the package meet: the process that converts refuses, and its one message arrives."""
-    real = export_cli.GraphContract.save
+    real = GraphContract.save
 
     def save_old(contract: Any, path: Path) -> None:
         real(contract, path)
         data = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps({**data, "schema": 0}), encoding="utf-8")
 
-    monkeypatch.setattr(export_cli.GraphContract, "save", save_old)
+    monkeypatch.setattr(GraphContract, "save", save_old)
     argv = [
         "--checkpoint",
         str(checkpoint),
@@ -289,7 +290,8 @@ def test_one_bad_scan_is_a_row_and_the_others_are_registered(bench, capsys, capl
     assert not [part for part in parts if part not in row["reason"]], row["reason"]
     assert [r["subject"] for r in bench.table("metrics.tsv")] == ["sub-02", "sub-03"]
     names = sorted(p.name for p in bench.out.iterdir() if p.name != ".om_runner")
-    assert names == ["SHA256SUMS", "failures.tsv", "metrics.tsv", "run.json", "sub-02", "sub-03"]
+    of_run = ["SHA256SUMS", "failures.tsv", "index.html", "metrics.tsv", "run.json", "structures.tsv"]
+    assert names == sorted(of_run + ["sub-02", "sub-03"])
 
 
 def test_both_intensity_conventions_are_taken_and_said(bench, caplog):

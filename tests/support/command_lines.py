@@ -43,11 +43,12 @@ def make_targets(text: str) -> Set[str]:
 
 
 def help_of(module: str, *words: str) -> str:
-    """The help text of a command, as a user sees it."""
-    name = module if module.startswith("scripts.") else module + ".__main__"
+    """The help text of a command with all its options, as a user sees it."""
+    ours = not module.startswith("scripts.")
+    name = module + ".__main__" if ours else module
     text = io.StringIO()
     with contextlib.redirect_stdout(text), pytest.raises(SystemExit) as ended:
-        importlib.import_module(name).main(list(words) + ["--help"])
+        importlib.import_module(name).main(list(words) + ["--help-all" if ours else "--help"])
     assert ended.value.code == 0
     return text.getvalue()
 

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
+from export.contracts import build_contract
+from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.formats import tf_graph
 from vxm_convert.formats.om import read_om
+from vxm_convert.model.precision import PLANS
+from vxm_convert.model.spec import ModelSpec
 from vxm_convert.sim.compiler.compile import CompileRequest, compile_graph, write_model
 from vxm_convert.sim.compiler.node_flags import CustomDtypes
 from vxm_convert.sim.engine.load import load_program
@@ -136,3 +141,26 @@ def up_conv_graph(
     )
     pb.node("LeakyRelu", "y", conv, alpha=0.2)
     return pb
+
+
+def identity_model(folder: Path, shape: Tuple[int, int, int]) -> Path:
+    """``vxm.om`` with its contract, of a network that moves nothing: what a machine without TensorFlow can make."""
+    contract = build_contract(ModelSpec("vm2", shape), PLANS["accurate"], "Ascend910A")
+    folder.mkdir(parents=True, exist_ok=True)
+    moved, flow = contract.outputs
+    build = PbBuilder()
+    for tensor in contract.inputs:
+        build.placeholder(tensor.node, tensor.shape)
+    moving, fixed = (tensor.node for tensor in contract.inputs)
+    build.const("axis", np.array(4, dtype=np.int32))
+    build.const("nothing", np.array(0, dtype=np.float32))
+    still = dict(T=np.dtype(np.float32))
+    build.node("Mul", "fixed_nothing", fixed, "nothing", **still)
+    build.node("Add", moved.node, moving, "fixed_nothing", **still)
+    build.node("ConcatV2", "three", moving, moving, fixed, "axis", N=3, Tidx=np.dtype(np.int32), **still)
+    build.node("Mul", flow.node, "three", "nothing", **still)
+    outputs = [(tensor.node, 0) for tensor in contract.outputs]
+    compile_pb(build.save(folder / "frozen.pb"), folder / "vxm.om", outputs, "force_fp32")
+    hashes = {"om": sha256_of(folder / "vxm.om"), "frozen_pb": sha256_of(folder / "frozen.pb")}
+    replace(contract, hashes=hashes).save(folder / "contract.json")
+    return folder / "vxm.om"

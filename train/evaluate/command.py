@@ -31,6 +31,7 @@ from vxm_convert.errors import EXIT_OK, ArtifactError, TrainingError
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS, LabelSet, load_label_set
 from vxm_convert.model.spec import VARIANTS, ModelSpec, Shape3
 from vxm_convert.model.spec_file import read_spec
+from vxm_convert.parser import Parser
 from vxm_convert.weights.box import checkpoint_or_box
 from vxm_convert.weights.files import find_checkpoint
 from vxm_convert.weights.keras_h5 import INDEXINGS
@@ -43,7 +44,7 @@ _MAX_BYTES = 64 << 20
 
 def build_parser() -> argparse.ArgumentParser:
     """Options of the evaluation."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m train evaluate",
         **help_texts(
             "Register scans with a checkpoint on the CPU and score their segmentations.",

@@ -12,12 +12,13 @@ from train.prepare.work import cpu_count
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
 from vxm_convert.model.spec import parse_shape
+from vxm_convert.parser import Parser
 from vxm_convert.scans.affine_search import KINDS
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Options of the preparation."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m train prepare",
         **help_texts(
             "Resample scans and their segmentations onto the network grid: register each linearly to one reference, "

@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from vxm_convert import cliargs
 from vxm_convert.artifacts.files import read_bounded, write_json
 from vxm_convert.errors import EXIT_OK, SpecError
+from vxm_convert.parser import Parser
 
 _PROG = "train rank-table"
 _HCCN = Path("/etc/hccn.conf")
@@ -27,7 +28,7 @@ _ADDRESS = re.compile(r"^address_(\d+)\s*=\s*(\S+)\s*$", re.MULTILINE)
 
 def build_parser() -> argparse.ArgumentParser:
     """Options of ``python -m train rank-table``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m train rank-table",
         **cliargs.help_texts(
             "Write the rank table that HCCL needs for training on several NPUs, and print the environment of each process.",

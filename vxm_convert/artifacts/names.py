@@ -31,6 +31,8 @@ CONTRACT_NAME = "contract.json"
 # A run of om_runner.
 METRICS_NAME = "metrics.tsv"
 FAILURES_NAME = "failures.tsv"
+#: Dice of every structure of every scan
+STRUCTURES_NAME = "structures.tsv"
 LOG_NAME = "log.txt"
 #: paths of the model, the atlas and the scans, with their hashes
 RUN_NAME = "run.json"
@@ -39,6 +41,8 @@ REPORT_JSON = "report.json"
 REPORT_CSV = "report.csv"
 REPORT_PAGE = "report.html"
 REPORT_JUNIT = "junit.xml"
+#: the page of a whole output folder, and of its pictures
+INDEX_NAME = "index.html"
 LAYERS_CSV = "layers.csv"
 LAYERS_JSON = "layers.json"
 AUDIT_NAME = "audit.json"
@@ -82,9 +86,9 @@ STEPS: Tuple[Tuple[str, str], ...] = (
     ("contract", _any_of(CONTRACT_NAME)),
     ("input", r"(?!)"),
     ("output", _any_of(LOG_NAME, more=r".+\.nii(\.gz)?|.+\.mg[hz]|.+\.npz")),
-    ("table", _any_of(METRICS_NAME, FAILURES_NAME)),
+    ("table", _any_of(METRICS_NAME, FAILURES_NAME, STRUCTURES_NAME)),
     ("run", _any_of(RUN_NAME)),
-    ("report", _any_of(REPORT_JUNIT, more=r"(report|layers|audit)\.(json|csv|html)")),
+    ("report", _any_of(REPORT_JUNIT, INDEX_NAME, more=r"(report|layers|audit)\.(json|csv|html)")),
     ("list", _any_of(SUMS_NAME)),
     ("other", r".*"),
 )

@@ -41,6 +41,7 @@ class PrecisionPlan:
         return tuple(f"{name}::InputDtype:float16,float16,OutputDtype:float32" for name in self.fp32_results)
 
     def to_dict(self) -> Dict[str, Any]:
+        """For the contract and for files of plans."""
         return {
             "name": self.name,
             "mode": self.mode,

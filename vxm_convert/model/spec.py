@@ -118,6 +118,7 @@ class ModelSpec:
         return (self.batch,) + tuple(n // 2 for n in self.volume_shape) + (3,)
 
     def to_dict(self) -> Dict[str, Any]:
+        """For ``spec.json`` and the contract."""
         return asdict(self)
 
     @classmethod

@@ -13,7 +13,7 @@ import struct
 import zlib
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Iterator, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -90,6 +90,31 @@ def write_nifti(
             handle.write(block if squeeze is None else squeeze.compress(block))
         if squeeze is not None:
             handle.write(squeeze.flush())
+
+
+def nifti_image(data: np.ndarray, affine: np.ndarray) -> Any:
+    """A NIfTI-1 image in memory, as `write_nifti` would store it, with qform = sform = `affine`, code 1.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z) — not copied unless its dtype is stored as another one.
+    affine : ndarray, shape (4, 4) — voxel index → RAS mm.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+
+    Raises
+    ------
+    VolumeError
+        If values do not fit the stored dtype.
+    """
+    stored = _stored_dtype(data, None, Path("image"))
+    image = nib.Nifti1Image(data.astype(stored, copy=False), affine)
+    image.header.set_xyzt_units("mm")
+    image.header.set_sform(affine, code=1)
+    _set_qform(image.header, affine)
+    return image
 
 
 def _extension_block(extensions: Sequence[Tuple[int, bytes]]) -> bytes:

@@ -64,10 +64,12 @@ def test_names_of_everything_that_bids_sees(whole):
         "dataset_description.json",
         "dseg.tsv",
         "failures.tsv",
+        "index.html",
         "metrics.tsv",
         "participants.json",
         "participants.tsv",
         "run.json",
+        "structures.tsv",
     ]
     assert {name.split("/")[1] for name in whole.names() if name.startswith("sub-02/")} == {"ses-a", "ses-b"}
     assert not list(whole.out.rglob(".tmp-*"))

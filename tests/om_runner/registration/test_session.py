@@ -37,18 +37,44 @@ def test_layout_tables_and_run_json(bench):
         name + side for name in ("flow.nii.gz", "moved.nii.gz", "moved_seg.nii.gz") for side in ("", ".json")
     ]
     per_subject.append("log.txt")
-    of_run = ["SHA256SUMS", "failures.tsv", "metrics.tsv", "run.json", ".om_runner/a.json", ".om_runner/b.json"]
+    of_run = ["SHA256SUMS", "failures.tsv", "index.html", "metrics.tsv", "run.json", "structures.tsv"]
+    of_run += [".om_runner/a.json", ".om_runner/b.json"]
     assert made == sorted([f"{s}/{f}" for s in "ab" for f in per_subject] + of_run)
     rows = bench.table("metrics.tsv")
     assert [r["subject"] for r in rows] == ["a", "b"]
     assert list(rows[0])[:3] == ["subject", "dice_before", "dice_after"]
     assert rows[0]["n_labels"] == "3" and rows[0]["label_set"] == "paper30" and rows[0]["toolchain"] == "simulated"
     assert float(rows[0]["device_seconds"]) == fakes.DEVICE_SECONDS and rows[0]["intensity"] == "0..255"
+    assert all(-1 <= float(row[name]) <= 1 for row in rows for name in ("ncc_before", "ncc_after"))
+    assert {row[name] for row in rows for name in ("affine_overlap", "dice_native", "inverse_mm_p95")} == {"n/a"}
     assert bench.table("failures.tsv") == []
     run = json.loads((bench.out / "run.json").read_text(encoding="utf-8"))
     assert run["simulated"] is True and run["registered"] == 2 and run["label_set"] == "paper30"
     assert len(run["inputs"]) == 2 and all(len(h) == 64 for h in run["inputs"].values())
     assert run["versions"]["numpy"] == np.__version__
+
+
+def test_structures_are_those_of_the_mean(bench):
+    assert bench.run() == 0
+    rows = {row["subject"]: row for row in bench.table("metrics.tsv")}
+    structures = bench.table("structures.tsv")
+    assert list(structures[0]) == ["subject", "label", "name", "dice_before", "dice_after"]
+    assert [row["label"] for row in structures] == ["2", "16", "41"] * 2
+    assert structures[1]["name"] == "Brain-Stem"
+    for subject, row in rows.items():
+        own = [found for found in structures if found["subject"] == subject]
+        for side in ("dice_before", "dice_after"):
+            assert np.mean([float(found[side]) for found in own]) == pytest.approx(float(row[side]), abs=1e-5)
+    before = (bench.out / "structures.tsv").read_bytes()
+    assert bench.run() == 0 and (bench.out / "structures.tsv").read_bytes() == before, (
+        "kept results keep their structures"
+    )
+
+
+def test_the_inverse_has_its_figures_in_the_table(bench):
+    assert bench.run("--outputs", "moved,seg,inverse") == 0
+    for row in bench.table("metrics.tsv"):
+        assert 0 <= float(row["inverse_mm_p95"]) < 5 and 0 < float(row["dice_native"]) <= 1
 
 
 def test_written_volumes_are_the_models_outputs_with_the_atlas_geometry(bench):
@@ -294,7 +320,7 @@ def test_a_missing_model_is_one_message(tmp_path, capsys):
 
 def test_every_option_tells_its_default():
     for action in cli.build_parser()._actions:
-        if action.dest != "help":
+        if not {"--help", "--help-all"} & {*action.option_strings}:
             assert "default" in action.help or "required" in action.help, action.option_strings
 
 

@@ -123,14 +123,14 @@ def test_no_doubt_advises_what_was_given(given, said, not_said):
 
 def test_doubts_reach_the_table_for_every_way_to_say_them(bench, monkeypatch):
     """Whatever a reading or a writing thread warns of, from whatever module."""
-    from om_runner.registration import finish
+    from om_runner.registration import outcome
 
-    real = finish.register
+    real = outcome.register
 
     def saying(*args):
         logging.getLogger("anything").warning("said while products were made")
         return real(*args)
 
-    monkeypatch.setattr(finish, "register", saying)
+    monkeypatch.setattr(outcome, "register", saying)
     assert bench.run() == 0
     assert all("said while products were made" in row["warnings"] for row in bench.table("metrics.tsv"))

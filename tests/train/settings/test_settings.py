@@ -134,8 +134,10 @@ def test_wrong_options_are_one_message(
 
 
 def test_a_missing_atlas_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    np.savez(str(tmp_path / "s.npz"), vol=np.arange(16**3, dtype=np.uint8).reshape(16, 16, 16))
-    assert main(["--data", str(tmp_path), "--atlas", str(tmp_path / "none.npz"), "--out", str(tmp_path / "o")]) == 1
+    (tmp_path / "scans").mkdir()
+    np.savez(str(tmp_path / "scans" / "s.npz"), vol=np.arange(16**3, dtype=np.uint8).reshape(16, 16, 16))
+    words = ["--data", str(tmp_path / "scans"), "--atlas", str(tmp_path / "none.npz"), "--out", str(tmp_path / "o")]
+    assert main(words) == 1
     message = capsys.readouterr().err
     assert message.startswith("train: error: ") and "none.npz" in message and "Traceback" not in message
     assert not (tmp_path / "o").exists()

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a registration returns to a Python program: images in memory, the warp, figures; files on request."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
+
+import numpy as np
+
+from om_runner.inputs.scans import LoadedScan
+from om_runner.registration.outcome import ModelOutputs
+from om_runner.results.products import OUTPUTS, OutputOptions, Registered
+from om_runner.results.writer import Provenance, Writer, whole_folder
+from vxm_convert.errors import VolumeError, VxmError
+from vxm_convert.geometry.velocity import inverse_flow
+from vxm_convert.images import Image
+from vxm_convert.scans.nifti import nifti_image
+from vxm_convert.transforms.formats import FORMATS
+from vxm_convert.warps import Warp
+
+
+@dataclass(frozen=True)
+class Moving:
+    """A scan to register, with what a bare image does not say.
+
+    Parameters
+    ----------
+    image : path, nibabel image, or (array, affine)
+    labels : path, nibabel image, (array, affine) or None — segmentation on the grid of the image; for a path, None takes
+        what belongs to it (``seg`` in an .npz, ``<scan>_seg.nii.gz`` beside it).
+    name : str — for messages and results; default: the file's name, or ``scan1``, ``scan2``, …
+    """
+
+    image: Image
+    labels: Optional[Image] = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Figures of a registration, named as the columns of metrics.tsv.
+
+    Parameters
+    ----------
+    dice_before, dice_after : float or None — mean Dice over `n_labels` structures of `label_set`; None if a
+        segmentation is missing.
+    folding_fraction, jacobian_min : float — share of voxels whose Jacobian determinant is at most 0; smallest one.
+    flow_max_voxel : float — longest displacement on the network grid, voxels.
+    ncc_before, ncc_after : float or None — correlation with the atlas inside it, before and after the network.
+    affine_overlap : float or None — Dice of the brains after ``affine="auto"``.
+    structures : dict — structure's id as text → [Dice before, Dice after], None where a segmentation lacks it.
+    device_seconds : float — execution time of the batch, divided by its scans.
+    """
+
+    dice_before: Optional[float]
+    dice_after: Optional[float]
+    n_labels: Optional[int]
+    label_set: str
+    folding_fraction: float
+    jacobian_min: float
+    flow_max_voxel: float
+    device_seconds: float
+    ncc_before: Optional[float] = None
+    ncc_after: Optional[float] = None
+    affine_overlap: Optional[float] = None
+    structures: Dict[str, List[Optional[float]]] = field(default_factory=dict)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Column → value."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all results of a `Registrar` share."""
+
+    atlas: LoadedScan
+    options: OutputOptions
+    provenance: Provenance
+    label_set: str
+    integration_steps: int
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scan that could not be registered: its name and the error."""
+
+    name: str
+    error: VxmError
+    ok: bool = field(default=False, init=False)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A registered scan. It holds the scan, the moved image and the warp in memory: let go of it when it is used.
+
+    Parameters
+    ----------
+    name : str — of the scan.
+    metrics : Metrics
+    warnings : tuple of str — what was doubtful about the scan or its registration.
+    simulated : bool — a simulated device made it.
+    """
+
+    name: str
+    metrics: Metrics
+    warnings: Tuple[str, ...]
+    simulated: bool
+    _loaded: LoadedScan = field(repr=False, compare=False)
+    _done: Registered = field(repr=False, compare=False)
+    _model: ModelOutputs = field(repr=False, compare=False)
+    _context: Context = field(repr=False, compare=False)
+    ok: bool = field(default=True, init=False)
+
+    @property
+    def moved(self) -> Any:
+        """The scan on the output grid: nibabel.Nifti1Image, shape (X, Y, Z), its own intensities and dtype."""
+        return nifti_image(self._done.moved, self._done.warp.fixed.affine)
+
+    @property
+    def labels(self) -> Optional[Any]:
+        """The scan's segmentation on the output grid: nibabel.Nifti1Image, or None if the scan has none."""
+        seg = self._done.moved_seg
+        return None if seg is None else nifti_image(seg, self._done.warp.fixed.affine)
+
+    @property
+    def atlas_labels(self) -> Optional[Any]:
+        """The atlas's segmentation on the output grid: nibabel.Nifti1Image, or None if the atlas has none."""
+        seg = self._done.fixed_seg
+        return None if seg is None else nifti_image(seg, self._done.warp.fixed.affine)
+
+    @property
+    def warp(self) -> Warp:
+        """From the output grid to voxels of the scan's file: the affine, if there was one, is part of it."""
+        return Warp.of(self._done.warp)
+
+    @property
+    def flow(self) -> np.ndarray:
+        """The network's own output: shape (X, Y, Z, 3), float32, voxels of the network grid."""
+        return self._model.flow
+
+    def save(
+        self, folder: Union[str, Path], outputs: Iterable[str] = ("moved", "warp", "seg"), warp_format: str = "itk"
+    ) -> Path:
+        """Write the files of one subject as ``python -m om_runner`` does, with their side-cars.
+
+        Parameters
+        ----------
+        folder : str or Path — appears complete or not at all; one that is there is replaced.
+        outputs : any of ``moved``, ``warp``, ``inverse``, ``seg`` and ``jacobian``.
+        warp_format : str — ``itk``, ``fsl``, ``freesurfer``, ``l2r`` or ``vxm``.
+
+        Returns
+        -------
+        Path — of the folder.
+
+        Raises
+        ------
+        VolumeError
+            For an unknown output or format, or a warp that the format cannot hold.
+        ArtifactError
+            If the folder cannot be written.
+        """
+        wanted, context = tuple(outputs), self._context
+        wrong = [word for word in wanted if word not in OUTPUTS or word == "qc"]
+        if wrong or warp_format not in FORMATS:
+            raise VolumeError(
+                f"save: got {', '.join(wrong) or warp_format!r}, expected outputs from "
+                f"{', '.join(word for word in OUTPUTS if word != 'qc')} and a format from {', '.join(sorted(FORMATS))}"
+            )
+        options = replace(context.options, outputs=wanted, warp_format=warp_format)
+        done = self._done
+        if self._model.velocity is not None and "inverse" in wanted:
+            done = replace(done, backward=inverse_flow(self._model.velocity, context.integration_steps))
+        agrees = bool(np.allclose(self._loaded.affine, context.atlas.affine, atol=1e-3))
+        made_from = {"moving": self._loaded.sha256}
+        provenance = context.provenance.of(made_from, subject=self.name, moving_header_agrees=agrees)
+        target = Path(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Writer(options, context.atlas, context.label_set).write(
+            whole_folder(target), self._loaded, done, self._model.flow, provenance
+        )
+        return target

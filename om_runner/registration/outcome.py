@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the model's outputs for one scan amount to: results in the requested space and their figures, or a refusal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+import numpy as np
+
+from om_runner.inputs.scans import LoadedScan
+from om_runner.qc.measures import correlation, white_of
+from om_runner.registration.plausible import check_moved, check_outputs
+from om_runner.results.products import OutputOptions, Registered, register
+from vxm_convert.metrics.overlap import dice
+from vxm_convert.profiles.profile import Profile
+
+
+@dataclass(frozen=True)
+class ModelOutputs:
+    """The model's outputs for one scan, on the network grid.
+
+    Parameters
+    ----------
+    moved : ndarray, shape (X, Y, Z), float32 — network intensities.
+    flow : ndarray, shape (X, Y, Z, 3), float32 — voxels.
+    velocity : ndarray, shape (X/2, Y/2, Z/2, 3), or None — of a diffeomorphic model.
+    """
+
+    moved: np.ndarray
+    flow: np.ndarray
+    velocity: Optional[np.ndarray] = None
+
+
+def products_of(
+    loaded: LoadedScan,
+    atlas: LoadedScan,
+    model: ModelOutputs,
+    options: OutputOptions,
+    profile: Profile,
+    labels: Sequence[int],
+) -> Tuple[Registered, Dict[str, Any]]:
+    """Results and figures of a scan; the figures have the names of the columns of metrics.tsv.
+
+    Raises
+    ------
+    ImplausibleError
+        What the model returned cannot be a registration of this scan.
+    VolumeError
+        If the results cannot be made on the requested grid.
+    """
+    path = loaded.scan.path
+    folds, longest = check_outputs(path, loaded.image, atlas.image, model.moved, model.flow, model.velocity, profile)
+    done = register(loaded, atlas, model.moved, model.flow, options)
+    check_moved(path, done.moved, loaded.image if loaded.source is None else loaded.source.image)
+    white = white_of(atlas.image)
+    every = tuple(slice(None, None, 2) for _ in range(3))
+    return done, {
+        **_dice(done, labels),
+        "ncc_before": correlation(atlas.image[every], loaded.image[every], white),
+        "ncc_after": correlation(atlas.image[every], model.moved[every], white),
+        "affine_overlap": loaded.placed.how.get("overlap"),
+        "folding_fraction": folds.fraction,
+        "jacobian_min": folds.minimum,
+        "flow_max_voxel": longest,
+    }
+
+
+def _dice(done: Registered, labels: Sequence[int]) -> Dict[str, Any]:
+    if done.moved_seg is None or done.fixed_seg is None:
+        return {"dice_before": None, "dice_after": None, "n_labels": None, "structures": {}}
+    before, after = dice(done.seg_before, done.fixed_seg, labels), dice(done.moved_seg, done.fixed_seg, labels)
+    known = {label: [before.per_label[label], score] for label, score in after.per_label.items()}
+    return {
+        "dice_before": before.mean,
+        "dice_after": after.mean,
+        "n_labels": after.n_labels,
+        "structures": {
+            str(label): [None if math.isnan(score) else float(score) for score in scores]
+            for label, scores in sorted(known.items())
+            if not all(map(math.isnan, scores))
+        },
+    }
