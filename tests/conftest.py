@@ -8,15 +8,18 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import pickle
 import platform
 import sys
 from pathlib import Path
-from typing import Iterator, List
+from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 
 # Pictures are drawn to files; a display is never there.
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Tests run side by side already; threads that wait for work take time from the others.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 _REPORTED = ("numpy", "scipy", "nibabel", "protobuf", "onnx", "tensorflow", "tf2onnx", "openvino", "onnxruntime")
@@ -54,6 +57,35 @@ def remembered_programs() -> Iterator[None]:
     backends._compiled = lambda content: (remembered if len(content) < 1 << 17 else compile_one)(content)
     yield
     backends._compiled = compile_one
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered_drawings() -> Iterator[None]:
+    """A drawing of a page that was made from the same values before is not made again: one takes 50 ms, a page has 30."""
+    from om_runner.precision.page import charts, colourbars, layers, limits
+
+    def remembering(draw: Callable[..., Any]) -> Callable[..., Any]:
+        made: Dict[bytes, Any] = {}
+
+        @functools.wraps(draw)
+        def drawn(*values: Any) -> Any:
+            key = pickle.dumps(values)
+            if key not in made:
+                made[key] = draw(*values)
+            return made[key]
+
+        return drawn
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, names in (
+            (charts, ("_error_chart", "_jacobian_chart", "_dice_chart")),
+            (colourbars, ("_signed_bar", "_magnitude_bar")),
+            (layers, ("_chart",)),
+            (limits, ("_axis", "_strip")),
+        ):
+            for name in names:
+                patch.setattr(module, name, remembering(getattr(module, name)))
+        yield
 
 
 @pytest.fixture(scope="module")

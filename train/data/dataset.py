@@ -75,6 +75,8 @@ def build_pipeline(order: PairOrder, loader: Loader, last_step: int, rank: int =
     # map keeps the order of the samples for any number of readers.
     first = tf.placeholder(tf.int64, (), name="first_sample")
     data = tf.data.Dataset.range(first, last_step * batch)
+    # Plain Python as it is: without this, TensorFlow translates `read` first, which takes a second.
+    read = tf.autograph.experimental.do_not_convert(read)
     data = data.map(read, num_parallel_calls=min(_MAX_READERS, os.cpu_count() or 1))
     data = data.batch(batch, drop_remainder=True).prefetch(_PREFETCH)
     iterator = tf.data.make_initializable_iterator(data)

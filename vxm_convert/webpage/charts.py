@@ -242,10 +242,10 @@ def colour_bar(title: str, colours: Sequence[str], ticks: Sequence[Tuple[float, 
         drawn.words(left, 14, title)
         axes = drawn.canvas()
         step = (right - left) / len(colours)
-        for at, colour in enumerate(colours):
-            # A little wider, so that no gap shows between two of them.
-            overlap = 0.4 if at + 1 < len(colours) else 0.0
-            axes.bar(left + at * step, thick, step + overlap, top, align="edge", color=colour, linewidth=0)
+        # A little wider, so that no gap shows between two of them.
+        widths = [step + (0.4 if at + 1 < len(colours) else 0.0) for at in range(len(colours))]
+        places = [left + at * step for at in range(len(colours))]
+        axes.bar(places, thick, widths, top, align="edge", color=colours, linewidth=0)
         for place, words in ticks:
             tick = left + place * (right - left)
             axes.plot([tick, tick], [top + thick, top + thick + 4], color=INK, linewidth=1.0)

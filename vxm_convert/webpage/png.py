@@ -10,6 +10,8 @@ import zlib
 import numpy as np
 
 _GREY, _INDEXED = 0, 3
+#: level 9 takes more than twice the time and saves 2 %
+_LEVEL = 6
 
 
 def indexed_png(index: np.ndarray, palette: np.ndarray) -> bytes:
@@ -39,7 +41,7 @@ def _file(values: np.ndarray, colour_type: int, palette: bytes = b"") -> bytes:
     # The first byte of a line names its filter: none.
     lines[:, 1:] = values
     header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
-    pixels = _chunk(b"IDAT", zlib.compress(lines.tobytes(), 9))
+    pixels = _chunk(b"IDAT", zlib.compress(lines.tobytes(), _LEVEL))
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + palette + pixels + _chunk(b"IEND", b"")
 
 

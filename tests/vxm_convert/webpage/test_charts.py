@@ -22,11 +22,12 @@ SHOWN = '$\\frac{a}{b}$ "><script>alert(1)</script> \ufffd&'
 
 def test_equal_bytes_in_this_process_and_in_others(project_root: Path, tmp_path: Path) -> None:
     code = "from tests.support.example_chart import drawn\nprint(drawn(), end='')"
+    fonts = str(Path(matplotlib.get_cachedir()).parent)
     others = [
         subprocess.run(
             [sys.executable, "-c", code],
             cwd=str(project_root),
-            env={"PYTHONHASHSEED": seed, "HOME": str(tmp_path), "MPLBACKEND": "agg"},
+            env={"PYTHONHASHSEED": seed, "HOME": str(tmp_path), "XDG_CACHE_HOME": fonts, "MPLBACKEND": "agg"},
             stdout=subprocess.PIPE,
             check=True,
         ).stdout.decode()
