@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
+from vxm_convert.artifacts.shares import is_environment, write_problem
 from vxm_convert.artifacts.targets import check_not_replaced
 from vxm_convert.errors import EXIT_USER, VxmError
 from vxm_convert.model.precision import DEFAULT_PLAN, PLANS
@@ -167,6 +168,12 @@ def run_main(body: Callable[[], int], prog: str) -> int:
         _say(prog, "error", str(exc))
         return exc.exit_code
     except BrokenPipeError:
+        return EXIT_USER
+    except OSError as exc:
+        if not is_environment(exc):
+            raise
+        where = f"{printable(str(exc.filename))}: " if exc.filename else ""
+        sys.stderr.write(f"{prog}: error: {where}{write_problem(exc)}\n")
         return EXIT_USER
     except KeyboardInterrupt:
         _say(prog, "", "stopped by the user; finished results are kept")

@@ -9,7 +9,7 @@ import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -108,9 +108,12 @@ def discover(source: Path, atlas: Path, limit: Optional[int] = None, more: Seque
     VolumeError
         If one is missing, not of a kind that is read, or a folder without a scan.
     """
-    images: List[Path] = []
+    found: Dict[str, Path] = {}
     for path in (source, *more):
-        images += [image for image in scans_of(path, atlas) if not _among(image, images)]
+        for image in scans_of(path, atlas):
+            if found.setdefault(os.path.abspath(str(image)), image) is not image:
+                LOG.warning("%s: given twice, registered once", image)
+    images = list(found.values())
     names = subject_names(images)
     for name, path in zip(names, images):
         if name != safe_name(volume_stem(path)):
@@ -119,14 +122,6 @@ def discover(source: Path, atlas: Path, limit: Optional[int] = None, more: Seque
             )
     scans = [Scan(name, path, seg) for name, path, seg in zip(names, images, find_segmentations(images))]
     return scans if limit is None else scans[:limit]
-
-
-def _among(image: Path, images: List[Path]) -> bool:
-    """Whether a file is given twice."""
-    same = next((other for other in images if os.path.abspath(str(other)) == os.path.abspath(str(image))), None)
-    if same is not None:
-        LOG.warning("%s: given twice, registered once", image)
-    return same is not None
 
 
 def subject_names(paths: List[Path]) -> List[str]:

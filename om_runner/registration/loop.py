@@ -26,7 +26,9 @@ from om_runner.registration.timeline import D2H, DECODE, EXECUTE, H2D, Timeline
 from om_runner.results.products import check_formats
 from om_runner.results.subject_log import notes_to
 from om_runner.results.tables import CohortResult, FailureRow, MetricsRow
-from vxm_convert.errors import ImplausibleError, ToolchainError, VxmError
+from vxm_convert.artifacts.shares import write_problem
+from vxm_convert.errors import ArtifactError, ImplausibleError, ToolchainError, VolumeError, VxmError
+from vxm_convert.text import read_reason
 
 if TYPE_CHECKING:
     from om_runner.qc.from_run import Pictures
@@ -152,6 +154,9 @@ class Cohort:
         except VxmError as exc:
             self._fail(scan, "read", exc)
             return None
+        except OSError as exc:
+            self._fail(scan, "read", VolumeError(f"{exc.filename or scan.path}: cannot be read ({read_reason(exc)})"))
+            return None
         self.result.inputs[os.path.abspath(str(scan.path))] = ready.loaded.sha256
         if ready.loaded.seg_sha256 is not None:
             self.result.inputs[os.path.abspath(str(scan.seg_path))] = ready.loaded.seg_sha256
@@ -241,6 +246,9 @@ class Cohort:
             row = future.result()
         except VxmError as exc:
             self._fail(ready.loaded.scan, "run" if isinstance(exc, ImplausibleError) else "write", exc)
+            return
+        except OSError as exc:
+            self._fail(ready.loaded.scan, "write", ArtifactError(f"{exc.filename}: {write_problem(exc)}"))
             return
         self.result.rows.append(row)
         self.job.layout.note(row)

@@ -14,7 +14,7 @@ from typing import IO, Iterator
 from om_runner.names import STATE_FOLDER
 from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.sha256sums import LOCK_NAME
-from vxm_convert.artifacts.shares import Lock, take_lock
+from vxm_convert.artifacts.shares import Lock, take_lock, write_problem
 from vxm_convert.errors import ArtifactError
 
 LOG = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ def output_folder(out: Path) -> Iterator[None]:
     existed = out.exists()
     check_output_folder(out)
     state = out / STATE_FOLDER
-    state.mkdir(exist_ok=True)
     try:
         with _lock(state / LOCK_NAME, out):
             _clear_leftovers(out)
@@ -47,7 +46,11 @@ def output_folder(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock(path: Path, out: Path) -> Iterator[None]:
-    handle = _take(path, out)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        handle = _take(path, out)
+    except OSError as exc:
+        raise ArtifactError(f"{path}: cannot be written: {write_problem(exc)}") from exc
     try:
         yield
     finally:
@@ -109,14 +112,20 @@ def _clear_leftovers(out: Path) -> None:
     for path in sorted(out.glob(".tmp-*")) + sorted(out.glob(".compare-*")) + sorted(out.glob("qc/.tmp-*")):
         # .tmp-XXXXXXXX-<subject>.old, see `om_runner.results.writer.whole_folder`
         subject = path.name[: -len(_OLD)].split("-", 2)[-1]
-        if path.name.endswith(_OLD) and path.is_dir() and not (path.parent / subject).exists():
-            path.rename(path.parent / subject)
-        elif path.is_dir():
-            shutil.rmtree(str(path), ignore_errors=True)
-        else:
-            path.unlink()
+        try:
+            if path.name.endswith(_OLD) and path.is_dir() and not (path.parent / subject).exists():
+                path.rename(path.parent / subject)
+            elif path.is_dir():
+                shutil.rmtree(str(path), ignore_errors=True)
+            else:
+                path.unlink()
+        except OSError as exc:
+            LOG.warning("%s: left over from a killed run and cannot be removed: %s", path, write_problem(exc))
 
 
 def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    try:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    except OSError as exc:
+        LOG.debug("%s: not removed (%s)", folder, exc.strerror)

@@ -73,6 +73,11 @@ def cannot_map(exc: OSError) -> bool:
     return exc.errno in _LACKING | {errno.ENODEV, errno.EACCES}
 
 
+def is_environment(exc: OSError) -> bool:
+    """Whether an error is the disk's, the share's or the permissions', and no mistake of the program."""
+    return exc.errno in _FULL + _FORBIDDEN + _LOST
+
+
 def write_problem(exc: BaseException) -> str:
     """The reason of a failed write and what to do about it: ``No space left on device; free some, …``."""
     number = getattr(exc, "errno", None)

@@ -117,10 +117,7 @@ def judge(path: Path, what: str = "a scan") -> RawHeader:
             raw = _mgh(path, packed, begin) if mgh else _nifti(path, packed, begin, what)
             head = begin[: raw.start] + stream.read(max(0, raw.start - len(begin)))
     except _READ_ERRORS as exc:
-        found = "cannot be opened" if isinstance(exc, PermissionError) else "damaged or truncated"
-        raise VolumeError(
-            f"{path}: {found} ({read_reason(exc)}); check its permissions, or copy the file again"
-        ) from exc
+        raise VolumeError(f"{path}: {_unreadable(exc, 'damaged or truncated')}") from exc
     if not mgh:
         _check_extensions(path, head)
     if raw.start + raw.voxel_bytes > have * (MAX_RATIO if packed else 1):
@@ -149,7 +146,7 @@ def read_voxels(raw: RawHeader) -> np.ndarray:
             have = _fill(stream, flat)
             behind = _bytes_behind(stream, _MAX_BEHIND[raw.kind]) if have == flat.size else 0
     except _READ_ERRORS as exc:
-        raise VolumeError(f"{path}: damaged data ({read_reason(exc)}); copy the file again") from exc
+        raise VolumeError(f"{path}: {_unreadable(exc, 'damaged data')}") from exc
     if have < flat.size:
         raise VolumeError(
             f"{path}: damaged data: the voxels end after {have} of {flat.size} bytes; copy the file again"
@@ -161,6 +158,13 @@ def read_voxels(raw: RawHeader) -> np.ndarray:
             "export the scan again"
         )
     return flat
+
+
+def _unreadable(exc: Exception, damage: str) -> str:
+    """What is wrong and what to do: of the system's errors, only the file's own bytes are damage."""
+    if getattr(exc, "errno", None) is None:
+        return f"{damage} ({read_reason(exc)}); copy the file again"
+    return f"cannot be read ({read_reason(exc)}); check its permissions, its disk and the connection to it"
 
 
 def _packed(path: Path, start: bytes) -> bool:

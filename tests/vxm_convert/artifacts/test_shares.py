@@ -23,7 +23,9 @@ from train.prepare.run import _alone_in
 from vxm_convert.artifacts import shares
 from vxm_convert.artifacts.files import write_text
 from vxm_convert.artifacts.shares import write_problem
-from vxm_convert.errors import ArtifactError
+from vxm_convert.cliargs import run_main
+from vxm_convert.errors import ArtifactError, VolumeError
+from vxm_convert.scans.scan_file import ScanFile
 
 LACKING = (errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
@@ -129,3 +131,58 @@ def test_the_reason_of_a_failed_write(
     with pytest.raises(ArtifactError, match=f"a.txt: writing failed: {os.strerror(number)}; .*{advice}") as caught:
         write_text(tmp_path / "a.txt", "a")
     assert "disk full" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EACCES])
+def test_an_error_of_the_disk_anywhere_is_the_failure_of_that_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    bench = Bench(tmp_path, monkeypatch)
+    for seed, name in enumerate("ab", 1):
+        fakes.write_scan(bench.inputs / f"{name}.npz", seed)
+
+    def forget(records: Any, subject: str) -> None:
+        if subject == "a":
+            raise OSError(number, os.strerror(number), "a.json")
+
+    monkeypatch.setattr("om_runner.results.resume.Records.forget", forget)
+    assert bench.run() == 1
+    (row,) = bench.table("failures.tsv")
+    assert row["subject"] == "a" and row["stage"] == "write" and row["reason"].startswith("a.json: ")
+    assert [r["subject"] for r in bench.table("metrics.tsv")] == ["b"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_share_that_fails_while_a_scan_is_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr("vxm_convert.scans.raw_header._fill", refusing(number))
+    import nibabel as nib
+
+    nib.save(nib.Nifti1Image(fakes.brain(1)[0], np.diag([-1.0, 1, 1, 1])), str(tmp_path / "a.nii.gz"))
+    with pytest.raises(VolumeError, match=f"a.nii.gz: cannot be read .{os.strerror(number)}.; check .* the connection"):
+        ScanFile(tmp_path / "a.nii.gz").image()
+
+
+@pytest.mark.parametrize("number, code", [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.EIO, 1)])
+def test_an_error_of_the_disk_is_one_message_of_every_command(capsys, number: int, code: int) -> None:
+    def body() -> int:
+        raise OSError(number, os.strerror(number), "/x/y.nii")
+
+    assert run_main(body, "prog") == code
+    assert capsys.readouterr().err.startswith(f"prog: error: /x/y.nii: {os.strerror(number)}; ")
+
+
+def test_another_error_of_the_system_is_a_bug_with_its_traceback() -> None:
+    with pytest.raises(FileNotFoundError):
+        run_main(lambda: open("/no/such/file") and 0, "prog")
+
+
+def test_leftovers_that_cannot_be_removed_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".tmp-abc-x").write_text("x")
+    monkeypatch.setattr(Path, "unlink", refusing(errno.EPERM))
+    with output_folder(out):
+        pass
+    assert "left over from a killed run and cannot be removed: Operation not permitted" in caplog.text
