@@ -182,7 +182,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         return int(importlib.import_module(VERBS[given[0]][0]).main(given[1:]))
     app = bool(given) and not given[0].startswith("-")
     parser = build_parser(app)
-    if app and not Path(given[0]).is_dir() and not {*given} & {*LEVELS, "-h", "--help"}:
+    if app and not Path(given[0]).is_dir() and not {*given} & {*LEVELS, "-h", "--help", "--help-all"}:
         parser.error(
             f"{given[0]!r} is not a verb ({', '.join(sorted(VERBS))}); a BIDS-App call names {' or '.join(LEVELS)}"
             f"{meant(given[0], VERBS)}"

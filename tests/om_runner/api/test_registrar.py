@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Dict
 
@@ -100,6 +101,19 @@ def test_a_stream_that_is_left_early_frees_its_buffers(bench: ShiftBench, tmp_pa
             results.close()
             assert bench.runtimes[0].free == 2
         assert len(list(register.many(scans))) == 9
+
+
+def test_the_device_works_while_the_caller_does(bench: ShiftBench, tmp_path: Path) -> None:
+    """Between two results nobody asks for anything, and the next scans are registered all the same."""
+    scans = [tmp_path / "scans" / f"sub-{n}.npz" for n in (1, 2, 3)] * 4
+    with registrar(tmp_path, threads=1) as register:
+        results = register.many(scans)
+        assert next(results).name == "sub-1"
+        begun = time.monotonic()
+        while len(bench.runtimes[0].fed) < 4 and time.monotonic() - begun < 20:
+            time.sleep(0.01)
+        assert 4 <= len(bench.runtimes[0].fed) < 12, "some ahead, and not the whole cohort"
+        results.close()
 
 
 def test_a_lost_device_ends_the_stream(bench: ShiftBench, tmp_path: Path, monkeypatch) -> None:
