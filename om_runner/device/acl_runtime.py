@@ -258,7 +258,7 @@ class AclRuntime(Runtime):
         if device and chip_of(device) is not None:
             raise ContractError(
                 f"{self.om_path}: compiled for {compiled}, device {self.device_id} is {device}; export again with "
-                f"--soc-version {device}"
+                f"--soc-version {device} (a simulated device is {compiled} with VXM_SIM_SOC={compiled})"
             )
         log.warning(
             "%s: compiled for %s; device %d calls itself %s, which is not in the table of chips; CANN decides",
