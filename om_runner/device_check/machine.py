@@ -3,32 +3,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import shutil
-import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 from om_runner.device.measured import facts_of
 from om_runner.device_check.climb import Climb
-from om_runner.device_check.tensorflow import python_runs
 from vxm_convert.ascend.chips import DEFAULT_SOC, canonical, chip_of, is_first_910
 from vxm_convert.device_check.points import AS_PREDICTED, DIFFERS, FAILED, MEASURED, NOT_DONE, Point
 from vxm_convert.errors import VxmError
 from vxm_convert.toolchain import devices
+from vxm_convert.toolchain.atc_python import NEEDED, find_atc_python
 from vxm_convert.toolchain.doctor import installed_version
 from vxm_convert.toolchain.find import Toolchain
 
 _GIB = 1 << 30
 #: the driver keeps some of the memory for itself
 _MEMORY_SHARE = 0.85
-#: modules that CANN's operator compiler imports (its installation guide; tbe/ of 8.1)
-ATC_MODULES = ("numpy", "decorator", "sympy", "cffi", "attr", "psutil")
-_PROBE = (
-    "import importlib.util as u, json, platform, sys; "
-    "print(json.dumps([platform.python_version(), sys.prefix, [m for m in sys.argv[1:] if u.find_spec(m) is None]]))"
-)
 _PACKAGES = ("numpy", "protobuf", "onnx", "openvino", "onnxruntime", "tensorflow")
 
 
@@ -110,33 +101,21 @@ def _driver_point(simulated: bool) -> Point:
 
 
 def atc_python_point(toolchain: Toolchain) -> Point:
-    """The Python that ATC's operator compiler will start: the first python3 on PATH."""
+    """The Python in which ATC's operator compiler will run, and what it lacks."""
     name = "Python of ATC"
     if toolchain.simulated:
         return Point(name, NOT_DONE, "", "SIMULATED: the simulated ATC compiles no kernels")
-    python = shutil.which("python3", path=toolchain.environment.get("PATH", ""))
-    expected = f"python3 with {', '.join(ATC_MODULES)}"
-    if python is None:
-        return Point(name, FAILED, expected, "no python3 on PATH", "", "put a Python that this CANN supports on PATH")
-    code, said = python_runs([python, "-c", _PROBE, *ATC_MODULES])
-    answer = _answer(said)
-    if code or answer is None:
-        return Point(name, FAILED, expected, f"{python} does not run: {said[-200:]}", "", "repair it, or change PATH")
-    version, prefix, missing = answer
-    ours = " (this environment, which ATC takes when it is activated)" if prefix == sys.prefix else ""
-    if missing:
-        advice = f"{python} -m pip install {' '.join('attrs' if m == 'attr' else m for m in missing)}, or deactivate "
-        advice += "the environment so that ATC finds a Python with CANN's packages"
-        return Point(name, FAILED, expected, f"Python {version}{ours} lacks {', '.join(missing)}", "", advice)
-    return Point(name, AS_PREDICTED, expected, f"Python {version}{ours} has all of them")
-
-
-def _answer(said: str) -> Optional[List[Any]]:
-    try:
-        answer = json.loads(said.splitlines()[-1]) if said else None
-    except ValueError:
-        return None
-    return answer if isinstance(answer, list) and len(answer) == 3 else None
+    expected = f"python3 with {', '.join(NEEDED.values())}"
+    python = find_atc_python(toolchain.environment)
+    if python.problem:
+        return Point(name, FAILED, expected, python.problem, "", "repair it, or put another python3 first on PATH")
+    ours = " (this environment, which ATC takes when it is activated)" if python.ours else ""
+    found = f"Python {python.version}{ours}"
+    if python.faults:
+        install = f"{python.path} -m pip install {' '.join(python.missing)}, or " if python.missing else ""
+        advice = f"{install}make a Python for ATC with `make setup-atc` and put it first on PATH"
+        return Point(name, FAILED, expected, f"{found}: {python.faults}", "", advice)
+    return Point(name, AS_PREDICTED, expected, f"{found} has all of them")
 
 
 def acl_of(toolchain: Toolchain) -> Any:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Dict, Mapping, Sequence, Tuple
@@ -21,8 +20,6 @@ from vxm_convert.formats.tf_graph import read_graph
 from vxm_convert.model.contract import GraphContract, TensorSpec
 from vxm_convert.model.precision import PLANS
 from vxm_convert.model.spec import ModelSpec
-
-_PROBE_SECONDS = 120
 
 
 def why_missing(climb: Climb) -> str:
@@ -60,19 +57,3 @@ def _contract(pb: Path, feeds: Mapping[str, np.ndarray]) -> GraphContract:
     specs = tuple(TensorSpec(n, n, 0, tuple(v.shape), v.dtype.name, "ND") for n, v in feeds.items())
     bare = GraphContract(ModelSpec("vm2", (16, 16, 16), 1), specs, (), PLANS["balanced"], "Ascend910A")
     return replace(bare, hashes={"frozen_pb": sha256_of(pb)})
-
-
-def python_runs(command: Sequence[str], seconds: float = _PROBE_SECONDS) -> Tuple[int, str]:
-    """(exit code, output) of a short Python program; 127 if it cannot be started."""
-    try:
-        done = subprocess.run(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=seconds,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        return 127, str(exc)
-    return done.returncode, done.stdout.decode("utf-8", "replace").strip()

@@ -52,12 +52,19 @@ def test_a_bin_of_the_same_chip_is_no_difference() -> None:
     assert chip_point("Ascend910B3", "Ascend910A").state == FAILED
 
 
+def answer(version: str, missing: str, numpy: str) -> str:
+    """A python3 that gives this answer, whatever it is asked."""
+    said = f'{{"version": "{version}", "prefix": "/usr", "missing": {missing}, "numpy": "{numpy}"}}'
+    return f"#!/bin/sh\necho '{said}'\n"
+
+
 @pytest.mark.parametrize(
     "script, state, words",
     [
-        ('#!/bin/sh\necho \'["3.7.5", "/usr", []]\'\n', AS_PREDICTED, "Python 3.7.5 has all of them"),
-        ('#!/bin/sh\necho \'["3.9.2", "/usr", ["decorator", "attr"]]\'\n', FAILED, "lacks decorator, attr"),
-        ("#!/bin/sh\necho broken; exit 3\n", FAILED, "does not run: broken"),
+        (answer("3.7.5", "[]", "1.19.5"), AS_PREDICTED, "Python 3.7.5 has all of them"),
+        (answer("3.9.2", '["decorator", "attr"]', "1.22.0"), FAILED, "it has no decorator, attrs"),
+        (answer("3.7.5", "[]", "1.18.5"), FAILED, "its numpy is 1.18.5, CANN wants 1.19.2 or newer"),
+        ("#!/bin/sh\necho broken; exit 3\n", FAILED, "it cannot be run"),
         (None, FAILED, "no python3 on PATH"),
     ],
 )
@@ -75,7 +82,7 @@ def test_this_python_as_the_one_of_atc(tmp_path: Path) -> None:
     (tmp_path / "python3").symlink_to(sys.executable)
     toolchain = replace(find_toolchain("sim"), kind="cann", environment={"PATH": str(tmp_path)})
     point = atc_python_point(toolchain)
-    assert point.found.startswith("Python 3.") and "has all of them" in point.found or "lacks " in point.found
+    assert point.found.startswith("Python 3.") and ("has all of them" in point.found or "it has no " in point.found)
 
 
 def test_a_refused_operator(tmp_path: Path) -> None:
