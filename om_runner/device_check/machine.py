@@ -80,8 +80,9 @@ def _memory_point(memory: Optional[Dict[str, int]], soc: str) -> Point:
     found = f"{memory['total'] / _GIB:.1f} GiB, {memory['free'] / _GIB:.1f} GiB free"
     if chip is None or chip.memory is None:
         return Point(name, MEASURED, "", found)
-    state = AS_PREDICTED if _MEMORY_SHARE * chip.memory <= memory["total"] <= chip.memory else DIFFERS
-    return Point(name, state, f"up to {chip.memory / _GIB:.0f} GiB", found, "memory")
+    most = chip.most_memory or chip.memory
+    state = AS_PREDICTED if _MEMORY_SHARE * chip.memory <= memory["total"] <= most else DIFFERS
+    return Point(name, state, f"up to {most / _GIB:.0f} GiB", found, "memory")
 
 
 def _driver_point(simulated: bool) -> Point:
