@@ -109,6 +109,12 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("stop", "report"),
         help="effect of errors in the check before ATC: stop the export, or only report them (default: %(default)s)",
     )
+    device.add_argument(
+        "--tune-kernels",
+        action="store_true",
+        help="have CANN's tuner AOE measure kernels for this graph on the device, which can take hours, and keep the best "
+        "in OUT/kernels for this and later exports; without AOE, one message (default: off)",
+    )
     cliargs.add_precision_group(parser)
     device.add_argument(
         "--plan",
@@ -157,6 +163,7 @@ def _export(args: argparse.Namespace) -> int:
         strict_preflight=args.preflight == "stop",
         toolchain=args.toolchain or "",
         atc_flags=args.atc_flag,
+        tune_kernels=args.tune_kernels,
     )
     _print_summary(done)
     return EXIT_OK

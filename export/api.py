@@ -69,6 +69,7 @@ def export_model(
     strict_preflight: bool = True,
     toolchain: str = "",
     atc_flags: Sequence[str] = (),
+    tune_kernels: bool = False,
 ) -> Exported:
     """Turn a checkpoint into an offline model with its contract and reports. Needs TensorFlow.
 
@@ -87,6 +88,7 @@ def export_model(
     strict_preflight : bool — stop when preflight finds errors.
     toolchain : str — ``auto``, ``cann`` or ``sim``; empty: ``$VXM_TOOLCHAIN``, else ``auto``.
     atc_flags : sequence of str — further flags for ATC, ``NAME=VALUE``.
+    tune_kernels : bool — have CANN's AOE tune kernels on the device first, which can take hours.
 
     Returns
     -------
@@ -137,6 +139,7 @@ def export_model(
             strict_preflight,
             None if choice is None else choice.to_dict(),
             flag_files,
+            tune_kernels,
         )
     )
     return Exported(Path(out), contract, compiler)

@@ -19,6 +19,7 @@ import numpy as np
 
 import vxm_convert
 from export.atc import EVIDENCE_NAME, compile_om
+from export.kernels import tune_kernels
 from export.preflight.check import run_preflight, table, write_reports
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
 from vxm_convert.artifacts.names import (
@@ -93,6 +94,8 @@ class ExportRequest:
     batch_choice: Optional[Dict[str, Any]] = None
     #: name beside the model → file that a flag of ATC names
     flag_files: Mapping[str, Path] = field(default_factory=dict)
+    #: have AOE tune kernels before ATC compiles
+    tune_kernels: bool = False
 
 
 def run_export(request: ExportRequest) -> GraphContract:
@@ -156,7 +159,10 @@ def _build(request: ExportRequest, stage: Path) -> GraphContract:
 
     name = "the SIMULATED toolchain" if request.toolchain.simulated else "CANN"
     _step(6, f"ATC of {name} {request.toolchain.version}: precision {contract.precision.name}, {contract.soc_version}")
-    om = _compile(request, stage)
+    bank = tune_kernels(stage, request.out, contract, request.toolchain) if request.tune_kernels else None
+    om = _compile(request if bank is None else replace(request, toolchain=bank.used_by(request.toolchain)), stage)
+    if bank is not None:
+        bank.record(stage / ATC_MANIFEST_NAME)
     details = {"precision": contract.precision.to_dict(), "soc_version": contract.soc_version}
     hashes["om"] = _describe(om, {"frozen_pb": hashes["frozen_pb"]}, request.toolchain.describe(), **details)
     tools["atc"] = request.toolchain.version
