@@ -46,7 +46,7 @@ def facts(climb: Climb) -> None:
     climb.emit(atc_python_point(climb.device.toolchain))
     device = climb.device
     found = facts_of(device.acl, device.number)
-    climb.emit(Point("pyACL", MEASURED, "", f"started; {found['count']} devices, this is number {device.number}"))
+    climb.emit(Point("pyACL", MEASURED, "", f"started; devices: {found['count']}, this is number {device.number}"))
     climb.emit(chip_point(str(found["soc"]), climb.request.soc_version))
     climb.emit(_memory_point(found["memory"], str(found["soc"])))
 
