@@ -15,10 +15,10 @@ import subprocess
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from vxm_convert.artifacts.files import read_json, sha256_of, write_json, write_text
-from vxm_convert.artifacts.names import FROZEN_PB_NAME, KEEP_DTYPE_NAME
+from vxm_convert.artifacts.names import CUSTOM_DTYPES_NAME, FROZEN_PB_NAME, KEEP_DTYPE_NAME
 from vxm_convert.errors import ArtifactError, ToolchainError
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.toolchain.find import Toolchain
@@ -132,9 +132,14 @@ def _arguments(contract: GraphContract) -> List[str]:
         "--out_nodes=" + ";".join(t.tensor_name for t in contract.outputs),
         "--precision_mode=" + contract.precision.mode,
     ]
-    if contract.precision.keep_dtype:
-        arguments.append("--keep_dtype=" + KEEP_DTYPE_NAME)
-    return arguments
+    flags = {KEEP_DTYPE_NAME: "keep_dtype", CUSTOM_DTYPES_NAME: "customize_dtypes"}
+    return arguments + [f"--{flags[name]}={name}" for name, lines in _dtype_files(contract) if lines]
+
+
+def _dtype_files(contract: GraphContract) -> List[Tuple[str, Sequence[str]]]:
+    """Files of the plan, as ATC gets them: a kernel is tuned for the dtypes that it will have."""
+    plan = contract.precision
+    return [(KEEP_DTYPE_NAME, plan.keep_dtype), (CUSTOM_DTYPES_NAME, plan.custom_dtypes)]
 
 
 def _run(command: List[str], contract: GraphContract, stage: Path, bank: Path, toolchain: Toolchain) -> None:
@@ -143,8 +148,9 @@ def _run(command: List[str], contract: GraphContract, stage: Path, bank: Path, t
     shutil.rmtree(str(work), ignore_errors=True)
     work.mkdir()
     shutil.copyfile(str(stage / FROZEN_PB_NAME), str(work / FROZEN_PB_NAME))
-    if contract.precision.keep_dtype:
-        write_text(work / KEEP_DTYPE_NAME, "\n".join(contract.precision.keep_dtype) + "\n")
+    for name, lines in _dtype_files(contract):
+        if lines:
+            write_text(work / name, "\n".join(lines) + "\n")
     environment = {**toolchain.environment, BANK_VARIABLE: str(bank)}
     try:
         with open(str(out / _LOG_NAME), "ab") as log:

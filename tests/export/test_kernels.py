@@ -81,10 +81,13 @@ def test_the_manifest_holds_the_repository(tmp_path: Path, stage: Path, contract
 
 
 def test_nodes_that_keep_their_dtype_reach_aoe(tmp_path: Path, stage: Path, contract: Any) -> None:
-    kept = replace(contract, precision=replace(contract.precision, keep_dtype=("warp/add",)))
+    kept = replace(
+        contract, precision=replace(contract.precision, keep_dtype=("warp/add",), fp32_results=("flow/Conv3D",))
+    )
     tune_kernels(stage, tmp_path / "out", kept, cann(tmp_path))
     for call in json.loads((tmp_path / "out" / "calls.json").read_text()):
         assert "--keep_dtype=keep_dtype.cfg" in call["argv"] and "keep_dtype.cfg" in call["files"]
+        assert any(word.startswith("--customize_dtypes=") and word[19:] in call["files"] for word in call["argv"])
 
 
 def test_the_hash_of_a_repository_depends_on_every_file(tmp_path: Path) -> None:
