@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, cast
 
-from export.atc_errors import diagnose, name_operators, tail
 from vxm_convert.artifacts.files import sha256_of, write_json, write_text
 from vxm_convert.artifacts.names import (
     ATC_LOG_NAME,
@@ -34,6 +33,7 @@ from vxm_convert.ascend.chips import canonical
 from vxm_convert.errors import ArtifactError, AtcError, ContractError, FormatError, ToolchainError
 from vxm_convert.formats.tf_graph import placeholders, read_graph
 from vxm_convert.model.contract import GraphContract, TensorSpec
+from vxm_convert.toolchain.atc_errors import diagnose, name_operators, tail
 from vxm_convert.toolchain.atc_python import find_atc_python, warning_of
 from vxm_convert.toolchain.find import Toolchain
 

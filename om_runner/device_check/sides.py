@@ -15,15 +15,15 @@ import numpy as np
 
 from om_runner.device.measured import MeasuredRuntime
 from om_runner.device_check.probes.probe import Probe
-from vxm_convert.errors import AtcError, ToolchainError
+from vxm_convert.errors import AtcError, ToolchainError, VxmError
 from vxm_convert.model.contract import GraphContract, TensorSpec
 from vxm_convert.model.precision import PrecisionPlan
 from vxm_convert.model.spec import ModelSpec
+from vxm_convert.toolchain.atc_errors import diagnose, name_operators
 from vxm_convert.toolchain.find import Toolchain
 from vxm_convert.toolchain.prediction import Prediction
 
 ATC_LOG = "atc.log"
-_TAIL = 1200
 #: the runtime wants a contract; its spec has no part in small graphs
 _SPEC = ModelSpec("vm2", (16, 16, 16), 1)
 
@@ -75,8 +75,22 @@ def run_atc(toolchain: Toolchain, arguments: Sequence[str], folder: Path, second
             raise AtcError(f"ATC did not end within {seconds:.0f} s and was stopped; see {ATC_LOG}") from exc
     said = (folder / ATC_LOG).read_text(encoding="utf-8", errors="replace")
     if done.returncode or "ATC run failed" in said:
-        raise AtcError(f"ATC ended with exit code {done.returncode}; its last output:\n{said[-_TAIL:]}", None, said)
+        found = diagnose(said, done.returncode)
+        shown = f"{found.code}: {found.message}" if found.code else "no error code"
+        who = f"; operators: {name_operators(found.operators)}" if found.operators else ""
+        raise AtcError(
+            f"ATC failed (exit code {done.returncode}), {shown}{who}; cause: {found.explanation.cause}",
+            found.code,
+            said,
+        )
     return time.monotonic() - started
+
+
+def next_step(error: VxmError) -> str:
+    """What to do about a failure of ATC; "" where its message says it already."""
+    if not isinstance(error, AtcError) or not error.log:
+        return ""
+    return f"{diagnose(error.log, 1).explanation.next_step}; all of ATC's output is in {ATC_LOG} in the archive"
 
 
 def compile_probe(probe: Probe, toolchain: Toolchain, soc_version: str, folder: Path) -> Compiled:

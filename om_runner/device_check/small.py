@@ -16,7 +16,7 @@ from om_runner.device_check.judge import judge, operator_point, refusal
 from om_runner.device_check.probes.convolution import conv_probes, leaky_probes
 from om_runner.device_check.probes.probe import Probe
 from om_runner.device_check.probes.sampling import SHORT_ROWS, WHOLE_ROWS, gather_probes, warp_probes
-from om_runner.device_check.sides import Compiled, compile_probe
+from om_runner.device_check.sides import Compiled, compile_probe, next_step
 from om_runner.device_check.tensorflow import run_graph, why_missing
 from vxm_convert.ascend.chips import chip_of
 from vxm_convert.device_check.assumptions import BY_KEY
@@ -33,7 +33,6 @@ _REPEATS = 3
 _FACTOR = 2.0
 #: parts that TensorFlow's fp32 gives exactly, or within the tolerance of the part
 _SAME_IN_FP32 = ("geometry", "floor", "cast", "vector_fp32", "indices")
-_ADVICE_ATC = "read work/…/atc.log in the archive; the E-code is explained by `python -m export` and in CANN's manual"
 
 
 def conv3d(climb: Climb) -> None:
@@ -66,7 +65,7 @@ def climb_probe(climb: Climb, probe: Probe, repeats: int = 1) -> List[float]:
     try:
         compiled = climb.compiled(probe)
     except AtcError as exc:
-        climb.emit(refusal(probe, str(exc), _ADVICE_ATC, _refused_by_prediction(climb, probe)))
+        climb.emit(refusal(probe, str(exc), next_step(exc), _refused_by_prediction(climb, probe)))
         return []
     name = f"{probe.name}, {probe.mode}"
     climb.emit(

@@ -23,7 +23,7 @@ from om_runner.device.acl_runtime import acl_started
 from om_runner.device_check.climb import Climb, Request
 from om_runner.device_check.ladder import BY_NAME
 from om_runner.device_check.machine import acl_of, chip_of_device, versions
-from om_runner.device_check.sides import Device, Predictor
+from om_runner.device_check.sides import Device, Predictor, next_step
 from vxm_convert.ascend.chips import DEFAULT_SOC, is_first_910
 from vxm_convert.device_check.points import FAILED, NOT_DONE, Point
 from vxm_convert.errors import VxmError
@@ -107,7 +107,7 @@ def _climb(climb: Climb, name: str) -> None:
     try:
         BY_NAME[name].climb(climb)
     except VxmError as exc:
-        climb.emit(Point(f"{name}: stopped", FAILED, "no error", str(exc)))
+        climb.emit(Point(f"{name}: stopped", FAILED, "no error", str(exc), "", next_step(exc)))
     except Exception as exc:  # a fault of ours in one rung must not hide the others
         LOG.exception("rung %s", name)
         advice = "report this with the archive: it is a fault of vxm_convert"

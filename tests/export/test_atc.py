@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from export.atc import build_arguments, check_pb, compile_om
-from export.atc_errors import diagnose, explain, find_code, name_operators
 from tests.support.real_om import FLOAT, small_model
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import AtcError, ContractError, FormatError, ToolchainError
 from vxm_convert.model.precision import PrecisionPlan
+from vxm_convert.toolchain.atc_errors import diagnose, explain, find_code, name_operators
 
 START = "ATC start working now, please wait for a moment."
 SUCCESS = "ATC run success, welcome to the next use."

@@ -11,9 +11,11 @@ from typing import Any, List
 import pytest
 
 from om_runner.device_check.machine import atc_python_point, chip_point
+from om_runner.device_check.sides import next_step, run_atc
 from tests.om_runner.device_check.climbing import climbed, fresh_device, touched
 from tests.support.cann_releases import put_atc
 from vxm_convert.device_check.points import AS_PREDICTED, DIFFERS, FAILED, NOT_DONE, Point
+from vxm_convert.errors import AtcError
 from vxm_convert.toolchain.find import Toolchain, find_toolchain
 
 __all__ = ["fresh_device"]
@@ -89,6 +91,22 @@ def test_a_refused_operator(tmp_path: Path) -> None:
     (point,) = failures(climbed(tmp_path, "leaky_relu", "no_leaky_relu"))
     assert point.name == "leaky_relu, force_fp16: compiled by ATC" and point.assumption == "accepted"
     assert "E10501" in point.found and "LeakyRelu" in point.found and point.predicted.endswith(": compiled")
+    assert "cause: the graph holds an operator that this CANN does not support" in point.found
+    assert point.advice.startswith("use a newer CANN")
+
+
+def test_an_atc_whose_python_lacks_packages(tmp_path: Path) -> None:
+    said = "E40021: [Op compile failed] ModuleNotFoundError: No module named 'decorator'"
+    toolchain = replace(find_toolchain("sim"), atc_command=("/bin/sh", "-c", f'echo "{said}"; exit 255'))
+    with pytest.raises(AtcError, match="E40021") as caught:
+        run_atc(toolchain, [], tmp_path, 20.0)
+    assert "pip" in next_step(caught.value) or "Python" in next_step(caught.value)
+
+
+def test_an_atc_that_does_not_end(tmp_path: Path) -> None:
+    toolchain = replace(find_toolchain("sim"), atc_command=("/bin/sleep", "60"))
+    with pytest.raises(AtcError, match="did not end within 0 s"):
+        run_atc(toolchain, [], tmp_path, 0.2)
 
 
 def test_wrong_numbers_in_one_output(tmp_path: Path, monkeypatch: Any) -> None:
