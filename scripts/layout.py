@@ -77,6 +77,7 @@ FENCES = (
     Fence("openvino", ("vxm_convert/sim/engine/", "export/onnx_model.py")),
     Fence("onnxruntime", ("vxm_convert/sim/engine/", "export/onnx_model.py")),
     Fence("SimpleITK", ("vxm_convert/scans/affine_search.py", "vxm_convert/transforms/")),
+    Fence("numba", ("vxm_convert/geometry/",)),
     Fence("jinja2", ("vxm_convert/webpage/templates.py",)),
     Fence("matplotlib", ("vxm_convert/webpage/charts.py",)),
     # Scans are opened by ScanFile alone: these read headers and bytes, the writer and the arithmetic of axes beside.

@@ -20,6 +20,7 @@ HEAVY = (
     "tensorflow",
     "npu_bridge",
     "acl",
+    "numba",
     "scipy",
     "nibabel",
     "SimpleITK",

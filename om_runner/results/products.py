@@ -13,9 +13,9 @@ from om_runner.inputs.scans import LoadedScan
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.fields import Warp, identity_warp
 from vxm_convert.geometry.grids import Grid, same_place
-from vxm_convert.geometry.maps import compose
 from vxm_convert.geometry.reference_warp import warp_nearest
 from vxm_convert.geometry.resample import resample, to_dtype
+from vxm_convert.scans.conform import Placement, conform
 from vxm_convert.transforms.warps import check_right_angles
 
 LOG = logging.getLogger(__name__)
@@ -95,7 +95,8 @@ def register(
     if seg is not None:
         how = LABEL_INTERPOLATIONS[options.label_interpolation]
         moved_seg = warp_nearest(seg, flow) if by_network and how == "nearest" else resample(seg, warp, how, edge)
-        before = seg if plain else resample(seg, compose([place.exact_affine()], grid, place.moving), "nearest", edge)
+        by_affine = Placement(grid, place.moving, place.exact_affine())
+        before = seg if plain else conform(seg, by_affine, "nearest", edge)
     return Registered(image, warp, moved_seg, before, _atlas_labels(atlas, grid), edge, by_network)
 
 

@@ -15,6 +15,7 @@ from typing import Iterator, Tuple
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.compiled import compiled_for, mapped
 from vxm_convert.geometry.grids import Grid, apply_affine
 
 SLAB = 8
@@ -48,9 +49,13 @@ class Warp:
             )
 
     def on_moving(self, moving: Grid) -> Warp:
-        """The same map in space, with positions in voxels of another moving grid; float64."""
+        """The same map in space, with positions in voxels of another moving grid; float64, float32 from compiled loops."""
         if np.array_equal(moving.affine, self.moving.affine):
             return Warp(self.u, self.fixed, moving)
+        if compiled_for(self.u.shape):
+            # m' = R (x + u), so u' = R u + (R - I) x.
+            there = moving.inverse @ self.moving.affine
+            return Warp(mapped(self.u, there[:3, :3], there - np.eye(4)), self.fixed, moving)
         ras = to_frame(self.u, self.fixed.affine, self.moving.affine, np.float64)
         return Warp(from_frame(ras, self.fixed.affine, moving.affine), self.fixed, moving)
 
@@ -86,6 +91,8 @@ def to_frame(u: np.ndarray, fixed: np.ndarray, moving: np.ndarray, dtype: type =
     fixed, moving : ndarray, shape (4, 4) — A_F and A_M, voxel index → frame (mm).
     dtype — of the result; the arithmetic is float64.
     """
+    if u.dtype == dtype == np.float32 and compiled_for(u.shape):
+        return mapped(u, moving[:3, :3], moving - fixed)
     out = np.empty(u.shape, dtype=dtype)
     # A_M u + (A_M − A_F) x: for equal grids the large coordinates cancel exactly.
     for part in slabs(u.shape[0]):

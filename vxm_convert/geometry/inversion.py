@@ -9,16 +9,18 @@ one of the preimages, or none.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.geometry import loops
+from vxm_convert.geometry.compiled import compiled_for
 from vxm_convert.geometry.fields import SLAB, Warp, index_block, slabs
 from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.geometry.jacobian import determinant_slabs
 from vxm_convert.geometry.maps import SpaceMap
-from vxm_convert.geometry.resample import sample_nearest
+from vxm_convert.geometry.resample import resample, sample_nearest
 
 TOLERANCE_MM = 1e-3
 MAX_ITERATIONS = 60
@@ -117,7 +119,10 @@ def invert(
         grid).
     report : InverseReport
     """
-    target, mapping, affine = target or warp.moving, SpaceMap([warp]), affine_part(warp)
+    target, affine = target or warp.moving, affine_part(warp)
+    if compiled_for(target.shape):
+        return _compiled(warp, target, affine, tolerance)
+    mapping = SpaceMap([warp])
     u, mask = np.empty(target.shape + (3,), dtype=np.float32), np.zeros(target.shape, dtype=np.uint8)
     folded, errors = _fold_mask(warp), []
     for part in slabs(target.shape[0]):
@@ -132,9 +137,35 @@ def invert(
         u[part] = at.reshape(index.shape) - index
         errors.append(residual[inside].astype(np.float32))
     inverse = Warp(u, target, warp.fixed)
-    in_fold, unsolved, outside = (int(np.count_nonzero(mask & flag)) for flag in (INSIDE_FOLD, NOT_CONVERGED, OUTSIDE))
     both_ways = _back_and_forth(mapping, inverse, warp.fixed)
-    return inverse, mask, InverseReport(_summary(errors), both_ways, in_fold, unsolved, outside, tolerance)
+    return inverse, mask, InverseReport(_summary(errors), both_ways, *_counts(mask), tolerance)
+
+
+def _compiled(warp: Warp, target: Grid, affine: np.ndarray, tolerance: float) -> Tuple[Warp, np.ndarray, InverseReport]:
+    """`invert` by compiled loops: Newton's steps, each voxel from the solution of the one before."""
+    u, residual, mask = loops.inverted(warp, target, affine, _fold_mask(warp), tolerance, MAX_ITERATIONS)
+    inverse = Warp(u, target, warp.fixed)
+    there, both_ways = _summary([residual[mask < OUTSIDE]]), _summary(_on_grid(loops.there_and_back(warp, inverse)))
+    return inverse, mask, InverseReport(there, both_ways, *_counts(mask), tolerance)
+
+
+def _measured(warp: Warp, inverse: Warp, method: str) -> InverseReport:
+    """`measure` by compiled loops."""
+    there = loops.there_and_back(inverse, warp)
+    folded = resample(_fold_mask(warp).view(np.uint8), inverse, "nearest")
+    figures = _summary(_on_grid(there)), _summary(_on_grid(loops.there_and_back(warp, inverse)))
+    in_fold, outside = int(np.count_nonzero(folded)), int(np.count_nonzero(there < 0))
+    return InverseReport(*figures, in_fold, 0, outside, TOLERANCE_MM, method)
+
+
+def _on_grid(distances: np.ndarray) -> List[np.ndarray]:
+    return [distances[distances >= 0]]
+
+
+def _counts(mask: np.ndarray) -> Tuple[int, int, int]:
+    """Voxels in folds, not converged, outside."""
+    in_fold, unsolved, outside = (int(np.count_nonzero(mask & flag)) for flag in (INSIDE_FOLD, NOT_CONVERGED, OUTSIDE))
+    return in_fold, unsolved, outside
 
 
 def measure(warp: Warp, inverse: Warp, method: str) -> InverseReport:
@@ -144,6 +175,8 @@ def measure(warp: Warp, inverse: Warp, method: str) -> InverseReport:
     ----------
     warp, inverse : Warp — fixed to moving grid, and back.
     """
+    if compiled_for(inverse.fixed.shape):
+        return _measured(warp, inverse, method)
     mapping, back, folded = SpaceMap([warp]), SpaceMap([inverse]), _fold_mask(warp)
     errors, counts = [], np.zeros(2, dtype=int)
     for part in slabs(inverse.fixed.shape[0]):

@@ -14,6 +14,8 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.geometry import loops
+from vxm_convert.geometry.compiled import compiled_for
 from vxm_convert.geometry.fields import Warp, slabs
 from vxm_convert.metrics.jacobian import jacobian_slabs
 
@@ -56,9 +58,14 @@ class JacobianFigures:
 
 
 def determinant_slabs(warp: Warp) -> Iterator[Tuple[slice, np.ndarray]]:
-    """Determinant of the map in space, slab by slab along the first axis; float64."""
+    """Determinant of the map in space, slab by slab along the first axis; float64, float32
+    from compiled loops.
+    """
     if min(warp.fixed.shape) < 2:
         raise VolumeError(f"Jacobian: a warp on {warp.fixed.describe()}, expected at least 2 voxels along each axis")
+    if warp.u.dtype == np.float32 and compiled_for(warp.fixed.shape):
+        yield from loops.determinant_slabs(warp.u, _scale(warp))
+        return
     scale, at = _scale(warp), 0
     for block in jacobian_slabs(warp.u):
         yield slice(at, at + block.shape[0]), block * scale

@@ -12,7 +12,9 @@ from typing import List, Sequence, Union
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.geometry import loops
 from vxm_convert.geometry.affines import Affine
+from vxm_convert.geometry.compiled import compiled_for
 from vxm_convert.geometry.fields import SLAB, Warp, index_block, slabs
 from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.lazy import LazyModule
@@ -38,10 +40,7 @@ class SpaceMap:
     """
 
     def __init__(self, steps: Sequence[Union[Warp, Affine]], beyond: str = "edge") -> None:
-        if not steps or beyond not in BEYOND:
-            raise VolumeError(
-                f"composition: {len(steps)} steps, beyond={beyond!r}; expected at least one and one of {BEYOND}"
-            )
+        _check_chain(steps, beyond)
         self._beyond = beyond
         self._steps: List[Union[_SpatialField, np.ndarray]] = [
             step.pull if isinstance(step, Affine) else _SpatialField(step) for step in steps
@@ -83,14 +82,37 @@ class _SpatialField:
 
 
 def compose(steps: Sequence[Union[Warp, Affine]], fixed: Grid, moving: Grid, beyond: str = "edge") -> Warp:
-    """One displacement field on `fixed` that reads from `moving`, for a chain of steps; float64.
+    """One displacement field on `fixed` that reads from `moving`, for a chain of steps; float64, float32 from compiled
+    loops.
 
     A single warp on these grids is returned unchanged.
     """
     if len(steps) == 1 and isinstance(steps[0], Warp) and steps[0].fixed == fixed:
         return steps[0].on_moving(moving)
+    _check_chain(steps, beyond)
+    if compiled_for(fixed.shape):
+        return _compiled(steps, fixed, moving, beyond)
     mapping, out = SpaceMap(steps, beyond), np.empty(fixed.shape + (3,))
     for part in slabs(fixed.shape[0], SLAB):
         index = index_block(fixed.shape, part)
         out[part] = apply_affine(moving.inverse, mapping(apply_affine(fixed.affine, index))) - index
     return Warp(out, fixed, moving)
+
+
+def _check_chain(steps: Sequence[Union[Warp, Affine]], beyond: str) -> None:
+    if not steps or beyond not in BEYOND:
+        raise VolumeError(
+            f"composition: {len(steps)} steps, beyond={beyond!r}; expected at least one and one of {BEYOND}"
+        )
+
+
+def _compiled(steps: Sequence[Union[Warp, Affine]], fixed: Grid, moving: Grid, beyond: str) -> Warp:
+    """The chain in voxels: the affines between two warps become one matrix."""
+    links, matrix = [], fixed.affine
+    for step in steps:
+        if isinstance(step, Affine):
+            matrix = step.pull @ matrix
+        else:
+            links.append(loops.link(step, step.fixed.inverse @ matrix))
+            matrix = step.moving.affine
+    return Warp(loops.composed(links, moving.inverse @ matrix, fixed.shape, beyond == "zero"), fixed, moving)

@@ -12,6 +12,8 @@ from typing import Callable, Dict, Union
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.geometry import loops
+from vxm_convert.geometry.compiled import compiled_for
 from vxm_convert.geometry.fields import Warp, slabs
 from vxm_convert.lazy import LazyModule
 
@@ -58,6 +60,8 @@ def resample(
         )
     if interpolation == "labels" and image.dtype.kind not in "uib":
         raise VolumeError(f"resampling: labels of dtype {image.dtype}, expected integers")
+    if compiled_for(warp.fixed.shape) and loops.can_resample(image, interpolation):
+        return loops.resampled(image, warp.fixed.shape, np.eye(4), warp.u, interpolation, edge == "zero", fill)
     wide = np.float64 if image.dtype == np.float64 else np.float32
     out = np.empty(warp.fixed.shape, dtype=wide if interpolation == "linear" else image.dtype)
     for part in slabs(out.shape[0]):

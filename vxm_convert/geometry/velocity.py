@@ -12,6 +12,8 @@ from typing import List
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.geometry import loops
+from vxm_convert.geometry.compiled import compiled_for
 from vxm_convert.geometry.fields import index_block, slabs
 from vxm_convert.lazy import LazyModule
 
@@ -48,7 +50,7 @@ def integrate(velocity: np.ndarray, steps: int) -> np.ndarray:
     """
     flow = np.asarray(velocity, dtype=np.float32) / np.float32(2**steps)
     for _ in range(steps):
-        flow = flow + _at_displaced(flow)
+        flow = loops.added(flow) if compiled_for(flow.shape) else flow + _at_displaced(flow)
     return flow
 
 

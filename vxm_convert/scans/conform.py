@@ -14,7 +14,9 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.geometry import loops
 from vxm_convert.geometry.affines import Affine
+from vxm_convert.geometry.compiled import compiled_for
 from vxm_convert.geometry.fields import Warp, index_block, slabs
 from vxm_convert.geometry.grids import Grid, apply_affine, same_place
 from vxm_convert.geometry.maps import compose
@@ -154,7 +156,11 @@ def conform(image: np.ndarray, placement: Placement, interpolation: str = "linea
     if placement.untouched:
         return image
     matrix, shape = placement.matrix, placement.network.shape
-    sampler = SAMPLERS["nearest" if placement.copies else interpolation]
+    how = "nearest" if placement.copies else interpolation
+    if compiled_for(shape) and loops.can_resample(image, how):
+        found = loops.resampled(image, shape, matrix, None, how, edge == "zero")
+        return found.astype(np.float32, copy=False) if interpolation == "linear" else found
+    sampler = SAMPLERS[how]
     out = np.empty(shape, dtype=np.float32 if interpolation == "linear" else image.dtype)
     for part in slabs(shape[0]):
         at = apply_affine(matrix, index_block(shape, part))
