@@ -174,7 +174,7 @@ def _announcer() -> Any:
     """A listener to numba's compiler that says once per process what takes time; loading from the cache is silent."""
     from numba.core import event
 
-    class Announcer(event.Listener):  # type: ignore[misc]
+    class Announcer(event.Listener):
         def on_start(self, event: Any) -> None:
             global _announced
             if not _announced:

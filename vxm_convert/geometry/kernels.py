@@ -12,7 +12,7 @@ without voxels in place of `u` means no displacement.
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, Tuple, TypeVar
 
 import numba
 import numpy as np
@@ -20,7 +20,13 @@ import numpy as np
 #: determinant of derivatives, relative to that of the affine part, below which Newton's step is not taken
 _FLAT = 0.05
 
-_inner = numba.njit(nogil=True, error_model="numpy")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _inner(function: _Function) -> _Function:
+    """For what the kernels call; compiled as part of each of them."""
+    found: _Function = numba.njit(nogil=True, error_model="numpy")(function)
+    return found
 
 
 @_inner
