@@ -90,6 +90,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="axis convention in the training of a .h5 network; xy swaps flow channels 0 and 1 (default: %(default)s)",
     )
     files.add_argument("--skip-onnx", action="store_true", help="do not write vxm.onnx (default: write it)")
+    files.add_argument(
+        "--check-determinism",
+        action="store_true",
+        help="freeze twice and compare bytes, run frozen.pb itself twice in TensorFlow and compare bits; triples the time "
+        "of the parity check (default: vxm.onnx, made from frozen.pb, is compared with the checkpoint once)",
+    )
     cliargs.add_model_group(parser)
     device = parser.add_argument_group("device")
     device.add_argument(
@@ -164,6 +170,7 @@ def _export(args: argparse.Namespace) -> int:
         toolchain=args.toolchain or "",
         atc_flags=args.atc_flag,
         tune_kernels=args.tune_kernels,
+        check_determinism=args.check_determinism,
     )
     _print_summary(done)
     return EXIT_OK

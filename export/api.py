@@ -70,6 +70,7 @@ def export_model(
     toolchain: str = "",
     atc_flags: Sequence[str] = (),
     tune_kernels: bool = False,
+    check_determinism: bool = False,
 ) -> Exported:
     """Turn a checkpoint into an offline model with its contract and reports. Needs TensorFlow.
 
@@ -89,6 +90,7 @@ def export_model(
     toolchain : str — ``auto``, ``cann`` or ``sim``; empty: ``$VXM_TOOLCHAIN``, else ``auto``.
     atc_flags : sequence of str — further flags for ATC, ``NAME=VALUE``.
     tune_kernels : bool — have CANN's AOE tune kernels on the device first, which can take hours.
+    check_determinism : bool — also freeze twice, and run ``frozen.pb`` itself twice in TensorFlow.
 
     Returns
     -------
@@ -140,6 +142,7 @@ def export_model(
             None if choice is None else choice.to_dict(),
             flag_files,
             tune_kernels,
+            check_determinism,
         )
     )
     return Exported(Path(out), contract, compiler)

@@ -142,13 +142,19 @@ def _name_constants(graph: onnx.GraphProto) -> None:
 
 
 def run_onnx(onnx_path: Path, contract: GraphContract, pair: Dict[str, np.ndarray]) -> Dict[str, Any]:
-    """Run with ONNX Runtime, or with OpenVINO if that is missing."""
+    """Run with OpenVINO, which takes a third of the time, or with ONNX Runtime if that is missing; on all processors."""
     feeds = {t.tensor_name: pair[t.meaning] for t in contract.inputs}
     names = [t.tensor_name for t in contract.outputs]
     try:
-        import onnxruntime
-    except ImportError:
         return _run_openvino(onnx_path, contract, feeds)
+    except ImportError:
+        pass
+    try:
+        import onnxruntime
+    except ImportError as exc:
+        raise ToolchainError(
+            "ONNX: neither openvino nor onnxruntime is installed to run the model; run `make setup`"
+        ) from exc
     session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
     values = session.run(names, feeds)
     return {
@@ -158,13 +164,10 @@ def run_onnx(onnx_path: Path, contract: GraphContract, pair: Dict[str, np.ndarra
 
 
 def _run_openvino(onnx_path: Path, contract: GraphContract, feeds: Dict[str, np.ndarray]) -> Dict[str, Any]:
-    try:
-        from openvino.runtime import Core, get_version
-    except ImportError as exc:
-        raise ToolchainError(
-            "ONNX: neither onnxruntime nor openvino is installed to run the model; run `make setup`"
-        ) from exc
-    compiled = Core().compile_model(str(onnx_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    from openvino.runtime import Core, get_version
+
+    threads = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": os.cpu_count() or 1}
+    compiled = Core().compile_model(str(onnx_path), "CPU", threads)
     values = compiled(feeds)
     by_name = {name: values[port] for port in compiled.outputs for name in port.get_names()}
     return {**{t.meaning: by_name[t.tensor_name] for t in contract.outputs}, "engine": f"openvino {get_version()}"}

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shows that each artefact computes the same as the previous one: checkpoint graph ↔ frozen.pb ↔ ONNX.
+"""Shows that the artefacts compute what the checkpoint computes: checkpoint graph ↔ ONNX made from frozen.pb, or ↔
+frozen.pb itself.
 
 One deterministic pair of smooth random images goes through both sides; errors are taken in float64. The limits lie in
 ``parity_limits.json``: the pb is the same program and must agree almost to the bit; if a plan splits weights, it adds
@@ -120,6 +121,26 @@ def compare(kind: str, reference: Arrays, test: Arrays, names: Sequence[str]) ->
         "flow": flow.to_dict(),
         "flow_end_point_error": distance.to_dict(),
     }
+
+
+def check_same_bytes(first: Path, second: Path) -> None:
+    """Raise PrecisionError unless two frozen graphs are equal files."""
+    if first.read_bytes() != second.read_bytes():
+        raise PrecisionError(
+            f"determinism: {first.name} frozen twice from one checkpoint has different bytes; expected equal ones; please "
+            "report this with the versions of TensorFlow and protobuf"
+        )
+
+
+def check_same_bits(first: Arrays, second: Arrays) -> None:
+    """Raise PrecisionError unless two runs of one graph gave equal results."""
+    for name, values in first.items():
+        if values.tobytes() != second[name].tobytes():
+            largest = float(np.abs(values.astype(np.float64) - second[name]).max())
+            raise PrecisionError(
+                f"determinism: {name} of two runs of frozen.pb differs by up to {largest:.3g}, expected equal bits; set "
+                "TF_NUM_INTRAOP_THREADS=1 and try again"
+            )
 
 
 def load_limits() -> Dict[str, Dict[str, float]]:

@@ -89,7 +89,8 @@ def test_the_chain_of_hashes_holds(exported, checkpoint):
 def test_parity_is_recorded_with_its_sample_count(exported):
     report = json.loads((exported[0] / "parity.json").read_text())
     assert report["n_samples"] == 1
-    assert [row["test"].split(",")[0] for row in report["comparisons"]] == ["frozen.pb", "vxm.onnx"]
+    assert [row["test"].split(",")[0] for row in report["comparisons"]] == ["vxm.onnx"]
+    assert [text.split(":")[0] for text in report["not_checked"]] == ["frozen.pb was not run itself", "determinism"]
     assert all(row["flow"]["n"] == 16 * 16 * 32 * 3 and row["passed"] for row in report["comparisons"])
 
 
@@ -121,11 +122,17 @@ def test_a_second_run_gives_the_same_bytes_and_drops_what_it_did_not_make(export
     for name in ("vxm.onnx", "vxm.onnx.json", "keep_dtype.cfg"):
         (target / name).write_text("from an earlier export")
     (target / "notes.txt").write_text("mine")
-    assert main(["--checkpoint", str(checkpoint), "--out", str(target), "--skip-onnx"] + SMALL) == 0
+    assert (
+        main(["--checkpoint", str(checkpoint), "--out", str(target), "--skip-onnx", "--check-determinism"] + SMALL) == 0
+    )
     assert names_in(target) == sorted(ARTEFACTS + ["notes.txt"])
     for name in ("frozen.pb", "vxm.om"):
         assert sha256_of(target / name) == sha256_of(out / name)
     assert "ONNX " not in capsys.readouterr().out
+    report = json.loads((target / "parity.json").read_text())
+    (row,) = report["comparisons"]
+    assert row["test"] == "frozen.pb, TensorFlow" and row["limits"]["flow_max_voxel"] < 1e-3
+    assert set(row["determinism"]) == {"frozen_twice", "run_twice"} and report["not_checked"] == []
 
 
 def test_h5_indexing_reaches_the_graph(tmp_path, weights):

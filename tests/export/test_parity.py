@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,30 @@ def test_nan_and_inf_fail_on_either_side(from_pb, bad, name):
     for reference, test in ((from_pb, broken), (broken, from_pb), (broken, broken)):
         with pytest.raises(PrecisionError, match=f"{name} has"):
             parity.compare("onnx", reference, test, NAMES)
+
+
+def test_what_is_not_deterministic_is_noticed(folder, tmp_path, from_pb):
+    (tmp_path / "other.pb").write_bytes((folder / "frozen.pb").read_bytes() + b"\n")
+    parity.check_same_bytes(folder / "frozen.pb", folder / "frozen.pb")
+    with pytest.raises(PrecisionError, match="different bytes"):
+        parity.check_same_bytes(folder / "frozen.pb", tmp_path / "other.pb")
+    other = {**from_pb, "flow": np.nextafter(from_pb["flow"], np.float32(9))}
+    parity.check_same_bits(from_pb, from_pb)
+    with pytest.raises(PrecisionError, match="flow of two runs"):
+        parity.check_same_bits(from_pb, other)
+
+
+def test_onnx_runtime_checks_where_openvino_is_missing(folder, contract, pair, from_pb, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    onnx_model.make_onnx(folder / "frozen.pb", folder / "contract.json", folder / "vxm.onnx", pair)
+    assert onnx_model.run_onnx(folder / "vxm.onnx", contract, pair)["engine"].startswith("openvino")
+    monkeypatch.setitem(sys.modules, "openvino.runtime", None)
+    results = onnx_model.run_onnx(folder / "vxm.onnx", contract, pair)
+    assert results["engine"].startswith("onnxruntime")
+    assert parity.compare("onnx", from_pb, results, NAMES)["passed"]
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ToolchainError, match="neither openvino nor onnxruntime"):
+        onnx_model.run_onnx(folder / "vxm.onnx", contract, pair)
 
 
 def test_onnx_agrees_and_its_bytes_repeat(folder, contract, pair, from_pb):
