@@ -103,7 +103,8 @@ def _linear_of_finite(
             total += weight * value
         else:
             lost += weight
-    return total if lost <= 1e-5 else np.nan
+    result: float = total if lost <= 1e-5 else np.nan
+    return result
 
 
 def nearest(shape: Tuple[int, int, int], m: Any, u: Any, start: int, zero: bool, out: Any) -> None:
@@ -155,7 +156,8 @@ def _vote(image: Any, x: float, y: float, z: float, found: Any, weight: Any) -> 
             found[used], weight[used] = label, 0.0
             used += 1
         weight[at] += wx * wy * wz
-    return found[_heaviest(found, weight, used)]
+    winner: int = found[_heaviest(found, weight, used)]
+    return winner
 
 
 def labels(image: Any, m: Any, u: Any, start: int, zero: bool, fill: int, out: Any) -> None:
@@ -250,7 +252,9 @@ def linear_map(field: Any, turn: Any, along: Any, start: int, out: Any) -> None:
 @_inner
 def _volume(a: Any, b: Any, c: Any) -> float:
     """Determinant of three columns."""
-    return a[0] * (b[1] * c[2] - b[2] * c[1]) - b[0] * (a[1] * c[2] - a[2] * c[1]) + c[0] * (a[1] * b[2] - a[2] * b[1])
+    x, y, z = b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]
+    volume: float = a[0] * x + a[1] * y + a[2] * z
+    return volume
 
 
 @_inner
