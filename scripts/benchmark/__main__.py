@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence
 
-from scripts.benchmark import cohort, comparer, exporting, files, inference, scaling, training
+from scripts.benchmark import cohort, comparer, exporting, files, host, inference, scaling, training
 from scripts.benchmark.common import machine, make_checkpoint
 from scripts.benchmark.plot import draw
 from scripts.stages import StageFailed, fresh_folder, run_stage
@@ -76,6 +76,7 @@ PARTS = (
             ["--variant", args.variant] + (["--shapes", *args.scaling_shapes] if args.scaling_shapes else [])
         ),
     ),
+    Part("host", "One raw scan on the host", host, _with_shape),
     Part("comparer", "Comparison and report", comparer, _with_shape),
     Part("files", "Reading and writing", files, _with_shape),
     Part("exporting", "Export", exporting, lambda args, model: ["--shape", args.shape, "--variant", args.variant]),
@@ -87,7 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
     names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(
         prog="make bench",
-        description="Measures inference, training, a cohort, scaling, comparison, files and export; 15 to 30 minutes.",
+        description="Measures inference, training, a cohort, scaling, a raw scan on the host, comparison, files and "
+        "export; 15 to 30 minutes.",
         epilog="exit codes: 0 within the limits of every part, 1 something to fix, 2 usage, 3 beyond a limit",
     )
     parser.add_argument(

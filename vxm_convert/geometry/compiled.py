@@ -154,6 +154,14 @@ def rows_of(matrix: np.ndarray) -> np.ndarray:
     return plain(matrix[:3], np.float64)
 
 
+def load_all() -> None:
+    """Compile every loop, or load it, before times are taken."""
+    from vxm_convert.geometry.kernels import KERNELS
+
+    for name in KERNELS:
+        kernel(name)
+
+
 def _compile(name: str) -> Any:
     import numba
     from numba.core import event
