@@ -27,7 +27,7 @@ from om_runner.results.subject_log import collecting
 from om_runner.results.tables import FailureRow
 from vxm_convert.artifacts.targets import check_apart, check_subject_folders
 from vxm_convert.errors import ArtifactError, VolumeError
-from vxm_convert.geometry.compiled import set_threads
+from vxm_convert.geometry.compiled import check_engine, set_threads
 from vxm_convert.profiles.profile import load_profile
 from vxm_convert.scans.affine_search import simpleitk_version
 
@@ -69,6 +69,7 @@ def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable
         return code
     if job.compared:
         check_reference_python(job.python)
+    check_engine()
     set_threads(settings.batch.threads)
     with output_folder(settings.out), collecting():
         if not settings.profile_ops:

@@ -55,6 +55,11 @@ def compiled_for(shape: Tuple[int, ...]) -> bool:
     return reason is None
 
 
+def check_engine() -> None:
+    """Raise ToolchainError now if the choice in the environment cannot be honoured later."""
+    compiled_for((1, 1, 1))
+
+
 def _reason_against() -> Optional[str]:
     """Why numba cannot be imported, or None; said once."""
     global _missing

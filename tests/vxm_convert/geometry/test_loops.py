@@ -218,7 +218,7 @@ def test_the_choice(monkeypatch):
     assert compiled.compiled_for(small)
     monkeypatch.setenv(compiled.VARIABLE, "cuda")
     with pytest.raises(ToolchainError, match="VXM_HOST: got 'cuda', expected one of auto, numba, scipy"):
-        compiled.compiled_for(small)
+        compiled.check_engine()
 
 
 def test_without_numba(monkeypatch, caplog):
