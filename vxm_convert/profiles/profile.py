@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Collection, Dict, Iterable, Mapping, Optional, Tuple
 
@@ -121,6 +122,7 @@ def load_profile(choice: str) -> Profile:
     return profile_from_bytes(read_bytes(path), str(path))
 
 
+@lru_cache(maxsize=8)
 def profile_from_bytes(data: bytes, where: str) -> Profile:
     """The profile in a file's bytes; `where` names the file in messages. Raises FormatError."""
     content = parse_mapping(data, where)

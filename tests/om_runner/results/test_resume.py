@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -20,6 +18,7 @@ from om_runner.results.layout import Layout
 from om_runner.results.lock import output_folder
 from om_runner.results.resume import Records
 from tests.support import fakes
+from tests.support.forked import ROOT, run_python
 from tests.support.registration_bench import Bench
 from vxm_convert.errors import AclError, ArtifactError
 
@@ -242,7 +241,7 @@ def test_a_dry_run_writes_nothing_and_opens_no_device(bench, monkeypatch, capsys
 
 
 def run_child(folder, text):
-    return subprocess.run([sys.executable, "-c", CHILD + text, str(folder)], capture_output=True)
+    return run_python(["-c", CHILD + text, folder], ROOT, dict(os.environ))
 
 
 def test_a_killed_run_loses_nothing_finished(bench, tmp_path, caplog):
@@ -262,7 +261,7 @@ bench.runtime._run = run
 bench.run()
 """,
     )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert done.returncode == -signal.SIGKILL, done.stderr
     before = state_of(bench.out / "a")
     assert n_fed(bench) == 1 and subjects(bench) == ["a", "b", "c"]
     assert state_of(bench.out / "a") == before and "was killed; its finished results are kept" in caplog.text
@@ -284,7 +283,7 @@ os.replace = replace
 bench.run("--force", "--threads", "1")
 """,
     )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (bench.out / "b").exists()
     with output_folder(bench.out):
         assert (bench.out / "b" / "moved.nii.gz").read_bytes() == before
@@ -295,7 +294,7 @@ bench.run("--force", "--threads", "1")
 def test_failures_of_a_killed_run_can_be_retried(bench, tmp_path):
     (bench.inputs / "a.npz").write_bytes(b"broken")
     done = run_child(tmp_path, "bench.runtime._run = lambda feeds: os.kill(os.getpid(), signal.SIGKILL)\nbench.run()\n")
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert [row["subject"] for row in bench.table("failures.tsv")] == ["a"]
 
 
@@ -316,9 +315,9 @@ bench.runtime._run = run
 sys.exit(run_main(lambda: bench.run(), "om_runner"))
 """,
     )
-    assert done.returncode == 130 and b"Traceback" not in done.stderr, done.stderr.decode()
+    assert done.returncode == 130 and "Traceback" not in done.stderr, done.stderr
     assert subjects(bench) == ["a", "b"], "b was on the device when the signal came, c had not begun"
-    assert b"send the signal again to stop immediately" in done.stderr and b"finished results are kept" in done.stderr
+    assert "send the signal again to stop immediately" in done.stderr and "finished results are kept" in done.stderr
     assert [name for name in "abc" if Records(Layout(bench.out)).read(name) is not None] == subjects(bench)
     assert (bench.out / "run.json").is_file() and not list(bench.out.glob(".tmp-*"))
     assert n_fed(bench) == 1 and subjects(bench) == ["a", "b", "c"]
@@ -342,7 +341,7 @@ bench.runtime._run = run
 sys.exit(run_main(lambda: bench.run(), "om_runner"))
 """,
     )
-    assert done.returncode == 130 and b"Traceback" not in done.stderr, done.stderr.decode()
+    assert done.returncode == 130 and "Traceback" not in done.stderr, done.stderr
     assert len(subjects(bench)) <= 1 and (bench.out / "run.json").is_file()
 
 
