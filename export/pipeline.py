@@ -38,6 +38,7 @@ from vxm_convert.artifacts.names import (
 )
 from vxm_convert.artifacts.reports import report_head
 from vxm_convert.artifacts.sha256sums import files_below, finish_manifest
+from vxm_convert.artifacts.temporaries import clear_temporaries, temporary_prefix
 from vxm_convert.ascend.atc_flags import KEPT_NAMES
 from vxm_convert.errors import ArtifactError, AtcError, ToolchainError
 from vxm_convert.model.contract import GraphContract
@@ -296,7 +297,8 @@ def _staging(out: Path) -> Iterator[Path]:
     """
     existed = out.exists()
     check_output_folder(out)
-    stage = Path(tempfile.mkdtemp(prefix=".tmp-export-", dir=str(out)))
+    clear_temporaries(out)
+    stage = Path(tempfile.mkdtemp(prefix=temporary_prefix(), suffix="-export", dir=str(out)))
     try:
         yield stage
     finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 from om_runner.bids.options import GROUP, LEVELS, add_app_arguments, add_bids_group, bids_from
+from om_runner.options.cluster import add_cluster_options
 from om_runner.options.common import add_device_group, add_model_options, add_reference_python
 from om_runner.options.geometry import add_geometry_group, outputs_from, placing_from
 from om_runner.options.run import add_batch_group, batch_from
@@ -26,6 +27,7 @@ from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE
 
 group = LazyModule("om_runner.bids.group")
 session = LazyModule("om_runner.registration.session")
+cluster = LazyModule("om_runner.cluster.session")
 PROG = "om_runner"
 DEFAULT_OUT = Path("build") / "registered"
 #: First word of the command line → (module with ``main(argv) -> int``, one line of help); any other first word
@@ -33,6 +35,7 @@ DEFAULT_OUT = Path("build") / "registered"
 VERBS: Dict[str, Tuple[str, str]] = {
     "apply": ("om_runner.commands.apply", "carry an image, labels or points through warps and affines"),
     "audit": ("om_runner.commands.audit", "check that a model gives the same bits again, in any order and batch"),
+    "collect": ("om_runner.commands.collect", "make all tables of an output folder from its records"),
     "compare-files": ("om_runner.commands.compare_files", "judge what msame or ais_bench wrote for golden inputs"),
     "convert-warp": (
         "om_runner.commands.convert_warp",
@@ -43,6 +46,8 @@ VERBS: Dict[str, Tuple[str, str]] = {
     "invert": ("om_runner.commands.invert", "invert a warp and report the error in mm"),
     "jacobian": ("om_runner.commands.jacobian", "compute the Jacobian determinant of a warp"),
     "layers": ("om_runner.commands.layers", "compare every layer with TensorFlow and name the sources of error"),
+    "scheduler": ("om_runner.cluster.scheduler", "start the scheduler of a Dask cluster"),
+    "worker": ("om_runner.cluster.worker", "offer a device of this host to the runs of a Dask cluster"),
     "qc": ("om_runner.commands.qc", "draw pictures of every subject and a page over the cohort"),
 }
 #: options that --help shows; --help-all shows the others too
@@ -138,6 +143,7 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
     )
     add_toolchain_group(parser)
     add_device_group(parser)
+    add_cluster_options(parser)
     parser.add_argument_group("profile").add_argument(
         "--profile-ops",
         action="store_true",
@@ -194,7 +200,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     if args.atlas is None:
         parser.error("--atlas is needed to register participants")
     settings = settings_from(args, ["python", "-m", PROG] + given)
-    return run_main(lambda: session.run_session(settings), PROG)
+    if args.devices is None and args.scheduler is None:
+        return run_main(lambda: session.run_session(settings), PROG)
+    return run_main(lambda: cluster.run_on_cluster(settings, args), PROG)
 
 
 def _compare(text: str) -> object:

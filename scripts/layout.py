@@ -36,7 +36,7 @@ FLOORS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
     "train": (("settings",), ("data", "devices"), ("graph", "prepare"), ("run", "evaluate")),
     "export": (("passes",), ("preflight",), ("tune",)),
     "om_runner": (
-        ("device", "inputs"),
+        ("device", "inputs", "sharing"),
         ("precision",),
         ("results", "audit", "layers"),
         ("bids", "options", "device_check"),
@@ -44,6 +44,7 @@ FLOORS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
         ("registration",),
         ("api",),
         ("commands",),
+        ("cluster",),
     ),
 }
 #: The same for the folders inside a folder.

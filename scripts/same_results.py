@@ -33,7 +33,7 @@ LEFT_OUT = {
     "*_log.txt": "words and times (BIDS)",
     "*/CHANGES": "date and version (BIDS)",
     "*/tensorboard/*": "times, and a time in the name",
-    "*/.om_runner/lock": "number of the process",
+    "*/.om_runner/cohort/process-*.json": "number and times of the process",
     "*/.made-by-scripts": "a mark without content",
 }
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")

@@ -41,6 +41,7 @@ DOCUMENTS = (
     "docs/geometry.md",
     "docs/bids.md",
     "docs/running.md",
+    "docs/scale.md",
     "docs/qc.md",
     "docs/benchmarks.md",
     "README.zh-CN.md",

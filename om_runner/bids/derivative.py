@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +26,8 @@ from om_runner.inputs.scans import Scan
 from om_runner.results.index_page import write_index
 from om_runner.results.layout import Layout
 from om_runner.results.tables import FailureRow, MetricsRow
+from om_runner.results.writer import new_folder
+from om_runner.sharing.links import refuse_linked_folders
 from vxm_convert.artifacts.files import sidecar_path, write_json
 from vxm_convert.artifacts.reports import finite
 from vxm_convert.artifacts.shares import write_problem
@@ -78,10 +79,11 @@ class Derivative(Layout):
         write_json(self.path_of(row.subject, METRICS_RECORD), finite(asdict(row)))
         _remove(self.path_of(row.subject, FAILURE_RECORD))
 
-    def finish(self, failures: Sequence[FailureRow]) -> List[str]:
-        for failure in failures:
-            write_json(self.path_of(failure.subject, FAILURE_RECORD), asdict(failure))
-            _remove(self.path_of(failure.subject, METRICS_RECORD))
+    def note_failure(self, row: FailureRow) -> None:
+        write_json(self.path_of(row.subject, FAILURE_RECORD), asdict(row))
+        _remove(self.path_of(row.subject, METRICS_RECORD))
+
+    def finish(self) -> List[str]:
         made = write_description(self.out, self._links, self._dataset.description, self._toolchain, self._simulated)
         return made + write_tables(self.out, self._participants) + record_files(self.out) + write_index(self.out)
 
@@ -91,7 +93,7 @@ class Derivative(Layout):
     @contextmanager
     def _placing(self, scan: Scan) -> Iterator[Path]:
         try:
-            folder = Path(tempfile.mkdtemp(prefix=".tmp-", suffix="-" + scan.subject[:40], dir=str(self.out)))
+            folder = new_folder(self.out, "-" + scan.subject[:40])
         except OSError as exc:
             raise ArtifactError(
                 f"{self.out}: cannot write there ({exc.strerror}); choose another output folder"
@@ -116,6 +118,7 @@ class Derivative(Layout):
                 labels += entries.get("Labels", [])
                 write_json(folder / _bids_side(name), entries)
         moves = {name: self._target(subject, name, plain) for name in sorted(p.name for p in folder.iterdir())}
+        refuse_linked_folders(self.out, {str(target.parent.relative_to(self.out)) for target in moves.values()})
         for path in self._standing(subject):
             _remove(path)
         record = {

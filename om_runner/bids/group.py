@@ -12,10 +12,11 @@ from typing import List
 
 from om_runner.bids.dataset import DESCRIPTION_NAME, GENERATOR, generated_by_us
 from om_runner.bids.description import CHANGES_NAME, IGNORE_NAME, LICENSE_NAME, README_NAME
-from om_runner.bids.participants import read_participants
+from om_runner.bids.participants import Participants, read_participants
 from om_runner.bids.request import check_output, open_dataset
 from om_runner.bids.tables import failed, registered, write_tables
-from om_runner.names import PRECISION_FOLDER, QC_FOLDER
+from om_runner.names import PRECISION_FOLDER, QC_FOLDER, STATE_FOLDER
+from om_runner.sharing.folder import output_folder
 from vxm_convert.artifacts.names import RUN_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
 from vxm_convert.errors import EXIT_OK, EXIT_USER, VolumeError
@@ -40,11 +41,8 @@ def run_group(bids_dir: Path, out: Path) -> int:
     if not rows and not failures:
         raise VolumeError(f"{out}: no scan was registered into it; run the level participant first")
     participants = read_participants(dataset.root)
-    earlier = begin_manifest(out)
-    made = write_tables(out, participants)
-    parts = [path.name for path in sorted(out.iterdir()) if path.is_dir() and path.name.startswith("sub-")]
-    standing = [DESCRIPTION_NAME, README_NAME, CHANGES_NAME, IGNORE_NAME, LICENSE_NAME, RUN_NAME]
-    finish_manifest(out, made + standing + files_below(out, PRECISION_FOLDER, QC_FOLDER, *parts), earlier)
+    with output_folder(out):
+        _write(out, participants)
     people = {row.subject.partition("_")[0] for row in rows}
     LOG.info("%d scans of %d participants, %d failed; tables in %s", len(rows), len(people), len(failures), out)
     simulated = sum(row.toolchain == "simulated" for row in rows)
@@ -54,3 +52,12 @@ def run_group(bids_dir: Path, out: Path) -> int:
     if scores:
         LOG.info("Dice %.3f (sd %.3f over n = %d scans)", mean(scores), pstdev(scores), len(scores))
     return EXIT_USER if failures else EXIT_OK
+
+
+def _write(out: Path, participants: Participants) -> None:
+    earlier = begin_manifest(out)
+    made = write_tables(out, participants)
+    parts = [path.name for path in sorted(out.iterdir()) if path.is_dir() and path.name.startswith("sub-")]
+    standing = [DESCRIPTION_NAME, README_NAME, CHANGES_NAME, IGNORE_NAME, LICENSE_NAME, RUN_NAME]
+    folders = (PRECISION_FOLDER, QC_FOLDER, STATE_FOLDER, *parts)
+    finish_manifest(out, made + standing + files_below(out, *folders), earlier)

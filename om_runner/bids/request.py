@@ -88,6 +88,14 @@ def dataset_cohort(run: DatasetRun, model: OfflineModel) -> Tuple[List[Scan], La
     return scans, _derivative(run, dataset, participants, model)
 
 
+def dataset_layout(run: DatasetRun, model: OfflineModel) -> Layout:
+    """The layout of a dataset's results alone, for a process that gets its scans from another one."""
+    if not run.bids.write:
+        return Layout(run.out)
+    dataset = open_dataset(run.dataset, run.out)
+    return _derivative(run, dataset, Participants(), model)
+
+
 def open_dataset(folder: Path, out: Path) -> Dataset:
     """A dataset, without `out`; warns if it does not declare itself one."""
     if not Path(folder).is_dir():

@@ -439,6 +439,11 @@ class AclRuntime(Runtime):
         )
 
     # close --------------------------------------------------------------------------------------------------
+    def abandon(self) -> None:
+        """See `Runtime.abandon`."""
+        super().abandon()
+        self._releases.pop_all()
+
     def _close(self) -> None:
         if self._context:
             self._call.release("rt.set_context", self._context)

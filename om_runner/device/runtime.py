@@ -77,6 +77,12 @@ class Runtime(abc.ABC):
             self._fixed = None
             self._close()
 
+    def abandon(self) -> None:
+        """Give up a device that does not answer: nothing is released, because releasing would wait for it as well. The
+        process should end soon; its end releases everything.
+        """
+        self._is_open = False
+
     def set_fixed(self, fixed: np.ndarray) -> None:
         """Set the fixed image for runs whose feeds have none.
 

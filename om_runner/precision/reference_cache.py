@@ -22,6 +22,7 @@ from om_runner.device.offline_model import OfflineModel
 from om_runner.precision.reference import Reference
 from om_runner.precision.store import FIXED, MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, write_json
+from vxm_convert.artifacts.temporaries import clear_temporaries, temporary_prefix
 from vxm_convert.errors import ArtifactError
 
 LOG = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class CachedReference(Reference):
         self, folder: Path, start: Callable[[], Reference], pb_sha256: str, batch: int, store: CompareStore
     ) -> None:
         self._folder = check_output_folder(folder)
+        clear_temporaries(self._folder)
         self._start = start
         self._pb_sha256 = pb_sha256
         self._batch = batch
@@ -121,7 +123,7 @@ class CachedReference(Reference):
         """A cache that cannot be written costs only time."""
         work = None
         try:
-            work, hashes = Path(tempfile.mkdtemp(prefix=".tmp-", dir=str(self._folder))), {}
+            work, hashes = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=str(self._folder))), {}
             for what, name in _FILES.items():
                 hashes[name] = _copy(self._store.path(subject, what), work / name)
             write_json(

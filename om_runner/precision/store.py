@@ -15,6 +15,7 @@ from typing import Any, List, Optional
 import numpy as np
 
 from vxm_convert.artifacts.shares import cannot_map, write_problem
+from vxm_convert.artifacts.temporaries import temporary_prefix
 from vxm_convert.errors import ArtifactError
 
 FIXED = "fixed"
@@ -39,7 +40,7 @@ class CompareStore:
         self._limit = limit
         self.subjects: List[str] = []
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix=".compare-", dir=str(out)))
+            self.folder = Path(tempfile.mkdtemp(prefix=temporary_prefix(), suffix="-compare", dir=str(out)))
         except OSError as exc:
             raise ArtifactError(
                 f"{out}: cannot write there ({exc.strerror}); choose another output folder with --out"
@@ -96,6 +97,14 @@ class CompareStore:
             if path.exists():
                 path.unlink()
 
+    def adopt(self, subject: str, stem: str) -> None:
+        """Keep a subject whose arrays another process wrote with `save_arrays`."""
+        for what in (MOVING, SEG, MOVED, FLOW):
+            there = Path(f"{stem}.{what}.npy")
+            if there.is_file():
+                there.replace(self.path(subject, what))
+        self.subjects.append(subject)
+
     @staticmethod
     def _save(path: Path, array: np.ndarray) -> None:
         try:
@@ -114,3 +123,10 @@ def load_mapped(path: Path) -> Any:
         if not cannot_map(exc):
             raise
         return np.load(str(path), allow_pickle=False)
+
+
+def save_arrays(stem: Path, moving: np.ndarray, seg: Optional[np.ndarray], moved: np.ndarray, flow: np.ndarray) -> None:
+    """Write one subject's arrays as ``<stem>.<what>.npy``, for `CompareStore.adopt` in another process."""
+    for what, array in ((MOVING, moving), (SEG, seg), (MOVED, moved), (FLOW, flow)):
+        if array is not None:
+            CompareStore._save(Path(f"{stem}.{what}.npy"), array)

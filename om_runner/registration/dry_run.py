@@ -11,10 +11,11 @@ from om_runner.inputs.placement import judge_anywhere
 from om_runner.inputs.scans import Scan
 from om_runner.registration.job import Job
 from om_runner.registration.queues import read_ahead
-from om_runner.registration.run import decided, ledger_of
+from om_runner.registration.run import decided
+from om_runner.results.cohort_record import known
+from om_runner.results.collect import view_of
 from om_runner.results.products import check_formats
 from om_runner.results.resume import Decision
-from om_runner.results.tables import CohortResult, FailureRow
 from vxm_convert.errors import EXIT_OK, EXIT_USER, VxmError
 from vxm_convert.text import line_of
 
@@ -28,11 +29,11 @@ def dry_run(job: Job) -> Tuple[str, int]:
     todo = [decision.scan for decision in decisions if not decision.skip]
     refused = _refused(job, todo)
     text = _text(job, decisions, refused)
-    foreseen = CohortResult(failures=[FailureRow(name, "", "read", why) for name, why in refused.items()])
-    ledger = ledger_of(job, decisions)
-    going = {scan.subject for scan in todo}
-    missing = [name for name in ledger.missing(foreseen) if name not in going]
-    return text, EXIT_USER if missing or ledger.whole(foreseen).failures else EXIT_OK
+    considered, shard = {scan.subject for scan in job.looked_at}, job.settings.batch.shard is not None
+    others = view_of(job.layout, [scan for scan in known(job.scans) if scan.subject not in considered], job.keys.of_run)
+    cohort = {scan.subject for scan in job.scans}
+    failed = any(row.subject in cohort - considered for row in job.old_failures)
+    return text, EXIT_USER if refused or failed or (others.missing and not shard) else EXIT_OK
 
 
 def _refused(job: Job, scans: Sequence[Scan]) -> Dict[str, str]:

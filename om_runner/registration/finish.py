@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from om_runner.qc.measures import table_warnings
 from om_runner.registration.job import Job
 from om_runner.registration.outcome import ModelOutputs, products_of
 from om_runner.registration.timeline import EXECUTE, PRODUCTS, STAGES, WRITE, Timeline
+from om_runner.results.failures import FailureRecords
 from om_runner.results.products import Registered
 from om_runner.results.resume import Records
 from om_runner.results.subject_log import log_text, notes_to, warnings_in
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from om_runner.qc.from_run import Pictures
 
 LOG = logging.getLogger(__name__)
+
+
+class TakenOver(Exception):
+    """A claim was lost: the scan is another process's."""
 
 
 @dataclass
@@ -56,15 +61,23 @@ class Finisher:
     job : Job
     timeline : Timeline — records the time of making and writing.
     pictures : Pictures or None — draws each subject after its results are written.
+    ours : callable — whether this process still holds the claim on a subject.
     """
 
-    def __init__(self, job: Job, timeline: Timeline, pictures: Optional[Pictures] = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        timeline: Timeline,
+        pictures: Optional[Pictures] = None,
+        ours: Callable[[str], bool] = lambda subject: True,
+    ) -> None:
         self._job, self._timeline, self._pictures = job, timeline, pictures
         self._outputs, self._label_set = job.settings.outputs, job.settings.label_set
         self._labels = label_set(self._label_set)
         self._provenance = job.provenance()
         self._writer = Writer(self._outputs, job.atlas, self._label_set)
-        self._records = Records(job.layout)
+        self._records, self._failures = Records(job.layout), FailureRecords(job.layout.out)
+        self._ours = ours
 
     def finish(
         self, ready: Ready, moved: np.ndarray, flow: np.ndarray, velocity: Optional[np.ndarray] = None
@@ -81,6 +94,8 @@ class Finisher:
         ------
         ImplausibleError
             What the model returned cannot be a registration of this scan.
+        TakenOver
+            Another process took this process for dead and has the subject now.
         VxmError
             If the results cannot be used or written; no files of this subject are left behind.
         """
@@ -106,6 +121,8 @@ class Finisher:
         loaded, job = ready.loaded, self._job
         agrees = bool(np.allclose(loaded.affine, job.atlas.affine, atol=1e-3))
         provenance = self._provenance.of({"moving": loaded.sha256}, subject=ready.subject, moving_header_agrees=agrees)
+        if not self._ours(ready.subject):
+            raise TakenOver(ready.subject)
         self._records.forget(ready.subject)
         with self._timeline.span(WRITE, [ready.subject]) as span:
             place = self._with_log(job.layout.place(loaded.scan), ready, figures)
@@ -131,6 +148,8 @@ class Finisher:
             seconds = {**ready.seconds, "pictures": span.wall}
             log = job.layout.path_of(ready.subject, LOG_NAME)
             write_text(log, self._log(ready, figures, seconds, row.warnings))
+        job.layout.note(row)
+        self._failures.forget(ready.subject)
         self._records.write(job.keys.of(loaded.scan, loaded.sha256, loaded.seg_sha256), row, drawn)
         return row
 

@@ -6,28 +6,33 @@ scan becomes a row and does not end the run.
 from __future__ import annotations
 
 import logging
-import os
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, ContextManager, Generator, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 
+from om_runner.device.offline_model import OfflineModel
 from om_runner.device.runtime import InFlight, Runtime
 from om_runner.inputs.placement import load_anywhere
 from om_runner.inputs.scans import Scan
 from om_runner.precision.store import CompareStore
-from om_runner.registration.finish import Finisher, Ready, describe
+from om_runner.registration.engine import Engine, Work
+from om_runner.registration.finish import Finisher, Ready, TakenOver
 from om_runner.registration.job import Job
-from om_runner.registration.queues import WriteBehind, read_ahead
+from om_runner.registration.queues import DeviceThread, WriteBehind, read_ahead
+from om_runner.registration.recorder import Recorder
 from om_runner.registration.signals import stop_between_scans
 from om_runner.registration.timeline import D2H, DECODE, EXECUTE, H2D, Timeline
 from om_runner.results.products import check_formats
 from om_runner.results.subject_log import notes_to
-from om_runner.results.tables import CohortResult, FailureRow, MetricsRow
+from om_runner.results.tables import MetricsRow
+from om_runner.results.turns import Turn, Turns
+from om_runner.sharing.claims import Claims
 from vxm_convert.artifacts.shares import write_problem
-from vxm_convert.errors import ArtifactError, ImplausibleError, ToolchainError, VolumeError, VxmError
+from vxm_convert.errors import AclError, ArtifactError, ImplausibleError, ToolchainError, VolumeError, VxmError
 from vxm_convert.text import read_reason
 
 if TYPE_CHECKING:
@@ -37,6 +42,8 @@ LOG = logging.getLogger(__name__)
 
 #: sets of buffers: one is executed while the other is filled and emptied
 BUFFER_SETS = 2
+#: seconds that the device gets to end its execution after an error or a second signal
+_GRACE = 5.0
 
 
 @dataclass
@@ -55,7 +62,8 @@ class Cohort:
     ----------
     job : Job
     store : CompareStore — stores arrays of the subjects to compare.
-    progress : callable — called with 1 after every scan, finished or failed.
+    recorder : Recorder — notes what becomes of each scan.
+    turns : Turns — whose turn a scan is.
     timeline : Timeline — records the times of every stage.
     pictures : Pictures or None — draws each subject after its results are written.
     """
@@ -64,16 +72,16 @@ class Cohort:
         self,
         job: Job,
         store: CompareStore,
-        progress: Callable[[int], object],
+        recorder: Recorder,
+        turns: Turns,
         timeline: Timeline,
         pictures: Optional[Pictures] = None,
     ) -> None:
         self.job = job
-        self.result = CohortResult()
         self.timeline = timeline
-        self._store = store
-        self._progress = progress
-        self._finisher = Finisher(job, timeline, pictures)
+        self._store, self._recorder, self._turns = store, recorder, turns
+        self._finisher = Finisher(job, timeline, pictures, turns.ours)
+        self._held: List[Scan] = []
         batch = job.contract.model.batch
         # One array for the whole run, so that the runtime leaves it on the device.
         self._fixed = np.repeat(job.atlas.image[np.newaxis, ..., np.newaxis], batch, axis=0)
@@ -85,15 +93,23 @@ class Cohort:
         In every case, the batch on the device and the results being written are finished first; only a second Ctrl-C
         drops them.
         """
+        todo = list(scans)
         with stop_between_scans() as stop, WriteBehind(self.job.settings.batch.threads, self._written) as behind:
-            with ThreadPoolExecutor(1, "device") as device, closing(self._batches(scans)) as batches:
-                self._fly(batches, runtime, device, behind, stop)
+            with _device_thread(runtime) as device:
+                while todo:
+                    self._held = []
+                    with closing(self._batches(todo)) as batches:
+                        self._fly(batches, runtime, device, behind, stop)
+                    # Nothing of ours is in work while we wait for others: no two processes wait for each other.
+                    behind.drain()
+                    self._recorder.check_room()
+                    todo = self._turns.wait(self._held, self._recorder.elsewhere, stop)
 
     def _fly(
         self,
         batches: Iterator[List[Ready]],
         runtime: Runtime,
-        device: ThreadPoolExecutor,
+        device: DeviceThread,
         behind: WriteBehind,
         stop: Callable[[], bool],
     ) -> None:
@@ -101,6 +117,7 @@ class Cohort:
         flight: Optional[_Flight] = None
         try:
             for batch in batches:
+                self._recorder.check_room()
                 if stop():
                     break
                 if not overlap:
@@ -139,33 +156,30 @@ class Cohort:
         if batch:
             yield batch
 
-    def _load(self, scan: Scan) -> Ready:
-        """Called by a reading thread."""
-        notes: List[str] = []
-        self.job.layout.check(scan)
-        with notes_to(notes), self.timeline.span(DECODE, [scan.subject]) as span:
-            loaded = load_anywhere(scan, self.job.contract, self.job.atlas, self.job.settings.placing)
-            check_formats(loaded, self.job.atlas, self.job.settings.outputs)
-        return Ready(loaded, notes, {DECODE: span.wall})
+    def _load(self, scan: Scan) -> Union[Ready, Turn]:
+        """Called by a reading thread; claims the scan first."""
+        turn = self._turns.take(scan.subject)
+        if turn is not Turn.OURS:
+            return turn
+        return read_scan(self.job, scan, self.timeline)
 
-    def _take(self, scan: Scan, future: Future[Ready]) -> Optional[Ready]:
+    def _take(self, scan: Scan, future: Future[Union[Ready, Turn]]) -> Optional[Ready]:
         try:
             ready = future.result()
         except VxmError as exc:
-            self._fail(scan, "read", exc)
+            self._recorder.failed(scan, "read", exc)
             return None
         except OSError as exc:
-            self._fail(scan, "read", VolumeError(f"{exc.filename or scan.path}: cannot be read ({read_reason(exc)})"))
+            self._recorder.failed(scan, "read", unreadable(scan, exc))
             return None
-        self.result.inputs[os.path.abspath(str(scan.path))] = ready.loaded.sha256
-        if ready.loaded.seg_sha256 is not None:
-            self.result.inputs[os.path.abspath(str(scan.seg_path))] = ready.loaded.seg_sha256
+        if not isinstance(ready, Ready):
+            if ready is Turn.DONE:
+                self._recorder.elsewhere(scan)
+            else:
+                self._held.append(scan)
+            return None
+        self._recorder.read(ready.loaded)
         return ready
-
-    def _fail(self, scan: Scan, stage: str, reason: Exception) -> None:
-        LOG.error("%s: %s failed: %s", scan.subject, stage, reason)
-        self.result.failures.append(FailureRow(scan.subject, str(scan.path), stage, str(reason)))
-        self._progress(1)
 
     # the device ---------------------------------------------------------------------------------------------
     @contextmanager
@@ -176,7 +190,7 @@ class Cohort:
                 yield
         except ToolchainError as exc:
             for ready in batch:
-                self._fail(ready.loaded.scan, "run", exc)
+                self._recorder.failed(ready.loaded.scan, "run", exc)
             raise
         for ready in batch:
             ready.seconds[stage] = span.wall / len(batch)
@@ -194,14 +208,16 @@ class Cohort:
             return runtime.collect(executed)
 
     def _wait(self, flight: _Flight) -> Any:
+        limit = self.job.settings.batch.device_timeout
         try:
-            return flight.executed.result()
-        except ToolchainError as exc:
+            return flight.executed.result(limit or None)
+        except (ToolchainError, FutureTimeout) as error:
+            exc = error if isinstance(error, ToolchainError) else hanging(limit)
             if not flight.lost:
                 flight.lost = True
                 for ready in flight.batch:
-                    self._fail(ready.loaded.scan, "run", exc)
-            raise
+                    self._recorder.failed(ready.loaded.scan, "run", exc)
+            raise exc from (None if exc is error else error)
 
     def _land(self, flight: Optional[_Flight], runtime: Runtime, behind: WriteBehind) -> None:
         """Fetch the outputs of a batch and pass them on to be finished."""
@@ -210,7 +226,7 @@ class Cohort:
         collected = self._wait(flight)
         with self._on_device(flight.batch, D2H):
             outcome = runtime.fetch(collected)
-        self.result.n_run += len(flight.batch)
+        self._recorder.result.n_run += len(flight.batch)
         for position, ready in enumerate(flight.batch):
             ready.seconds[EXECUTE] = outcome.device_seconds / len(flight.batch)
             moved, flow = outcome.outputs["moved"][position, ..., 0], outcome.outputs["flow"][position]
@@ -218,7 +234,7 @@ class Cohort:
                 if self._store.wants_more:
                     self._store.put(ready.subject, ready.loaded.image, ready.loaded.seg, moved, flow)
             except VxmError as exc:
-                self._fail(ready.loaded.scan, "write", exc)
+                self._recorder.failed(ready.loaded.scan, "write", exc)
                 continue
             velocity = outcome.outputs.get("velocity")
             behind.submit(ready, self._finisher.finish, moved, flow, None if velocity is None else velocity[position])
@@ -244,13 +260,92 @@ class Cohort:
         """Record the result of a subject, in order."""
         try:
             row = future.result()
+        except TakenOver:
+            self._recorder.elsewhere(ready.loaded.scan)
+            self._turns.release(ready.subject)
+            return
         except VxmError as exc:
-            self._fail(ready.loaded.scan, "run" if isinstance(exc, ImplausibleError) else "write", exc)
+            self._recorder.failed(ready.loaded.scan, "run" if isinstance(exc, ImplausibleError) else "write", exc)
             return
         except OSError as exc:
-            self._fail(ready.loaded.scan, "write", ArtifactError(f"{exc.filename}: {write_problem(exc)}"))
+            self._recorder.failed(ready.loaded.scan, "write", unwritable(exc))
             return
-        self.result.rows.append(row)
-        self.job.layout.note(row)
-        LOG.info("%s", describe(row))
-        self._progress(1)
+        self._recorder.finished(row)
+
+
+class LocalEngine(Engine):
+    """One device in this process.
+
+    Parameters
+    ----------
+    factory : callable — the runtime of a model on a device, not yet open.
+    """
+
+    def __init__(self, factory: Callable[[OfflineModel, int], Runtime]) -> None:
+        self._factory = factory
+        self._runtime: Optional[Runtime] = None
+
+    def opened(self, job: Job, claims: Claims) -> ContextManager[object]:
+        return self._opened(job)
+
+    @contextmanager
+    def _opened(self, job: Job) -> Iterator[None]:
+        with self._factory(job.model, job.settings.device) as runtime:
+            runtime.reserve(BUFFER_SETS)
+            self._runtime = runtime
+            try:
+                yield
+            finally:
+                self._runtime = None
+
+    def run(self, work: Work, scans: Sequence[Scan]) -> None:
+        if self._runtime is None:
+            raise RuntimeError("the engine is not open: use it in a with statement")
+        Cohort(work.job, work.store, work.recorder, work.turns, work.timeline, work.pictures).run(scans, self._runtime)
+
+
+@contextmanager
+def _device_thread(runtime: Runtime) -> Iterator[DeviceThread]:
+    """The device's thread. If it does not end after an error or a second signal, the device hangs and is given up."""
+    device = DeviceThread()
+    grace: Optional[float] = _GRACE
+    try:
+        yield device
+        grace = None
+    finally:
+        if not device.close(grace):
+            LOG.error("the device does not answer and is given up; reset it (npu-smi) before the next run")
+            runtime.abandon()
+
+
+def read_scan(job: Job, scan: Scan, timeline: Timeline) -> Ready:
+    """A scan ready for the device; raises VxmError if it cannot be registered."""
+    notes: List[str] = []
+    job.layout.check(scan)
+    with notes_to(notes), timeline.span(DECODE, [scan.subject]) as span:
+        loaded = load_anywhere(scan, job.contract, job.atlas, job.settings.placing)
+        check_formats(loaded, job.atlas, job.settings.outputs)
+    return Ready(loaded, notes, {DECODE: span.wall})
+
+
+def unreadable(scan: Scan, exc: OSError) -> VolumeError:
+    """The failure of a scan on a disk or a share that fails."""
+    error = VolumeError(f"{exc.filename or scan.path}: cannot be read ({read_reason(exc)})")
+    error.__cause__ = exc
+    return error
+
+
+def unwritable(exc: OSError) -> ArtifactError:
+    """The failure of results on a disk or a share that fails."""
+    error = ArtifactError(f"{exc.filename}: {write_problem(exc)}")
+    error.__cause__ = exc
+    return error
+
+
+def hanging(limit: float) -> AclError:
+    """The error of an execution that does not end."""
+    return AclError(
+        f"the device has not finished an execution within {limit:g} s and counts as hanging; reset it (npu-smi) and run "
+        "the same command again, or give it more time with --device-timeout",
+        "acl.rt.synchronize_stream",
+    )

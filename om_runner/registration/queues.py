@@ -7,9 +7,11 @@ next scans and writers finish the last ones. Nothing here depends on scans.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from queue import SimpleQueue
 from typing import Any, Callable, Deque, Generator, Iterable, Optional, Tuple, Type, TypeVar
 
 T = TypeVar("T")
@@ -58,8 +60,7 @@ class WriteBehind:
             if kind is not None and not issubclass(kind, Exception):
                 # Immediate stop: items in work are finished, waiting ones are dropped.
                 self._waiting = deque(entry for entry in self._waiting if not entry[1].cancel())
-            while self._waiting:
-                self._reap()
+            self.drain()
         finally:
             self._pool.shutdown()
 
@@ -71,6 +72,43 @@ class WriteBehind:
         while self._waiting and self._waiting[0][1].done():
             self._reap()
 
+    def drain(self) -> None:
+        """Wait until everything submitted is finished."""
+        while self._waiting:
+            self._reap()
+
     def _reap(self) -> None:
         item, future = self._waiting.popleft()
         self._done(item, future)
+
+
+class DeviceThread:
+    """One thread for the device's work. It is a daemon: a device that hangs keeps neither the run nor the process."""
+
+    def __init__(self) -> None:
+        self._todo: SimpleQueue[Optional[Callable[[], None]]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="device", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[..., T], *args: object) -> Future[T]:
+        """Let the thread call ``job(*args)``."""
+        future: Future[T] = Future()
+
+        def call() -> None:
+            try:
+                future.set_result(job(*args))
+            except BaseException as exc:
+                future.set_exception(exc)
+
+        self._todo.put(call)
+        return future
+
+    def close(self, grace: Optional[float]) -> bool:
+        """End the thread after its present job; False if that takes longer than `grace` seconds."""
+        self._todo.put(None)
+        self._thread.join(grace)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        for call in iter(self._todo.get, None):
+            call()

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run over a locked output folder: kept results, the loop, the comparison, and the tables, which are always written."""
+"""A run into an output folder: kept results, the loop, the comparison, and the tables, which are always written."""
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from om_runner.device.offline_model import OfflineModel
-from om_runner.device.runtime import Runtime
 from om_runner.names import FAILURES_NAME, METRICS_NAME, PRECISION_FOLDER, REPORT_PAGE
 from om_runner.precision.acceptance import VERDICT_FAILED
 from om_runner.precision.report import (
@@ -19,15 +17,22 @@ from om_runner.precision.report import (
     write_precision_report,
 )
 from om_runner.precision.store import CompareStore
+from om_runner.registration.engine import Engine, Work
 from om_runner.registration.job import Job
-from om_runner.registration.loop import BUFFER_SETS, Cohort
 from om_runner.registration.progress import progress
+from om_runner.registration.recorder import Recorder, note_failure
 from om_runner.registration.timeline import EXECUTE, Timeline
-from om_runner.results.resume import Decision, Record, Records, decide, taken_along
-from om_runner.results.run_record import Ledger, precision_entry, run_document, utc, write_run
+from om_runner.results.cohort_record import CohortRecord, known
+from om_runner.results.collect import View, list_files, view_of, write_tables
+from om_runner.results.failures import FailureRecords
+from om_runner.results.resume import Decision, Record, Records, decide, matches_run
+from om_runner.results.run_record import precision_entry, run_document, run_head, utc, write_run
 from om_runner.results.tables import CohortResult
+from om_runner.results.turns import Turns
+from om_runner.sharing.claims import Claims
+from om_runner.sharing.owners import about_this_process
 from vxm_convert.artifacts.sha256sums import begin_manifest
-from vxm_convert.errors import EXIT_OK, EXIT_USER, PrecisionError
+from vxm_convert.errors import EXIT_OK, EXIT_USER, PrecisionError, VxmError
 
 if TYPE_CHECKING:
     from om_runner.qc.from_run import Pictures
@@ -36,6 +41,8 @@ LOG = logging.getLogger(__name__)
 
 #: number of reasons in the log; the record of each scan has its own
 _REASONS_TOLD = 5
+#: a name that no subject has, for the claim on the precision report
+_REPORT_CLAIM = PRECISION_FOLDER
 
 
 def decided(job: Job) -> Tuple[List[Decision], Optional[Dict[str, Any]]]:
@@ -47,45 +54,45 @@ def decided(job: Job) -> Tuple[List[Decision], Optional[Dict[str, Any]]]:
     failed = [row.subject for row in job.old_failures]
     decisions = decide(job.looked_at, job.keys, Records(job.layout), settings.batch.force, failed)
     wanted = len(job.scans) if settings.compare is None else min(settings.compare, len(job.scans))
-    taken = set(_taken_over(job, decisions))
+    taken = _kept(job, decisions)
     report = kept_report(settings.out, job.model, job.profile, settings.label_set, wanted, taken)
     if report is None:
         missing = wanted - sum(not decision.skip for decision in decisions)
         for place, decision in enumerate(decisions):
             if decision.skip and missing > 0:
-                decisions[place] = Decision(
-                    decision.scan,
-                    "unchanged, but needed for the comparison: there is no precision report with these settings",
-                )
+                why = "unchanged, but needed for the comparison: there is no precision report with these settings"
+                decisions[place] = Decision(decision.scan, why, seen=decision.seen)
                 missing -= 1
     return decisions, report
 
 
-def ledger_of(job: Job, decisions: Sequence[Decision]) -> Ledger:
-    """What is known of the cohort besides the scans that are registered now."""
-    looked_at = {scan.subject for scan in job.looked_at}
-    old = [row for row in job.old_failures if row.subject not in looked_at]
-    return Ledger(job.layout, job.scans, _taken_over(job, decisions), old)
-
-
 class CohortRun:
-    """One run; the output folder is locked by the caller.
+    """One run into an output folder, which other processes may use at the same time.
 
     Parameters
     ----------
     job : Job
+    claims : Claims — of the output folder; the caller closes them.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, claims: Claims) -> None:
+        records, failures = Records(job.layout), FailureRecords(job.layout.out)
+        #: before the decisions: a record that appears from now on is another process's
+        self._turns = Turns(claims, records, failures, job.looked_at)
         decisions, self._report = decided(job)
-        self._job = job
+        self._job, self._claims = job, claims
         self._started = time.time()
         self._todo = [decision.scan for decision in decisions if not decision.skip]
+        self._taken = _taken_over(job, decisions)
+        # As they were looked at: a record that has appeared since is another process's result.
+        self._stale = {decision.scan.subject: decision.seen for decision in decisions if not decision.skip}
         self._result = CohortResult()
-        self._ledger = ledger_of(job, decisions)
-        self._earlier: Dict[str, str] = {}
+        self._common = CohortRecord(job.layout.out)
         self._pictures = _pictures(job)
         self._timing: Optional[Dict[str, Any]] = None
+        self._devices: List[Dict[str, Any]] = []
+        self._report_elsewhere = False
+        self._seen: Optional[View] = None
         self._announce(decisions)
 
     def _announce(self, decisions: Sequence[Decision]) -> None:
@@ -101,21 +108,23 @@ class CohortRun:
         if len(told) > _REASONS_TOLD:
             LOG.info("and %d more; --dry-run lists all", len(told) - _REASONS_TOLD)
 
-    def go(self, runtime_factory: Callable[[OfflineModel, int], Runtime]) -> int:
+    def go(self, engine: Engine) -> int:
         """Register, compare, write; returns the exit code.
 
         Raises
         ------
         VxmError
-            If the whole run must stop.
+            If the whole run must stop, or the settings are not those of the results in the folder.
         PrecisionError
             After everything is written, if the comparison is outside the profile.
         """
         settings = self._job.settings
-        with CompareStore(settings.out, settings.compare if self._report is None else 0) as store:
+        self._check_settings()
+        wanted = settings.compare if self._report is None and self._may_compare() else 0
+        with CompareStore(settings.out, wanted) as store:
             store.put_fixed(self._job.atlas.image)
             if self._todo:
-                self._loop(runtime_factory, store)
+                self._loop(engine, store)
             else:
                 self._begin()
                 self._write()
@@ -123,51 +132,92 @@ class CohortRun:
                 # The device is already closed: its memory and TensorFlow's never add up.
                 self._report = self._compare(store)
                 self._write()
+            self._claims.release(_REPORT_CLAIM)
         return self._conclude()
 
-    def _loop(self, runtime_factory: Callable[[OfflineModel, int], Runtime], store: CompareStore) -> None:
-        job, settings = self._job, self._job.settings
+    def _check_settings(self) -> None:
+        """Refuse to mix results of two settings, or to replace some while another process makes others."""
+        job, others = self._job, self._claims.owners.in_use()
+        if job.settings.batch.force and not others:
+            return
+        failed = FailureRecords(job.layout.out).everything()
+
+        def in_use(key: Mapping[str, Any]) -> bool:
+            found = (r for r in Records(job.layout).everything() if r.row.subject not in failed)
+            return others or any(matches_run(record, key) for record in found)
+
+        self._common.check(
+            job.keys.of_run,
+            in_use,
+            "choose another --out, or the same settings"
+            + ("; another process is writing there" if others else ", or --force to register everything again"),
+        )
+
+    def _may_compare(self) -> bool:
+        """Whether the comparison is this process's task: of several that start together, the first one's."""
+        if not self._job.compared:
+            return False
+        held = self._claims.take(_REPORT_CLAIM)
+        if held is not None:
+            self._report_elsewhere = True
+            LOG.info("the precision report is made by another run (%s)", held.by)
+        return held is None
+
+    def _loop(self, engine: Engine, store: CompareStore) -> None:
+        job = self._job
         about = {"simulated": job.model.simulated, "toolchain": job.model.toolchain.describe()}
         begun = time.perf_counter()
         # Nothing of an earlier run is changed before the device has loaded the model.
-        with Timeline(settings.batch.trace, about) as timeline, runtime_factory(job.model, settings.device) as runtime:
-            runtime.reserve(BUFFER_SETS)
+        with Timeline(job.settings.batch.trace, about) as timeline, engine.opened(job, self._claims):
             loaded = time.perf_counter() - begun
             with progress(len(self._todo), "registration") as told:
-                cohort = Cohort(job, store, self._noting(told), timeline, self._pictures)
-                self._result = cohort.result
+                recorder = Recorder(job, told, self._turns.release)
+                self._result = recorder.result
                 self._begin()
                 begun = time.perf_counter()
+                work = Work(job, store, recorder, self._turns, timeline, self._pictures)
                 try:
-                    cohort.run(self._todo, runtime)
+                    engine.run(work, self._todo)
                 except BaseException:
-                    self._end_loop(timeline, begun, loaded)
-                    self._say_missing()
+                    self._end_loop(engine, timeline, begun, loaded, failed=True)
                     raise
-                self._end_loop(timeline, begun, loaded)
+                self._end_loop(engine, timeline, begun, loaded)
 
-    def _end_loop(self, timeline: Timeline, begun: float, loaded: float) -> None:
-        self._timing = _timing(timeline, time.perf_counter() - begun, loaded, self._result.n_run)
-        self._write()
+    def _end_loop(self, engine: Engine, timeline: Timeline, begun: float, loaded: float, failed: bool = False) -> None:
+        wall = time.perf_counter() - begun
+        self._timing = _timing(timeline, wall, loaded, self._result.n_run)
+        self._devices = engine.devices(wall)
+        if self._devices:
+            # Busy is a share of the time of all devices.
+            self._timing["device_busy"] /= len(self._devices)
+        try:
+            self._write()
+        except (VxmError, OSError) as exc:
+            if not failed:
+                raise
+            # The error that ended the loop is the one to report.
+            LOG.debug("the tables could not be written: %s", exc)
+            return
+        if failed:
+            self._say_missing()
 
     def _begin(self) -> None:
-        self._earlier = begin_manifest(self._job.settings.out)
-        if self._report is None:
-            clear_old_report(self._job.settings.out)
-        self._ledger.note_taken_over()
-
-    def _noting(self, told: Callable[[int], object]) -> Callable[[int], None]:
-        """Progress that also keeps failures.tsv up to date, so that a killed run leaves it for ``--retry-failed``."""
-        written = 0
-
-        def update(n: int) -> None:
-            nonlocal written
-            if len(self._result.failures) != written:
-                written = len(self._result.failures)
-                self._ledger.write_failures(self._result)
-            told(n)
-
-        return update
+        job = self._job
+        self._common.check(
+            job.keys.of_run,
+            lambda key: self._claims.owners.in_use(),
+            "another process has just begun to write there; choose another --out, or the same settings",
+        )
+        begin_manifest(job.settings.out)
+        if self._report is None and not self._report_elsewhere:
+            clear_old_report(job.settings.out)
+        self._common.write(job.keys.of_run, run_head(job.model, job.atlas, dataset=job.settings.input), job.scans)
+        failures = FailureRecords(job.layout.out)
+        for subject, record in self._taken.items():
+            job.layout.note(record.row)
+            failures.forget(subject)
+        for row in [] if failures.exist else job.old_failures:
+            note_failure(job, failures, row)
 
     def _compare(self, store: CompareStore) -> Dict[str, Any]:
         job, settings = self._job, self._job.settings
@@ -184,43 +234,68 @@ class CohortRun:
             )
             return write_precision_report(store, job.model, request, told)
 
+    def _view(self) -> View:
+        stale = {subject: digest for subject, digest in self._stale.items() if digest is not None}
+        return view_of(self._job.layout, known(self._job.scans), self._job.keys.of_run, stale)
+
     def _write(self) -> None:
+        """Make all tables from the records, those of other processes included."""
         job, settings = self._job, self._job.settings
-        whole = self._ledger.whole(self._result)
-        self._ledger.write_tables(whole)
-        affines = settings.placing.files_of(row.subject for row in whole.rows)
-        entries = {
-            "inputs": {**whole.inputs, **affines},
+        # Read once: the summary says what the tables say.
+        view = self._seen = self._view()
+        write_tables(job.layout, view)
+        own = {
             "command": settings.command,
             "started": utc(self._started),
+            "finished": utc(time.time()),
             "device": settings.device,
+            "registered": self._result.n_done,
+            "failed": len(self._result.failures),
+            "timing": self._timing,
+            "devices": self._devices,
+        }
+        if self._result.n_run or self._result.failures:
+            self._common.add_process({**about_this_process(), **own})
+        affines = settings.placing.files_of(row.subject for row in view.rows)
+        entries = {
+            **{name: own[name] for name in ("command", "started", "device", "timing", "devices")},
             "label_set": settings.label_set,
             "label_interpolation": settings.outputs.label_interpolation,
             "geometry": {**vars(settings.placing), **settings.outputs.to_dict()},
-            "taken_over": len(self._ledger.taken_over),
-            "timing": self._timing,
+            "taken_over": len(view.rows) - self._result.n_done,
             "precision": precision_entry(job.python if job.compared else None, self._report if job.compared else None),
+            "processes": self._common.processes(),
         }
-        write_run(job.layout, run_document(job.model, job.atlas, whole, **entries))
-        drawn = [] if self._pictures is None else self._pictures.finish(whole.failures)
-        self._ledger.list_files(whole, self._earlier, drawn)
+        inputs = {**view.inputs, **self._result.inputs, **affines}
+        write_run(job.layout, run_document(run_head(job.model, job.atlas), view, inputs, **entries))
+        drawn = [] if self._pictures is None else self._pictures.finish(view.failures)
+        list_files(job.layout, view, drawn)
 
     def _conclude(self) -> int:
         job, out, report = self._job, self._job.settings.out, self._report
-        whole = self._ledger.whole(self._result)
-        taken = len(self._ledger.taken_over)
+        whole = self._seen or self._view()
+        taken = len(whole.rows) - self._result.n_done
         LOG.info(
             "%d registered%s, %d failed; results in %s (%s)",
             len(whole.rows),
-            f" ({taken} of them in earlier runs)" if taken else "",
+            f" ({taken} of them in other runs)" if taken else "",
             len(whole.failures),
             out,
             METRICS_NAME,
         )
         if self._timing is not None and self._result.n_run:
             LOG.info("%s", speed(self._timing, job.model.simulated))
+            for row in self._devices:
+                LOG.info(
+                    "device %d on %s: %d scans, %d failed, busy %.0f %%",
+                    row["device"],
+                    row["host"],
+                    row["scans"],
+                    row["failed"],
+                    100 * row["busy"],
+                )
         missing = self._say_missing()
-        if report is None and job.compared:
+        if report is None and job.compared and not self._report_elsewhere:
             LOG.warning("no precision report: no registered scan could be compared")
         if report is not None and job.compared:
             LOG.info(
@@ -235,7 +310,8 @@ class CohortRun:
 
     def _say_missing(self) -> bool:
         """Whether scans of the input have neither a result nor a row of failures.tsv; they are named."""
-        missing = self._ledger.missing(self._result)
+        mine = None if self._job.settings.batch.shard is None else {scan.subject for scan in self._job.looked_at}
+        missing = [subject for subject in (self._seen or self._view()).missing if mine is None or subject in mine]
         if missing:
             names = ", ".join(missing[:_REASONS_TOLD]) + (" …" if len(missing) > _REASONS_TOLD else "")
             LOG.error(
@@ -249,11 +325,16 @@ class CohortRun:
 
 
 def _taken_over(job: Job, decisions: Sequence[Decision]) -> Dict[str, Record]:
-    """Results that the run keeps: unchanged ones, and those of scans that it does not consider."""
-    looked_at = {scan.subject for scan in job.looked_at}
-    taken = taken_along([scan for scan in job.scans if scan.subject not in looked_at], job.keys, Records(job.layout))
-    taken.update({decision.scan.subject: decision.record for decision in decisions if decision.record is not None})
-    return taken
+    """Results of scans that this run considers and does not register again."""
+    return {decision.scan.subject: decision.record for decision in decisions if decision.record is not None}
+
+
+def _kept(job: Job, decisions: Sequence[Decision]) -> Set[str]:
+    """Subjects whose results this run keeps: also those of scans that it does not consider."""
+    looked_at, records = {scan.subject for scan in job.looked_at}, Records(job.layout)
+    others = {scan.subject: records.read(scan.subject) for scan in job.scans if scan.subject not in looked_at}
+    kept = {subject for subject, record in others.items() if record and matches_run(record, job.keys.of_run)}
+    return kept | set(_taken_over(job, decisions))
 
 
 def _pictures(job: Job) -> Optional[Pictures]:

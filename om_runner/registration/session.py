@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Callable, List, Optional, Tuple
 
 from om_runner.bids.options import BidsRequest
-from om_runner.bids.request import DatasetRun, dataset_cohort, read_as_dataset
+from om_runner.bids.request import DatasetRun, dataset_cohort, dataset_layout, read_as_dataset
 from om_runner.device.acl_runtime import open_runtime
 from om_runner.device.offline_model import OfflineModel, open_model
 from om_runner.device.runtime import Runtime
@@ -17,14 +17,17 @@ from om_runner.inputs.placement import load_atlas
 from om_runner.inputs.scans import Scan, discover
 from om_runner.precision.reference import check_reference_python, reference_python
 from om_runner.registration.dry_run import dry_run
+from om_runner.registration.engine import Engine
 from om_runner.registration.job import Job, Settings
+from om_runner.registration.loop import LocalEngine
 from om_runner.registration.profiling import operators_profiled
 from om_runner.registration.run import CohortRun
+from om_runner.results.failures import FailureRecords
 from om_runner.results.layout import Layout
-from om_runner.results.lock import output_folder
 from om_runner.results.previous_run import failed_scans, read_failures
 from om_runner.results.subject_log import collecting
 from om_runner.results.tables import FailureRow
+from om_runner.sharing.folder import output_folder
 from vxm_convert.artifacts.targets import check_apart, check_subject_folders
 from vxm_convert.errors import ArtifactError, VolumeError
 from vxm_convert.geometry.compiled import check_engine, set_threads
@@ -34,8 +37,17 @@ from vxm_convert.scans.affine_search import simpleitk_version
 LOG = logging.getLogger(__name__)
 
 
-def run_session(settings: Settings, runtime_factory: Callable[[OfflineModel, int], Runtime] = open_runtime) -> int:
+def run_session(
+    settings: Settings,
+    runtime_factory: Callable[[OfflineModel, int], Runtime] = open_runtime,
+    engine: Optional[Engine] = None,
+) -> int:
     """Register the cohort and report; returns the exit code.
+
+    Parameters
+    ----------
+    runtime_factory : opens the model on one device of this process.
+    engine : Engine or None — carries the scans to other processes instead.
 
     Raises
     ------
@@ -49,12 +61,12 @@ def run_session(settings: Settings, runtime_factory: Callable[[OfflineModel, int
     level = logging.WARNING if model.simulated else logging.INFO
     LOG.log(level, "%s", model.toolchain.sentence())
     try:
-        return _run_with(model, settings, runtime_factory)
+        return _run_with(model, settings, engine or LocalEngine(runtime_factory))
     finally:
         LOG.log(level, "%s", model.toolchain.sentence())
 
 
-def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable[[OfflineModel, int], Runtime]) -> int:
+def _run_with(model: OfflineModel, settings: Settings, engine: Engine) -> int:
     job = _prepare(model, settings)
     LOG.info(
         "%d scans in %s, atlas %s, batch %d",
@@ -71,11 +83,13 @@ def _run_with(model: OfflineModel, settings: Settings, runtime_factory: Callable
         check_reference_python(job.python)
     check_engine()
     set_threads(settings.batch.threads)
-    with output_folder(settings.out), collecting():
+    with output_folder(settings.out) as claims, collecting():
         if not settings.profile_ops:
-            return CohortRun(job).go(runtime_factory)
+            return CohortRun(job, claims).go(engine)
+        if not isinstance(engine, LocalEngine):
+            raise VolumeError("--profile-ops: times the operators of one device; give --device instead of several")
         with operators_profiled(settings.out, model) as factory:
-            return CohortRun(job).go(factory)
+            return CohortRun(job, claims).go(LocalEngine(factory))
 
 
 def _prepare(model: OfflineModel, settings: Settings) -> Job:
@@ -92,16 +106,24 @@ def _prepare(model: OfflineModel, settings: Settings) -> Job:
         read += [settings.atlas, model.om_path, model.contract_path]
         check_subject_folders(settings.out, [scan.subject for scan in scans], read)
     failures = _old_failures(settings)
-    looked_at = failed_scans(settings.out, scans, failures) if settings.batch.retry_failed else scans
+    looked_at = scans if settings.batch.shard is None else settings.batch.shard.of(scans)
+    if settings.batch.retry_failed:
+        looked_at = failed_scans(settings.out, looked_at, failures)
     return Job(model, settings, profile, python, atlas, layout, scans, looked_at[: settings.limit], failures or [])
+
+
+def worker_job(model: OfflineModel, settings: Settings) -> Job:
+    """The job of a process that gets its scans one by one from another."""
+    profile = load_profile(settings.profile)
+    atlas = load_atlas(settings.atlas, model, settings.placing)
+    layout = dataset_layout(_dataset_run(settings), model) if _is_dataset(settings) else Layout(settings.out)
+    return Job(model, settings, profile, "", atlas, layout, [], [], [])
 
 
 def _cohort(model: OfflineModel, settings: Settings) -> Tuple[List[Scan], Layout]:
     """The scans of the input and the layout of their results."""
-    if not settings.more_inputs and read_as_dataset(settings.bids, settings.input):
-        space, affine = settings.outputs.space, settings.placing.affine
-        run = DatasetRun(settings.input, settings.atlas, settings.out, settings.bids, space, affine)
-        return dataset_cohort(run, model)
+    if _is_dataset(settings):
+        return dataset_cohort(_dataset_run(settings), model)
     if settings.bids != BidsRequest():
         raise VolumeError("--input: several folders or scans, for which BIDS options have no meaning; give one dataset")
     for source in (settings.input, *settings.more_inputs):
@@ -109,7 +131,19 @@ def _cohort(model: OfflineModel, settings: Settings) -> Tuple[List[Scan], Layout
     return discover(settings.input, settings.atlas, more=settings.more_inputs), Layout(settings.out)
 
 
+def _is_dataset(settings: Settings) -> bool:
+    return not settings.more_inputs and read_as_dataset(settings.bids, settings.input)
+
+
+def _dataset_run(settings: Settings) -> DatasetRun:
+    space, affine = settings.outputs.space, settings.placing.affine
+    return DatasetRun(settings.input, settings.atlas, settings.out, settings.bids, space, affine)
+
+
 def _old_failures(settings: Settings) -> Optional[List[FailureRow]]:
+    records = FailureRecords(settings.out)
+    if records.exist:
+        return list(records.everything().values())
     try:
         return read_failures(settings.out)
     except ArtifactError as exc:

@@ -15,7 +15,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Sequence, TextIO
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, TextIO, Tuple
 
 from vxm_convert.artifacts.files import atomic_path
 
@@ -38,14 +38,21 @@ class Timeline:
     ----------
     path : Path or None — file of the trace.
     about : dict — metadata of the trace: toolchain, whether simulated.
+    keep_events : bool — collect `events` for the timeline of another process; their times are seconds since 1970.
     """
 
-    def __init__(self, path: Optional[Path] = None, about: Optional[Dict[str, Any]] = None) -> None:
+    def __init__(
+        self, path: Optional[Path] = None, about: Optional[Dict[str, Any]] = None, keep_events: bool = False
+    ) -> None:
         self.sums = {stage: Span() for stage in STAGES}
         #: wall seconds of the first execution, which warms the device up
         self.first_execution: Optional[float] = None
         self._path, self._about = path, about or {}
         self._start = time.perf_counter()
+        self._epoch = time.time() - self._start
+        self._keep = keep_events
+        self.events: List[Dict[str, Any]] = []
+        self._lanes: Dict[str, int] = {}
         self._lock = threading.Lock()
         self._threads: Dict[int, int] = {}
         self._file: Optional[TextIO] = None
@@ -88,7 +95,7 @@ class Timeline:
             self.sums[stage].cpu += done.cpu
             if stage == EXECUTE and self.first_execution is None:
                 self.first_execution = done.wall
-            if self._file is None:
+            if self._file is None and not self._keep:
                 return
             event = {
                 "name": stage,
@@ -100,7 +107,31 @@ class Timeline:
                 "dur": round(done.wall * 1e6, 1),
                 "args": {"subject": ", ".join(subjects), "cpu_ms": round(done.cpu * 1e3, 2)},
             }
+            if self._keep:
+                self.events.append({**event, "ts": self._epoch + started})
+            else:
+                self._line(event)
+
+    def _line(self, event: Dict[str, Any]) -> None:
+        if self._file is not None:
             self._file.write(",\n" + json.dumps(event))
+
+    def add(self, lane: str, sums: Mapping[str, Tuple[float, float]], events: Sequence[Dict[str, Any]]) -> None:
+        """Take over sums and events of another process, which has a lane of its own in the trace."""
+        with self._lock:
+            for stage, (wall, cpu) in sums.items():
+                self.sums[stage].wall += wall
+                self.sums[stage].cpu += cpu
+            if self._file is None:
+                return
+            number = self._lanes.get(lane)
+            if number is None:
+                number = self._lanes[lane] = len(self._lanes) + 1
+                self._line({"name": "process_name", "ph": "M", "pid": -number, "tid": 0, "args": {"name": lane}})
+            for event in events:
+                # Process numbers of several machines may be the same: lanes have negative ones.
+                shifted = round((event["ts"] - self._epoch - self._start) * 1e6, 1)
+                self._line({**event, "pid": -number, "ts": shifted})
 
     def _thread(self) -> int:
         """A small number for the calling thread; the trace names the thread at its first event."""
@@ -116,8 +147,7 @@ class Timeline:
                 "tid": number,
                 "args": {"name": current.name},
             }
-            if self._file is not None:
-                self._file.write(",\n" + json.dumps(named))
+            self._line(named)
         return number
 
     @property

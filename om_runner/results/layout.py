@@ -49,7 +49,8 @@ class Layout:
     def check(self, scan: Scan) -> None:
         """Refuse, before any work, a scan whose results would replace what is not ours; raises ArtifactError."""
         folder = self.out / scan.subject
-        if not os.path.lexists(str(folder)):
+        if not os.path.lexists(str(folder)) or folder.is_symlink():
+            # A link is replaced itself; what it points to is not touched.
             return
         if not folder.is_dir():
             raise ArtifactError(f"{folder}: a file where the folder of the results belongs; choose another --out")
@@ -77,6 +78,9 @@ class Layout:
     def note(self, row: MetricsRow) -> None:
         """Record the figures of a scan after its files are written."""
 
-    def finish(self, failures: Sequence[FailureRow]) -> List[str]:
-        """What belongs to the folder as a whole, with the scans that failed; names below `out` of the files written."""
+    def note_failure(self, row: FailureRow) -> None:
+        """Record a scan that failed."""
+
+    def finish(self) -> List[str]:
+        """What belongs to the folder as a whole; names below `out` of the files written."""
         return [STRUCTURES_NAME] + write_index(self.out)

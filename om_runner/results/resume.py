@@ -14,7 +14,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from om_runner.device.offline_model import OfflineModel
 from om_runner.inputs.placement import SUBJECT_FIELD, PlacingOptions
@@ -23,18 +23,18 @@ from om_runner.names import LOG_NAME, STATE_FOLDER
 from om_runner.results.layout import Layout
 from om_runner.results.products import OutputOptions
 from om_runner.results.tables import MetricsRow
+from om_runner.sharing.names import file_name, file_stamp
 from vxm_convert.artifacts.files import read_bounded, sha256_of, write_json
 from vxm_convert.artifacts.jsontext import parse_json
 from vxm_convert.artifacts.reports import finite
-from vxm_convert.artifacts.sha256sums import recorded_digest
+from vxm_convert.artifacts.sha256sums import recorded_digest, set_aside
+from vxm_convert.artifacts.temporaries import remove
 from vxm_convert.errors import VxmError
 
 #: increased when results of the same inputs change: records of other versions are ignored
 RESULT_VERSION = 2
 _MAX_RECORD = 4 << 20
 _CHECKERS = 2
-#: bytes of a subject's name beyond which its record has a shorter one
-_LONGEST_NAME, _KEPT_OF_NAME = 200, 40
 #: parts of a key → text for a difference in them
 _REASONS = {
     "version": "results have another version",
@@ -59,20 +59,25 @@ class Record:
     key : dict — see `Keys`.
     files : dict — name below the output folder → sha256.
     row : MetricsRow
+    digest : str — of the whole record: a subject that is registered again has another one.
     """
 
     key: Dict[str, Any]
     files: Dict[str, str]
     row: MetricsRow
+    digest: str = ""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The decision for a scan and its reason; `record` if an earlier result is kept."""
+    """The decision for a scan and its reason; `record` if an earlier result is kept; `seen`: digest of the record that was
+    looked at, if there was one.
+    """
 
     scan: Scan
     why: str
     record: Optional[Record] = None
+    seen: Optional[str] = None
 
     @property
     def skip(self) -> bool:
@@ -141,28 +146,39 @@ class Records:
         write_json(self._path(row.subject), {**body, "sha256": _digest(body)})
 
     def forget(self, subject: str) -> None:
-        """Remove the record before its files change."""
+        """Remove the record before its files change, and the list of hashes, which would name the old ones."""
         path = self._path(subject)
-        if path.is_file():
-            path.unlink()
+        if os.path.lexists(str(path)):
+            set_aside(self._layout.out)
+            remove(path)
 
     def read(self, subject: str) -> Optional[Record]:
         """The record, or None if there is none that can be trusted."""
-        path = self._path(subject)
-        if not path.is_file():
+        found = self._read(self._path(subject))
+        return found if found is not None and found.row.subject == subject else None
+
+    def stamp(self, subject: str) -> object:
+        """Changes with every new record of this subject; None without one."""
+        return file_stamp(self._path(subject))
+
+    def everything(self) -> Iterator[Record]:
+        """All records that can be trusted, of whatever runs, in the order of their files' names."""
+        for path in sorted(self._folder.glob("*.json")):
+            found = self._read(path)
+            if found is not None and self._path(found.row.subject) == path:
+                yield found
+
+    @staticmethod
+    def _read(path: Path) -> Optional[Record]:
+        if path.is_symlink() or not path.is_file():
             return None
         try:
             data = parse_json(read_bounded(path, _MAX_RECORD, "the record of a scan", "register it again"), str(path))
-            row = data["row"]
-            if (
-                data.pop("sha256") != _digest(data)
-                or set(row) != {f.name for f in fields(MetricsRow)}
-                or row["subject"] != subject
-            ):
+            row, digest = data["row"], data.pop("sha256")
+            if digest != _digest(data) or set(row) != {f.name for f in fields(MetricsRow)}:
                 return None
-            return Record(
-                dict(data["key"]), {str(name): str(digest) for name, digest in data["files"].items()}, MetricsRow(**row)
-            )
+            files = {str(name): str(file_digest) for name, file_digest in data["files"].items()}
+            return Record(dict(data["key"]), files, MetricsRow(**row), str(digest))
         except (VxmError, ValueError, KeyError, TypeError, AttributeError):
             # A damaged record counts as missing: the scan is registered again, which writes a new one.
             return None
@@ -173,6 +189,8 @@ class Records:
             return "no file is recorded"
         for name, digest in sorted(record.files.items()):
             path = self._layout.out / name
+            if path.is_symlink():
+                return f"{name} is a link"
             if not path.is_file():
                 return f"{name} is missing"
             if sha256_of(path) != digest:
@@ -180,11 +198,7 @@ class Records:
         return None
 
     def _path(self, subject: str) -> Path:
-        name = subject
-        if len(os.fsencode(name)) > _LONGEST_NAME:
-            digest = hashlib.sha256(os.fsencode(subject)).hexdigest()
-            name = f"{subject[:_KEPT_OF_NAME]}-{digest[:16]}"
-        return self._folder / f"{name}.json"
+        return self._folder / f"{file_name(subject)}.json"
 
 
 def decide(
@@ -198,7 +212,7 @@ def decide(
     failed : subjects that failed in an earlier run, for the reason.
     """
     if force:
-        return [Decision(scan, "--force") for scan in scans]
+        return [Decision(scan, "--force", seen=_digest_of(records.read(scan.subject))) for scan in scans]
     known = set(failed)
     with ThreadPoolExecutor(_CHECKERS, "check") as pool:
         return list(pool.map(lambda scan: _decide(scan, keys, records, scan.subject in known), scans))
@@ -215,20 +229,21 @@ def _decide(scan: Scan, keys: Keys, records: Records, failed: bool) -> Decision:
                 record.key, keys.of(scan, scan.file.sha256, None if scan.seg_file is None else scan.seg_file.sha256)
             )
         except VxmError as exc:
-            return Decision(scan, f"cannot be compared with its result: {exc}")
+            return Decision(scan, f"cannot be compared with its result: {exc}", seen=record.digest)
     if changed is None:
         changed = records.damage(record)
-    return Decision(scan, changed) if changed else Decision(scan, "unchanged", record)
+    if changed:
+        return Decision(scan, changed, seen=record.digest)
+    return Decision(scan, "unchanged", record, record.digest)
 
 
-def taken_along(scans: Sequence[Scan], keys: Keys, records: Records) -> Dict[str, Record]:
-    """Records of scans that this run does not consider, with the same settings: their rows stay in the table."""
-    found = {}
-    for scan in scans:
-        record = records.read(scan.subject)
-        if record is not None and _difference(record.key, {**record.key, **keys.of_run}) is None:
-            found[scan.subject] = record
-    return found
+def _digest_of(record: Optional[Record]) -> Optional[str]:
+    return None if record is None else record.digest
+
+
+def matches_run(record: Record, of_run: Mapping[str, Any]) -> bool:
+    """Whether a record was made with these settings, whatever its scan."""
+    return _difference(record.key, {**record.key, **of_run}) is None
 
 
 def _digest(body: Mapping[str, Any]) -> str:

@@ -92,11 +92,12 @@ def write_failures(path: Path, rows: Sequence[FailureRow]) -> None:
 
 @dataclass
 class CohortResult:
-    """Rows as they arrive; complete up to the error that ended the loop."""
+    """What one process did; complete up to the error that ended the loop. Rows are in the records."""
 
-    rows: List[MetricsRow] = field(default_factory=list)
+    #: scans registered
+    n_done: int = 0
     failures: List[FailureRow] = field(default_factory=list)
-    #: absolute path → sha256 of every file read, including segmentations
+    #: absolute path → sha256 of every file read, including segmentations, of scans that no record names
     inputs: Dict[str, str] = field(default_factory=dict)
     #: scans that the model has run, whatever happened to their outputs
     n_run: int = 0

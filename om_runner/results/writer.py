@@ -17,8 +17,10 @@ import numpy as np
 from om_runner.inputs.scans import LoadedScan
 from om_runner.names import FLOW_NAME, INVERSE_NAME, JACOBIAN_NAME, MOVED_NAME, MOVED_SEG_NAME, NATIVE_SEG_NAME
 from om_runner.results.products import LABEL_INTERPOLATIONS, OutputOptions, Registered, atlas_grid, atlas_seg
+from om_runner.sharing.leftovers import ASIDE
 from vxm_convert.artifacts.files import UMASK, write_sidecar
 from vxm_convert.artifacts.shares import set_mode, write_problem
+from vxm_convert.artifacts.temporaries import temporary_prefix
 from vxm_convert.errors import ArtifactError
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.inversion import InverseReport, invert, measure
@@ -59,32 +61,39 @@ class Provenance:
 def whole_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that replaces it on success and is removed on failure.
 
-    A folder of an earlier run is moved aside first and removed last, so two runs never mix. Raises ArtifactError if the
-    path cannot be written.
+    A folder of an earlier run is moved aside first and removed last, so two runs never mix; a link is removed, never
+    followed. Raises ArtifactError if the path cannot be written.
     """
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", suffix="-" + target.name[:40], dir=str(target.parent)))
+        temporary = new_folder(target.parent, "-" + target.name[:40])
     except OSError as exc:
         raise ArtifactError(
             f"{target}: cannot write there ({exc.strerror}); choose another output folder or change its permissions"
         ) from exc
-    old = temporary.with_name(temporary.name + ".old")
+    aside: Optional[Path] = None
     try:
         yield temporary
         set_mode(temporary, 0o777 & ~UMASK)
-        if target.exists() or target.is_symlink():
-            os.replace(str(target), str(old))
+        if os.path.lexists(str(target)):
+            aside = new_folder(target.parent, ASIDE)
+            os.replace(str(target), str(aside / target.name))
         try:
             os.replace(str(temporary), str(target))
         except OSError:
-            if old.exists():
-                os.replace(str(old), str(target))
+            if aside is not None:
+                os.replace(str(aside / target.name), str(target))
             raise
     except OSError as exc:
         raise ArtifactError(f"{target}: writing failed: {write_problem(exc)}") from exc
     finally:
         shutil.rmtree(str(temporary), ignore_errors=True)
-        shutil.rmtree(str(old), ignore_errors=True)
+        if aside is not None:
+            shutil.rmtree(str(aside), ignore_errors=True)
+
+
+def new_folder(parent: Path, ending: str) -> Path:
+    """A new temporary folder of this process in `parent`."""
+    return Path(tempfile.mkdtemp(prefix=temporary_prefix(), suffix=ending, dir=str(parent)))
 
 
 def record(path: Path, provenance: Provenance, **details: object) -> None:

@@ -26,6 +26,7 @@ MORE_SUBCOMMANDS = {
         "layers",
         "audit",
         "apply",
+        "collect",
         "compare-files",
         "convert-warp",
         "device-check",
@@ -33,6 +34,8 @@ MORE_SUBCOMMANDS = {
         "invert",
         "jacobian",
         "qc",
+        "scheduler",
+        "worker",
     ),
 }
 

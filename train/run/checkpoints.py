@@ -19,6 +19,7 @@ from train.run.resume import MAX_STATE_BYTES, STATE_SUFFIX
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
 from vxm_convert.artifacts.names import BEST_NAME, SPEC_NAME
 from vxm_convert.artifacts.shares import write_problem
+from vxm_convert.artifacts.temporaries import clear_temporaries, remove
 from vxm_convert.errors import ArtifactError, TrainingError
 from vxm_convert.model.intensity import CONVENTION
 from vxm_convert.model.spec import ModelSpec
@@ -33,6 +34,8 @@ _SAVER_NOTE = "checkpoint"
 STATE_SCHEMA = 1
 _SUFFIXES = (".index", ".data-00000-of-00001")
 _NAME = re.compile(rf"{PREFIX}-(\d+)(\..+)$")
+#: what the Saver renames: its parts of a checkpoint, and the list of checkpoints
+_SAVER_TEMPORARIES = ("*.tempstate*", "model-*_temp_*", "checkpoint.tmp*")
 
 
 class CheckpointFolder:
@@ -66,12 +69,21 @@ class CheckpointFolder:
                 f"{self.folder}: already contains checkpoints of another run; pass --resume to continue it, or "
                 "another --out"
             )
+        if writes:
+            self._clear_leftovers()
         self._keep = keep
         self._made_from = made_from
         # Keeps everything: TensorFlow's own count would drop the best one.
         self._saver = tf.train.Saver(max_to_keep=0)
         if writes and not resume:
             write_spec(self.folder, spec, rule)
+
+    def _clear_leftovers(self) -> None:
+        """Remove temporary files of a training that was killed while it saved: ours, and those of TensorFlow's Saver."""
+        clear_temporaries(self.folder)
+        for pattern in _SAVER_TEMPORARIES:
+            for path in self.folder.glob(pattern):
+                remove(path)
 
     def made_from(self, more: Dict[str, str]) -> None:
         """Other sources of the checkpoints: role → sha256."""

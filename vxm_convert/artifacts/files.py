@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterable, Iterator
 
 from vxm_convert.artifacts.jsontext import parse_json
 from vxm_convert.artifacts.shares import set_mode, write_problem
+from vxm_convert.artifacts.temporaries import temporary_prefix
 from vxm_convert.errors import ArtifactError, FormatError
 
 _CHUNK = 1 << 20
@@ -75,7 +76,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="-" + path.name[-_KEPT_OF_NAME:], dir=str(path.parent))
+        handle, name = tempfile.mkstemp(
+            prefix=temporary_prefix(), suffix="-" + path.name[-_KEPT_OF_NAME:], dir=str(path.parent)
+        )
     except OSError as exc:
         raise ArtifactError(_cannot_write(path, exc)) from exc
     os.close(handle)
@@ -135,7 +138,7 @@ def check_output_folder(folder: Path) -> Path:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=str(folder), prefix=".tmp-"):
+        with tempfile.NamedTemporaryFile(dir=str(folder), prefix=temporary_prefix()):
             return folder
     except OSError as exc:
         raise ArtifactError(_cannot_write(folder, exc)) from exc

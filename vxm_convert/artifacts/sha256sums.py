@@ -14,17 +14,18 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Dict, Iterable, List, Mapping, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from vxm_convert.artifacts.files import read_bounded, sha256_of, sidecar_path, write_text
 from vxm_convert.artifacts.jsontext import parse_json
-from vxm_convert.artifacts.names import SUMS_NAME
+from vxm_convert.artifacts.names import RECORDS_FOLDER, SUMS_NAME
+from vxm_convert.artifacts.temporaries import MARK, remove
 from vxm_convert.errors import ArtifactError, FormatError, VxmError
 
 LOG = logging.getLogger(__name__)
 
-#: name of a lock; its holder removes it, so it is in no list
-LOCK_NAME = "lock"
+#: folders of files that come and go while processes work: they are in no list
+_PASSING = ("owners", "claims")
 #: the list of earlier runs while another one writes: a kill leaves it for the next run
 _KEPT_NAME = f".{SUMS_NAME}.earlier"
 _HEAD = "# What the runs that wrote here left behind; sha256sum -c SHA256SUMS checks it.\n"
@@ -52,6 +53,9 @@ def begin_manifest(folder: Path) -> Dict[str, str]:
             path.unlink()
         elif path.is_file():
             os.replace(str(path), str(kept))
+    except FileNotFoundError:
+        # Another process that works on this folder was faster.
+        return earlier
     except OSError as exc:
         raise ArtifactError(
             f"{path}: cannot remove files of an earlier run ({exc.strerror}); choose another output folder"
@@ -59,31 +63,48 @@ def begin_manifest(folder: Path) -> Dict[str, str]:
     return earlier
 
 
+def set_aside(folder: Path) -> None:
+    """Remove the manifest, if there is one, before a file that it lists changes."""
+    if (Path(folder) / SUMS_NAME).is_file():
+        begin_manifest(folder)
+
+
 def _entries_of(path: Path) -> Dict[str, str]:
-    if not path.is_file():
+    if not path.is_file() or path.is_symlink():
         return {}
     try:
         return read_manifest(path)
     except VxmError as exc:
+        if not path.exists():
+            return {}
         LOG.warning("%s; files of earlier runs have no recorded hash any more", exc)
         return {}
 
 
-def finish_manifest(folder: Path, names: Iterable[str], earlier: Mapping[str, str]) -> Path:
+def finish_manifest(
+    folder: Path, names: Iterable[str], earlier: Mapping[str, str], known: Optional[Mapping[str, str]] = None
+) -> Path:
     """Write the manifest: the new files, and those of earlier runs that still exist.
 
     Parameters
     ----------
     names : iterable of str — paths below `folder`, with forward slashes; names of missing files are skipped.
     earlier : mapping — the result of `begin_manifest`.
+    known : mapping — hashes of files that a record holds: they are not read again.
     """
     folder = Path(folder)
-    entries = {name: digest for name, digest in earlier.items() if (folder / name).is_file()}
-    entries.update({name: recorded_digest(folder / name) for name in sorted(set(names)) if (folder / name).is_file()})
+    recorded = dict(known or {})
+    entries = {name: digest for name, digest in {**earlier, **recorded}.items() if (folder / name).is_file()}
+    new = sorted(set(names) - set(recorded))
+    for name in new:
+        try:
+            entries[name] = recorded_digest(folder / name)
+        except ArtifactError:
+            # Missing, or removed just now by another process that works on the folder.
+            if (folder / name).is_file():
+                raise
     _write(folder / SUMS_NAME, entries)
-    kept = folder / _KEPT_NAME
-    if kept.is_file():
-        kept.unlink()
+    remove(folder / _KEPT_NAME)
     return folder / SUMS_NAME
 
 
@@ -101,13 +122,18 @@ def refresh_manifest(folder: Path, names: Iterable[str]) -> None:
 def files_below(folder: Path, *parts: str) -> List[str]:
     """Names of all files in ``folder/part`` for `finish_manifest`; for folders that are entirely ours."""
     folder = Path(folder)
-    found = [path for part in parts for path in (folder / part).rglob("*") if _lasting(path)]
+    found = [path for part in parts for path in _lasting(folder / part)]
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def _lasting(path: Path) -> bool:
-    """Whether a file is permanent: neither temporary nor a lock."""
-    return path.is_file() and not path.name.startswith(".tmp-") and path.name != LOCK_NAME
+def _lasting(top: Path) -> Iterator[Path]:
+    """Permanent files: neither temporary nor claims, and no links. What other processes remove meanwhile is no error."""
+    for place, folders, files in os.walk(str(top)):
+        if Path(place).name == RECORDS_FOLDER:
+            folders[:] = [name for name in folders if name not in _PASSING]
+        folders[:] = [name for name in folders if not name.startswith(MARK)]
+        paths = [Path(place) / name for name in files if not name.startswith(MARK)]
+        yield from (path for path in paths if not path.is_symlink() and path.is_file())
 
 
 def read_manifest(path: Path) -> Dict[str, str]:

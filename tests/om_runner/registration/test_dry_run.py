@@ -142,7 +142,7 @@ def test_sheared_grids_are_refused_before_the_device_has_the_scan(bench: Bench, 
         assert bench.run("--dry-run", *options) == 1
         out = capsys.readouterr().out
         bench.runtime.fed.clear()
-        assert bench.run(*options) == 1 and len(bench.runtime.fed) == 1
+        assert bench.run("--force", *options) == 1 and len(bench.runtime.fed) == 1
         (row,) = bench.table("failures.tsv")
         assert refusals(out) == {"bad": row["reason"]} and "sheared" in row["reason"]
     assert bench.run("--dry-run") == 0 and bench.run("--dry-run", "--space", "native", "--warp-format", "fsl") == 0

@@ -106,13 +106,13 @@ def test_a_lying_header_is_explained_and_overridden(bench, caplog):
     assert "assumed to be on the network grid (LIA)" in caplog.text
     as_it_is = bench.runtime.fed[0]["moving"]
     caplog.clear()
-    assert bench.run("--orientation", "LIA") == 0
+    assert bench.run("--orientation", "LIA", "--force") == 0
     assert (
         np.array_equal(bench.runtime.fed[0]["moving"], as_it_is)
         and "does not give the array's orientation" not in caplog.text
     )
     save(bench.inputs / "a.nii.gz", np.pad(image, 2, mode="constant"), np.eye(4))
-    assert bench.run() == 1
+    assert bench.run("--force") == 1
     reason = bench.table("failures.tsv")[0]["reason"]
     assert "does not give the array's orientation" in reason and "--orientation" in reason
     assert bench.run("--orientation", "lia") == 0
@@ -205,7 +205,7 @@ def test_a_scan_on_the_network_grid_has_an_inverse_too_and_can_be_resampled_by_t
         and told["edge"] == "clamp"
         and told["placement"]["conform"].startswith("untouched")
     )
-    assert bench.run("--edge", "zero", "--outputs", "moved,warp,inverse", "--space", "native") == 0
+    assert bench.run("--edge", "zero", "--outputs", "moved,warp,inverse", "--space", "native", "--force") == 0
     assert (bench.out / "a" / "flow.nii.gz").read_bytes() == by_network["flow.nii.gz"]
     assert (bench.out / "a" / "moved.nii.gz").read_bytes() != by_network["moved.nii.gz"]
     assert "host" in side(bench.out / "a" / "moved.nii.gz")["resampled_by"]
@@ -217,7 +217,7 @@ def test_the_warp_in_other_layouts_is_the_same_warp(bench, form):
     write_turned(bench.inputs, "b", "RAS", pad=2)
     assert bench.run() == 0
     expected = read_warp(bench.out / "b" / "flow.nii.gz").u
-    assert bench.run("--warp-format", form) == 0
+    assert bench.run("--warp-format", form, "--force") == 0
     np.testing.assert_allclose(read_warp(bench.out / "b" / "flow.nii.gz").u, expected, atol=2e-5)
     assert side(bench.out / "b" / "flow.nii.gz")["warp_format"] == form
 
@@ -263,7 +263,7 @@ def test_zero_and_clamp_at_the_edge(bench):
     save(bench.inputs / "b.nii.gz", scan[:, :, :20], NETWORK.affine)
     zeros = []
     for edge in ("zero", "clamp"):
-        assert bench.run("--edge", edge) == 0
+        assert bench.run("--edge", edge, "--force") == 0
         zeros.append(int(np.count_nonzero(np.asarray(nib.load(str(bench.out / "b" / "moved.nii.gz")).dataobj) == 0)))
     assert zeros[0] >= 16 * 16 * 11 and zeros[1] == 0
 
@@ -351,11 +351,11 @@ def test_an_atlas_that_lies_cannot_place_other_scans(bench):
     assert bench.run() == 1
     assert [row["subject"] for row in bench.table("metrics.tsv")] == ["a"]
     assert "flat.nii.gz: its header does not give the atlas's orientation" in bench.table("failures.tsv")[0]["reason"]
-    assert bench.run("--orientation", "LIA") == 0, "axes named: the atlas too is placed"
+    assert bench.run("--orientation", "LIA", "--force") == 0, "axes named: the atlas too is placed"
     save(bench.atlas, np.pad(fakes.brain(0)[0], 2, mode="constant"), np.eye(4))
     with pytest.raises(VolumeError, match="does not give the array's orientation"):
         bench.run()
-    assert bench.run("--orientation", "LIA") == 0 and len(bench.table("metrics.tsv")) == 2
+    assert bench.run("--orientation", "LIA", "--force") == 0 and len(bench.table("metrics.tsv")) == 2
 
 
 def test_an_atlas_without_place_makes_no_scan_a_flipped_one(bench, caplog):

@@ -17,6 +17,7 @@ from om_runner.registration.queues import read_ahead
 from tests.support import fakes
 from tests.support.registration_bench import Bench
 from vxm_convert.artifacts.files import sha256_of
+from vxm_convert.artifacts.temporaries import process_token
 from vxm_convert.errors import AclError, ArtifactError, VolumeError
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.transforms.warps import read_warp
@@ -39,6 +40,7 @@ def test_layout_tables_and_run_json(bench):
     per_subject.append("log.txt")
     of_run = ["SHA256SUMS", "failures.tsv", "index.html", "metrics.tsv", "run.json", "structures.tsv"]
     of_run += [".om_runner/a.json", ".om_runner/b.json"]
+    of_run += [f".om_runner/cohort/{name}.json" for name in ("settings", "scans", f"process-{process_token()}")]
     assert made == sorted([f"{s}/{f}" for s in "ab" for f in per_subject] + of_run)
     rows = bench.table("metrics.tsv")
     assert [r["subject"] for r in rows] == ["a", "b"]

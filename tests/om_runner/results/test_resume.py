@@ -6,17 +6,17 @@ being killed.
 from __future__ import annotations
 
 import json
-import os
 import signal
 
+import numpy as np
 import pytest
 
 from om_runner.names import STATE_FOLDER
 from om_runner.registration import progress
 from om_runner.registration.timeline import STAGES
 from om_runner.results.layout import Layout
-from om_runner.results.lock import output_folder
 from om_runner.results.resume import Records
+from om_runner.sharing.folder import output_folder
 from tests.support import fakes
 from tests.support.forked import ROOT, run_python
 from tests.support.registration_bench import Bench
@@ -85,15 +85,37 @@ def test_a_new_scan_is_added_in_its_place(bench):
         (("--labels", "seed30"), "other settings: labels"),
         (("--intensity", "percentile"), "other settings: intensity"),
         (("--warp-format", "fsl"), "other settings: warp_format"),
-        (("--force",), "--force"),
     ],
 )
-def test_settings_that_change_results_register_all_again(bench, capsys, options, why):
+def test_settings_that_change_results_are_refused_without_force(bench, capsys, options, why):
     bench.run()
+    before = state_of(bench.out)
     capsys.readouterr()
     assert bench.run("--dry-run", *options) == 0
     assert capsys.readouterr().out.count(why) == 3
-    assert n_fed(bench, *options) == 3
+    named = options[0][2:].replace("-", "_")
+    with pytest.raises(
+        ArtifactError, match=f"its results have other settings: {named} is .* there and .* here; .*--force"
+    ):
+        bench.run(*options)
+    assert state_of(bench.out) == before
+    assert n_fed(bench, "--force", *options) == 3
+    assert n_fed(bench, *options) == 0, "the folder has these settings now"
+
+
+def test_settings_may_change_while_nothing_is_registered(bench):
+    """Scans that all fail are registered with another setting, as the message about them says."""
+    for name in "abc":
+        fakes.write_scan(bench.inputs / f"{name}.npz", 1, vol=fakes.brain(1)[0] * np.float32(7))
+    assert n_fed(bench, code=1) == 0
+    assert n_fed(bench, "--intensity", "percentile") == 3 and not bench.table("failures.tsv")
+
+
+def test_force_registers_all_again(bench, capsys):
+    bench.run()
+    assert bench.run("--dry-run", "--force") == 0
+    assert capsys.readouterr().out.count("--force") == 3
+    assert n_fed(bench, "--force") == 3
 
 
 @pytest.mark.parametrize("options", [("--threads", "3"), ("--trace", "trace.json"), ("--compare", "none")])
@@ -198,7 +220,7 @@ def test_a_limit_keeps_the_rows_of_the_scans_that_it_leaves_out(bench):
     fakes.write_scan(bench.inputs / "a.npz", 9)
     assert n_fed(bench, "--limit", "1", code=1) == 1
     assert subjects(bench) == ["a", "b"] and [row["subject"] for row in bench.table("failures.tsv")] == ["c"]
-    assert n_fed(bench, "--limit", "1", "--labels", "seed30", code=1) == 1
+    assert n_fed(bench, "--limit", "1", "--labels", "seed30", "--force", code=1) == 1
     assert subjects(bench) == ["a"], "rows of other settings are not mixed in"
 
 
@@ -277,7 +299,7 @@ def test_a_run_killed_between_old_and_new_result_keeps_one(bench, tmp_path):
 real = os.replace
 def replace(source, target):
     real(source, target)
-    if str(target).endswith("-b.old"):
+    if str(target).endswith("-old/b"):
         os.kill(os.getpid(), signal.SIGKILL)
 os.replace = replace
 bench.run("--force", "--threads", "1")
@@ -343,20 +365,6 @@ sys.exit(run_main(lambda: bench.run(), "om_runner"))
     )
     assert done.returncode == 130 and "Traceback" not in done.stderr, done.stderr
     assert len(subjects(bench)) <= 1 and (bench.out / "run.json").is_file()
-
-
-def test_two_runs_at_once_are_refused(bench, tmp_path):
-    with output_folder(bench.out):
-        with pytest.raises(ArtifactError, match=f"another run .process {os.getpid()} on .* is writing there"):
-            bench.run()
-    assert bench.run() == 0
-
-
-def test_a_lock_of_a_dead_process_is_taken_over(bench, caplog):
-    (bench.out / STATE_FOLDER).mkdir(parents=True)
-    (bench.out / STATE_FOLDER / "lock").write_text("process 1 on elsewhere\n", encoding="utf-8")
-    assert bench.run() == 0 and "the previous run (process 1 on elsewhere) was killed" in caplog.text
-    assert not (bench.out / STATE_FOLDER / "lock").exists()
 
 
 def test_every_subject_has_a_log(tmp_path, monkeypatch):

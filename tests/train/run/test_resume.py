@@ -17,7 +17,9 @@ pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
 
 from tests.support.forked import run_python  # noqa: E402
 from train.__main__ import main  # noqa: E402
+from train.run.checkpoints import CheckpointFolder  # noqa: E402
 from train.run.resume import cut_metrics  # noqa: E402
+from vxm_convert.model.spec import ModelSpec  # noqa: E402
 from vxm_convert.network.tf1 import tf  # noqa: E402
 
 pytestmark = pytest.mark.tf
@@ -194,3 +196,21 @@ def test_the_log_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     kept = cut_metrics(path, 2, 1)
     assert kept == lines[:4]
     assert [json.loads(line) for line in path.read_text().splitlines()] == kept
+
+
+def test_what_a_kill_while_saving_left_is_cleared(tmp_path):
+    """Temporary files of TensorFlow's Saver and of this project; checkpoints stay."""
+    left = (
+        "checkpoint.tmp0123",
+        "model-2.data-00000-of-00001.tempstate456",
+        "model-2.index.tempstate7",
+        ".tmp-ab-best.json",
+    )
+    kept = ("model-1.index", "model-1.data-00000-of-00001", "checkpoint")
+    for name in left + kept:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "model-2_temp_ab12").mkdir()
+    with tf.Graph().as_default():
+        tf.get_variable("x", ())
+        CheckpointFolder(tmp_path, ModelSpec("vm1", (16, 16, 16), 1), 1, {}, resume=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The functions that Dask calls on workers: check a worker, register a chunk of scans, release the device."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from om_runner.cluster.order import DEVICE, DEVICE_VARIABLE, Chunk, Order, Outcome, Report
+from om_runner.cluster.station import Station
+from om_runner.device.acl_runtime import open_runtime
+from om_runner.device.offline_model import open_model
+from om_runner.registration.session import worker_job
+from om_runner.registration.timeline import Timeline
+from om_runner.results.cohort_record import different
+from om_runner.results.subject_log import collecting, notes_to
+from vxm_convert import __version__
+from vxm_convert.artifacts.temporaries import process_token
+from vxm_convert.errors import VxmError
+from vxm_convert.toolchain.doctor import installed_version
+
+LOG = logging.getLogger(__name__)
+
+#: packages whose versions results depend on
+_PACKAGES = ("numpy", "scipy", "nibabel", "SimpleITK")
+#: one at a time per process: the device belongs to one run
+_STATIONS: Dict[str, Station] = {}
+_LOCK = threading.Lock()
+
+
+def versions() -> Dict[str, str]:
+    """Versions that must be the same on every worker."""
+    found = {name: str(installed_version(name)) for name in _PACKAGES}
+    return {"vxm_convert": __version__, **found}
+
+
+def check(order: Order) -> Dict[str, Any]:
+    """What of this worker differs from the client: ``differences`` in words, none if all is well; and who it is."""
+    about: Dict[str, Any] = {"token": process_token(), "host": socket.gethostname(), "differences": []}
+    about["differences"] += [f"{name} is {now} there and {here} here" for name, now, here in _differing_versions(order)]
+    if not Path(order.witness).is_file():
+        about["differences"].append(f"it does not see the output folder {order.settings.out}")
+    try:
+        settings = order.settings
+        job = worker_job(open_model(settings.model, settings.contract, settings.toolchain), settings)
+    except (VxmError, OSError) as exc:
+        about["differences"].append(str(exc))
+        return about
+    for name, here, there in different(order.key, job.keys.of_run):
+        about["differences"].append(f"{name} is {_short(there)} there and {_short(here)} here")
+    return about
+
+
+def _differing_versions(order: Order) -> List[Any]:
+    return [(name, now, here) for name, here, now in different(order.versions, versions())]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] + "…" if len(text) == 64 else text
+
+
+async def prepare(order: Order, dask_worker: Any = None) -> Optional[str]:
+    """Load the model on this worker's device; returns what went wrong, or None.
+
+    `dask_worker` is set by Dask. It goes on answering the scheduler meanwhile.
+    """
+
+    def load() -> Optional[str]:
+        try:
+            _station(order, device_of(order, dask_worker))
+        except VxmError as exc:
+            return str(exc)
+        return None
+
+    return await asyncio.get_event_loop().run_in_executor(None, load)
+
+
+def register(order: Order, chunk: Chunk) -> Report:
+    """Register scans on this worker's device."""
+    timeline, worker = Timeline(keep_events=order.trace), _worker()
+    device = device_of(order, worker)
+    report: Dict[str, Any] = {
+        "token": process_token(),
+        "host": socket.gethostname(),
+        "device": device,
+        "worker": str(worker.address),
+    }
+    said: List[str] = []
+    with collecting(), notes_to(said):
+        try:
+            station = _station(order, device)
+        except VxmError as exc:
+            outcomes = [Outcome(scan.subject, DEVICE, why=str(exc)) for scan in chunk.scans]
+            return Report(outcomes, said=said, **report)
+        outcomes, executed = station.register(chunk, timeline)
+    sums = {stage: (span.wall, span.cpu) for stage, span in timeline.sums.items()}
+    return Report(
+        outcomes,
+        executed=executed,
+        device_seconds=sums["execute"][0],
+        sums=sums,
+        events=timeline.events,
+        loaded=station.loaded,
+        said=said,
+        **report,
+    )
+
+
+def release(session: str) -> None:
+    """Release the device after a run."""
+    with _LOCK:
+        station = _STATIONS.pop(session, None)
+    if station is not None:
+        station.close()
+
+
+def device_of(order: Order, worker: Any) -> int:
+    """The device of this worker: by its number in a cluster on this host, else from its environment."""
+    if order.devices is not None:
+        return order.devices[int(worker.name) % len(order.devices)]
+    return int(os.environ.get(DEVICE_VARIABLE) or order.settings.device)
+
+
+def _station(order: Order, device: int) -> Station:
+    with _LOCK:
+        station = _STATIONS.get(order.session)
+        if station is None:
+            found = check(order)["differences"]
+            if found:
+                raise VxmError(f"this worker differs from the client: {'; '.join(found)}")
+            for other in list(_STATIONS):
+                _STATIONS.pop(other).close()
+            settings = order.settings
+            job = worker_job(open_model(settings.model, settings.contract, settings.toolchain), settings)
+            station = _STATIONS[order.session] = Station(order, job, open_runtime(job.model, device))
+        return station
+
+
+def _worker() -> Any:
+    from distributed import get_worker
+
+    return get_worker()
