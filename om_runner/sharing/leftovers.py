@@ -34,8 +34,9 @@ def clear_leftovers(out: Path, owners: Owners, claims: Claims, said: bool = True
     found = list(_temporaries(out))
     killed = [token for token in owners.others() if owners.is_gone(token)]
     old_lock = out / STATE_FOLDER / _EARLIER_LOCK
-    if killed or os.path.lexists(str(old_lock)):
-        found = list(_everywhere(out))
+    earlier_version = [old_lock] if os.path.lexists(str(old_lock)) else []
+    if killed or earlier_version:
+        found = list(_everywhere(out)) + earlier_version
     for path in found:
         if _is_dead(path, owners):
             try:
@@ -51,7 +52,6 @@ def clear_leftovers(out: Path, owners: Owners, claims: Claims, said: bool = True
             owners.describe(token),
         )
         owners.forget(token)
-    remove(old_lock)
 
 
 def _is_dead(path: Path, owners: Owners) -> bool:
