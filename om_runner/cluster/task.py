@@ -22,6 +22,7 @@ from om_runner.results.subject_log import collecting, notes_to
 from vxm_convert import __version__
 from vxm_convert.artifacts.temporaries import process_token
 from vxm_convert.errors import VxmError
+from vxm_convert.geometry.compiled import set_threads
 from vxm_convert.toolchain.doctor import installed_version
 
 LOG = logging.getLogger(__name__)
@@ -137,6 +138,7 @@ def _station(order: Order, device: int) -> Station:
             for other in list(_STATIONS):
                 _STATIONS.pop(other).close()
             settings = order.settings
+            set_threads(settings.batch.threads)
             job = worker_job(open_model(settings.model, settings.contract, settings.toolchain), settings)
             station = _STATIONS[order.session] = Station(order, job, open_runtime(job.model, device))
         return station
