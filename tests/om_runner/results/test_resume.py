@@ -6,6 +6,7 @@ being killed.
 from __future__ import annotations
 
 import json
+import os
 import signal
 
 import numpy as np
