@@ -71,7 +71,7 @@ def _run_with(model: OfflineModel, settings: Settings, engine: Engine) -> int:
     LOG.info(
         "%d scans in %s, atlas %s, batch %d",
         len(job.scans),
-        settings.input,
+        "the folders and files given" if settings.more_inputs else settings.input,
         settings.atlas.name,
         model.contract.model.batch,
     )

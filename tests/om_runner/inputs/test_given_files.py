@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -37,9 +38,11 @@ def test_one_file_registers_that_one_scan(bench: Bench, monkeypatch) -> None:
 def test_several_files_in_their_order(bench: Bench, tmp_path: Path, caplog) -> None:
     folder = bench.inputs
     bench.inputs = folder / "c.npz"
+    caplog.set_level(logging.INFO)
     again = Path(os.path.relpath(str(folder / "c.npz")))
     assert bench.run("--input", str(folder / "c.npz"), str(folder / "a.npz"), str(again)) == 0
     assert subjects(bench) == ["c", "a"] and "c.npz: given twice, registered once" in caplog.text
+    assert "2 scans in the folders and files given, atlas atlas.npz" in caplog.text
 
 
 def test_a_folder_and_a_file(bench: Bench, tmp_path: Path) -> None:
