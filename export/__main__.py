@@ -18,12 +18,13 @@ from typing import Dict, List, Optional, Tuple
 
 from export.api import Exported, export_model
 from export.autobatch import AUTO
-from export.plans import load_plan
+from export.plans import load_plan, plan_rules
 from vxm_convert import cliargs
 from vxm_convert.artifacts.names import CONTRACT_NAME, FROZEN_PB_NAME, OM_NAME, ONNX_NAME, PARITY_NAME, PREFLIGHT_JSON
 from vxm_convert.ascend import atc_flags
 from vxm_convert.ascend.chips import DEFAULT_SOC
 from vxm_convert.errors import EXIT_OK
+from vxm_convert.given import refuse_unused
 from vxm_convert.model.spec import parse_shape
 from vxm_convert.parser import Parser, command_line
 from vxm_convert.weights.keras_h5 import INDEXINGS
@@ -149,8 +150,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         return int(importlib.import_module(VERBS[words[0]][0]).main(words[1:], DEFAULT_SOC))
     parser = build_parser()
     args = parser.parse_args(words)
-    if args.plan is not None and any(word.partition("=")[0] == "--precision" for word in words):
-        parser.error("argument --plan: not allowed with argument --precision")
+    refuse_unused(parser, words, plan_rules(args))
     cliargs.set_up_logging(args)
     return cliargs.run_main(lambda: _export(args), _PROG)
 

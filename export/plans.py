@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import json
 import re
@@ -11,6 +12,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 from vxm_convert.artifacts.files import write_json
 from vxm_convert.errors import ArtifactError, FormatError
+from vxm_convert.given import unless
 from vxm_convert.model.precision import PrecisionPlan
 
 SCHEMA = 1
@@ -68,6 +70,11 @@ def load_plan(path: Path) -> PrecisionPlan:
         raise FormatError(f"{path}: mode is {mode!r}, expected one of {', '.join(MODES)}{hint}")
     lists = {key: _names(path, data, key) for key in ("keep_dtype", "split_weights", "fp32_results")}
     return PrecisionPlan(name, mode, **lists)
+
+
+def plan_rules(args: argparse.Namespace) -> Dict[str, str]:
+    """The rule of `vxm_convert.given.refuse_unused` for ``--plan`` beside ``--precision``."""
+    return unless(args.plan is None, "--plan takes its place; leave one of them out", "--precision")
 
 
 def _read(path: Path) -> Dict[str, Any]:

@@ -20,10 +20,12 @@ from om_runner.options.geometry import add_geometry_group, outputs_from, placing
 from om_runner.options.run import add_batch_group, batch_from
 from om_runner.registration.job import Settings
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
+from vxm_convert.given import refuse_unused, unless
 from vxm_convert.lazy import LazyModule
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
 from vxm_convert.parser import Parser, command_line, meant
 from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE
+from vxm_convert.text import whole_in
 
 group = LazyModule("om_runner.bids.group")
 session = LazyModule("om_runner.registration.session")
@@ -194,6 +196,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             f"{meant(given[0], VERBS)}"
         )
     args = parser.parse_args(given)
+    refuse_unused(parser, given, _unused(parser, args, app))
     set_up_logging(args)
     if app and args.level == GROUP:
         return run_main(lambda: group.run_group(args.input, args.out), PROG)
@@ -205,15 +208,28 @@ def main(argv: Optional[List[str]] = None) -> int:
     return run_main(lambda: cluster.run_on_cluster(settings, args), PROG)
 
 
+def _unused(parser: argparse.ArgumentParser, args: argparse.Namespace, app: bool) -> Dict[str, str]:
+    if app and args.level == GROUP:
+        why = f"the level {GROUP} makes tables from results that are there"
+        used = ("--verbose", "--quiet", "--log-format", "--help-all", "--skip-bids-validator")
+        return {name: why for name in parser._option_string_actions if name.startswith("--") and name not in used}
+    warps = {"warp", "inverse"} & {*args.outputs}
+    return {
+        **unless(bool(warps), "no warp is written; it goes with --outputs warp or inverse", "--warp-format"),
+        **unless(args.compare != 0, "--compare none compares no scan", "--reference-python", "--reference-cache"),
+    }
+
+
 def _compare(text: str) -> object:
     """A count, ``all``, or 0 for ``none``."""
     if text == "all":
         return text
     if text == "none":
         return 0
-    if not text.isdigit():
+    number = whole_in(text)
+    if number is None:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number, all or none")
-    return int(text)
+    return number
 
 
 if __name__ == "__main__":

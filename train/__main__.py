@@ -14,9 +14,11 @@ from typing import Dict, List, Optional, Tuple
 
 from train.api import train_with
 from train.options import build_parser, settings_from
+from train.unused_options import unused_options
 from vxm_convert.artifacts.targets import check_apart
 from vxm_convert.cliargs import run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK
+from vxm_convert.given import refuse_unused
 from vxm_convert.parser import command_line
 
 #: first word of the command line → (module with ``main(argv) -> int``, one line of help); any other start trains
@@ -34,6 +36,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         return int(importlib.import_module(VERBS[words[0]][0]).main(list(words[1:])))
     parser = build_parser({verb: text for verb, (_, text) in VERBS.items()})
     args = parser.parse_args(words)
+    refuse_unused(parser, words, unused_options(args))
     set_up_logging(args)
     return run_main(lambda: _train(args), "train")
 

@@ -16,7 +16,7 @@ from train.run.summary import headline
 from train.settings.run import DataSettings, LossSettings, ScaleSettings, SyntheticData, TrainSettings
 from vxm_convert.artifacts.targets import check_apart
 from vxm_convert.errors import SpecError, VolumeError
-from vxm_convert.metrics.labels import DEFAULT_LABEL_SET
+from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, load_label_set
 from vxm_convert.model.spec import ModelSpec, Shape3
 from vxm_convert.weights.box import checkpoint_or_box
 
@@ -134,7 +134,9 @@ def train_with(settings: TrainSettings, cohort: Optional[Cohort] = None) -> Chec
         cohort = Cohort(()) if data.synthetic is not None else read_cohort(data, settings.seed)
     if data.synthetic is None:
         atlas_seg = segmentation_of(data.atlas) if data.atlas is not None else None
-        check_cohort(cohort, data.atlas, atlas_seg, settings.spec.volume_shape, settings.loss.dice_weight > 0)
+        with_dice = settings.loss.dice_weight > 0
+        scored = load_label_set(settings.loss.labels) if with_dice else None
+        check_cohort(cohort, data.atlas, atlas_seg, settings.spec.volume_shape, with_dice, scored)
     LOG.info("%s", headline(settings, cohort))
     from train.run.loop import train as run  # TensorFlow loads here: wrong options and --help need none
 

@@ -11,6 +11,7 @@ from train.run.resume import scaling_of
 from train.settings.npu import NpuSettings
 from train.settings.npu_parameters import PRECISION_MODES, parse_parameter
 from train.settings.run import SCALINGS, ScaleSettings
+from vxm_convert.errors import SpecError
 
 
 def add_device_groups(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +73,7 @@ def add_device_groups(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="longest time in seconds that a step waits for the other processes (default: %(default)s)",
     )
-    _add_npu(parser.add_argument_group("NPU", "no effect on other devices"))
+    _add_npu(parser.add_argument_group("NPU", "refused on other devices"))
 
 
 def npu_settings(args: argparse.Namespace) -> NpuSettings:
@@ -91,12 +92,34 @@ def npu_settings(args: argparse.Namespace) -> NpuSettings:
     )
 
 
+def check_npu_use(settings: NpuSettings, device: str, why: str) -> None:
+    """Raise SpecError for options of an NPU where the run is on another device."""
+    usual = NpuSettings()
+    odd = [name for name, value in vars(settings).items() if value != getattr(usual, name)]
+    if device != "npu" and odd:
+        option = "--npu-parameter" if odd[0] == "more" else "--" + odd[0].replace("_", "-")
+        raise SpecError(
+            f"{option}: has an effect on an NPU only, and the run is on the {device} ({why}); leave it out, or pass "
+            "--device npu"
+        )
+
+
 def scale_settings(args: argparse.Namespace, device: str) -> ScaleSettings:
     """`device`: cpu, gpu or npu; a resumed run keeps its scaling on another device."""
     kind = args.loss_scale
     if kind == "auto":
         before = scaling_of(args.out) if args.resume else None
         kind = before or ("exponential" if device == "npu" else "none")
+        usual = ScaleSettings()
+        if kind == "none" and (args.loss_scale_value, args.loss_scale_grow_every, args.loss_scale_shrink_after) != (
+            usual.value,
+            usual.grow_every,
+            usual.shrink_after,
+        ):
+            raise SpecError(
+                f"loss-scale-value: nothing scales the loss on the {device}; pass --loss-scale fixed or exponential, or "
+                "leave out the --loss-scale options"
+            )
     return ScaleSettings(kind, args.loss_scale_value, args.loss_scale_grow_every, args.loss_scale_shrink_after)
 
 

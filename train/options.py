@@ -10,7 +10,7 @@ from typing import Mapping, Optional, Tuple
 
 from train.api import spec_and_cohort
 from train.data.cohort import Cohort
-from train.device_options import add_device_groups, npu_settings, scale_settings
+from train.device_options import add_device_groups, check_npu_use, npu_settings, scale_settings
 from train.devices.choice import choose_device
 from train.settings.run import (
     AUGMENTATIONS,
@@ -104,6 +104,7 @@ def settings_from(args: argparse.Namespace) -> Tuple[TrainSettings, Cohort]:
     npu = npu_settings(args)
     device, why = choose_device(args.device)
     LOG.info("device: %s (%s)", device, why)
+    check_npu_use(npu, device, why)
     return TrainSettings(
         data=data,
         out=args.out,

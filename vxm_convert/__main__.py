@@ -193,8 +193,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Optional[List[str]] = None) -> int:
     """Exit code of `python -m vxm_convert`."""
     given = sys.argv[1:] if argv is None else list(argv)
-    args = build_parser().parse_args(given)
+    parser = build_parser()
+    args = parser.parse_args(given)
     args.words = given[1:]
+    if args.command == "profiles" and args.name is not None and args.action != "show":
+        parser.error(f"profiles {args.action}: takes no NAME, got {args.name!r}; show does")
     set_up_logging(args)
     return run_main(lambda: args.run(args), "vxm_convert")
 
@@ -215,10 +218,11 @@ def _doctor(args: argparse.Namespace) -> int:
 def _device_check(args: argparse.Namespace) -> int:
     from vxm_convert.device_check.comparison import lines_of
 
-    if args.compare is not None:
+    if args.compare is not None and len(args.words) <= 2:
         print("\n".join(line_of(line) for line in lines_of(args.compare)))
         return EXIT_OK
-    # A stage of its own, which this package never imports; its messages and exit code are ours.
+    # A stage of its own, which this package never imports; its messages and exit code are ours. It also refuses options
+    # that have no effect.
     return subprocess.call([sys.executable, "-m", "om_runner", "device-check", *args.words])
 
 

@@ -70,10 +70,11 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 def add_common_group(parser: argparse.ArgumentParser) -> None:
     """``--verbose``, ``--quiet`` and ``--log-format``."""
-    group = parser.add_argument_group("messages")
+    messages = parser.add_argument_group("messages")
+    group = messages.add_mutually_exclusive_group()
     group.add_argument("-v", "--verbose", action="store_true", help="log more detail (default: off)")
     group.add_argument("-q", "--quiet", action="store_true", help="log only warnings and errors (default: off)")
-    group.add_argument(
+    messages.add_argument(
         "--log-format",
         default="text",
         choices=("text", "json"),

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import zipfile
 import zlib
-from typing import Dict, Tuple, Type
+from typing import Dict, Optional, Tuple, Type
 
 #: control characters, format characters such as text direction, and bytes that are no UTF-8
 _UNPRINTABLE = ("Cc", "Cf", "Cs")
+_WHOLE = re.compile(r"[0-9]{1,18}")
 
 #: part of a library's text in lower case → what it means
 _READ_REASONS: Tuple[Tuple[str, str], ...] = (
@@ -74,6 +76,11 @@ def read_reason(exc: BaseException) -> str:
         (words for mark, words in _READ_REASONS if mark in text),
         _UNKNOWN_REASONS.get(type(exc), "the bytes are damaged"),
     )
+
+
+def whole_in(text: str) -> Optional[int]:
+    """The number that a text of ASCII digits writes; None for any other text, and beyond 18 digits."""
+    return int(text) if _WHOLE.fullmatch(text) else None
 
 
 def _escaped(character: str) -> str:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import List, Mapping, Optional, Tuple
 
-from export.plans import load_plan
+from export.plans import load_plan, plan_rules
 from export.preflight.check import run_preflight, table, write_reports
 from export.preflight.estimate.text import estimate_table
 from export.preflight.view.input_shapes import parse_input_shapes
@@ -18,6 +18,7 @@ from vxm_convert import cliargs
 from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.artifacts.names import PREFLIGHT_CSV, PREFLIGHT_JSON
 from vxm_convert.errors import EXIT_OK, EXIT_USER, ToolchainError
+from vxm_convert.given import refuse_unused
 from vxm_convert.model.precision import plan_for
 from vxm_convert.parser import Parser
 from vxm_convert.weights.foreign import refuse_foreign_graph
@@ -86,7 +87,9 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
 
 def main(argv: List[str], default_soc: str) -> int:
     """Exit code of ``python -m export preflight``."""
-    args = build_parser(default_soc).parse_args(argv)
+    parser = build_parser(default_soc)
+    args = parser.parse_args(argv)
+    refuse_unused(parser, argv, plan_rules(args))
     cliargs.set_up_logging(args)
     return cliargs.run_main(lambda: _run(args), _PROG)
 

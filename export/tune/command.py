@@ -39,6 +39,7 @@ from vxm_convert.model.spec import ModelSpec, parse_shape
 from vxm_convert.parser import Parser
 from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE, load_profile, profile_path, shipped_profiles
 from vxm_convert.scans.discovery import scans_of
+from vxm_convert.text import whole_in
 from vxm_convert.toolchain.find import find_toolchain
 from vxm_convert.weights.box import checkpoint_or_box
 from vxm_convert.weights.files import CheckpointFiles, find_checkpoint
@@ -141,9 +142,10 @@ def build_parser(default_soc: str) -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    number = whole_in(text)
+    if number is None or number < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
-    return int(text)
+    return number
 
 
 def main(argv: List[str], default_soc: str) -> int:

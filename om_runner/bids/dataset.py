@@ -20,6 +20,7 @@ from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.errors import VolumeError, VxmError
 from vxm_convert.metrics.labels import LABEL_NAMES, load_label_set
 from vxm_convert.scans.discovery import say_unread
+from vxm_convert.text import whole_in
 
 LOG = logging.getLogger(__name__)
 
@@ -273,7 +274,7 @@ def _same_scan(seg: names.Name, scan: names.Name) -> bool:
 
 def _same(label: Optional[str], other: str) -> bool:
     """Whether labels are equal, ignoring leading zeros of numbers."""
-    return label == other or (label is not None and label.isdigit() and other.isdigit() and int(label) == int(other))
+    return label == other or (label is not None and None is not whole_in(label) == whole_in(other))
 
 
 def _is_same(a: Path, b: Path) -> bool:

@@ -77,6 +77,11 @@ def dataset_cohort(run: DatasetRun, model: OfflineModel) -> Tuple[List[Scan], La
         sum(s.seg_path is not None for s in scans),
     )
     if not request.write:
+        if request.atlas_label is not None:
+            raise VolumeError(
+                f"--atlas-label {request.atlas_label}: names files of a BIDS derivative, and without --bids plain folders are "
+                "written; pass --bids, or leave it out"
+            )
         return scans, Layout(run.out)
     # Read now, so that an unusable table stops the run before its work and not after.
     participants = read_participants(dataset.root)

@@ -20,11 +20,14 @@ from vxm_convert.geometry.grids import Grid
 from vxm_convert.geometry.inversion import TOLERANCE_MM, affine_part, solve
 from vxm_convert.geometry.maps import BEYOND, SpaceMap, compose
 from vxm_convert.geometry.resample import EDGES, INTERPOLATIONS, resample, to_dtype
+from vxm_convert.given import unless
 from vxm_convert.scans.checks import holds_labels
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.scans.values import Volume
+from vxm_convert.transforms.affines import is_affine_file
 from vxm_convert.transforms.formats import READABLE
+from vxm_convert.transforms.itk_composite import is_composite
 from vxm_convert.transforms.partners import check_meeting, check_signs, image_grid, says_its_place
 from vxm_convert.transforms.points import POINT_FRAMES, check_points_target, from_ras, read_points, to_ras, write_points
 
@@ -114,7 +117,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the verb; returns the exit code."""
-    return run_verb(build_parser(), argv, lambda args: apply_to_points(args) if args.points else apply_to_image(args))
+    return run_verb(
+        build_parser(),
+        argv,
+        lambda args: apply_to_points(args) if args.points else apply_to_image(args),
+        unused=_unused,
+    )
+
+
+def _unused(args: argparse.Namespace) -> Dict[str, str]:
+    warps = [word for word in args.transform if not (is_affine_file(Path(word)) or is_composite(Path(word)))]
+    return {
+        **unless(args.points is None, "points are not resampled; it goes with --image", "--interpolation", "--edge"),
+        **unless(args.points is not None, "an image is resampled; it goes with --points", "--points-are", "--frame"),
+        **unless(bool(warps), "no transform is a warp of several formats", "--from"),
+    }
 
 
 def apply_to_image(args: argparse.Namespace) -> int:
@@ -183,7 +200,7 @@ def apply_to_points(args: argparse.Namespace) -> int:
     frame = points.frame_or(args.frame, args.points)
     fixed, moving, _ = _grids(args)
     steps = _steps(args, fixed, moving)
-    mapping = SpaceMap(steps, "edge")
+    mapping = SpaceMap(steps, args.beyond)
     if frame == "voxel" and (fixed is None or moving is None):
         raise VolumeError("--frame voxel: indices of both images are meant; name them with --fixed and --moving")
     start, end = (fixed, moving) if args.points_are == "fixed" else (moving, fixed)

@@ -19,6 +19,7 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid
+from vxm_convert.given import refuse_unused
 from vxm_convert.parser import Parser
 from vxm_convert.transforms.affines import is_affine_file, read_affine
 from vxm_convert.transforms.formats import READABLE
@@ -43,12 +44,19 @@ def run_verb(
     argv: Optional[Sequence[str]],
     body: Callable[[argparse.Namespace], int],
     outputs: Sequence[str] = ("out",),
+    unused: Callable[[argparse.Namespace], Dict[str, str]] = lambda args: {},
 ) -> int:
-    """Parse, set up messages, run; user-fixable errors become one message and exit code 1. `outputs`: the options that
-    are written to.
+    """Parse, set up messages, run; user-fixable errors become one message and exit code 1.
+
+    Parameters
+    ----------
+    outputs : the options that are written to.
+    unused : command line → options that have no effect in it and why, as `vxm_convert.given.refuse_unused` takes them.
     """
     add_common_group(parser)
-    args = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = parser.parse_args(words)
+    refuse_unused(parser, words, unused(args))
     set_up_logging(args)
 
     def checked() -> int:

@@ -12,8 +12,9 @@ from om_runner.device_check.run import CheckSettings, run_check
 from vxm_convert.cliargs import add_common_group, run_main, set_up_logging
 from vxm_convert.device_check.archive import PAGE_NAME
 from vxm_convert.device_check.comparison import lines_of
-from vxm_convert.device_check.options import add_check_arguments, help_of_check
+from vxm_convert.device_check.options import add_check_arguments, help_of_check, unused_in_check
 from vxm_convert.errors import EXIT_OK, PrecisionError
+from vxm_convert.given import refuse_unused
 from vxm_convert.model.spec import parse_shape
 from vxm_convert.parser import Parser
 
@@ -47,7 +48,9 @@ def settings_from(args: argparse.Namespace) -> CheckSettings:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the command; returns the exit code."""
-    args = build_parser().parse_args(argv)
+    words, parser = sys.argv[2:] if argv is None else argv, build_parser()
+    args = parser.parse_args(words)
+    refuse_unused(parser, words, unused_in_check(args))
     set_up_logging(args)
 
     def body() -> int:

@@ -25,6 +25,7 @@ from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.geometry.jacobian import jacobian_figures
 from vxm_convert.geometry.maps import SpaceMap
+from vxm_convert.given import unless
 from vxm_convert.metrics.labels import ALL_SETS, DEFAULT_LABEL_SET
 from vxm_convert.transforms.landing import MOST_FOLDED, refuse_folded
 from vxm_convert.transforms.landmarks import pair
@@ -101,7 +102,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the verb; returns the exit code."""
-    return run_verb(build_parser(), argv, run)
+    return run_verb(build_parser(), argv, run, unused=_unused)
+
+
+def _unused(args: argparse.Namespace) -> Dict[str, str]:
+    scored, warped, placed = args.fixed_seg is not None, args.warp is not None, args.fixed_points is not None
+    grids = warped or (placed and args.frame == "voxel")
+    return {
+        **unless(args.moved_seg is None, "--moved-seg is taken as it is; it goes with --moving-seg", "--interpolation"),
+        **unless(scored, "no segmentation is scored; it goes with --fixed-seg", "--labels", "--interpolation"),
+        **unless(placed, "no landmarks are scored; it goes with --fixed-points", "--frame"),
+        **unless(warped, "no warp is read; it goes with --warp", "--from"),
+        **unless(grids, "it goes with --warp, or with landmarks in --frame voxel", "--fixed", "--moving"),
+        **unless(scored or warped, "landmarks are scored alike; it goes with segmentations or --warp", "--l2r-compat"),
+    }
 
 
 def run(args: argparse.Namespace) -> int:

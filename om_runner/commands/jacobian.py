@@ -20,10 +20,13 @@ from om_runner.commands.common import (
     warp_from,
 )
 from vxm_convert.artifacts.files import write_sidecar
+from vxm_convert.errors import VolumeError
+from vxm_convert.geometry.grids import Grid, corner_distance_mm, same_place
 from vxm_convert.geometry.jacobian import determinant, jacobian_figures
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.transforms.landing import MOST_FOLDED, refuse_folded
+from vxm_convert.transforms.partners import image_grid
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,10 +73,29 @@ def main(argv: Optional[List[str]] = None) -> int:
     return run_verb(build_parser(), argv, run, ("map", "log_map", "out"))
 
 
+def _mask(path: Path, grid: Grid) -> np.ndarray:
+    """Where an image on the warp's grid is not 0; VolumeError for NaN and for one that lies elsewhere."""
+    scan = ScanFile(path)
+    values = scan.image(grid.shape).data
+    unknown = int(values.size - np.count_nonzero(np.isfinite(values)))
+    if unknown:
+        raise VolumeError(
+            f"{path}: {unknown} of {values.size} voxels are NaN or infinite, expected 0 outside the mask and a number "
+            "inside; write 0 where nothing is known"
+        )
+    where = image_grid(scan, grid)
+    if scan.has_header and not same_place(where, grid, 0.1):
+        raise VolumeError(
+            f"{path}: on {where.describe()}, the warp on {grid.describe()}, {corner_distance_mm(where, grid):.1f} mm "
+            "apart; resample the mask onto the warp's grid with 'om_runner apply --interpolation nearest'"
+        )
+    return np.asarray(values != 0)
+
+
 def run(args: argparse.Namespace) -> int:
     """Read, compute, write."""
     warp = warp_from(args)
-    mask = None if args.mask is None else ScanFile(args.mask).image(warp.fixed.shape).data != 0
+    mask = None if args.mask is None else _mask(args.mask, warp.fixed)
     figures = jacobian_figures(warp, mask, args.l2r_compat)
     if figures.folded_fraction > MOST_FOLDED:
         refuse_folded(args.warp, figures.folded_fraction)

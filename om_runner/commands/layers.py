@@ -13,6 +13,7 @@ from om_runner.layers.run import LayerSettings, run_layers
 from om_runner.options.common import add_device_group, add_model_options, add_reference_python
 from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK
+from vxm_convert.given import refuse_unused, unless
 from vxm_convert.parser import Parser
 
 PROG = "om_runner layers"
@@ -97,7 +98,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the command; returns the exit code."""
-    args = build_parser().parse_args(argv)
+    words, parser = sys.argv[2:] if argv is None else argv, build_parser()
+    args = parser.parse_args(words)
+    refuse_unused(
+        parser,
+        words,
+        {
+            **unless(args.single, "no layer runs alone; it goes with --single", "--no-effect", "--output-limit"),
+            **unless(not args.no_effect, "--no-effect leaves out what it limits", "--output-limit"),
+            **unless(args.dump is None or args.single, "no device is opened, the dump is given", "--device"),
+        },
+    )
     set_up_logging(args)
     settings = LayerSettings(
         input=args.input,

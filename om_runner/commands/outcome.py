@@ -97,7 +97,7 @@ def check_result(image: Path, before: np.ndarray, after: np.ndarray, how: str) -
             f"the image holds ({known.min():g} to {known.max():g}); the fixed grid meets only its background, check headers, "
             "order and direction of the transforms"
         )
-    if lost_after:
+    if lost_before or lost_after:
         LOG.warning(
             "%s: %d of %d voxels are NaN or infinite, in the result %d of %d (every voxel that touches one)",
             image,

@@ -10,9 +10,11 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from om_runner.commands.outcome import check_cover
 from vxm_convert.errors import VolumeError
-from vxm_convert.geometry.fields import Warp
-from vxm_convert.geometry.grids import Grid, corner_distance_mm
+from vxm_convert.geometry.fields import Warp, identity_warp
+from vxm_convert.geometry.grids import Grid, same_place
+from vxm_convert.geometry.maps import compose
 from vxm_convert.geometry.resample import resample
 from vxm_convert.metrics.labels import LabelSet, load_label_set
 from vxm_convert.metrics.numbering import fitting_set, unknown_ids, wrong_numbering
@@ -23,6 +25,8 @@ from vxm_convert.scans.values import Volume
 from vxm_convert.transforms.partners import check_meeting, image_grid
 
 LOG = logging.getLogger(__name__)
+#: mm between corners below which two grids are one
+_SAME_MM = 0.1
 _SURFACE_RULE = "HD95 = larger of the two 95th percentiles of surface distances; ASSD = mean over both surfaces"
 
 
@@ -127,22 +131,33 @@ def _moved_labels(args: argparse.Namespace, warp: Optional[Warp], grid: Grid) ->
     if args.moved_seg is not None:
         moved = _labels(args.moved_seg)
         where = image_grid(ScanFile(args.moved_seg), grid)
-        if moved.affine is not None and where.shape == grid.shape and corner_distance_mm(where, grid) > 0.1:
-            raise VolumeError(
-                f"{args.moved_seg}: lies {corner_distance_mm(where, grid):.1f} mm from the fixed segmentation by its "
-                "header; "
-                "it must be on the fixed grid"
-            )
-        return moved.data
+        if moved.affine is None or same_place(where, grid, _SAME_MM):
+            return moved.data
+        onto = identity_warp(grid, where)
+        check_meeting(onto, args.moved_seg)
+        LOG.warning(
+            "%s: on %s, the fixed segmentation on %s; resampled onto it by its header (nearest). Is it moved at all? "
+            "--moving-seg with --warp carries one in the moving image's space",
+            args.moved_seg,
+            where.describe(),
+            grid.describe(),
+        )
+        return resample(moved.data, onto, "nearest")
     moving = _labels(args.moving_seg)
     if warp is None:
         raise VolumeError(f"{args.moving_seg}: needs a warp onto the fixed segmentation's grid; pass --warp")
-    if warp.fixed.shape != grid.shape or corner_distance_mm(warp.fixed, grid) > 0.1:
-        raise VolumeError(
-            f"{args.warp}: on {warp.fixed.describe()}, the fixed segmentation on {grid.describe()}; they must be one "
-            "grid"
+    home = image_grid(ScanFile(args.moving_seg), warp.moving)
+    if same_place(warp.fixed, grid, _SAME_MM):
+        warp = warp.on_moving(home)
+    else:
+        LOG.warning(
+            "%s: on %s, the warp on %s; scored on the segmentation's grid, where the warp is interpolated",
+            args.fixed_seg,
+            grid.describe(),
+            warp.fixed.describe(),
         )
-    warp = warp.on_moving(image_grid(ScanFile(args.moving_seg), warp.moving))
+        check_cover([warp], [str(args.warp)], grid, "edge")
+        warp = compose([warp], grid, home)
     check_meeting(warp, args.moving_seg)
     return resample(moving.data, warp, args.interpolation)
 

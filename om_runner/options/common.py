@@ -8,6 +8,7 @@ from pathlib import Path
 
 from om_runner.device.offline_model import DEFAULT_MODEL
 from om_runner.precision.reference import PYTHON_VARIABLE
+from vxm_convert.text import whole_in
 
 
 def add_model_options(group: argparse._ActionsContainer, note: str = "") -> None:
@@ -47,12 +48,14 @@ def add_device_group(parser: argparse.ArgumentParser) -> None:
 
 def whole_number(text: str) -> int:
     """An argparse type: 1, 2, …"""
-    if not text.isdigit() or int(text) < 1:
+    number = whole_in(text)
+    if number is None or number < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
-    return int(text)
+    return number
 
 
 def _device(text: str) -> int:
-    if not text.isdigit():
+    number = whole_in(text)
+    if number is None:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a device number such as 0")
-    return int(text)
+    return number

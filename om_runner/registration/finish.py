@@ -28,7 +28,8 @@ from om_runner.results.tables import MetricsRow
 from om_runner.results.writer import Writer
 from vxm_convert.artifacts.files import write_text
 from vxm_convert.geometry.velocity import inverse_flow
-from vxm_convert.metrics.labels import label_set
+from vxm_convert.metrics.labels import label_set, load_label_set
+from vxm_convert.metrics.numbering import ids_in, wrong_numbering
 
 if TYPE_CHECKING:
     from om_runner.qc.from_run import Pictures
@@ -74,6 +75,10 @@ class Finisher:
         self._job, self._timeline, self._pictures = job, timeline, pictures
         self._outputs, self._label_set = job.settings.outputs, job.settings.label_set
         self._labels = label_set(self._label_set)
+        named = load_label_set(self._label_set)
+        wrong = None if job.atlas.seg is None else wrong_numbering(ids_in(job.atlas.seg), named)
+        if wrong is not None:
+            LOG.warning("%s: label %s; no Dice is computed", job.atlas.scan.path, wrong)
         self._provenance = job.provenance()
         self._writer = Writer(self._outputs, job.atlas, self._label_set)
         self._records, self._failures = Records(job.layout), FailureRecords(job.layout.out)

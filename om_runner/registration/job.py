@@ -78,7 +78,8 @@ class Job:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        keys = Keys(self.model, self.atlas, settings.label_set, settings.placing, settings.outputs, self.layout.style)
+        parts = (settings.label_set, settings.placing, settings.outputs, self.layout.style, self.profile.plausible)
+        keys = Keys(self.model, self.atlas, *parts)
         object.__setattr__(self, "keys", keys)
 
     @property

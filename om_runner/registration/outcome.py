@@ -13,6 +13,7 @@ from om_runner.inputs.scans import LoadedScan
 from om_runner.qc.measures import correlation, white_of
 from om_runner.registration.plausible import check_moved, check_outputs
 from om_runner.results.products import OutputOptions, Registered, register
+from vxm_convert.metrics.numbering import are_foreign, ids_in
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.profiles.profile import Profile
 
@@ -68,7 +69,9 @@ def products_of(
 
 
 def _dice(done: Registered, labels: Sequence[int]) -> Dict[str, Any]:
-    if done.moved_seg is None or done.fixed_seg is None:
+    known_ids = done.moved_seg is not None and done.fixed_seg is not None
+    # Numbers of another tool would be scored under the names of other structures; the reader of the scan says so.
+    if not known_ids or are_foreign(ids_in(done.moved_seg)) or are_foreign(ids_in(done.fixed_seg)):
         return {"dice_before": None, "dice_after": None, "n_labels": None, "structures": {}}
     before, after = dice(done.seg_before, done.fixed_seg, labels), dice(done.moved_seg, done.fixed_seg, labels)
     known = {label: [before.per_label[label], score] for label, score in after.per_label.items()}

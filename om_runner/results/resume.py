@@ -30,6 +30,8 @@ from vxm_convert.artifacts.reports import finite
 from vxm_convert.artifacts.sha256sums import recorded_digest, set_aside
 from vxm_convert.artifacts.temporaries import remove
 from vxm_convert.errors import VxmError
+from vxm_convert.profiles.limitable_figures import AT_MOST
+from vxm_convert.profiles.profile import Limit
 
 #: increased when results of the same inputs change: records of other versions are ignored
 RESULT_VERSION = 2
@@ -47,6 +49,7 @@ _REASONS = {
     "scan_file": "the scan's file has another name",
     "seg": "the scan's segmentation changed",
     "affine_file": "another affine",
+    "judged": "judged by laxer limits of plausibility",
 }
 
 
@@ -91,6 +94,7 @@ class Keys:
     ----------
     model, atlas, label_set, placing, outputs : settings of the run.
     layout : str — naming of files.
+    judged : sequence of Limit — what outputs must meet; results that met the same or stricter limits are kept.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Keys:
         placing: PlacingOptions,
         outputs: OutputOptions,
         layout: str = Layout.style,
+        judged: Sequence[Limit] = (),
     ) -> None:
         described = model.toolchain.describe()
         self._affine = placing.affine
@@ -114,6 +119,7 @@ class Keys:
             "atlas_seg": atlas.seg_sha256,
             "labels": label_set,
             "layout": layout,
+            "judged": {limit.figure.name: [limit.figure.relation, limit.value] for limit in judged},
             **{**vars(placing), "affine": "file" if from_file else placing.affine},
             **outputs.to_dict(),
         }
@@ -246,6 +252,14 @@ def matches_run(record: Record, of_run: Mapping[str, Any]) -> bool:
     return _difference(record.key, {**record.key, **of_run}) is None
 
 
+def _as_strict(before: object, now: Mapping[str, Any]) -> bool:
+    """Whether limits that a result has met imply those that it would have to meet now; both name → (relation, value)."""
+    if not isinstance(before, dict) or not set(now) <= set(before):
+        return False
+    pairs = [(*before[name], *limit) for name, limit in now.items()]
+    return all(was == is_now and (old <= new if is_now == AT_MOST else old >= new) for was, old, is_now, new in pairs)
+
+
 def _digest(body: Mapping[str, Any]) -> str:
     """Digest of a record without the digest itself: otherwise one changed digit in a row would stay in every later
     table.
@@ -256,6 +270,8 @@ def _digest(body: Mapping[str, Any]) -> str:
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Optional[str]:
     before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
     parts = [part for part in sorted(set(before) | set(now)) if before.get(part) != now.get(part)]
+    if "judged" in parts and _as_strict(before.get("judged"), now.get("judged") or {}):
+        parts.remove("judged")
     if not parts:
         return None
     told = [_REASONS[part] for part in parts if part in _REASONS]

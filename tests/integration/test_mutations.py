@@ -11,64 +11,27 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
-import nibabel as nib
-import numpy as np
 import pytest
 
-from om_runner.bids.dataset import read_object
-from om_runner.bids.participants import read_participants
 from om_runner.qc.from_files import case_of, open_fixed, open_results
 from om_runner.qc.record import read_record
 from om_runner.results.layout import Layout
 from om_runner.results.previous_run import read_failures
 from om_runner.results.resume import Records
 from tests.support import fakes
-from tests.support.graphs import PbBuilder, compile_pb
+from tests.support.damaged import Kind, good_files
 from tests.support.mutations import mutated
 from tests.support.registration_bench import Bench
-from train.data.scan_list import read_manifest as read_scan_list
 from vxm_convert.__main__ import main as vxm_main
-from vxm_convert.artifacts.sha256sums import begin_manifest, read_manifest
 from vxm_convert.errors import VxmError
-from vxm_convert.formats.om import read_om
-from vxm_convert.formats.tf_graph import read_graph
-from vxm_convert.geometry.fields import Warp
-from vxm_convert.geometry.grids import Grid
-from vxm_convert.inspection.inspect import describe_file, inspect_file
 from vxm_convert.inspection.verify import verify_folders
-from vxm_convert.model.contract import GraphContract
-from vxm_convert.profiles.profile import load_profile, shipped_profiles
-from vxm_convert.scans.scan_file import ScanFile
-from vxm_convert.transforms.affines import read_affine
-from vxm_convert.transforms.points import read_points
-from vxm_convert.transforms.warps import read_warp, write_warp
 
-LONG = 20000
-SHORT_PER_KIND = 12
+LONG, PARTS = 20000, 8
+SHORT_PER_KIND = 6
 #: added to every seed: change it to look elsewhere
 FIRST_SEED = 20261129
-GRID = Grid(fakes.SHAPE, np.diag([-1.0, 1.0, 1.0, 1.0]))
-
-
-class Kind(NamedTuple):
-    """A good file, its name, and all that reads such a file."""
-
-    name: str
-    data: bytes
-    readers: Tuple[Callable[[Path], Any], ...]
-
-
-def scan(path: Path) -> None:
-    file = ScanFile(path)
-    file.image()
-    file.labels()
-
-
-def described(path: Path) -> None:
-    "\n".join(describe_file(path, True)).encode("utf-8", "backslashreplace")
-    json.dumps(inspect_file(path).to_dict(), sort_keys=True)
 
 
 @pytest.fixture(scope="module")
@@ -87,68 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kinds(folder: Path, tmp: Path) -> List[Kind]:
     made = tmp / "good"
     made.mkdir()
-    image, _ = fakes.brain(1)
-    for name, kind in (("a.nii", nib.Nifti1Image), ("b.nii", nib.Nifti2Image), ("a.mgh", nib.MGHImage)):
-        nib.save(kind(image, GRID.affine), str(made / name))
-    shutil.copyfile(str(made / "a.nii"), str(made / "plain.nii"))
-    nib.save(nib.Nifti1Image(image, GRID.affine), str(made / "a.nii.gz"))
-    fakes.write_scan(made / "a.npz", 1)
-    fakes.contract(1).save(made / "contract.json")
-    flow = np.random.RandomState(0).uniform(-1, 1, fakes.SHAPE + (3,)).astype(np.float32)
-    write_warp(made / "warp.nii.gz", Warp(flow, GRID, GRID), "itk", {}, {"kind": "none"})
-    made_texts = {
-        "points.csv": b"label,x,y,z\na,1,2,3\nb,4,5,6\n",
-        "points.fcsv": b"# Markups fiducial file version = 4.11\n# CoordinateSystem = LPS\n"
-        b"# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n1,1,2,3,0,0,0,1,1,1,0,F-1,,\n",
-        "points.mrk.json": json.dumps(
-            {"markups": [{"type": "Fiducial", "coordinateSystem": "LPS", "controlPoints": [{"position": [1, 2, 3]}]}]}
-        ).encode(),
-        "affine.txt": b"1 0 0 1\n0 1 0 2\n0 0 1 3\n0 0 0 1\n",
-        "scans.csv": b"moving,fixed,seg\na.nii,b.nii,\n",
-        "participants.tsv": b"participant_id\tage\tsex\nsub-01\t30\tF\nsub-02\t40\tM\n",
-        "dataset_description.json": b'{"Name": "x", "BIDSVersion": "1.8.0"}',
-    }
-    for name, data in made_texts.items():
-        (made / name).write_bytes(data)
-
-    def of(name: str, *readers: Callable[[Path], Any]) -> Kind:
-        return Kind(name, (made / name).read_bytes(), readers)
-
-    found = [of(name, scan) for name in ("a.nii", "b.nii", "a.mgh", "a.nii.gz", "a.npz")]
-    found += [
-        of("contract.json", GraphContract.load, described),
-        of("warp.nii.gz", read_warp),
-        of("affine.txt", lambda path: read_affine(path, GRID, GRID)),
-        of("scans.csv", read_scan_list),
-        of("participants.tsv", lambda path: read_participants(path.parent)),
-        of("dataset_description.json", read_object, described),
-        *[of(name, read_points) for name in ("points.csv", "points.fcsv", "points.mrk.json")],
-        Kind("research.yaml", shipped_profiles()["research"].read_bytes(), (lambda path: load_profile(str(path)),)),
-        Kind("moved.nii.gz.json", (folder / "a" / "moved.nii.gz.json").read_bytes(), (described,)),
-        Kind(
-            "SHA256SUMS",
-            (folder / "SHA256SUMS").read_bytes(),
-            (read_manifest, lambda path: begin_manifest(path.parent)),
-        ),
-    ]
-    pb = PbBuilder()
-    kind = np.dtype(np.float32)
-    pb.node("Add", "y", pb.placeholder("x", (1, 4)), pb.const("one", np.ones((1, 4), np.float32)), T=kind)
-    compile_pb(pb.save(made / "frozen.pb"), made / "vxm.om", [("y", 0)])
-    found += [of("frozen.pb", read_graph, described), of("vxm.om", read_om, described)]
-    try:
-        from onnx import TensorProto, helper
-
-        graph = helper.make_graph(
-            [helper.make_node("Relu", ["x"], ["y"])],
-            "g",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
-        )
-        found.append(Kind("a.onnx", helper.make_model(graph, producer_name="x").SerializeToString(), (described,)))
-    except ImportError:
-        pass
-    return found
+    return good_files(folder, made)
 
 
 def outcome(read: Callable[[Path], Any], path: Path) -> str:
@@ -172,6 +74,16 @@ def attempt(kind: Kind, seed: int, place: Path) -> Tuple[List[str], List[str]]:
     if path.is_file():
         path.unlink()
     return said, wrong
+
+
+def listed(wrong: List[str]) -> str:
+    """Each error once for each file, with how often and a seed."""
+    kinds_of: Dict[str, List[str]] = {}
+    for line in wrong:
+        name, _, rest = line.partition(", seed ")
+        kinds_of.setdefault(f"{name}: {rest.partition(': ')[2]:.100}", []).append(rest.partition(":")[0])
+    rows = [f"{len(seeds)} x {text} (seed {seeds[0]})" for text, seeds in sorted(kinds_of.items())]
+    return f"{len(wrong)} tracebacks:\n" + "\n".join(rows[:60])
 
 
 def all_readers_of_a_folder(folder: Path) -> None:
@@ -219,15 +131,16 @@ def run_kinds(folder: Path, tmp: Path, per_kind: int, first: int) -> Dict[str, i
                 if kind.name != "scans.csv":
                     assert outcome(read, place / kind.name) == "taken", f"{kind.name}: the good file is refused"
                 (place / kind.name).write_bytes(kind.data)
-            for seed in range(first, first + per_kind):
+            for seed in range(first, first + max(1, per_kind // kind.every)):
                 said, bad = attempt(kind, seed, place)
                 wrong += bad
+                counts["files"] = counts.get("files", 0) + 1
                 for word in said:
                     counts[word] = counts.get(word, 0) + 1
     finally:
         logging.disable(logging.NOTSET)
-    assert not wrong, f"{len(wrong)} tracebacks:\n" + "\n".join(wrong[:40])
-    assert set(counts) == {"taken", "refused"} and counts["refused"] > per_kind, counts
+    assert not wrong, listed(wrong)
+    assert set(counts) == {"files", "taken", "refused"} and counts["refused"] > per_kind, counts
     return counts
 
 
@@ -253,7 +166,7 @@ def run_folder(folder: Path, tmp: Path, rounds: int, first: int) -> int:
             done += 1
     finally:
         logging.disable(logging.NOTSET)
-    assert not wrong, f"{len(wrong)} tracebacks:\n" + "\n".join(wrong[:40])
+    assert not wrong, listed(wrong)
     return done
 
 
@@ -266,13 +179,24 @@ def test_no_damaged_output_folder_is_a_traceback(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_twenty_thousand_damaged_files(folder, tmp_path):
-    rounds = 600
-    n_kinds = len(kinds(folder, tmp_path / "first" if (tmp_path / "first").mkdir() is None else tmp_path))
-    per_kind = -(-(LONG - rounds) // n_kinds)
-    counts = run_kinds(folder, tmp_path, per_kind, FIRST_SEED + 10**6)
-    done = run_folder(folder, tmp_path, rounds, FIRST_SEED + 2 * 10**6)
-    assert per_kind * n_kinds + done >= LONG and counts["taken"] > 100
+@pytest.mark.parametrize("part", range(PARTS))
+def test_twenty_thousand_damaged_files(folder, tmp_path, part):
+    """A share of them each, with other seeds."""
+    rounds = 600 // PARTS
+    (tmp_path / "first").mkdir()
+    shares = sum(1 / kind.every for kind in kinds(folder, tmp_path / "first"))
+    per_kind = -(-(LONG // PARTS - rounds) // int(shares))
+    wrong, done = [], 0
+    for step in (
+        lambda: run_kinds(folder, tmp_path, per_kind, FIRST_SEED + 10**6 * (part + 1))["files"],
+        lambda: run_folder(folder, tmp_path, rounds, FIRST_SEED + 10**6 * (part + 101)),
+    ):
+        try:
+            done += step()
+        except AssertionError as exc:
+            wrong.append(str(exc))
+    assert not wrong, "\n".join(wrong)
+    assert done >= LONG // PARTS
 
 
 @pytest.mark.parametrize(

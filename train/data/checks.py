@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
@@ -14,7 +15,10 @@ import numpy as np
 from train.data.cohort import Cohort
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
+from vxm_convert.intensities.matching import scale_doubts
 from vxm_convert.intensities.rules import load_scan
+from vxm_convert.metrics.labels import LabelSet
+from vxm_convert.metrics.numbering import ids_in, wrong_numbering
 from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.model.intensity import IntensityRule
 from vxm_convert.model.spec import Shape3
@@ -33,6 +37,7 @@ _SAME_VOXEL = 0.01
 MIN_OVERLAP = 0.5
 _THREADS = 4
 _SAMPLES = 16
+_OTHER_SCALE = "scale the scans alike with `train prepare`"
 
 
 def atlas_shape(atlas: Path) -> Shape3:
@@ -42,9 +47,19 @@ def atlas_shape(atlas: Path) -> Shape3:
 
 
 def check_cohort(
-    cohort: Cohort, atlas: Optional[Path], atlas_seg: Optional[Path], shape: Shape3, need_labels: bool
+    cohort: Cohort,
+    atlas: Optional[Path],
+    atlas_seg: Optional[Path],
+    shape: Shape3,
+    need_labels: bool,
+    scored: Optional[LabelSet] = None,
 ) -> None:
     """Read everything: shape, finite values, range, overlap with the atlas, segmentations.
+
+    Parameters
+    ----------
+    need_labels : bool — every scan must have a segmentation.
+    scored : LabelSet or None — the structures that will be scored, of which ids of other tools are none.
 
     Raises
     ------
@@ -59,13 +74,13 @@ def check_cohort(
         pairs = ((subject.moving, subject.seg),) + (((subject.fixed, subject.fixed_seg),) if subject.fixed else ())
         labels.update(dict.fromkeys((scan, seg) for scan, seg in pairs if seg is not None))
         unlabelled += [scan for scan, seg in pairs if seg is None]
-    frame = _frame(atlas, shape) if atlas is not None else None
+    frame = _Frame.of(atlas, shape) if atlas is not None else None
     if atlas is not None and any(s.fixed is None for s in cohort.subjects):
         labels.update(dict.fromkeys([(atlas, atlas_seg)] if atlas_seg is not None else []))
         unlabelled += [atlas] if atlas_seg is None else []
     with ThreadPoolExecutor(_THREADS) as pool:
         problems = [p for p in pool.map(lambda path: _scan_problem(path, shape, frame), scans) if p is not None]
-        found = pool.map(lambda pair: _label_problem(pair[0], pair[1], shape, need_labels), labels)
+        found = pool.map(lambda pair: _label_problem(pair[0], pair[1], shape, need_labels, scored), labels)
         problems += [p for p in found if p is not None]
     if need_labels:
         wanted = "no segmentation, which --dice-weight needs: expected NAME_seg beside it"
@@ -109,32 +124,43 @@ def labels_for(scan: Path, seg: Path, shape: Shape3, quiet: bool = True) -> Opti
     return labels_of_scan(file, None if scan == seg else ScanFile(seg), laid, AXES, quiet)[0]
 
 
-def _frame(atlas: Path, shape: Shape3) -> Laid:
-    scan = ScanFile(atlas)
-    load_scan(scan, shape, IntensityRule())
-    laid = _lie(scan, shape)
-    if laid.grid.orientation != AXES.orientation:
-        LOG.warning(
-            "%s: axes run %s, registration with the exported model turns every scan to %s; prepare the scans, or train "
-            "on an atlas with these axes",
-            atlas,
-            laid.grid.orientation,
-            AXES.orientation,
-        )
-    return laid
+@dataclass(frozen=True)
+class _Frame:
+    """What scans are compared with: where the atlas lies, and its image, network intensities."""
+
+    laid: Laid
+    image: np.ndarray
+
+    @classmethod
+    def of(cls, atlas: Path, shape: Shape3) -> _Frame:
+        scan = ScanFile(atlas)
+        volume, _ = load_scan(scan, shape, IntensityRule())
+        laid = _lie(scan, shape)
+        if laid.grid.orientation != AXES.orientation:
+            LOG.warning(
+                "%s: axes run %s, registration with the exported model turns every scan to %s; prepare the scans, or "
+                "train on an atlas with these axes",
+                atlas,
+                laid.grid.orientation,
+                AXES.orientation,
+            )
+        return cls(laid, volume.data)
 
 
-def _scan_problem(path: Path, shape: Shape3, frame: Optional[Laid]) -> Optional[Tuple[Path, str]]:
+def _scan_problem(path: Path, shape: Shape3, frame: Optional[_Frame]) -> Optional[Tuple[Path, str]]:
     scan = ScanFile(path)
     try:
         volume, intensity = load_scan(scan, shape, IntensityRule())
         laid = _lie(scan, shape)
+        if frame is not None:
+            for doubt in scale_doubts(volume.data, frame.image, str(path), _OTHER_SCALE):
+                LOG.warning("%s: %s", path, doubt)
     except VolumeError as exc:
         return path, _without_path(str(exc), path)
-    doubt = kind_doubt(np.round(volume.data * np.float32(intensity.factor), 3))
-    if doubt:
-        LOG.warning("%s: %s", path, doubt)
-    return None if frame is None else _differs(path, laid, frame)
+    unlike = kind_doubt(np.round(volume.data * np.float32(intensity.factor), 3))
+    if unlike:
+        LOG.warning("%s: %s", path, unlike)
+    return None if frame is None else _differs(path, laid, frame.laid)
 
 
 def _differs(path: Path, laid: Laid, frame: Laid) -> Optional[Tuple[Path, str]]:
@@ -158,10 +184,16 @@ def _differs(path: Path, laid: Laid, frame: Laid) -> Optional[Tuple[Path, str]]:
     return None
 
 
-def _label_problem(scan: Path, seg: Path, shape: Shape3, needed: bool) -> Optional[Tuple[Path, str]]:
+def _label_problem(
+    scan: Path, seg: Path, shape: Shape3, needed: bool, scored: Optional[LabelSet]
+) -> Optional[Tuple[Path, str]]:
     try:
-        if labels_for(scan, seg, shape, quiet=False) is None and needed:
+        found = labels_for(scan, seg, shape, quiet=False)
+        if found is None and needed:
             return seg, "has no array 'seg', which --dice-weight needs"
+        wrong = None if found is None or scored is None else wrong_numbering(ids_in(found), scored)
+        if wrong is not None:
+            return seg, wrong
     except VolumeError as exc:
         return seg, _without_path(str(exc), seg)
     return None

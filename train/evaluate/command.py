@@ -28,6 +28,7 @@ from vxm_convert.artifacts.sha256sums import begin_manifest, finish_manifest
 from vxm_convert.artifacts.targets import check_apart
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, ArtifactError, TrainingError
+from vxm_convert.given import refuse_unused, unless
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS, LabelSet, load_label_set
 from vxm_convert.model.spec import VARIANTS, ModelSpec, Shape3
 from vxm_convert.model.spec_file import read_spec
@@ -123,7 +124,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Exit code of the verb."""
-    args = build_parser().parse_args(argv)
+    words, parser = sys.argv[2:] if argv is None else argv, build_parser()
+    args = parser.parse_args(words)
+    unused = unless(args.atlas is not None, "no atlas is given; it goes with --atlas", "--atlas-seg")
+    refuse_unused(parser, words, unused)
     set_up_logging(args)
     return run_main(lambda: _evaluate(args), "train evaluate")
 
@@ -140,7 +144,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     cohort = Cohort(subjects)
     spec = _spec(args, files.path.parent, atlas_shape(args.atlas if args.atlas is not None else subjects[0].moving))
     atlas_seg = args.atlas_seg or (segmentation_of(args.atlas) if args.atlas is not None else None)
-    check_cohort(cohort, args.atlas, atlas_seg, spec.volume_shape, False)
+    check_cohort(cohort, args.atlas, atlas_seg, spec.volume_shape, False, labels)
     from train.data.loading import Loader
     from train.evaluate.register import score_pairs  # TensorFlow loads here, so that --help and bad options need none
 

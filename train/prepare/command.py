@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import List, Optional
 
 from train.prepare.settings import ARRAYS, CHOOSE, FORMATS, INTENSITIES, TOOLS, PrepareSettings
 from train.prepare.work import cpu_count
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
+from vxm_convert.given import refuse_unused, unless
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
 from vxm_convert.model.spec import parse_shape
 from vxm_convert.parser import Parser
@@ -132,7 +134,9 @@ def _add_registration(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Exit code of the verb."""
-    args = build_parser().parse_args(argv)
+    words, parser = sys.argv[2:] if argv is None else argv, build_parser()
+    args = parser.parse_args(words)
+    refuse_unused(parser, words, unless(args.format == "npz", "it names the image in an .npz", "--array"))
     set_up_logging(args)
     return run_main(lambda: _prepare(args), "train prepare")
 

@@ -14,6 +14,7 @@ from train.prepare.reference import Reference
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.metrics.labels import LabelSet
+from vxm_convert.metrics.numbering import ids_in, wrong_numbering
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.scans.checks import image_doubts, outside_doubt
 from vxm_convert.scans.conform import Placement, brain_mask, conform, outside_network
@@ -39,7 +40,8 @@ def figures_of(
     """
     here, there = brain_mask(reference.image), brain_mask(image)
     overlap = 2.0 * np.count_nonzero(here & there) / max(1, np.count_nonzero(here) + np.count_nonzero(there))
-    scores = None if seg is None or reference.seg is None else dice(seg, reference.seg, labels.ids)
+    scored = seg is not None and reference.seg is not None and not _other_ids(labels, seg, reference.seg)
+    scores = dice(seg, reference.seg, labels.ids) if scored else None
     return {
         "overlap": float(overlap),
         "ncc": correlation(reference.image[here | there], image[here | there]),
@@ -78,15 +80,24 @@ def carried(loaded: Loaded, placement: Placement) -> Tuple[np.ndarray, Optional[
     return conform(loaded.image, placement), None if loaded.seg is None else conform(loaded.seg, placement, "nearest")
 
 
+def _other_ids(labels: LabelSet, *segs: np.ndarray) -> bool:
+    return any(wrong_numbering(ids_in(seg), labels) is not None for seg in segs)
+
+
 def doubts_about(
-    loaded: Loaded, placement: Placement, before: Dict[str, Any], after: Dict[str, Any], motion: Dict[str, float]
+    loaded: Loaded,
+    placement: Placement,
+    before: Dict[str, Any],
+    after: Dict[str, Any],
+    motion: Dict[str, float],
+    labels: LabelSet,
 ) -> List[str]:
     """One line for each thing to look at, and the share of brain voxels that the network grid leaves out is put into
     `after`.
     """
     outside, total = outside_network(loaded.image, placement)
     after["outside"] = outside / total if total else 0.0
-    found = image_doubts(loaded.image, loaded.grid, loaded.seg) + [outside_doubt(outside, total)]
+    found = image_doubts(loaded.image, loaded.grid, loaded.seg, labels) + [outside_doubt(outside, total)]
     if motion["rotation_degrees"] > _TILTED_DEGREES:
         found.append(f"turned by {motion['rotation_degrees']:.0f} degrees: does the header say the right axes?")
     if not _STRETCHED[0] <= motion["scale_min"] <= motion["scale_max"] <= _STRETCHED[1]:

@@ -16,6 +16,7 @@ from train.prepare.settings import AXES, RULE, PrepareSettings
 from train.prepare.subjects import Source
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
+from vxm_convert.intensities.matching import scale_doubts
 from vxm_convert.intensities.rules import Intensity, detect_intensity, percentile_intensity
 from vxm_convert.scans.checks import kind_doubt
 from vxm_convert.scans.grid import Laying, lay
@@ -24,6 +25,7 @@ from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.values import Volume, check_values
 
 LOG = logging.getLogger(__name__)
+_ADVICE = "pass --intensity percentile"
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,15 @@ class Loaded:
     seg_sha256: Optional[str]
 
 
-def load_source(source: Source, settings: PrepareSettings, network: Optional[Grid] = None) -> Loaded:
+def load_source(
+    source: Source, settings: PrepareSettings, network: Optional[Grid] = None, beside: Optional[np.ndarray] = None
+) -> Loaded:
     """Read and check a scan with its labels.
 
     Parameters
     ----------
     network : Grid — where the network grid lies; None for the reference, which decides it.
+    beside : ndarray — the reference's image, 0..1, whose scale a scan by convention must have.
 
     Raises
     ------
@@ -68,29 +73,34 @@ def load_source(source: Source, settings: PrepareSettings, network: Optional[Gri
     doubt = kind_doubt(volume.data)
     if doubt:
         LOG.warning("%s: %s", source.path, doubt)
-    image, rule = to_unit(volume, settings.intensity)
+    image, rule = to_unit(volume, settings.intensity, beside)
     seg, seg_digest = labels_of_scan(source.file, source.seg_file, laid, AXES)
     as_filed = laid.source is Laying.HEADER and settings.orientation is None and not source.file.notes
     return Loaded(source, image, laid.grid, seg, rule, as_filed, digest, seg_digest)
 
 
-def to_unit(volume: Volume, how: str) -> Tuple[np.ndarray, str]:
+def to_unit(volume: Volume, how: str, beside: Optional[np.ndarray] = None) -> Tuple[np.ndarray, str]:
     """Intensities 0..1, float32, and the rule in words.
 
     ``convention``: 0..255 divided by 255, 0..1 as it is, anything else refused. ``percentile``: the 99.9th percentile
-    of the positive voxels becomes 0.5. ``auto``: the first, and where it refuses the second, with a warning.
+    of the positive voxels becomes 0.5. ``auto``: the first, and where it refuses the second, with a warning. By
+    convention, a scan whose brain is far darker or brighter than `beside` is refused too.
     """
     if how == "percentile":
         intensity = percentile_intensity(volume)
     else:
-        intensity = _by_convention(volume, fall_back=how == "auto")
+        intensity = _by_convention(volume, beside, fall_back=how == "auto")
     scaled = volume.data if intensity.factor == 1.0 else volume.data / np.float32(intensity.factor)
     return np.clip(scaled, RULE.low, RULE.high), f"{intensity.name}, divided by {intensity.factor:.6g}, clipped to 0..1"
 
 
-def _by_convention(volume: Volume, fall_back: bool) -> Intensity:
+def _by_convention(volume: Volume, beside: Optional[np.ndarray], fall_back: bool) -> Intensity:
     try:
-        return detect_intensity(volume, RULE)
+        found = detect_intensity(volume, RULE)
+        if beside is not None:
+            for doubt in scale_doubts(volume.data / np.float32(found.factor), beside, str(volume.path), _ADVICE):
+                LOG.warning("%s: %s", volume.path, doubt)
+        return found
     except VolumeError as exc:
         if not fall_back:
             raise

@@ -26,6 +26,7 @@ from vxm_convert.artifacts.files import write_sidecar
 from vxm_convert.errors import TrainingError, VolumeError, VxmError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.grids import Grid
+from vxm_convert.metrics.labels import load_label_set
 from vxm_convert.scans.checks import REFUSED_OUTSIDE, image_doubts, outside_doubt
 from vxm_convert.scans.conform import Placement, brain_mask, conform, network_grid_of, outside_network
 from vxm_convert.scans.discovery import find_segmentation
@@ -110,7 +111,10 @@ def load_reference(settings: PrepareSettings, source: Source, why: str) -> Refer
     network = network_grid_of(loaded.image, loaded.grid, settings.shape, AXES)
     placement = Placement(network, loaded.grid, Affine(np.eye(4)))
     outside, total = outside_network(loaded.image, placement)
-    doubts = image_doubts(loaded.image, loaded.grid, loaded.seg) + [d for d in [outside_doubt(outside, total)] if d]
+    labels = load_label_set(settings.labels)
+    doubts = image_doubts(loaded.image, loaded.grid, loaded.seg, labels) + [
+        d for d in [outside_doubt(outside, total)] if d
+    ]
     if outside > REFUSED_OUTSIDE * total:
         raise VolumeError(
             f"{source.path}: {doubts[-1]}, it cannot be the reference; give another --reference or a larger --shape"
@@ -183,7 +187,7 @@ def _size_of(source: Source, settings: PrepareSettings, reasons: List[str]) -> O
     except VxmError as exc:
         reasons.append(str(exc))
         return None
-    doubts = image_doubts(loaded.image, loaded.grid, loaded.seg)
+    doubts = image_doubts(loaded.image, loaded.grid, loaded.seg, load_label_set(settings.labels))
     if doubts:
         reasons.append(f"{source.path}: {doubts[0]}")
         return None

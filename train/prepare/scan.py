@@ -95,7 +95,7 @@ def _prepare(job: Job, source: Source, stage: List[str], warnings: List[str]) ->
     start = time.perf_counter()
     settings, reference = job.settings, job.reference
     remove_earlier(settings.out, source.name)
-    loaded = load_source(source, settings, reference.network)
+    loaded = load_source(source, settings, reference.network, reference.image)
     stage[0] = "register"
     with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=str(settings.out)) as folder:
         found = find_transform(job.tool, settings.transform, reference, loaded, Path(folder), job.threads)
@@ -135,7 +135,7 @@ def _judge(
     """
     before, after = (figures_of(*images[side], job.reference, job.labels) for side in (BEFORE, AFTER))
     motion = motion_of(placement.affine, placement.network)
-    doubts = doubts_about(loaded, placement, before, after, motion)
+    doubts = doubts_about(loaded, placement, before, after, motion, job.labels)
     outside = after["outside"] or 0.0
     if outside > REFUSED_OUTSIDE:
         raise VolumeError(

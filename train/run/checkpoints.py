@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from train.run.resume import MAX_STATE_BYTES, STATE_SUFFIX
+from train.run.resume import MAX_STATE_BYTES, STATE_SUFFIX, shaped
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, sidecar_path, write_json, write_sidecar
 from vxm_convert.artifacts.names import BEST_NAME, SPEC_NAME
 from vxm_convert.artifacts.shares import write_problem
@@ -171,7 +171,8 @@ class CheckpointFolder:
             sound = all(
                 sha256_of(Path(str(self.prefix(step)) + suffix)) == state["files"][suffix] for suffix in _SUFFIXES
             )
-            return state if sound and state["schema"] == STATE_SCHEMA and state["step"] == step else None
+            ours = sound and state["schema"] == STATE_SCHEMA and state["step"] == step
+            return state if ours and shaped(state) else None
         except (OSError, ValueError, KeyError, TypeError, RecursionError, ArtifactError):
             return None
 

@@ -59,7 +59,7 @@ class Records:
 
     def __init__(self, folder: Path, image: str, step: int, epoch: int, tensorboard: bool) -> None:
         self._image = image
-        self.kept: List[Dict[str, Any]] = cut_metrics(folder / TRAIN_METRICS_NAME, step, epoch)
+        self.kept: List[Dict[str, Any]] = cut_metrics(folder / TRAIN_METRICS_NAME, step, epoch, self._line)
         write_text(folder / TRAIN_LOG_NAME, "".join(line + "\n" for line in map(self._line, self.kept) if line))
         self._metrics = open(str(folder / TRAIN_METRICS_NAME), "a", encoding="utf-8")
         self._log = open(str(folder / TRAIN_LOG_NAME), "a", encoding="utf-8")

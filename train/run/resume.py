@@ -4,16 +4,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from train.settings.run import TrainSettings
 from vxm_convert.artifacts.files import read_bounded, write_text
 from vxm_convert.errors import ArtifactError, TrainingError
 
+LOG = logging.getLogger(__name__)
+
 STATE_SUFFIX = ".state.json"
 MAX_STATE_BYTES = 16 << 20
 _MAX_SHOWN = 6
+_FIGURES = ("folding", "displacement", "seconds_per_step", "skipped", "steps")
+_LARGEST = 1e300
+_MOST_STEPS = 2**53
 
 
 def fingerprint(settings: TrainSettings, steps: int, ranks: int, made_from: Dict[str, str]) -> Dict[str, Any]:
@@ -65,6 +71,20 @@ def scaling_of(folder: Path) -> Optional[str]:
     return None
 
 
+def shaped(state: Dict[str, Any]) -> bool:
+    """Whether the state of a checkpoint has the types that a resumed run uses."""
+    best, found, skipped = state["best"], state["fingerprint"], state.get("skipped", 0)
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("files", {}), dict)
+        and (best is None or (isinstance(best, dict) and isinstance(best["step"], int) and _number(best["score"])))
+        and isinstance(state["watch"], dict)
+        and _number(state["watch"].get("folded", 0.0))
+        and isinstance(state["init"], dict)
+        and isinstance(skipped, int)
+    )
+
+
 def check_same_run(found: Dict[str, Any], now: Dict[str, Any], where: Path) -> None:
     """Raise TrainingError with the differences unless a checkpoint's fingerprint equals that of this run."""
     differences = [
@@ -87,15 +107,18 @@ def check_same_run(found: Dict[str, Any], now: Dict[str, Any], where: Path) -> N
         )
 
 
-def cut_metrics(path: Path, step: int, epoch: int) -> List[Dict[str, Any]]:
-    """Drop log entries after the checkpoint (a killed run may even end in half a line), return the kept ones.
+def cut_metrics(
+    path: Path, step: int, epoch: int, used: Callable[[Dict[str, Any]], object] = lambda record: None
+) -> List[Dict[str, Any]]:
+    """Drop log entries after the checkpoint and damaged ones (a killed run may end in half a line), return the others.
 
     Parameters
     ----------
     step : int — first step that will be run again.
     epoch : int — first epoch that will be closed again.
+    used : callable — called with every entry to keep; KeyError, TypeError and ValueError mean that it is damaged.
     """
-    kept = []
+    kept, damaged = [], 0
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     except OSError as exc:
@@ -103,15 +126,38 @@ def cut_metrics(path: Path, step: int, epoch: int) -> List[Dict[str, Any]]:
     for line in lines:
         try:
             record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and _before(record, step, epoch):
-            kept.append(record)
+            if not _sound(record):
+                raise ValueError("not an entry of a training")
+            if _before(record, step, epoch):
+                used(record)
+                kept.append(record)
+        except (ValueError, RecursionError, KeyError, TypeError):
+            damaged += 1
+    if damaged:
+        LOG.warning("%s: %d lines are damaged and left out", path, damaged)
     write_text(path, "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept))
     return kept
 
 
 def _before(record: Dict[str, Any], step: int, epoch: int) -> bool:
-    if "epoch" in record and "event" in record:
-        return int(record["epoch"]) < epoch
-    return int(record.get("step", step)) < step
+    if record.get("event") == "epoch":
+        return bool(record["epoch"] < epoch)
+    return bool(record["step"] < step)
+
+
+def _sound(record: object) -> bool:
+    """Whether an entry has the types that the log and the page of a run use."""
+    if not isinstance(record, dict) or not isinstance(record.get("event", ""), str):
+        return False
+    place = record.get("epoch" if record.get("event") == "epoch" else "step")
+    if not isinstance(place, int) or not 0 <= place < _MOST_STEPS:
+        return False
+    checked = record.get("validation") or {}
+    if not isinstance(checked, dict) or not all(value is None or _number(value) for value in checked.values()):
+        return False
+    figures = [value for key, value in record.items() if key.startswith("loss") or key in _FIGURES]
+    return record.get("event") == "loss not finite" or all(map(_number, figures))
+
+
+def _number(value: object) -> bool:
+    return (isinstance(value, float) and abs(value) < _LARGEST) or (isinstance(value, int) and abs(value) < 2**63)

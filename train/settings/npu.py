@@ -15,6 +15,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 from train.settings.npu_parameters import MIXED_MODES, PRECISION_MODES, Value, check_parameters
 from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.errors import ArtifactError, SpecError
+from vxm_convert.text import whole_in
 
 _DATA = Path(__file__).parent / "data"
 #: Names that `--fusion-switch` accepts instead of a file. `default` is the setting of the published training on a 910.
@@ -184,17 +185,18 @@ def ranks_of(environ: Mapping[str, str], rank: int = 0) -> Tuple[int, int]:
             "RANK_TABLE_FILE: is set, but neither RANK_ID nor POD_NAME; the adapter needs one of them, or unset it"
         )
     given = [environ.get("RANK_SIZE", "1"), environ.get("RANK_ID", "0")]
-    if not all(text.isdigit() for text in given) or not 0 <= int(given[1]) < int(given[0]):
+    size, own = whole_in(given[0]), whole_in(given[1])
+    if size is None or own is None or own >= size:
         raise SpecError(
             f"RANK_SIZE and RANK_ID: got {given[0]!r} and {given[1]!r}, expected a number of devices and one from 0 "
             "below it"
         )
-    if int(given[0]) > 1 and not Path(environ.get("RANK_TABLE_FILE", "")).is_file():
+    if size > 1 and not Path(environ.get("RANK_TABLE_FILE", "")).is_file():
         raise SpecError(
-            f"RANK_TABLE_FILE: no such file ({environ.get('RANK_TABLE_FILE')}), RANK_SIZE {given[0]} needs HCCL's "
+            f"RANK_TABLE_FILE: no such file ({environ.get('RANK_TABLE_FILE')}), RANK_SIZE {size} needs HCCL's "
             "rank table; `python -m train rank-table` makes one"
         )
-    return int(given[1]), int(given[0])
+    return own, size
 
 
 def _chief_ranks(environ: Mapping[str, str], rank: int) -> Tuple[int, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Dict
 
 from vxm_convert.cliargs import add_toolchain_group, help_texts
+from vxm_convert.given import unless
 
 PROG = "python -m vxm_convert device-check"
 DEFAULT_OUT = Path("build") / "device-check"
@@ -85,6 +86,13 @@ def add_check_arguments(parser: argparse.ArgumentParser) -> None:
         "--soc-version", default=None, metavar="SOC", help="chip, as ATC names it (default: what the device says)"
     )
     add_toolchain_group(parser)
+
+
+def unused_in_check(args: argparse.Namespace) -> Dict[str, str]:
+    """Options that a parsed command line leaves without effect, for `vxm_convert.given.refuse_unused`."""
+    climbing = ("--out", "--short", "--only", "--rung-seconds", "--shape", "--exported", "--reference-python")
+    device = ("--device", "--soc-version", "--toolchain")
+    return unless(args.compare is None, "--compare climbs nothing", *climbing, *device)
 
 
 def _seconds(text: str) -> float:

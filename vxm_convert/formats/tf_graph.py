@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.errors import FormatError
 from vxm_convert.formats.protobuf import build_messages, parse
+from vxm_convert.text import whole_in
 
 #: A protobuf cannot be larger, and neither can a frozen graph.
 MAX_PB_BYTES = (1 << 31) - 1
@@ -223,9 +224,10 @@ class _Library:
 def _plain_tensor(text: str) -> str:
     """``node:output:number`` of a function body → ``node:index``; arguments and control edges stay."""
     parts = text.split(":")
-    if len(parts) != 3 or not parts[2].isdigit():
+    number = whole_in(parts[2]) if len(parts) == 3 else None
+    if number is None:
         return text
-    return f"{parts[0]}:{_OUTPUT_BASE.get(parts[1], 0) + int(parts[2])}"
+    return f"{parts[0]}:{_OUTPUT_BASE.get(parts[1], 0) + number}"
 
 
 def _decode_node(node: Message, where: str, library: Optional[_Library] = None) -> TfNode:

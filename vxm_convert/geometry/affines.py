@@ -18,7 +18,7 @@ from vxm_convert.geometry.grids import LPS, Grid, corner_distance_mm
 
 #: FreeSurfer's own tolerance for the geometry in an LTA
 GEOMETRY_TOLERANCE = 1e-3
-_MAX_ENTRY = 1e6
+MAX_ENTRY = 1e6
 _MIN_DETERMINANT = 1e-6
 
 
@@ -43,7 +43,7 @@ class Affine:
 
     def __post_init__(self) -> None:
         pull = np.array(self.pull, dtype=np.float64)
-        if pull.shape != (4, 4) or not np.isfinite(pull).all() or np.abs(pull).max() > _MAX_ENTRY:
+        if pull.shape != (4, 4) or not np.isfinite(pull).all() or np.abs(pull).max() > MAX_ENTRY:
             raise VolumeError(f"affine: {pull.tolist()}, expected a finite 4x4 matrix in mm")
         if np.abs(pull[3] - (0, 0, 0, 1)).max() > 1e-9 or abs(np.linalg.det(pull[:3, :3])) < _MIN_DETERMINANT:
             raise VolumeError(f"affine: {pull.tolist()}, expected a last row 0 0 0 1 and a determinant that is not 0")

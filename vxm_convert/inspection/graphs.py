@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple, Union
 
 import numpy as np
 from google.protobuf.message import Message
@@ -146,18 +146,28 @@ def describe_onnx(path: Path) -> Description:
 
 
 def _onnx_description(onnx: ModuleType, model: Any) -> Description:
-    opsets = ", ".join(f"{o.domain or 'ai.onnx'} {o.version}" for o in model.opset_import)
-    facts = [("opset", opsets), ("made by", f"{model.producer_name} {model.producer_version}".strip() or "not said")]
+    opsets = ", ".join(f"{_text(o.domain) or 'ai.onnx'} {o.version}" for o in model.opset_import)
+    facts = [
+        ("opset", opsets),
+        ("made by", f"{_text(model.producer_name)} {_text(model.producer_version)}".strip() or "not said"),
+    ]
     for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
         facts += [(kind, _value_text(onnx, value)) for value in values]
     facts.append(("memory", f"constants {sum(len(t.SerializeToString()) for t in model.graph.initializer)} bytes"))
-    return Description("ONNX model", tuple(facts), tuple(OpLine(node.name, node.op_type) for node in model.graph.node))
+    return Description(
+        "ONNX model", tuple(facts), tuple(OpLine(_text(node.name), _text(node.op_type)) for node in model.graph.node)
+    )
 
 
 def _value_text(onnx: ModuleType, value: Message) -> str:
     tensor = value.type.tensor_type
     dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
-    return f"{value.name} {[d.dim_value or d.dim_param for d in tensor.shape.dim]} {dtype}"
+    return f"{_text(value.name)} {[d.dim_value or _text(d.dim_param) for d in tensor.shape.dim]} {dtype}"
+
+
+def _text(value: Union[str, bytes]) -> str:
+    """A text field; protobuf gives the bytes of one that is no UTF-8."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def describe_dump(path: Path) -> Description:

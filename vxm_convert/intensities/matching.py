@@ -150,13 +150,16 @@ def fit_curve(scan: np.ndarray, atlas: Reference, where: str) -> Curve:
     return replace(curve, residual=residual)
 
 
-def scale_doubts(image: np.ndarray, atlas: np.ndarray, where: str) -> List[str]:
+def scale_doubts(
+    image: np.ndarray, atlas: np.ndarray, where: str, advice: str = "fit it to the atlas with --intensity match"
+) -> List[str]:
     """What is doubtful about a scan that claims to be on the atlas's scale already: at most one line.
 
     Parameters
     ----------
     image, atlas : ndarray, any shapes — network intensities, 0 outside the brain.
     where : str — the scan's file, for the message.
+    advice : str — what to do.
 
     Raises
     ------
@@ -172,7 +175,7 @@ def scale_doubts(image: np.ndarray, atlas: np.ndarray, where: str) -> List[str]:
         return []
     text = (
         f"the median of its brain is {median:.3g} on the network's scale, that of the atlas {expected:.3g}, "
-        f"{factor:.1f} times apart; fit it to the atlas with --intensity match"
+        f"{factor:.1f} times apart; {advice}"
     )
     if factor > _REFUSED_FACTOR:
         raise VolumeError(f"{where}: {text}; expected at most {_REFUSED_FACTOR:g} times")

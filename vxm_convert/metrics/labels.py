@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Dict, List, Tuple
 
 from vxm_convert.errors import VolumeError
-from vxm_convert.text import read_reason
+from vxm_convert.text import read_reason, whole_in
 
 LOG = logging.getLogger(__name__)
 
@@ -150,9 +150,9 @@ def _parse_lines(lines: List[str], path: Path) -> Dict[int, str]:
         words = line.split("#")[0].replace(",", " ").split()
         if not words or (number == 1 and not words[0].lstrip("-").isdigit()):
             continue
-        if not words[0].isdigit() or int(words[0]) >= 2**31:
-            raise VolumeError(f"{path}, line {number}: {words[0]!r}, expected a label id from 0 to {2**31 - 1}")
-        label = int(words[0])
+        label = whole_in(words[0])
+        if label is None or label >= 2**31:
+            raise VolumeError(f"{path}, line {number}: {words[0]!r:.60}, expected a label id from 0 to {2**31 - 1}")
         if label in names:
             raise VolumeError(f"{path}, line {number}: label {label} appears twice")
         names[label] = words[1] if len(words) > 1 else label_name(label)

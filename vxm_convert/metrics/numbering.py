@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Iterable, List, Optional, Set
 
+import numpy as np
+
 from vxm_convert.metrics.labels import LABEL_SETS, OTHER_SETS, LabelSet
 
 #: FreeSurfer's table names these, but its segmentations do not hold them; other tools number their structures from 1
@@ -16,14 +18,14 @@ _NOT_IN_SEGMENTATIONS = {1, 6, 19, 20, 21, 22, 23, 25, 27, 29} | set(range(32, 4
 _BELOW = 41
 _FOREIGN_SHARE, _FOREIGN_LEAST = 0.25, 3
 _FITS_SHARE = 0.85
+#: ids below this are counted, which is faster than sorting all voxels
+_COUNTED = 1 << 16
 
 
 def wrong_numbering(ids: Iterable[int], chosen: LabelSet) -> Optional[str]:
     """Why ids are not those that a named set means, and what to do; None where they are, or the set is from a file."""
     found = _structures(ids)
-    low = {label for label in found if label < _BELOW}
-    odd = low & _NOT_IN_SEGMENTATIONS
-    foreign = bool(low) and len(odd) >= _FOREIGN_SHARE * len(low) and (len(odd) >= _FOREIGN_LEAST or 1 in odd)
+    foreign = are_foreign(found)
     if chosen.name in LABEL_SETS and foreign:
         wrong = len(found & set(chosen.ids) - {0})
         return (
@@ -33,6 +35,21 @@ def wrong_numbering(ids: Iterable[int], chosen: LabelSet) -> Optional[str]:
     if chosen.name in OTHER_SETS and not foreign and found - set(chosen.ids):
         return f"ids {_listed(found)} are not those of {chosen.name}; {_advice(found)}"
     return None
+
+
+def are_foreign(ids: Iterable[int]) -> bool:
+    """Whether ids are the numbers of another tool than FreeSurfer."""
+    low = {label for label in _structures(ids) if label < _BELOW}
+    odd = low & _NOT_IN_SEGMENTATIONS
+    return bool(low) and len(odd) >= _FOREIGN_SHARE * len(low) and (len(odd) >= _FOREIGN_LEAST or 1 in odd)
+
+
+def ids_in(seg: np.ndarray) -> List[int]:
+    """The ids that a segmentation, an integer array of any shape, holds, ascending."""
+    low, high = (int(seg.min()), int(seg.max())) if seg.size else (0, -1)
+    if 0 <= low and high < _COUNTED:
+        return [int(label) for label in np.flatnonzero(np.bincount(seg.ravel(), minlength=1))]
+    return [int(label) for label in np.unique(seg)]
 
 
 def unknown_ids(ids: Iterable[int], chosen: LabelSet) -> List[int]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Dict, Sequence, Tuple
 
 from vxm_convert.errors import SpecError
+from vxm_convert.text import whole_in
 
 Shape3 = Tuple[int, int, int]
 
@@ -140,11 +141,11 @@ class ModelSpec:
 
 def parse_shape(text: str) -> Shape3:
     """Three comma-separated whole numbers, e.g. ``160,192,224``; raises SpecError otherwise."""
-    parts = text.split(",")
-    if len(parts) != 3 or not all(p.strip().isdigit() for p in parts):
+    sides = [whole_in(part.strip()) for part in text.split(",")]
+    known = [side for side in sides if side is not None]
+    if len(sides) != 3 or len(known) != 3:
         raise SpecError(f"shape: got {text!r}, expected three whole numbers such as 160,192,224")
-    x, y, z = (int(p) for p in parts)
-    return x, y, z
+    return known[0], known[1], known[2]
 
 
 def _nearest_legal(shape: Sequence[object]) -> str:

@@ -9,9 +9,11 @@ matrix.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List
 
 import numpy as np
 
@@ -40,6 +42,18 @@ _MIN_SIDE = 8
 _MAX_SCALING = 4.0
 #: overlap (Dice) of the two brains after the search: refused below the first, a warning below the second
 _REFUSED_OVERLAP, _DOUBTED_OVERLAP = 0.4, 0.75
+
+
+@dataclass
+class _Searches:
+    """How many searches run in this process, and SimpleITK's number of threads before the first."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    running: int = 0
+    before: int = 1
+
+
+_SEARCHES = _Searches()
 
 
 @dataclass(frozen=True)
@@ -95,29 +109,45 @@ def search_affine(
                 f"{asked_by}: the {role} image has sheared axes, but SimpleITK needs orthogonal ones; resample it"
             )
     images = [_image(itk, array, grid) for array, grid in ((fixed, fixed_grid), (moving, moving_grid))]
-    threads = itk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     try:
-        # One thread: sums over threads would depend on their number and order. SetNumberOfThreads alone does not affect
-        # the metric.
-        itk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-        rigid = itk.CenteredTransformInitializer(
-            *images, itk.Euler3DTransform(), itk.CenteredTransformInitializerFilter.MOMENTS
-        )
-        found, metric = _optimise(itk, images, itk.Euler3DTransform(rigid), min(fixed.shape + moving.shape))
-        if kind == "affine":
-            start = itk.AffineTransform(3)
-            start.SetCenter(found.GetCenter())
-            start.SetMatrix(found.GetMatrix())
-            start.SetTranslation(found.GetTranslation())
-            found, metric = _optimise(itk, images, start, min(fixed.shape + moving.shape))
+        with one_thread(itk):
+            rigid = itk.CenteredTransformInitializer(
+                *images, itk.Euler3DTransform(), itk.CenteredTransformInitializerFilter.MOMENTS
+            )
+            found, metric = _optimise(itk, images, itk.Euler3DTransform(rigid), min(fixed.shape + moving.shape))
+            if kind == "affine":
+                start = itk.AffineTransform(3)
+                start.SetCenter(found.GetCenter())
+                start.SetMatrix(found.GetMatrix())
+                start.SetTranslation(found.GetTranslation())
+                found, metric = _optimise(itk, images, start, min(fixed.shape + moving.shape))
     except RuntimeError as exc:
         LOG.debug("%s: %s", asked_by, exc)
         raise VolumeError(f"{asked_by}: no affine was found, because {_why(exc)}") from exc
-    finally:
-        itk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     affine = from_lps(_matrix(found))
     overlap = judge_affine(fixed, fixed_grid, moving, moving_grid, affine, asked_by)
     return AffineFound(affine, metric, overlap, itk.Version.VersionString())
+
+
+@contextmanager
+def one_thread(itk: ModuleType) -> Iterator[None]:
+    """SimpleITK computes with one thread while any search runs, in whatever thread of this process.
+
+    Sums over threads would depend on their number and order; `SetNumberOfThreads` alone does not affect the metric. The
+    number is SimpleITK's own and global: the first search sets it, the last one sets it back.
+    """
+    with _SEARCHES.lock:
+        if not _SEARCHES.running:
+            _SEARCHES.before = itk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+            itk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+        _SEARCHES.running += 1
+    try:
+        yield
+    finally:
+        with _SEARCHES.lock:
+            _SEARCHES.running -= 1
+            if not _SEARCHES.running:
+                itk.ProcessObject.SetGlobalDefaultNumberOfThreads(_SEARCHES.before)
 
 
 def _optimise(itk: ModuleType, images: List[SimpleITK.Image], start: SimpleITK.AffineTransform, side: int) -> Any:

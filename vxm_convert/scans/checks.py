@@ -5,19 +5,18 @@ docs/geometry.md.
 
 from __future__ import annotations
 
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 import numpy as np
 
 from vxm_convert.geometry.grids import Grid, apply_affine
+from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LabelSet, load_label_set
+from vxm_convert.metrics.numbering import are_foreign, ids_in, wrong_numbering
 from vxm_convert.scans.conform import brain_mask
 
 #: FreeSurfer ids of structures that exist once per side
 LEFT_LABELS = (2, 3, 4, 7, 8, 10, 11, 12, 13, 17, 18, 26, 28, 31)
 RIGHT_LABELS = (41, 42, 43, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60, 63)
-#: FreeSurfer's table names these, its segmentations do not hold them; other tools number their structures from 1
-_NEVER_IN_FREESURFER = {1, 6, 19, 20, 21, 22, 23, 25, 27, 29} | set(range(32, 41))
-_FOREIGN_LEAST = 3
 #: mm by which the left structures must be on the right for a flip
 _FLIP_MM = 2.0
 #: litres of bright voxels in a head but not in a brain; brains of MNI size have 2.2
@@ -37,16 +36,19 @@ _SHOWN = 5
 REFUSED_OUTSIDE = 0.5
 
 
-def foreign_ids(seg: np.ndarray) -> Optional[str]:
-    """Ids that no FreeSurfer segmentation has: the numbers of another tool, whose sides mean nothing here."""
-    ids = set(np.unique(seg).tolist()) - {0}
-    odd = sorted(ids & _NEVER_IN_FREESURFER)
-    if len(odd) < _FOREIGN_LEAST and 1 not in odd:
+def foreign_ids(ids: Sequence[int], labels: Optional[LabelSet] = None) -> Optional[str]:
+    """Ids that are not those of the structures to score: no Dice is made of them.
+
+    Parameters
+    ----------
+    ids : those of a segmentation.
+    labels : LabelSet or None — the structures to score; None: those of FreeSurfer.
+    """
+    wrong = wrong_numbering(ids, labels or load_label_set(DEFAULT_LABEL_SET))
+    if wrong is None:
         return None
-    return (
-        f"label ids {', '.join(str(label) for label in odd[:6])} are not FreeSurfer's: they are those of another tool, "
-        "and Dice compares other structures; give a segmentation with FreeSurfer's ids"
-    )
+    advice = "" if labels is not None else "; or give a segmentation with FreeSurfer's ids"
+    return f"label {wrong}{advice}; no Dice is computed"
 
 
 def flip_doubt(seg: np.ndarray, grid: Grid) -> Optional[str]:
@@ -115,7 +117,7 @@ def kind_doubt(data: np.ndarray) -> Optional[str]:
     """An image whose voxels are those of a segmentation, a mask or a map of probabilities."""
     if holds_labels(data):
         values = np.unique(data)
-        known = "FreeSurfer's" if foreign_ids(values) is None else "a tool's"
+        known = "a tool's" if are_foreign(values) else "FreeSurfer's"
         shown = ", ".join(f"{value:g}" for value in values[:_SHOWN]) + (", …" if len(values) > _SHOWN else "")
         return (
             f"looks like a segmentation, not a scan: {len(values)} whole numbers ({shown}) such as {known} ids, most "
@@ -134,12 +136,16 @@ def kind_doubt(data: np.ndarray) -> Optional[str]:
     )
 
 
-def image_doubts(image: np.ndarray, grid: Grid, seg: Optional[np.ndarray]) -> List[str]:
-    """Doubts about one scan by itself."""
+def image_doubts(
+    image: np.ndarray, grid: Grid, seg: Optional[np.ndarray], labels: Optional[LabelSet] = None
+) -> List[str]:
+    """Doubts about one scan by itself; `labels` as in `foreign_ids`."""
     found = [skull_doubt(image, grid)]
     if seg is not None:
+        ids = ids_in(seg)
+        found.append(foreign_ids(ids, labels))
         # Sides of structures that are others say nothing about the scan's sides.
-        found.append(foreign_ids(seg) or flip_doubt(seg, grid))
+        found.append(None if are_foreign(ids) else flip_doubt(seg, grid))
     return [doubt for doubt in found if doubt]
 
 

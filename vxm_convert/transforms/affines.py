@@ -13,7 +13,7 @@ import numpy as np
 
 from vxm_convert.artifacts.files import write_bytes, write_sidecar, write_text
 from vxm_convert.errors import FormatError, VolumeError
-from vxm_convert.geometry.affines import Affine, from_fsl, from_lps
+from vxm_convert.geometry.affines import MAX_ENTRY, Affine, from_fsl, from_lps
 from vxm_convert.geometry.grids import Grid, apply_affine
 from vxm_convert.scans.raw_header import require_file
 from vxm_convert.transforms import itk as itkaffine
@@ -163,7 +163,10 @@ def _plain_matrix(text: str) -> np.ndarray:
         raise FormatError(f"not an ITK transform, LTA or 4x4 matrix of numbers ({exc})") from exc
     if len(rows) != 4 or any(len(row) != 4 for row in rows):
         raise FormatError(f"not an ITK transform, LTA or 4x4 matrix of numbers ({len(rows)} lines{_rows_of(rows)})")
-    return np.array(rows)
+    matrix = np.array(rows)
+    if not np.isfinite(matrix).all() or np.abs(matrix).max() > MAX_ENTRY:
+        raise FormatError(f"{matrix.tolist()}, expected finite numbers of at most {MAX_ENTRY:g}; copy the file again")
+    return matrix
 
 
 def _rows_of(rows: List[List[float]]) -> str:

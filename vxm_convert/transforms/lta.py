@@ -14,6 +14,7 @@ import numpy as np
 from vxm_convert.errors import FormatError, VolumeError
 from vxm_convert.geometry.affines import Affine, from_push
 from vxm_convert.geometry.grids import Grid, grid_of_geometry
+from vxm_convert.text import whole_in
 
 _VOXEL_TO_VOXEL, _RAS_TO_RAS = 0, 1
 _VECTORS = ("voxelsize", "xras", "yras", "zras", "cras")
@@ -118,10 +119,10 @@ def _geometry_text(which: str, grid: Grid) -> str:
 
 
 def _whole(entries: Dict[str, str], key: str) -> int:
-    words = entries.get(key, "").split()
-    if not words or not words[0].isdigit():
+    number = whole_in("".join(entries.get(key, "").split()[:1]))
+    if number is None:
         raise FormatError(f"no number behind '{key} ='; this is not LTA text or it is damaged")
-    return int(words[0])
+    return number
 
 
 def _floats(text: str, what: str, count: int) -> List[float]:

@@ -126,6 +126,8 @@ def read_warp(
         header = open_field(path)
         form = recognise(header, format_name, noted.get("warp_format"))
         field = _placed(path, read_field(header), fixed)
+    if format_name is None and noted.get("warp_format") is None:
+        LOG.info("%s: %s", path, _recognised(form))
     _check_numbers(path, field)
     if fixed is not None and not same_place(fixed, field.grid, 0.1):
         raise VolumeError(
@@ -143,6 +145,13 @@ def read_warp(
     warp = _warp(field, form, moving)
     check_folds(path, warp)
     return warp
+
+
+def _recognised(form: WarpFormat) -> str:
+    """What is assumed of a file that only its own header describes: small displacements land in both images either way."""
+    frame = "voxels" if form.frame == "voxel" else f"mm along {form.frame.upper()} axes"
+    what = "positions" if form.absolute else "displacements"
+    return f"read as {form.name} by its header alone, {what} in {frame}; name the tool with --from if it is another's"
 
 
 def _warp(field: Field, form: WarpFormat, moving: Grid) -> Warp:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from export.__main__ import build_parser, main
+from export.plans import save_plan
 from export.preflight.check import run_preflight
 from export.preflight.estimate.loops import find_loops
 from export.preflight.estimate.speeds import (
@@ -402,6 +403,30 @@ def test_the_command_prints_it_labelled_with_its_assumptions(tmp_path: Path, cap
     )
     total = sum(float(row["estimate_ms"]) + float(row["estimate_convert_ms"]) for row in rows.values())
     assert total == pytest.approx(1e3 * report["seconds"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "--pb @other.pb",
+        "--input-shape x:1,16,16,32,2",
+        "--soc-version Ascend310",
+        "--out-nodes gone:0",
+        "--out @out",
+        "--estimate",
+        "--precision fast",
+        "--plan @plan.json",
+    ],
+)
+def test_an_option_of_the_check_changes_what_it_says(more: str, tmp_path: Path, capsys: Any) -> None:
+    conv_graph().save(tmp_path / "graph.pb")
+    up_conv_graph(np.random.RandomState(0)).save(tmp_path / "other.pb")
+    save_plan(tmp_path / "plan.json", PrecisionPlan("mine", "force_fp16"))
+    found = []
+    for line in ("preflight -q --pb @graph.pb", f"preflight -q --pb @graph.pb {more}"):
+        code = main([word.replace("@", f"{tmp_path}/") for word in line.split()])
+        found.append((code, capsys.readouterr().out, sorted(path.name for path in tmp_path.iterdir())))
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize("text", ["many", "2.5", ""])

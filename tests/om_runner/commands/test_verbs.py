@@ -311,6 +311,58 @@ def test_slicers_points_keep_their_own_frame(bench, capsys):
     assert run(*words, "--frame", "ras") == 1 and "its header says LPS, --frame says ras" in capsys.readouterr().err
 
 
+def test_evaluate_takes_segmentations_of_other_grids_where_they_lie(bench, capsys, caplog):
+    """Flipped, permuted, cropped and coarser: the scores are those of the same labels on the fixed grid."""
+    common = (
+        "apply",
+        "--transform",
+        bench / "warp.nii.gz",
+        "--image",
+        bench / "seg.nii.gz",
+        "--interpolation",
+        "nearest",
+    )
+    assert run(*common, "--out", bench / "m.nii.gz") == 0
+    score = ("evaluate", "--format", "json", "--labels", "paper30", "--moved-seg", bench / "m.nii.gz", "--fixed-seg")
+    carry = (
+        "evaluate",
+        "--format",
+        "json",
+        "--moving-seg",
+        bench / "seg.nii.gz",
+        "--warp",
+        bench / "warp.nii.gz",
+        "--fixed-seg",
+    )
+
+    def dice_of(*words):
+        assert run(*words) == 0
+        return json.loads(capsys.readouterr().out)["overlap"]["dice_mean"]
+
+    expected = dice_of(*score, bench / "fixed_seg.nii.gz")
+    assert dice_of(*carry, bench / "fixed_seg.nii.gz") == pytest.approx(expected) and "another grid" not in caplog.text
+    seg = nib.load(str(bench / "fixed_seg.nii.gz"))
+    turned = nib.Nifti1Image(np.asarray(seg.dataobj), seg.affine).as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
+    cropped = seg.slicer[2:-1, 1:-2, 1:-1]
+    for name, image in (("turned", turned), ("cropped", cropped)):
+        nib.save(image, str(bench / f"{name}.nii.gz"))
+        caplog.clear()
+        assert dice_of(*score, bench / f"{name}.nii.gz") == pytest.approx(expected, abs=0.01)
+        assert "resampled onto it by its header" in caplog.text
+        caplog.clear()
+        assert dice_of(*carry, bench / f"{name}.nii.gz") == pytest.approx(expected, abs=0.02)
+        assert "where the warp is interpolated" in caplog.text
+    far = nib.Nifti1Image(np.asarray(seg.dataobj), seg.affine + np.array([[0, 0, 0, 500.0]] + [[0] * 4] * 3))
+    nib.save(far, str(bench / "far.nii.gz"))
+    for words in (score, carry):
+        assert run(*words, bench / "far.nii.gz") == 1
+        assert "error:" in capsys.readouterr().err
+    lost = nib.Nifti1Image(np.asarray(seg.dataobj)[:9], None)
+    nib.save(lost, str(bench / "lost.nii.gz"))
+    assert run("evaluate", "--fixed-seg", bench / "fixed_seg.nii.gz", "--moved-seg", bench / "lost.nii.gz") == 1
+    assert "orientation" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -335,7 +387,6 @@ def test_slicers_points_keep_their_own_frame(bench, capsys):
         (("evaluate",), "nothing to score"),
         (("evaluate", "--fixed-seg", "fixed_seg.nii.gz"), "goes together"),
         (("evaluate", "--fixed-seg", "fixed_seg.nii.gz", "--moving-seg", "seg.nii.gz"), "give --warp"),
-        (("evaluate", "--fixed-seg", "fixed_seg.nii.gz", "--moved-seg", "seg.nii.gz"), "fixed grid"),
         (
             (
                 "evaluate",
@@ -351,10 +402,18 @@ def test_slicers_points_keep_their_own_frame(bench, capsys):
             "label set",
         ),
         (("jacobian", "--warp", "warp.nii.gz", "--mask", "moving.nii.gz"), "shape"),
+        (("jacobian", "--warp", "warp.nii.gz", "--mask", "unknown.nii"), "1 of 7920 voxels are NaN"),
+        (("jacobian", "--warp", "warp.nii.gz", "--mask", "elsewhere.nii"), "20.0 mm apart"),
     ],
 )
 def test_one_message_exit_1_nothing_half_written(bench, words, message, capsys, monkeypatch):
     monkeypatch.chdir(bench)
+    known = np.ones(FIXED.shape, np.float32)
+    known[3, 4, 5] = np.nan
+    write_nifti(bench / "unknown.nii", known, FIXED.affine)
+    shift = np.eye(4)
+    shift[0, 3] = 20
+    write_nifti(bench / "elsewhere.nii", np.ones(FIXED.shape, np.float32), shift @ FIXED.affine)
     before = set(bench.iterdir())
     assert main(list(words)) == 1
     error = capsys.readouterr().err

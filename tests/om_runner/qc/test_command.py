@@ -183,6 +183,17 @@ def test_one_damaged_subject_does_not_stop_the_others(bench, damage, words, capl
     assert names(bench.out / "qc") == ["b___c", "index.html"] and "1 subject, 0 with warnings, 1 not registered" in page
 
 
+def test_the_pages_can_show_one_subject_and_find_the_fixed_image_elsewhere(bench, tmp_path):
+    assert bench.run("--outputs", "moved,warp") == 0
+    assert qc("--registered", bench.out, "--out", tmp_path / "one", "--subject", "a") == 0
+    assert names(tmp_path / "one") == ["a", "index.html"]
+    elsewhere = tmp_path / "elsewhere.npz"
+    shutil.move(str(bench.atlas), str(elsewhere))
+    assert qc("--registered", bench.out, "--out", tmp_path / "two") == 1 and not (tmp_path / "two").exists()
+    assert qc("--registered", bench.out, "--out", tmp_path / "two", "--atlas", elsewhere) == 0
+    assert names(tmp_path / "two") == ["a", "b___c", "index.html"]
+
+
 def test_wrong_folders_and_names(bench, tmp_path, capsys):
     def error(*words):
         assert qc(*words) == 1

@@ -119,6 +119,23 @@ def test_force_registers_all_again(bench, capsys):
     assert n_fed(bench, "--force") == 3
 
 
+def test_results_that_laxer_limits_let_pass_are_judged_again(bench, tmp_path, capsys):
+    """And those that met stricter ones are kept."""
+
+    def profile(name, share):
+        path = tmp_path / name
+        limits = f"limits: {{}}\nplausible: {{displacement.share: {{max: {share}}}}}\n"
+        path.write_text(f"schema: 1\nname: p\ndescription: for a test\n{limits}")
+        return ("--profile", str(path))
+
+    bench.run()
+    assert bench.run("--dry-run", *profile("wide.yaml", 9)) == 0
+    assert capsys.readouterr().out.count("judged by laxer limits of plausibility") == 3
+    assert n_fed(bench, *profile("wide.yaml", 9)) == 3
+    assert n_fed(bench, *profile("wider.yaml", 10)) == 0 and n_fed(bench) == 0
+    assert n_fed(bench, *profile("narrow.yaml", 8)) == 3
+
+
 @pytest.mark.parametrize("options", [("--threads", "3"), ("--trace", "trace.json"), ("--compare", "none")])
 def test_settings_that_do_not_change_results_register_nothing(bench, tmp_path, options):
     bench.run()

@@ -9,7 +9,7 @@ import csv
 import json
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Dict, List
+from typing import Any, Dict, List
 
 import numpy as np
 import pytest
@@ -179,6 +179,47 @@ def test_a_part_of_the_split(cohort: Path, checkpoint: Path, tmp_path: Path, cap
     assert "label set seed30" in printed and "over subjects, with background" in printed and "n/a" in printed
     assert main(argv + ["--part", "validation"]) == 1
     assert "train evaluate: error: " in capsys.readouterr().err
+
+
+class Asked(Exception):
+    """What the registration was asked to do."""
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize(
+    "more",
+    [
+        "--checkpoint @weights.h5",
+        "--data @list.txt",
+        "--atlas @scans/sub-01.npz",
+        "--atlas-seg @scans/sub-02.npz",
+        "--part test",
+        "--labels seed30",
+        "--variant vm2",
+        "--h5-indexing xy",
+        "--threads 1",
+    ],
+)
+def test_an_option_is_part_of_the_request(
+    cohort: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str
+) -> None:
+    import train.evaluate.register
+
+    def score_pairs(source: Path, pairs: Any, loader: Any, ids: Any, indexing: str, threads: int) -> None:
+        raise Asked(source, pairs, loader.spec, loader._atlas, loader._atlas_seg, ids, indexing, threads)
+
+    monkeypatch.setattr(train.evaluate.register, "score_pairs", score_pairs)
+    (tmp_path / "scans").symlink_to(cohort / "scans")
+    (tmp_path / "atlas.npz").symlink_to(cohort / "atlas.npz")
+    (tmp_path / "list.txt").write_text(f"{cohort / 'scans' / 'sub-01.npz'}\n")
+    (tmp_path / "weights.h5").write_bytes(b"weights")
+    base = f"evaluate --checkpoint {checkpoint} --data @scans --atlas @atlas.npz --out @out"
+    requests = []
+    for line in (base, f"{base} {more}"):
+        with pytest.raises(Asked) as asked:
+            main([word.replace("@", f"{tmp_path}/") for word in line.split()])
+        requests.append(asked.value.args)
+    assert requests[0] != requests[1]
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,7 @@ def test_a_resumed_run_is_the_run_without_a_break(tmp_path: Path) -> None:
         assert np.array_equal(last[0].get_tensor(name), last[1].get_tensor(name))
 
 
-@pytest.mark.parametrize(
-    "words", [["--synthetic"], ["--synthetic", "--shape", "16,16,16", "--data", "scans"], ["--synthetic-heads", "0.2"]]
-)
+@pytest.mark.parametrize("words", [["--synthetic"], ["--synthetic", "--shape", "16,16,16", "--data", "scans"]])
 def test_options_that_make_no_run_are_refused(words: List[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(words + ["--out", str(tmp_path / "run")]) == 1
     message = capsys.readouterr().err

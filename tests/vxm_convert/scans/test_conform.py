@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +19,7 @@ from vxm_convert.geometry.grids import Grid, apply_affine, grid_of_geometry
 from vxm_convert.geometry.resample import resample
 from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.scans import checks as doubts
-from vxm_convert.scans.affine_search import search_affine
+from vxm_convert.scans.affine_search import one_thread, search_affine
 from vxm_convert.scans.conform import Placement, brain_mask, conform, network_grid_of, oriented, outside_network, place
 from vxm_convert.scans.header_space import Trust
 from vxm_convert.scans.network_grid import network_affine
@@ -285,3 +286,31 @@ def test_a_placement_says_what_it_did():
         and told["moving_grid"]["orientation"] == "RAS"
         and told["network_grid"]["shape"] == list(SHAPE)
     )
+
+
+def test_searches_at_once_keep_one_thread_and_give_the_same_matrix():
+    """SimpleITK's number of threads is global: a search that ends must not change it under one that runs."""
+    itk = pytest.importorskip("SimpleITK")
+    before = itk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    itk.ProcessObject.SetGlobalDefaultNumberOfThreads(3)
+    try:
+        first, second = one_thread(itk), one_thread(itk)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert itk.ProcessObject.GetGlobalDefaultNumberOfThreads() == 1
+        second.__exit__(None, None, None)
+        assert itk.ProcessObject.GetGlobalDefaultNumberOfThreads() == 3
+        grid = Grid((24, 24, 24), np.diag([2.0, 2.0, 2.0, 1.0]))
+        at = np.indices(grid.shape) - 11.5
+        fixed = np.where(np.sum(at**2, axis=0) < 80, 1 + 0.3 * np.sin(at[0]) * np.cos(at[2] / 2), 0).astype(np.float32)
+        moving = np.roll(fixed, 2, axis=1)
+
+        def search(_):
+            return search_affine(fixed, grid, moving, grid, "rigid").affine.pull
+
+        alone = search(0)
+        with ThreadPoolExecutor(3) as pool:
+            assert all(np.array_equal(alone, found) for found in pool.map(search, range(6)))
+    finally:
+        itk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
