@@ -35,6 +35,7 @@ _EXPORT = "export --checkpoint @w.h5 --out @out"
 _TUNE = "export tune --checkpoint @w.h5 --input @scans --atlas @atlas.npz --out @out --shape 16,16,16"
 _PREPARE = "train prepare --data @scans"
 _TABLE = "train rank-table --hosts 10.0.0.1=@w.h5 --devices 0,1 --out @out"
+_WORKER = "om_runner worker --scheduler tcp://127.0.0.1:8786"
 _CHECK = "om_runner device-check"
 _STARTED = "vxm_convert device-check"
 _FILES = "om_runner compare-files --golden @golden --results @results"
@@ -144,6 +145,17 @@ LINES = [
     (_TUNE, "--reference-python python3"),
     (_TUNE, "--toolchain sim"),
     (_RUN, "--profile-ops"),
+    (_RUN, "--shard 1/2"),
+    (_RUN, "--device-timeout 9"),
+    (_RUN, "--devices 0,1"),
+    (_RUN, "--scheduler tcp://127.0.0.1:8786"),
+    ("om_runner scheduler", "--listen 127.0.0.1"),
+    ("om_runner scheduler", "--port 9999"),
+    ("om_runner scheduler", "--scheduler-file @scheduler.json"),
+    (_WORKER, "--scheduler tcp://127.0.0.1:8787"),
+    (_WORKER, "--device 3"),
+    (_WORKER, "--listen 127.0.0.1"),
+    (_WORKER, "--slots 5"),
     *[(_CHECK, more) for more in _CHECKED],
     *[(_STARTED, more) for more in _CHECKED],
     (_FILES, "--golden @other"),
@@ -210,6 +222,9 @@ def files(tmp_path: Path) -> Path:
 def asked(monkeypatch: pytest.MonkeyPatch) -> Requests:
     found = Requests()
     monkeypatch.setattr("om_runner.registration.session.run_session", found.take)
+    monkeypatch.setattr(runner.cluster, "run_on_cluster", lambda *request: found.take(Started(list(request))))
+    for name in ("schedule", "serve"):
+        monkeypatch.setattr(f"om_runner.cluster.serve.{name}", lambda *request: found.take(Started(list(request))))
     monkeypatch.setattr(layers, "run_layers", lambda request: found.take(request, result=""))
     monkeypatch.setattr(audit, "run_audit", lambda request: found.take(request, result=("", 0)))
     monkeypatch.setattr(

@@ -51,8 +51,9 @@ SEEN_BY: Dict[str, Dict[str, str]] = {
     "om_runner": {
         **_seen(
             _REQUEST,
-            "--input --out --atlas --model --contract --threads --label-interpolation --bids-filter",
-            "--reference-python --reference-cache --toolchain --device --profile-ops",
+            "--input --out --atlas --model --contract --threads --shard --device-timeout",
+            "--label-interpolation --bids-filter --reference-python --reference-cache --toolchain --device",
+            "--devices --scheduler --profile-ops",
         ),
         "--limit": "om_runner/results/test_resume.py::test_a_limit_keeps_the_rows_of_the_scans_that_it_leaves_out",
         "--labels": "om_runner/results/test_resume.py::test_a_limit_keeps_the_rows_of_the_scans_that_it_leaves_out",
@@ -119,6 +120,8 @@ SEEN_BY: Dict[str, Dict[str, str]] = {
         "--skip-bids-validator": "om_runner/bids/test_derivative.py::test_the_app_registers_participants_apart_and_the_group_has_them_all"
     },
     "om_runner qc": {**_seen(_PAGES, "--registered --atlas --out --subject")},
+    "om_runner scheduler": {"--listen": _REQUEST, "--port": _REQUEST, "--scheduler-file": _REQUEST},
+    "om_runner worker": {**_seen(_REQUEST, "--scheduler --device --listen --slots")},
     "train": {
         **_seen(
             _TRAINING,
