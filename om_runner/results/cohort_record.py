@@ -18,9 +18,12 @@ from vxm_convert.artifacts.files import MAX_JSON_BYTES, read_bounded, write_json
 from vxm_convert.artifacts.jsontext import parse_json
 from vxm_convert.artifacts.temporaries import process_token, remove
 from vxm_convert.errors import ArtifactError, VxmError
+from vxm_convert.profiles.limitable_figures import AT_MOST
 
 LOG = logging.getLogger(__name__)
 
+#: entry of the settings: limits of plausibility, by name; stricter ones before imply laxer ones now
+JUDGED = "judged"
 SETTINGS_NAME, SCANS_NAME = "settings.json", "scans.json"
 _PROCESS = "process-"
 #: entries of processes that are kept
@@ -122,7 +125,16 @@ class CohortRecord:
 def different(before: Mapping[str, Any], now: Mapping[str, Any]) -> List[Tuple[str, Any, Any]]:
     """Name, value before and value now of all entries that differ."""
     names = sorted(set(before) | set(now))
-    return [(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
+    found = [(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
+    return [one for one in found if one[0] != JUDGED or not as_strict(one[1], one[2] or {})]
+
+
+def as_strict(before: object, now: Mapping[str, Any]) -> bool:
+    """Whether limits that a result has met imply those that it would have to meet now; both name → (relation, value)."""
+    if not isinstance(before, dict) or not set(now) <= set(before):
+        return False
+    pairs = [(*before[name], *limit) for name, limit in now.items()]
+    return all(was == is_now and (old <= new if is_now == AT_MOST else old >= new) for was, old, is_now, new in pairs)
 
 
 def _short(value: object) -> str:

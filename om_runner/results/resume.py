@@ -20,6 +20,7 @@ from om_runner.device.offline_model import OfflineModel
 from om_runner.inputs.placement import SUBJECT_FIELD, PlacingOptions
 from om_runner.inputs.scans import LoadedScan, Scan
 from om_runner.names import LOG_NAME, STATE_FOLDER
+from om_runner.results.cohort_record import as_strict
 from om_runner.results.layout import Layout
 from om_runner.results.products import OutputOptions
 from om_runner.results.tables import MetricsRow
@@ -30,7 +31,6 @@ from vxm_convert.artifacts.reports import finite
 from vxm_convert.artifacts.sha256sums import recorded_digest, set_aside
 from vxm_convert.artifacts.temporaries import remove
 from vxm_convert.errors import VxmError
-from vxm_convert.profiles.limitable_figures import AT_MOST
 from vxm_convert.profiles.profile import Limit
 
 #: increased when results of the same inputs change: records of other versions are ignored
@@ -252,14 +252,6 @@ def matches_run(record: Record, of_run: Mapping[str, Any]) -> bool:
     return _difference(record.key, {**record.key, **of_run}) is None
 
 
-def _as_strict(before: object, now: Mapping[str, Any]) -> bool:
-    """Whether limits that a result has met imply those that it would have to meet now; both name → (relation, value)."""
-    if not isinstance(before, dict) or not set(now) <= set(before):
-        return False
-    pairs = [(*before[name], *limit) for name, limit in now.items()]
-    return all(was == is_now and (old <= new if is_now == AT_MOST else old >= new) for was, old, is_now, new in pairs)
-
-
 def _digest(body: Mapping[str, Any]) -> str:
     """Digest of a record without the digest itself: otherwise one changed digit in a row would stay in every later
     table.
@@ -270,7 +262,7 @@ def _digest(body: Mapping[str, Any]) -> str:
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Optional[str]:
     before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
     parts = [part for part in sorted(set(before) | set(now)) if before.get(part) != now.get(part)]
-    if "judged" in parts and _as_strict(before.get("judged"), now.get("judged") or {}):
+    if "judged" in parts and as_strict(before.get("judged"), now.get("judged") or {}):
         parts.remove("judged")
     if not parts:
         return None
