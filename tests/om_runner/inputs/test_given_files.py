@@ -112,4 +112,5 @@ def test_suffixes_in_any_case(bench: Bench, tmp_path: Path, name: str) -> None:
     lower.rename(bench.inputs / name)
     assert bench.run() == 0 and subjects(bench) == ["S"]
     bench.atlas, bench.inputs = bench.inputs / name, fakes.write_scan(tmp_path / "x.npz", 4)
+    bench.out = tmp_path / "again"
     assert bench.run() == 0 and subjects(bench) == ["x"]
