@@ -58,18 +58,19 @@ class Chip:
         return self.family == "910"
 
 
-_MEMORY = 32 * GIB
+#: bytes of every card of the first generation
+MEMORY_910 = 32 * GIB
 _HBM, _LINK = 1200.0, 12.0
 _A3 = "names: platform files of CANN 8.1.RC1; memory: public output of npu-smi"
 #: megabytes that `npu-smi info` shows for a chip of an Atlas 300I Duo (public output)
 _DUO = 44280 << 20
 CHIPS: Dict[str, Chip] = {
-    "Ascend910A": Chip(32, _MEMORY, Speed(1.0, _HBM, _LINK, _PLATFORM)),
-    "Ascend910ProA": Chip(32, _MEMORY, Speed(1.1, _HBM, _LINK, _PLATFORM)),
-    "Ascend910PremiumA": Chip(32, _MEMORY, Speed(1.22, _HBM, _LINK, _PLATFORM)),
+    "Ascend910A": Chip(32, MEMORY_910, Speed(1.0, _HBM, _LINK, _PLATFORM)),
+    "Ascend910ProA": Chip(32, MEMORY_910, Speed(1.1, _HBM, _LINK, _PLATFORM)),
+    "Ascend910PremiumA": Chip(32, MEMORY_910, Speed(1.22, _HBM, _LINK, _PLATFORM)),
     # Without a digit it is a first-generation part; B1 to B4 are another chip.
-    "Ascend910B": Chip(30, _MEMORY, Speed(0.9, _HBM, _LINK, _PLATFORM)),
-    "Ascend910ProB": Chip(30, _MEMORY, Speed(1.15, _HBM, _LINK, _PLATFORM)),
+    "Ascend910B": Chip(30, MEMORY_910, Speed(0.9, _HBM, _LINK, _PLATFORM)),
+    "Ascend910ProB": Chip(30, MEMORY_910, Speed(1.15, _HBM, _LINK, _PLATFORM)),
     "Ascend910B1": Chip(24, 64 * GIB, family="910B"),
     "Ascend910B2": Chip(24, 64 * GIB, family="910B"),
     "Ascend910B2C": Chip(24, 64 * GIB, family="910B"),

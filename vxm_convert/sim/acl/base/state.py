@@ -13,14 +13,11 @@ import os
 import threading
 from typing import Any, Dict, List, Optional, Type, TypeVar
 
-from vxm_convert.ascend.chips import DEFAULT_SOC
+from vxm_convert.ascend.chips import DEFAULT_SOC, MEMORY_910
 from vxm_convert.sim.faults import FAULTS
 
 log = logging.getLogger("vxm_convert.sim.acl.module")
 
-GIB = 1 << 30
-#: HBM of an Ascend 910 (vendor data sheet: 32 GB)
-MEMORY_910 = 32 * GIB
 MAX_DEVICES = 64
 MAX_FINDINGS = 1000
 #: Handles are addresses that no 64-bit process can have, so that a handle used as a pointer is detected.
