@@ -123,10 +123,12 @@ class CohortRecord:
 
 
 def different(before: Mapping[str, Any], now: Mapping[str, Any]) -> List[Tuple[str, Any, Any]]:
-    """Name, value before and value now of all entries that differ."""
+    """Name, value before and value now of all entries that differ; limits are kept with every result instead, which is
+    registered again if it was judged by laxer ones.
+    """
     names = sorted(set(before) | set(now))
     found = [(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
-    return [one for one in found if one[0] != JUDGED or not as_strict(one[1], one[2] or {})]
+    return [one for one in found if one[0] != JUDGED]
 
 
 def as_strict(before: object, now: Mapping[str, Any]) -> bool:

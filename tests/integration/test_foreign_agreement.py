@@ -149,7 +149,7 @@ def test_every_format_carries_points_as_simpleitk_does(bench: Bench, form: str) 
     ras = points_in(out)
     expected = carried(itk, out / "flow.nii.gz", ras)
     fixed = Grid(nib.load(str(out / "moved.nii.gz")).shape, nib.load(str(out / "moved.nii.gz")).affine)
-    out = register(bench, "convention", "--warp-format", form)
+    out = register(bench, "convention", "--warp-format", form, "--force")
     if form == "fsl":
         fnirt = pytest.importorskip("fsl.transform.fnirt")
         images = pytest.importorskip("fsl.data.image")

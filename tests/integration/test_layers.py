@@ -136,7 +136,7 @@ def test_a_layer_whose_weights_were_damaged_is_the_only_source(compared):
         (lambda argv, folder: argv + ["--dump", folder / "none"], "no such folder of dump files"),
         (lambda argv, folder: argv + ["--dump", folder], "no dump file of this model"),
         (lambda argv, folder: argv + ["--reference-python", folder / "python"], "cannot run"),
-        (lambda argv, folder: argv[:1] + [folder / "no.npz"] + argv[2:], "no such scan or folder"),
+        (lambda argv, folder: argv[:1] + [folder / "no.npz"] + argv[2:], "no such folder or file"),
     ],
 )
 def test_wrong_input_is_one_message(exported, cohort, tmp_path, change, says):

@@ -193,6 +193,9 @@ def test_a_later_run_into_the_same_folder_keeps_what_it_did_not_make(chain: Chai
         copy,
         "--compare",
         "none",
+        "--profile",
+        "smoke",
+        "--force",
         "--limit",
         "1",
     )

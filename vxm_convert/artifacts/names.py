@@ -98,7 +98,7 @@ _ORDER = {name: position for position, (name, _) in enumerate(STEPS)}
 
 def step_of(path: Path) -> str:
     """The step of a file; a side-car has the step of its file."""
-    if Path(path).parent.name == RECORDS_FOLDER:
+    if RECORDS_FOLDER in Path(path).parts[:-1]:
         return "run"
     name = Path(path).name
     names = [name, name[: -len(".json")]] if name.endswith(".json") else [name]

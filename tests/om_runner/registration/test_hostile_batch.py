@@ -165,7 +165,7 @@ PLACES = {
     "evaluate": ("labels.nii.gz", set()),
     "invert": ("warp.nii.gz", set()),
     "jacobian": ("warp.nii.gz", set()),
-    "mask": ("image.nii.gz", {"NaN", "interpolated"}),
+    "mask": ("image.nii.gz", {"interpolated"}),
 }
 
 
