@@ -16,11 +16,11 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from scripts.intensity_table import write_changed
-from scripts.stages import column_mean, fresh_folder, read_table, run_stage
+from scripts.stages import StageFailed, column_mean, fresh_folder, read_table, run_stage
 from vxm_convert.artifacts.files import write_text
-from vxm_convert.artifacts.names import METRICS_NAME
+from vxm_convert.artifacts.names import FAILURES_NAME, METRICS_NAME
 from vxm_convert.cliargs import run_main
-from vxm_convert.errors import EXIT_OK, SpecError, VolumeError
+from vxm_convert.errors import EXIT_OK, EXIT_USER, SpecError, VolumeError
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LabelSet, load_label_set
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.model.spec import VARIANTS
@@ -158,7 +158,12 @@ def _export(args: argparse.Namespace, network: Network, out: Path) -> Path:
 
 def _register(args: argparse.Namespace, folder: Path, model: Path, out: Path, labels: LabelSet) -> Measured:
     words = ["--input", str(folder), "--atlas", str(args.atlas), "--model", str(model), "--out", str(out)]
-    run_stage(["om_runner", *words, "--compare", "none", "--outputs", "warp,seg", "--quiet"])
+    try:
+        run_stage(["om_runner", *words, "--compare", "none", "--outputs", "warp,seg", "--quiet"])
+    except StageFailed as failed:
+        # Scans that a network fails on are part of what is measured.
+        if failed.exit_code != EXIT_USER or not (out / FAILURES_NAME).is_file():
+            raise
     rows = read_table(out / METRICS_NAME)
     fixed = _labels_of(args.atlas)
     pairs = [
@@ -189,17 +194,17 @@ def _mean(values: Sequence[float]) -> float:
 def markdown(found: Dict[str, Dict[str, Measured]], labels: LabelSet) -> str:
     """Three tables: per scan, per contrast, per structure; network name → contrast → what was measured."""
     plain = {name: measured["as they are"] for name, measured in found.items()}
-    first = next(iter(plain.values()))
+    first = max(plain.values(), key=lambda measured: len(measured.rows))
     head = "| scan | before | " + " | ".join(f"{name} | folded, %" for name in plain) + " |"
     lines = [head, "|---|---|" + "---|---|" * len(plain)]
-    for n, row in enumerate(first.rows):
-        cells = [f"{float(m.rows[n]['dice_after']):.3f} | {_folded([m.rows[n]])}" for m in plain.values()]
+    for row in first.rows:
+        cells = [_scan_cells(m.rows, row["subject"]) for m in plain.values()]
         lines.append(f"| {row['subject']} | {float(row['dice_before']):.3f} | {' | '.join(cells)} |")
-    cells = [f"{column_mean(m.rows, 'dice_after'):.4f} | {_folded(m.rows)}" for m in plain.values()]
+    cells = [f"{_mean_dice(m.rows, len(first.rows))} | {_folded(m.rows)}" for m in plain.values()]
     lines.append(f"| mean | {column_mean(first.rows, 'dice_before'):.4f} | {' | '.join(cells)} |")
     lines += ["", f"| contrast | {' | '.join(found)} |", "|---|" + "---|" * len(found)]
     for contrast in next(iter(found.values())):
-        cells = [f"{column_mean(measured[contrast].rows, 'dice_after'):.4f}" for measured in found.values()]
+        cells = [_mean_dice(measured[contrast].rows, len(first.rows)) for measured in found.values()]
         lines.append(f"| {contrast} | {' | '.join(cells)} |")
     lines += ["", f"| structure | before | {' | '.join(plain)} |", "|---|---|" + "---|" * len(plain)]
     for label, name in labels.names.items():
@@ -209,7 +214,22 @@ def markdown(found: Dict[str, Dict[str, Measured]], labels: LabelSet) -> str:
     return "\n".join(lines + ["", note]) + "\n"
 
 
+def _mean_dice(rows: List[Dict[str, str]], n: int) -> str:
+    """Mean after registration of the scans that the runner accepted, with their number where some failed."""
+    if not rows:
+        return f"{n} of {n} refused"
+    accepted = "" if len(rows) == n else f" ({n - len(rows)} of {n} refused)"
+    return f"{column_mean(rows, 'dice_after'):.4f}{accepted}"
+
+
+def _scan_cells(rows: List[Dict[str, str]], subject: str) -> str:
+    found = [row for row in rows if row["subject"] == subject]
+    return f"{float(found[0]['dice_after']):.3f} | {_folded(found)}" if found else "refused | –"
+
+
 def _folded(rows: List[Dict[str, str]]) -> str:
+    if not rows:
+        return "–"
     return f"{100 * column_mean(rows, 'folding_fraction'):.3f}"
 
 

@@ -52,4 +52,10 @@ def test_tables() -> None:
         and "| mean | 0.6000 | 0.8000 | 0.200 | 0.8000 | 0.200 |" in lines
     )
     assert "| inverted | 0.7900 | 0.5000 |" in lines and "| White | 0.600 | 0.800 | 0.800 |" in lines
+    found["b"]["inverted"] = Measured(measured(0.5).rows[:1], {})
+    assert "| inverted | 0.7900 | 0.5000 (1 of 2 refused) |" in markdown(found, LabelSet("one", (2,), {2: "White"}))
+    found["b"]["inverted"] = Measured([], {})
+    assert "| inverted | 0.7900 | 2 of 2 refused |" in markdown(found, LabelSet("one", (2,), {2: "White"}))
+    found["b"]["as they are"] = Measured(measured(0.8).rows[1:], {2: (0.6, 0.8)})
+    assert "| s1 | 0.500 | 0.800 | 0.200 | refused | – |" in markdown(found, LabelSet("one", (2,), {2: "White"}))
     assert lines[-1] == "Dice over paper30, n = 2 scans; toolchain: simulated."
