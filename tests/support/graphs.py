@@ -13,6 +13,7 @@ from export.contracts import build_contract
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.formats import tf_graph
 from vxm_convert.formats.om import read_om
+from vxm_convert.formats.tf_graph_writer import GraphWriter
 from vxm_convert.model.precision import PLANS
 from vxm_convert.model.spec import ModelSpec
 from vxm_convert.sim.compiler.compile import CompileRequest, compile_graph, write_model
@@ -20,56 +21,11 @@ from vxm_convert.sim.compiler.node_flags import CustomDtypes
 from vxm_convert.sim.engine.load import load_program
 from vxm_convert.sim.engine.program import Program
 
-_NUMBERS = {name: number for number, name in tf_graph.DTYPES.items()}
 
+class PbBuilder(GraphWriter):
+    """The product's writer, with the word for constants that tests use hundreds of times."""
 
-class PbBuilder:
-    """Writes GraphDef nodes one by one; every method returns the node's name."""
-
-    def __init__(self) -> None:
-        self.graph = tf_graph._MESSAGES["GraphDef"]()
-
-    def node(self, op: str, name: str, *inputs: str, **attrs: Any) -> str:
-        message = self.graph.node.add(name=name, op=op)
-        message.input.extend(inputs)
-        for key, value in attrs.items():
-            _put(message.attr.add(key=key).value, value)
-        return name
-
-    def placeholder(self, name: str, shape: Sequence[int], dtype: str = "float32") -> str:
-        return self.node("Placeholder", name, dtype=np.dtype(dtype), shape=tuple(shape))
-
-    def const(self, name: str, value: np.ndarray) -> str:
-        return self.node("Const", name, dtype=value.dtype, value=value)
-
-    def save(self, path: Path) -> Path:
-        path.write_bytes(self.graph.SerializeToString(deterministic=True))
-        return path
-
-
-def _put(message: Any, value: Any) -> None:
-    if isinstance(value, np.dtype):
-        message.type = _NUMBERS[value.name]
-    elif isinstance(value, np.ndarray):
-        message.tensor.dtype = _NUMBERS[value.dtype.name]
-        message.tensor.tensor_shape.SetInParent()
-        for side in value.shape:
-            message.tensor.tensor_shape.dim.add(size=side)
-        message.tensor.tensor_content = np.ascontiguousarray(value).tobytes()
-    elif isinstance(value, tuple):
-        message.shape.SetInParent()
-        for side in value:
-            message.shape.dim.add(size=side)
-    elif isinstance(value, list):
-        message.list.i.extend(value)
-    elif isinstance(value, bool):
-        message.b = value
-    elif isinstance(value, int):
-        message.i = value
-    elif isinstance(value, float):
-        message.f = value
-    else:
-        message.s = value.encode()
+    const = GraphWriter.constant
 
 
 def compile_pb(

@@ -17,17 +17,17 @@ _PRODUCER = 134
 
 
 class GraphWriter:
-    """Collects nodes; every method returns the node's name."""
+    """Collects nodes in the GraphDef `graph`; every method returns the node's name."""
 
     def __init__(self) -> None:
-        self._graph: Any = new_message()
-        self._graph.versions.producer = _PRODUCER
+        self.graph: Any = new_message()
+        self.graph.versions.producer = _PRODUCER
 
     def node(self, op: str, name: str, *inputs: str, **attrs: Any) -> str:
         """A node; attributes are ``np.dtype``, ``ndarray``, ``tuple`` (a shape), ``list`` of int, bool, int, float,
         str.
         """
-        message = self._graph.node.add(name=name, op=op)
+        message = self.graph.node.add(name=name, op=op)
         message.input.extend(inputs)
         for key, value in sorted(attrs.items()):
             _put(message.attr.add(key=key).value, value)
@@ -41,7 +41,7 @@ class GraphWriter:
 
     def save(self, path: Path) -> Path:
         """The graph as a file; equal graphs have equal bytes."""
-        write_bytes(Path(path), self._graph.SerializeToString(deterministic=True))
+        write_bytes(Path(path), self.graph.SerializeToString(deterministic=True))
         return Path(path)
 
 
