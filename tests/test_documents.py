@@ -13,7 +13,7 @@ from typing import Dict, Iterator, List, Set, Tuple
 
 import pytest
 
-from om_runner.results.tables import COLUMNS, FailureRow
+from om_runner.results.columns import COLUMNS, FailureRow
 from tests.support.command_lines import (
     COMMANDS,
     MORE_SUBCOMMANDS,

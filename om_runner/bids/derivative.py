@@ -18,14 +18,14 @@ from typing import Any, ContextManager, Dict, Iterator, List, Sequence
 from om_runner.bids import names
 from om_runner.bids.dataset import Dataset, read_object
 from om_runner.bids.description import Links, write_description
+from om_runner.bids.participant_tables import write_tables
 from om_runner.bids.participants import Participants
 from om_runner.bids.records import FAILURE_RECORD, METRICS_RECORD, RESULTS_RECORD, files_in, record_files
 from om_runner.bids.sidecars import Sources, sidecar_of
-from om_runner.bids.tables import write_tables
 from om_runner.inputs.scans import Scan
+from om_runner.results.columns import FailureRow, MetricsRow
 from om_runner.results.index_page import write_index
 from om_runner.results.layout import Layout
-from om_runner.results.tables import FailureRow, MetricsRow
 from om_runner.results.writer import new_folder
 from om_runner.sharing.links import refuse_linked_folders
 from vxm_convert.artifacts.files import sidecar_path, write_json

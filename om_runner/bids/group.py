@@ -12,9 +12,9 @@ from typing import List
 
 from om_runner.bids.dataset import DESCRIPTION_NAME, GENERATOR, generated_by_us
 from om_runner.bids.description import CHANGES_NAME, IGNORE_NAME, LICENSE_NAME, README_NAME
+from om_runner.bids.participant_tables import failed, registered, write_tables
 from om_runner.bids.participants import Participants, read_participants
 from om_runner.bids.request import check_output, open_dataset
-from om_runner.bids.tables import failed, registered, write_tables
 from om_runner.names import PRECISION_FOLDER, QC_FOLDER, STATE_FOLDER
 from om_runner.sharing.folder import output_folder
 from vxm_convert.artifacts.names import RUN_NAME

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from om_runner.registration.job import Settings
 from om_runner.results.cohort_record import Known
-from om_runner.results.tables import MetricsRow
+from om_runner.results.columns import MetricsRow
 
 #: name of the resource of which every worker with a device has one
 RESOURCE = "NPU"

@@ -28,9 +28,9 @@ from om_runner.registration.loop import BUFFER_SETS, hanging, read_scan, unreada
 from om_runner.registration.queues import DeviceThread
 from om_runner.registration.recorder import disk_full, note_failure
 from om_runner.registration.timeline import D2H, EXECUTE, H2D, Timeline
+from om_runner.results.columns import FailureRow
 from om_runner.results.failures import FailureRecords
 from om_runner.results.resume import Records
-from om_runner.results.tables import FailureRow
 from om_runner.results.turns import Turns
 from om_runner.sharing.claims import Claims
 from om_runner.sharing.owners import Owners

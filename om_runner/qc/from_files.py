@@ -16,8 +16,8 @@ import numpy as np
 from om_runner.bids.records import results_in
 from om_runner.names import FLOW_NAME, METRICS_NAME, MOVED_NAME, MOVED_SEG_NAME
 from om_runner.qc.case import FIGURES, Case, by_affine_alone, onto
+from om_runner.results.columns import WARNINGS_JOINT
 from om_runner.results.previous_run import read_failures
-from om_runner.results.tables import WARNINGS_JOINT
 from vxm_convert.artifacts.files import read_bounded, sha256_of, sidecar_path
 from vxm_convert.artifacts.jsontext import parse_json
 from vxm_convert.artifacts.names import RUN_NAME

@@ -15,8 +15,8 @@ from om_runner.names import QC_FOLDER
 from om_runner.qc.case import FIGURES, Case, by_affine_alone, onto
 from om_runner.qc.cohort_page import write_pages
 from om_runner.qc.record import write_case
+from om_runner.results.columns import FailureRow, MetricsRow
 from om_runner.results.products import Registered, atlas_grid
-from om_runner.results.tables import FailureRow, MetricsRow
 from om_runner.results.writer import Provenance
 from vxm_convert.artifacts.sha256sums import files_below
 

@@ -20,11 +20,11 @@ from om_runner.qc.measures import table_warnings
 from om_runner.registration.job import Job
 from om_runner.registration.outcome import ModelOutputs, products_of
 from om_runner.registration.timeline import EXECUTE, PRODUCTS, STAGES, WRITE, Timeline
+from om_runner.results.columns import MetricsRow
 from om_runner.results.failures import FailureRecords
 from om_runner.results.products import Registered
 from om_runner.results.resume import Records
 from om_runner.results.subject_log import log_text, notes_to, warnings_in
-from om_runner.results.tables import MetricsRow
 from om_runner.results.writer import Writer
 from vxm_convert.artifacts.files import write_text
 from vxm_convert.geometry.velocity import inverse_flow

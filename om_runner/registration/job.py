@@ -12,10 +12,10 @@ from om_runner.device.offline_model import OfflineModel
 from om_runner.inputs.placement import BY_HEADERS, PlacingOptions
 from om_runner.inputs.scans import LoadedScan, Scan
 from om_runner.options.run import BatchOptions
+from om_runner.results.columns import FailureRow
 from om_runner.results.layout import Layout
 from om_runner.results.products import OutputOptions
 from om_runner.results.resume import Keys
-from om_runner.results.tables import FailureRow
 from om_runner.results.writer import Provenance
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.profiles.profile import DEFAULT_PROFILE, Profile

@@ -26,9 +26,9 @@ from om_runner.registration.queues import DeviceThread, WriteBehind, read_ahead
 from om_runner.registration.recorder import Recorder
 from om_runner.registration.signals import stop_between_scans
 from om_runner.registration.timeline import D2H, DECODE, EXECUTE, H2D, Timeline
+from om_runner.results.columns import MetricsRow
 from om_runner.results.products import check_formats
 from om_runner.results.subject_log import notes_to
-from om_runner.results.tables import MetricsRow
 from om_runner.results.turns import Turn, Turns
 from om_runner.sharing.claims import Claims
 from vxm_convert.artifacts.shares import write_problem

@@ -11,8 +11,8 @@ from typing import Callable, Dict, Optional, Set, Tuple
 from om_runner.inputs.scans import LoadedScan, Scan
 from om_runner.registration.finish import describe
 from om_runner.registration.job import Job
+from om_runner.results.columns import CohortResult, FailureRow, MetricsRow
 from om_runner.results.failures import FailureRecords
-from om_runner.results.tables import CohortResult, FailureRow, MetricsRow
 from vxm_convert.errors import ArtifactError, VxmError
 
 LOG = logging.getLogger(__name__)

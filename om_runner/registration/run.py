@@ -24,10 +24,10 @@ from om_runner.registration.recorder import Recorder, note_failure
 from om_runner.registration.timeline import EXECUTE, Timeline
 from om_runner.results.cohort_record import CohortRecord, known
 from om_runner.results.collect import View, list_files, view_of, write_tables
+from om_runner.results.columns import CohortResult
 from om_runner.results.failures import FailureRecords
 from om_runner.results.resume import Decision, Record, Records, decide, matches_run
 from om_runner.results.run_record import precision_entry, run_document, run_head, utc, write_run
-from om_runner.results.tables import CohortResult
 from om_runner.results.turns import Turns
 from om_runner.sharing.claims import Claims
 from om_runner.sharing.owners import about_this_process

@@ -22,11 +22,11 @@ from om_runner.registration.job import Job, Settings
 from om_runner.registration.loop import LocalEngine
 from om_runner.registration.profiling import operators_profiled
 from om_runner.registration.run import CohortRun
+from om_runner.results.columns import FailureRow
 from om_runner.results.failures import FailureRecords
 from om_runner.results.layout import Layout
 from om_runner.results.previous_run import failed_scans, read_failures
 from om_runner.results.subject_log import collecting
-from om_runner.results.tables import FailureRow
 from om_runner.sharing.folder import output_folder
 from vxm_convert.artifacts.targets import check_apart, check_subject_folders
 from vxm_convert.errors import ArtifactError, VolumeError

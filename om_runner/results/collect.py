@@ -8,10 +8,10 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from om_runner.names import FAILURES_NAME, METRICS_NAME, PRECISION_FOLDER, STATE_FOLDER
 from om_runner.results.cohort_record import Known
+from om_runner.results.columns import FailureRow, MetricsRow, write_failures, write_metrics
 from om_runner.results.failures import FailureRecords
 from om_runner.results.layout import Layout
 from om_runner.results.resume import Record, Records, matches_run
-from om_runner.results.tables import FailureRow, MetricsRow, write_failures, write_metrics
 from vxm_convert.artifacts.names import RUN_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Dict, Optional
 
 from om_runner.names import FAILURES_NAME, STATE_FOLDER
-from om_runner.results.tables import FailureRow, write_failures
+from om_runner.results.columns import FailureRow, write_failures
 from om_runner.sharing.names import FAILED_FOLDER, file_name, file_stamp
 from vxm_convert.artifacts.files import read_bounded, write_json
 from vxm_convert.artifacts.jsontext import parse_json

@@ -21,8 +21,8 @@ from om_runner.names import (
     NATIVE_SEG_NAME,
     STRUCTURES_NAME,
 )
+from om_runner.results.columns import FailureRow, MetricsRow
 from om_runner.results.index_page import write_index
-from om_runner.results.tables import FailureRow, MetricsRow
 from om_runner.results.writer import whole_folder
 from vxm_convert.artifacts.sha256sums import files_below
 from vxm_convert.errors import ArtifactError

@@ -10,7 +10,7 @@ from typing import List, Optional, Sequence
 
 from om_runner.inputs.scans import Scan
 from om_runner.names import FAILURES_NAME
-from om_runner.results.tables import FailureRow
+from om_runner.results.columns import FailureRow
 from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.errors import ArtifactError
 

@@ -21,9 +21,9 @@ from om_runner.inputs.placement import SUBJECT_FIELD, PlacingOptions
 from om_runner.inputs.scans import LoadedScan, Scan
 from om_runner.names import LOG_NAME, STATE_FOLDER
 from om_runner.results.cohort_record import as_strict
+from om_runner.results.columns import MetricsRow
 from om_runner.results.layout import Layout
 from om_runner.results.products import OutputOptions
-from om_runner.results.tables import MetricsRow
 from om_runner.sharing.names import file_name, file_stamp
 from vxm_convert.artifacts.files import read_bounded, sha256_of, write_json
 from vxm_convert.artifacts.jsontext import parse_json

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from om_runner.results.tables import WARNINGS_JOINT
+from om_runner.results.columns import WARNINGS_JOINT
 from vxm_convert.text import one_line, printable
 
 _HERE = threading.local()

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from om_runner.results.tables import COLUMNS
+from om_runner.results.columns import COLUMNS
 from tests.support.stages import BATCH, ROOT, SHAPE, SUBJECTS, Cohort, run_stage
 from vxm_convert.artifacts.files import sha256_of
 

@@ -15,12 +15,12 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from train.prepare.manifest import MANIFEST_NAME, PAGE_NAME, TABLES, write_tables
 from train.prepare.outputs import PICTURES, SCANS, TRANSFORMS, Record, finished, others, read_record
 from train.prepare.reference import Reference, find_reference, load_reference, write_reference
 from train.prepare.scan import AFTER, TEMPORARY, Failure, Job, Outcome, judge_scan, made_from_of
 from train.prepare.settings import PrepareSettings, file_names, key_of
 from train.prepare.subjects import REFERENCE, Source, find_sources
-from train.prepare.tables import MANIFEST_NAME, PAGE_NAME, TABLES, write_tables
 from train.prepare.tools import Tool, choose_tool
 from train.prepare.work import cpu_count, prepare_all
 from vxm_convert.artifacts.files import check_output_folder

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
-from train.prepare.figures import carried, doubts_about, figures_of, motion_of
+from train.prepare.alignment import carried, doubts_about, figures_of, motion_of
 from train.prepare.loaded import Loaded, collected_warnings, load_source
 from train.prepare.outputs import (
     PICTURES,

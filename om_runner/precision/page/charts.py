@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from om_runner.precision.page.figures import Row, dig, limits_of, number, shown
+from om_runner.precision.page.quantities import Row, dig, limits_of, number, shown
 from vxm_convert.webpage.charts import SMALL, WIDTH, Chart, chart, legend, mark, rows, scale, titles
 from vxm_convert.webpage.colours import BLUE, FAINT, INK, QUIET, SKY, VERMILION
 from vxm_convert.webpage.templates import Html

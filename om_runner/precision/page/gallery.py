@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 import numpy as np
 
 from om_runner.precision.page.colourbars import colour_bars
-from om_runner.precision.page.figures import Row, badness, non_finite, number, with_unit
+from om_runner.precision.page.quantities import Row, badness, non_finite, number, with_unit
 from vxm_convert.webpage.colours import css_colour
 from vxm_convert.webpage.palettes import BAD_COLOUR, grey_png, largest, magnitude_png, signed_png
 from vxm_convert.webpage.planes import middle, planes
@@ -67,7 +67,7 @@ class Gallery:
     ----------
     orientation : str — axis letters of the network grid; for ``LIA``, slices are shown upright.
     limits : sequence — limits of the acceptance profile, which determine the order of the subjects
-        (`om_runner.precision.page.figures.badness`).
+        (`om_runner.precision.page.quantities.badness`).
     most : int — number of subjects to keep.
     """
 

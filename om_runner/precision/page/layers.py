@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any, List, Mapping, Optional, Sequence
 
 from om_runner.precision.page.charts import Drawing
-from om_runner.precision.page.figures import Row, dig, number, shown
+from om_runner.precision.page.quantities import Row, dig, number, shown
 from vxm_convert.webpage.charts import SMALL, chart, mark, rows, scale
 from vxm_convert.webpage.colours import BLUE, FAINT, QUIET, RULE, VERMILION
 from vxm_convert.webpage.tables import Cell, Column, table

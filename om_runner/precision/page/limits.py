@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
-from om_runner.precision.page.figures import (
+from om_runner.precision.page.quantities import (
     Row,
     cohort_limits_of,
     dig,

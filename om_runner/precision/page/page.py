@@ -8,7 +8,10 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from om_runner.precision.page import provenance
 from om_runner.precision.page.charts import Drawing, dice_chart, distribution_charts
-from om_runner.precision.page.figures import (
+from om_runner.precision.page.gallery import TEMPLATES, Slices, gallery_section
+from om_runner.precision.page.layers import layers_chart, sources_table
+from om_runner.precision.page.limits import failure_words, judge, limits_table
+from om_runner.precision.page.quantities import (
     Row,
     cohort_limits_of,
     dig,
@@ -19,10 +22,7 @@ from om_runner.precision.page.figures import (
     shown,
     worst_first,
 )
-from om_runner.precision.page.gallery import TEMPLATES, Slices, gallery_section
-from om_runner.precision.page.layers import layers_chart, sources_table
-from om_runner.precision.page.limits import failure_words, judge, limits_table
-from om_runner.precision.page.tables import cohort_table, details_tables
+from om_runner.precision.page.scan_tables import cohort_table, details_tables
 from vxm_convert.webpage.document import page
 from vxm_convert.webpage.templates import badge_word
 

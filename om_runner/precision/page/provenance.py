@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, List, Mapping, NamedTuple, Optional, Tuple
 
-from om_runner.precision.page.figures import dig, mapping_at
+from om_runner.precision.page.quantities import dig, mapping_at
 from vxm_convert.webpage.tables import Column, table
 from vxm_convert.webpage.templates import Html, parts
 

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from om_runner.results.columns import FailureRow, MetricsRow, write_failures, write_metrics
 from om_runner.results.index_page import MOST_ROWS, build_index, write_index
-from om_runner.results.tables import FailureRow, MetricsRow, write_failures, write_metrics
 from tests.support import browser
 
 

@@ -13,8 +13,8 @@ import pytest
 from om_runner.__main__ import main
 from om_runner.qc.cohort_page import worst_first
 from om_runner.qc.record import read_records
+from om_runner.results.columns import WARNINGS_JOINT, MetricsRow
 from om_runner.results.subject_log import log_text, warnings_in
-from om_runner.results.tables import WARNINGS_JOINT, MetricsRow
 from tests.support import fakes
 from tests.support.registration_bench import Bench
 from vxm_convert.geometry.grids import Grid

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.grids import points_of, turn
 from tests.support.native import NETWORK, SHAPE, brain, labels, save, write_scan
-from train.prepare.figures import correlation, motion_of
+from train.prepare.alignment import correlation, motion_of
 from train.prepare.page import worst_first
 from train.prepare.pictures import REFERENCE_COLOUR, SCAN_COLOUR, overlay
 from train.prepare.reference import CHOSEN, find_reference

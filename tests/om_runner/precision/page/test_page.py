@@ -13,9 +13,9 @@ import pytest
 
 import om_runner.precision.page.page
 from om_runner.precision.page.charts import distribution, structure_changes
-from om_runner.precision.page.figures import figure, share_of_limit, worst_first
 from om_runner.precision.page.limits import failure_words, judge
 from om_runner.precision.page.page import build_page
+from om_runner.precision.page.quantities import figure, share_of_limit, worst_first
 from tests.support import browser, fakes
 from tests.support.cohort import cohort
 from tests.support.registration_bench import Bench

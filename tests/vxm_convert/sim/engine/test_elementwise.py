@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.graphs import PbBuilder, image_conv_attrs, run_pb
-from vxm_convert.sim.engine.lowering.tables import table_of
+from vxm_convert.sim.engine.lowering.fp16_lookup import table_of
 
 ENGINES = ("openvino", "onnxruntime")
 SPECIAL = np.array(

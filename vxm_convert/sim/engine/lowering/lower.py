@@ -11,8 +11,8 @@ from typing import Callable, Dict, List, Optional, Tuple
 
 from vxm_convert.formats.ge_ir import Op
 from vxm_convert.sim.engine.lowering import cube, elementwise, pooling, rearrange, reduction, shapes
+from vxm_convert.sim.engine.lowering.fp16_lookup import has_table, lower_by_table
 from vxm_convert.sim.engine.lowering.state import Lowering, Value
-from vxm_convert.sim.engine.lowering.tables import has_table, lower_by_table
 from vxm_convert.sim.engine.rewrites.lanes import fill_lanes
 from vxm_convert.sim.engine.rewrites.parities import split_phases
 from vxm_convert.sim.engine.rewrites.settings import Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, List, Mapping, Sequence, Tuple
 
-from om_runner.precision.page.figures import Row, cell, dig, limits_of, non_finite, shown, worst_share
+from om_runner.precision.page.quantities import Row, cell, dig, limits_of, non_finite, shown, worst_share
 from vxm_convert.webpage.tables import Cell, Column, table
 from vxm_convert.webpage.templates import Html, parts
 

@@ -14,7 +14,7 @@ from om_runner.bids.names import entities_of
 from om_runner.bids.participants import Participants, write_participants
 from om_runner.bids.records import FAILURE_RECORD, METRICS_RECORD, RESULTS_RECORD, read_records
 from om_runner.names import FAILURES_NAME, METRICS_NAME, STRUCTURES_NAME
-from om_runner.results.tables import FailureRow, MetricsRow, write_failures, write_metrics
+from om_runner.results.columns import FailureRow, MetricsRow, write_failures, write_metrics
 from vxm_convert.errors import VolumeError
 
 LOG = logging.getLogger(__name__)
