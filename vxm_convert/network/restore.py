@@ -77,9 +77,19 @@ def _from_tensorflow(files: CheckpointFiles, spec: ModelSpec) -> Dict[str, np.nd
         _check_dtypes({name: dtypes[name] for name in names.values()}, files)
         return {name: np.asarray(reader.get_tensor(stored), np.float32) for name, stored in names.items()}
     except (tf.errors.OpError, ValueError, RuntimeError, UnicodeDecodeError) as exc:
-        raise CheckpointError(
-            f"{files.path}: cannot read the checkpoint ({exc}); it is damaged, copy it again"
-        ) from exc
+        _LOG.debug("%s: TensorFlow says: %s", files.path, exc)
+        raise CheckpointError(f"{files.path}: {_why_unreadable(exc)}") from exc
+
+
+def _why_unreadable(exc: Exception) -> str:
+    """What TensorFlow's exception means for the user; its own text goes to the debug log."""
+    from vxm_convert.network.tf1 import tf
+
+    if isinstance(exc, tf.errors.PermissionDeniedError):
+        return "its files may not be read; change their permissions"
+    if isinstance(exc, tf.errors.ResourceExhaustedError):
+        return "its variables do not fit into memory, or too many files are open; free some, and try again"
+    return "the checkpoint is damaged: its index or its data cannot be decoded; copy it again"
 
 
 def _names(found: Dict[str, Tuple[int, ...]], spec: ModelSpec, files: CheckpointFiles) -> Dict[str, str]:
