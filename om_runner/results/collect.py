@@ -27,6 +27,7 @@ class View:
     inputs : absolute path → sha256 of the files that the rows were made from.
     digests : name below the output folder → sha256 of every file that a record names, also of scans that are no longer
         in the input.
+    subjects : whoever has a record, in the input or not.
     """
 
     rows: List[MetricsRow]
@@ -34,6 +35,7 @@ class View:
     missing: List[str]
     inputs: Dict[str, str]
     digests: Dict[str, str]
+    subjects: List[str]
 
 
 def view_of(
@@ -54,7 +56,8 @@ def view_of(
     failed = FailureRecords(layout.out).everything()
     if scans is None:
         scans = [Known(subject, "", None) for subject in sorted({*records, *failed})]
-    view = View([], [], [], {}, {name: sha for record in records.values() for name, sha in record.files.items()})
+    digests = {name: sha for record in records.values() for name, sha in record.files.items()}
+    view = View([], [], [], {}, digests, sorted(records))
     for scan in scans:
         record = records.get(scan.subject)
         if scan.subject in failed:
@@ -91,5 +94,5 @@ def list_files(layout: Layout, view: View, further: Sequence[str] = ()) -> None:
     made = layout.finish()
     # Other processes may have written a list since; its entries stay.
     earlier = begin_manifest(out)
-    made += files_below(out, PRECISION_FOLDER, STATE_FOLDER) + layout.files_of([row.subject for row in view.rows])
+    made += files_below(out, PRECISION_FOLDER, STATE_FOLDER) + layout.files_of(view.subjects)
     finish_manifest(out, made + list(further) + [METRICS_NAME, FAILURES_NAME, RUN_NAME], earlier, view.digests)

@@ -119,6 +119,17 @@ def test_shards_are_disjoint_and_make_up_the_whole(bench, capsys):
     assert run["registered"] == 8 and len(run["inputs"]) == 8
 
 
+def test_sums_lost_in_a_kill_come_back_with_scans_that_left_the_input(bench):
+    assert bench.run() == 0
+    sums = (bench.out / "SHA256SUMS").read_text(encoding="utf-8")
+    lines = [line for line in sums.splitlines() if "  s3/" in line]
+    (bench.out / "SHA256SUMS").unlink()
+    (bench.inputs / "s3.npz").unlink()
+    assert bench.run() == 0
+    again = (bench.out / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    assert lines and not set(lines) - set(again) and intact(bench.out)
+
+
 def test_collect_names_what_is_missing_and_what_failed(bench, caplog):
     (bench.inputs / "s1.npz").write_bytes(b"broken")
     assert bench.run("--shard", "1/4") == 1
