@@ -84,7 +84,7 @@ def test_training_and_evaluation_refuse_to_score_them(scans, capsys):
     assert "are not FreeSurfer's" in capsys.readouterr().err and not (scans / "out").exists()
 
 
-@pytest.mark.parametrize("factor, said", [(0.1, "times apart"), (0.5, ""), (1.0, "")])
+@pytest.mark.parametrize("factor, said", [(0.1, "times apart"), (0.5, "times apart"), (0.65, ""), (1.0, "")])
 def test_a_scan_on_another_scale_than_the_atlas(scans, factor, said, caplog):
     """Values of 0..0.05 lie within 0..1 and are no brain for the network."""
     (scans / "scans" / "b.npz").unlink()
@@ -98,7 +98,7 @@ def test_a_scan_on_another_scale_than_the_atlas(scans, factor, said, caplog):
         return
     check(scans)
     doubted = [r for r in caplog.records if "times apart" in r.getMessage() and r.levelno == logging.WARNING]
-    assert bool(doubted) == (factor < 1 / 1.6)
+    assert bool(doubted) == (factor < 1 / 1.4)
 
 
 def test_the_preparation_takes_the_percentile_for_such_a_scan(scans, caplog):
