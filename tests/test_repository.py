@@ -161,10 +161,20 @@ def test_the_path_check_itself(text: str, hit: bool) -> None:
     assert bool(MACHINE_PATHS.search(text)) == hit
 
 
-@pytest.mark.parametrize("name", ["py37.lock", "current.lock", "atc.lock"])
+@pytest.mark.parametrize("name", ["py37.lock", "current.lock", "atc.lock", "tf2.lock"])
 def test_locks_are_exact(project_root: Path, name: str) -> None:
     lines = (project_root / "requirements" / name).read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert len(pins) > 15
     assert all(re.match(r"^[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*$", pin) for pin in pins)
     assert len({pin.split("==")[0].lower() for pin in pins}) == len(pins)
+
+
+def test_the_environment_that_trains_has_what_training_imports(project_root: Path) -> None:
+    """Dependencies of the package that `requirements/tf2.lock` leaves out are those of other stages."""
+    text = (project_root / "pyproject.toml").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^dependencies = \[\n(.*?)^\]", text, flags=re.MULTILINE | re.DOTALL)
+    needed = {name.lower() for name in re.findall(r'^ +"([A-Za-z0-9_-]+)', block, flags=re.MULTILINE)}
+    pins = (project_root / "requirements" / "tf2.lock").read_text(encoding="utf-8")
+    locked = {line.split("==")[0].lower() for line in pins.splitlines()}
+    assert needed - locked == {"onnx", "openvino", "isal", "simpleitk", "numba", "argcomplete"}
