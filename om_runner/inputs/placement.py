@@ -18,6 +18,7 @@ import numpy as np
 from om_runner.device.offline_model import OfflineModel
 from om_runner.inputs.scale import Scale, scale_of
 from om_runner.inputs.scans import LoadedScan, Scan, Source
+from vxm_convert.affine.affine_search import Target, search_affine
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
@@ -26,7 +27,6 @@ from vxm_convert.intensities.matching import reference_of
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.intensity import CONTRAST, CONVENTION, MATCH
 from vxm_convert.scans import checks as doubts
-from vxm_convert.scans.affine_search import search_affine
 from vxm_convert.scans.conform import Placement, conform, network_grid_of, outside_network, place
 from vxm_convert.scans.discovery import find_segmentation, volume_stem
 from vxm_convert.scans.grid import Laid, Laying, lay, nothing_said
@@ -101,7 +101,8 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
         _report_outside(scan.path, loaded.source.image, placement)
     fitted = options.intensity in (MATCH, CONTRAST)
     reference = reference_of(loaded.image, network.spacing_mm) if fitted else None
-    return replace(loaded, affine=np.array(network.affine), reference=reference)
+    target = Target(loaded.image, network) if options.affine == "auto" else None
+    return replace(loaded, affine=np.array(network.affine), reference=reference, target=target)
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,8 @@ def _affine_for(
     if options.affine == "none":
         return None, {"affine": "none"}
     if options.affine == "auto":
-        found = search_affine(atlas.image, atlas.placed.network, image, grid)
+        target = atlas.target or Target(atlas.image, atlas.placed.network)
+        found = search_affine(target, image, grid)
         LOG.info("%s: affine found, brains overlap by %.2f (Dice)", scan.path.name, found.overlap)
         return found.affine, found.to_dict()
     path = Path(options.affine.replace(SUBJECT_FIELD, scan.subject))

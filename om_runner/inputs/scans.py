@@ -14,6 +14,7 @@ from typing import Dict, List, Optional, Sequence
 import numpy as np
 
 from om_runner.names import RESERVED_SUBJECTS
+from vxm_convert.affine.affine_search import Target
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.intensities.matching import Reference
 from vxm_convert.scans.conform import Placement
@@ -70,6 +71,7 @@ class LoadedScan:
     seg_sha256 : str — of the segmentation's file, or None if it is in the scan's file or there is none.
     placement : Placement — position of the scan relative to the network grid; None if not requested.
     reference : Reference — of an atlas that scans are matched to.
+    target : Target — of an atlas that affines are searched to.
     source : Source — the original of a scan that was resampled to the network grid, else None.
     """
 
@@ -85,6 +87,7 @@ class LoadedScan:
     placement: Optional[Placement] = None
     source: Optional[Source] = None
     reference: Optional[Reference] = None
+    target: Optional[Target] = None
 
     @property
     def placed(self) -> Placement:

@@ -25,7 +25,7 @@ def add_geometry_group(parser: argparse.ArgumentParser) -> None:
         default="none",
         type=_affine,
         metavar="auto|FILE|none",
-        help="affine from the atlas's to the scan's space: auto estimates it with SimpleITK; FILE is an LTA, ITK or "
+        help="affine from the atlas's to the scan's space: auto searches it by the intensities; FILE is an LTA, ITK or "
         f"4x4 text file ({SUBJECT_FIELD} in its name is replaced by the subject); none uses the headers alone "
         "(default: %(default)s)",
     )

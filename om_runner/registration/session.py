@@ -28,11 +28,11 @@ from om_runner.results.layout import Layout
 from om_runner.results.previous_run import failed_scans, read_failures
 from om_runner.results.subject_log import collecting
 from om_runner.sharing.folder import output_folder
+from vxm_convert.affine.affine_search import check_search
 from vxm_convert.artifacts.targets import check_apart, check_subject_folders
 from vxm_convert.errors import ArtifactError, VolumeError
 from vxm_convert.geometry.compiled import check_engine, set_threads
 from vxm_convert.profiles.profile import load_profile
-from vxm_convert.scans.affine_search import simpleitk_version
 
 LOG = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _prepare(model: OfflineModel, settings: Settings) -> Job:
     profile = load_profile(settings.profile)
     if settings.placing.affine == "auto":
         # Check once now, not for every scan while the device waits.
-        simpleitk_version()
+        check_search(model.contract.model.volume_shape)
     python = reference_python(settings.reference_python)
     atlas = load_atlas(settings.atlas, model, settings.placing)
     scans, layout = _cohort(model, settings)

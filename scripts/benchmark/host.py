@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 import numpy as np
 
 from scripts.benchmark.common import machine
+from vxm_convert.affine.affine_search import Target, search_affine
 from vxm_convert.artifacts.files import check_output_folder, write_json
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, SpecError
@@ -27,7 +28,6 @@ from vxm_convert.geometry.inversion import InverseReport, invert
 from vxm_convert.geometry.jacobian import determinant
 from vxm_convert.geometry.resample import resample
 from vxm_convert.model.spec import Shape3, parse_shape
-from vxm_convert.scans.affine_search import search_affine
 from vxm_convert.scans.conform import Placement, conform
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.synthetic.heads import PhantomSettings, make_atlas, random_velocity
@@ -168,7 +168,7 @@ def _stages(scene: Scene, work: Path) -> Dict[str, float]:
         seconds[name] = round(time.process_time() - begun, 3)
         return found
 
-    timed("affine search", lambda: search_affine(scene.fixed, place.network, scene.moving, place.moving))
+    timed("affine search", lambda: search_affine(Target(scene.fixed, place.network), scene.moving, place.moving))
     timed("onto the network grid, scan and labels", lambda: _conformed(scene))
     warp = timed("flow and affine composed on the atlas's grid", lambda: place.final_warp(scene.flow, scene.atlas))
     timed("moved scan", lambda: resample(scene.moving, warp))

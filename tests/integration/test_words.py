@@ -17,11 +17,11 @@ import pytest
 
 from tests.support import fakes
 from train.data.scan_list import read_manifest
+from vxm_convert.affine import affine_search, simpleitk
 from vxm_convert.errors import VxmError
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.metrics.labels import load_label_set
-from vxm_convert.scans import affine_search
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.scan_file import ScanFile
 from vxm_convert.text import read_reason
@@ -138,7 +138,7 @@ def test_an_affine_that_is_not_found(moving: Any, words: str) -> None:
         moving = np.zeros(fakes.SHAPE)
         moving[0, 0, 0] = 1.0
     with pytest.raises(VxmError, match=words) as caught:
-        affine_search.search_affine(fixed, GRID, moving.astype(np.float32), GRID)
+        affine_search.search_affine(affine_search.Target(fixed, GRID), moving.astype(np.float32), GRID)
     assert not FOREIGN.search(str(caught.value))
 
 
@@ -151,7 +151,7 @@ def test_an_affine_that_is_not_found(moving: Any, words: str) -> None:
     ],
 )
 def test_words_for_what_itk_says(said: str, words: str) -> None:
-    text = affine_search._why(RuntimeError(said))
+    text = simpleitk._why(RuntimeError(said))
     assert words in text and not FOREIGN.search(text)
 
 

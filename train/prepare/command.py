@@ -10,12 +10,12 @@ from typing import List, Optional
 
 from train.prepare.settings import ARRAYS, CHOOSE, FORMATS, INTENSITIES, TOOLS, PrepareSettings
 from train.prepare.work import cpu_count
+from vxm_convert.affine.affine_search import KINDS
 from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
 from vxm_convert.given import refuse_unused, unless
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
 from vxm_convert.model.spec import parse_shape
 from vxm_convert.parser import Parser
-from vxm_convert.scans.affine_search import KINDS
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,9 +16,10 @@ from typing import Any, Dict, Optional
 from train.prepare import freesurfer
 from train.prepare.loaded import Loaded
 from train.prepare.reference import Reference
+from vxm_convert.affine import simpleitk
+from vxm_convert.affine.affine_search import Target, judge_affine, search_affine
 from vxm_convert.errors import ToolchainError, VolumeError
 from vxm_convert.geometry.affines import Affine
-from vxm_convert.scans.affine_search import judge_affine, search_affine, simpleitk_version
 from vxm_convert.scans.header import volume_suffix
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.transforms.affines import read_affine
@@ -69,7 +70,7 @@ def choose_tool(choice: str) -> Tool:
         return Tool(FREESURFER, freesurfer.version_of(program), program)
     if program:
         LOG.warning("%s is there, but %s; SimpleITK is used", program, problem)
-    return Tool(SIMPLEITK, simpleitk_version(_ASKED_BY))
+    return Tool(SIMPLEITK, simpleitk.version(_ASKED_BY))
 
 
 def find_transform(tool: Tool, kind: str, reference: Reference, loaded: Loaded, folder: Path, threads: int) -> Found:
@@ -87,7 +88,8 @@ def find_transform(tool: Tool, kind: str, reference: Reference, loaded: Loaded, 
         The tool fails, or ends where the brains do not meet.
     """
     if tool.program is None:
-        found = search_affine(reference.image, reference.network, loaded.image, loaded.grid, kind, _ASKED_BY)
+        target = Target(reference.image, reference.network)
+        found = search_affine(target, loaded.image, loaded.grid, kind, _ASKED_BY, compiled=False)
         return Found(found.affine, found.overlap, {**found.to_dict(), "affine": kind})
     moving, fixed = _moving_file(loaded, folder), folder / "reference.nii"
     write_nifti(fixed, reference.image, reference.network.affine)

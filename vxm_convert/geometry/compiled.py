@@ -60,6 +60,13 @@ def check_engine() -> None:
     compiled_for((1, 1, 1))
 
 
+def numba_version() -> str:
+    """The version of numba, where it is."""
+    import numba
+
+    return str(numba.__version__)
+
+
 def _reason_against() -> Optional[str]:
     """Why numba cannot be imported, or None; said once."""
     global _missing
@@ -123,7 +130,7 @@ def by_planes(planes: int, work: Callable[[slice], None]) -> None:
 
 
 def kernel(name: str) -> Any:
-    """The compiled function of a name of `vxm_convert.geometry.kernels.KERNELS`, from numba's cache where it is there."""
+    """The compiled function of a name of `tables()`, from numba's cache where it is there."""
     with _lock:
         if name not in _loaded:
             _loaded[name] = _compile(name)
@@ -161,19 +168,22 @@ def rows_of(matrix: np.ndarray) -> np.ndarray:
 
 def load_all() -> None:
     """Compile every loop, or load it, before times are taken."""
-    from vxm_convert.geometry.kernels import KERNELS
-
-    for name in KERNELS:
+    for name in tables():
         kernel(name)
+
+
+def tables() -> Dict[str, Tuple[Any, Tuple[Any, ...]]]:
+    """Every loop: name → (function, types of its arguments)."""
+    from vxm_convert.geometry import information, kernels
+
+    return {**kernels.KERNELS, **information.KERNELS}
 
 
 def _compile(name: str) -> Any:
     import numba
     from numba.core import event
 
-    from vxm_convert.geometry.kernels import KERNELS
-
-    function, signature = KERNELS[name]
+    function, signature = tables()[name]
     with event.install_listener("numba:compile", _announcer()):
         try:
             return numba.njit(signature, nogil=True, error_model="numpy", cache=True)(function)

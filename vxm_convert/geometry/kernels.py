@@ -23,13 +23,13 @@ _FLAT = 0.05
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _inner(function: _Function) -> _Function:
+def inner(function: _Function) -> _Function:
     """For what the kernels call; compiled as part of each of them."""
     found: _Function = numba.njit(nogil=True, error_model="numpy")(function)
     return found
 
 
-@_inner
+@inner
 def _clamp(value: float, side: int) -> float:
     """To the voxel centres 0 … side − 1; NaN becomes 0."""
     if value >= 0.0:
@@ -37,13 +37,13 @@ def _clamp(value: float, side: int) -> float:
     return 0.0
 
 
-@_inner
-def _inside(x: float, y: float, z: float, shape: Tuple[int, ...]) -> bool:
+@inner
+def inside(x: float, y: float, z: float, shape: Tuple[int, ...]) -> bool:
     """Whether a position is in the box of the voxels."""
     return x >= -0.5 and y >= -0.5 and z >= -0.5 and x < shape[0] - 0.5 and y < shape[1] - 0.5 and z < shape[2] - 0.5
 
 
-@_inner
+@inner
 def _moved(m: Any, i: int, j: int, k: int, u: Any, n: int) -> Tuple[float, float, float]:
     """M x, plus the displacement of plane `n` of `u` if there is one."""
     x = m[0, 0] * i + m[0, 1] * j + m[0, 3] + m[0, 2] * k
@@ -56,8 +56,8 @@ def _moved(m: Any, i: int, j: int, k: int, u: Any, n: int) -> Tuple[float, float
     return x, y, z
 
 
-@_inner
-def _cell(value: float, side: int) -> Tuple[int, int, float]:
+@inner
+def cell(value: float, side: int) -> Tuple[int, int, float]:
     """The two voxels around a clamped coordinate, and the weight of the second."""
     value = _clamp(value, side)
     low = int(value)
@@ -73,12 +73,12 @@ def linear(image: Any, m: Any, u: Any, start: int, zero: bool, fill: float, out:
         for j in range(out.shape[1]):
             for k in range(out.shape[2]):
                 x, y, z = _moved(m, start + n, j, k, u, n)
-                if zero and not _inside(x, y, z, image.shape):
+                if zero and not inside(x, y, z, image.shape):
                     out[n, j, k] = fill
                     continue
-                x0, x1, a = _cell(x, image.shape[0])
-                y0, y1, b = _cell(y, image.shape[1])
-                z0, z1, c = _cell(z, image.shape[2])
+                x0, x1, a = cell(x, image.shape[0])
+                y0, y1, b = cell(y, image.shape[1])
+                z0, z1, c = cell(z, image.shape[2])
                 a0 = (image[x0, y0, z0] * (1 - c) + image[x0, y0, z1] * c) * (1 - b)
                 a0 += (image[x0, y1, z0] * (1 - c) + image[x0, y1, z1] * c) * b
                 a1 = (image[x1, y0, z0] * (1 - c) + image[x1, y0, z1] * c) * (1 - b)
@@ -89,7 +89,7 @@ def linear(image: Any, m: Any, u: Any, start: int, zero: bool, fill: float, out:
                 )
 
 
-@_inner
+@inner
 def _linear_of_finite(
     image: Any, x0: int, x1: int, a: float, y0: int, y1: int, b: float, z0: int, z1: int, c: float
 ) -> float:
@@ -115,7 +115,7 @@ def nearest(shape: Tuple[int, int, int], m: Any, u: Any, start: int, zero: bool,
         for j in range(out.shape[1]):
             for k in range(out.shape[2]):
                 x, y, z = _moved(m, start + n, j, k, u, n)
-                if zero and not _inside(x, y, z, shape):
+                if zero and not inside(x, y, z, shape):
                     out[n, j, k] = -1
                     continue
                 # Clamped first: a whole number stays itself, and a large one does not overflow.
@@ -125,7 +125,7 @@ def nearest(shape: Tuple[int, int, int], m: Any, u: Any, start: int, zero: bool,
                 out[n, j, k] = (int(x) * shape[1] + int(y)) * shape[2] + int(z)
 
 
-@_inner
+@inner
 def _heaviest(found: Any, weight: Any, used: int) -> int:
     """Position of the largest of the first `used` weights; within 1e-9 of it, that of the smallest label."""
     largest = weight[0]
@@ -138,12 +138,12 @@ def _heaviest(found: Any, weight: Any, used: int) -> int:
     return best
 
 
-@_inner
+@inner
 def _vote(image: Any, x: float, y: float, z: float, found: Any, weight: Any) -> int:
     """The label with the largest linear weight among the eight voxels; `found` and `weight` are room for eight."""
-    x0, x1, a = _cell(x, image.shape[0])
-    y0, y1, b = _cell(y, image.shape[1])
-    z0, z1, c = _cell(z, image.shape[2])
+    x0, x1, a = cell(x, image.shape[0])
+    y0, y1, b = cell(y, image.shape[1])
+    z0, z1, c = cell(z, image.shape[2])
     used = 0
     for corner in range(8):
         px, wx = (x1, a) if corner & 4 else (x0, 1 - a)
@@ -167,28 +167,28 @@ def labels(image: Any, m: Any, u: Any, start: int, zero: bool, fill: int, out: A
         for j in range(out.shape[1]):
             for k in range(out.shape[2]):
                 x, y, z = _moved(m, start + n, j, k, u, n)
-                if zero and not _inside(x, y, z, image.shape):
+                if zero and not inside(x, y, z, image.shape):
                     out[n, j, k] = fill
                 else:
                     out[n, j, k] = _vote(image, x, y, z, found, weight)
 
 
-@_inner
+@inner
 def _at(field: Any, x: float, y: float, z: float, skew: Any, zero: bool) -> Tuple[float, float, float]:
     """The moving voxel of a warp at a fractional fixed voxel.
 
     Beyond the grid the displacement in space is that of the border c: c + u(c) + skew (x − c), with skew = A_M⁻¹ A_F in
     3 x 4; or, if `zero`, there is none: skew x.
     """
-    if zero and not _inside(x, y, z, field.shape):
+    if zero and not inside(x, y, z, field.shape):
         return (
             skew[0, 0] * x + skew[0, 1] * y + skew[0, 2] * z + skew[0, 3],
             skew[1, 0] * x + skew[1, 1] * y + skew[1, 2] * z + skew[1, 3],
             skew[2, 0] * x + skew[2, 1] * y + skew[2, 2] * z + skew[2, 3],
         )
-    x0, x1, a = _cell(x, field.shape[0])
-    y0, y1, b = _cell(y, field.shape[1])
-    z0, z1, c = _cell(z, field.shape[2])
+    x0, x1, a = cell(x, field.shape[0])
+    y0, y1, b = cell(y, field.shape[1])
+    z0, z1, c = cell(z, field.shape[2])
     w00, w01, w10, w11 = (1 - b) * (1 - c), (1 - b) * c, b * (1 - c), b * c
     v = (0.0, 0.0, 0.0)
     for px, w in ((x0, 1 - a), (x1, a)):
@@ -249,7 +249,7 @@ def linear_map(field: Any, turn: Any, along: Any, start: int, out: Any) -> None:
                     out[n, j, k, d] = turn[d, 0] * a + turn[d, 1] * b + turn[d, 2] * c + base
 
 
-@_inner
+@inner
 def _volume(a: Any, b: Any, c: Any) -> float:
     """Determinant of three columns."""
     x, y, z = b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]
@@ -257,7 +257,7 @@ def _volume(a: Any, b: Any, c: Any) -> float:
     return volume
 
 
-@_inner
+@inner
 def _neighbours(at: int, side: int) -> Tuple[int, int, float]:
     """The voxels of a central difference, one-sided at the faces, and the factor to twice the derivative."""
     low, high = max(at - 1, 0), min(at + 1, side - 1)
@@ -284,8 +284,8 @@ def determinant(u: Any, scale: float, start: int, out: Any) -> None:
                 out[n, j, k] = _volume(a, b, c) * 0.125 * scale
 
 
-@_inner
-def _slope(q000: Any, q001: Any, q010: Any, q011: Any, q100: Any, q101: Any, q110: Any, q111: Any, w: Any) -> Any:
+@inner
+def slope(q000: Any, q001: Any, q010: Any, q011: Any, q100: Any, q101: Any, q110: Any, q111: Any, w: Any) -> Any:
     """One component in a cell with eight corners at the fractions `w`: its value and its three derivatives."""
     a, b, c = w
     d00, d01, d10, d11 = q100 - q000, q101 - q001, q110 - q010, q111 - q011
@@ -296,18 +296,18 @@ def _slope(q000: Any, q001: Any, q010: Any, q011: Any, q100: Any, q101: Any, q11
     return g0 + c * (g1 - g0), h0 + c * (h1 - h0), f0 + c * (f1 - f0), g1 - g0
 
 
-@_inner
+@inner
 def _linearised(field: Any, skew: Any, x: float, y: float, z: float) -> Any:
     """`_at` with border continued, and its three columns of derivatives."""
-    x0, x1, a = _cell(x, field.shape[0])
-    y0, y1, b = _cell(y, field.shape[1])
-    z0, z1, c = _cell(z, field.shape[2])
+    x0, x1, a = cell(x, field.shape[0])
+    y0, y1, b = cell(y, field.shape[1])
+    z0, z1, c = cell(z, field.shape[2])
     w = (a, b, c)
     p, q, r, s = field[x0, y0, z0], field[x0, y0, z1], field[x0, y1, z0], field[x0, y1, z1]
     e, f, g, h = field[x1, y0, z0], field[x1, y0, z1], field[x1, y1, z0], field[x1, y1, z1]
-    vx, xx, xy, xz = _slope(p[0], q[0], r[0], s[0], e[0], f[0], g[0], h[0], w)
-    vy, yx, yy, yz = _slope(p[1], q[1], r[1], s[1], e[1], f[1], g[1], h[1], w)
-    vz, zx, zy, zz = _slope(p[2], q[2], r[2], s[2], e[2], f[2], g[2], h[2], w)
+    vx, xx, xy, xz = slope(p[0], q[0], r[0], s[0], e[0], f[0], g[0], h[0], w)
+    vy, yx, yy, yz = slope(p[1], q[1], r[1], s[1], e[1], f[1], g[1], h[1], w)
+    vz, zx, zy, zz = slope(p[2], q[2], r[2], s[2], e[2], f[2], g[2], h[2], w)
     cx, cy, cz = x0 + a, y0 + b, z0 + c
     dx, dy, dz = x - cx, y - cy, z - cz
     at = (
@@ -322,7 +322,7 @@ def _linearised(field: Any, skew: Any, x: float, y: float, z: float) -> Any:
     return at, gx, gy, gz
 
 
-@_inner
+@inner
 def _solved(a: Any, b: Any, c: Any, r: Any, unit: float) -> Tuple[bool, float, float, float]:
     """Solution of the columns a, b, c for r by Cramer's rule; False if the determinant, times `unit`, is too small."""
     whole = _volume(a, b, c)
@@ -331,7 +331,7 @@ def _solved(a: Any, b: Any, c: Any, r: Any, unit: float) -> Tuple[bool, float, f
     return True, _volume(r, b, c) / whole, _volume(a, r, c) / whole, _volume(a, b, r) / whole
 
 
-@_inner
+@inner
 def _length_mm(mm: Any, r: Any) -> float:
     x = mm[0, 0] * r[0] + mm[0, 1] * r[1] + mm[0, 2] * r[2]
     y = mm[1, 0] * r[0] + mm[1, 1] * r[1] + mm[1, 2] * r[2]
@@ -339,7 +339,7 @@ def _length_mm(mm: Any, r: Any) -> float:
     return math.sqrt(x * x + y * y + z * z)
 
 
-@_inner
+@inner
 def _times(m: Any, r: Any) -> Tuple[float, float, float]:
     return (
         m[0, 0] * r[0] + m[0, 1] * r[1] + m[0, 2] * r[2],
@@ -348,7 +348,7 @@ def _times(m: Any, r: Any) -> Tuple[float, float, float]:
     )
 
 
-@_inner
+@inner
 def _preimage(
     field: Any, skew: Any, back: Any, mm: Any, unit: float, q: Any, p: Any, newton: bool, tolerance: float, most: int
 ) -> Any:
@@ -377,11 +377,11 @@ def _preimage(
     return p, residual
 
 
-@_inner
+@inner
 def _flags(p: Any, solved: bool, folded: Any) -> int:
     """1 where `folded` is set at the voxel nearest to p, 2 if not solved, 4 outside its grid."""
     flags = 0 if solved else 2
-    if not _inside(p[0], p[1], p[2], folded.shape):
+    if not inside(p[0], p[1], p[2], folded.shape):
         return flags + 4
     x = int(np.rint(_clamp(p[0], folded.shape[0])))
     y = int(np.rint(_clamp(p[1], folded.shape[1])))
@@ -459,41 +459,41 @@ def there_and_back(u: Any, between: Any, field: Any, skew: Any, mm: Any, start: 
                 q = (i + float(u[i, j, k, 0]), j + float(u[i, j, k, 1]), k + float(u[i, j, k, 2]))
                 t = _times(between, q)
                 x, y, z = t[0] + between[0, 3], t[1] + between[1, 3], t[2] + between[2, 3]
-                if not _inside(x, y, z, field.shape):
+                if not inside(x, y, z, field.shape):
                     out[n, j, k] = -1.0
                     continue
                 p = _at(field, x, y, z, skew, False)
                 out[n, j, k] = _length_mm(mm, (p[0] - i, p[1] - j, p[2] - k))
 
 
-_F32, _F64, _I32, _I64 = numba.float32, numba.float64, numba.int32, numba.int64
+F32, F64, I32, I64 = numba.float32, numba.float64, numba.int32, numba.int64
 
 
-def _read(kind: Any, axes: int) -> Any:
+def read(kind: Any, axes: int) -> Any:
     """An array that a kernel only reads: accepts arrays that must not be written, too."""
     return numba.types.Array(kind, axes, "C", readonly=True)
 
 
-def _made(kind: Any, axes: int) -> Any:
+def made(kind: Any, axes: int) -> Any:
     return numba.types.Array(kind, axes, "C")
 
 
-_MATRIX, _FIELD, _PLANES = _read(_F64, 2), _read(_F32, 4), _made(_F32, 3)
-_SHAPE = numba.types.UniTuple(_I64, 3)
-_BOOL = numba.boolean
+MATRIX, _FIELD, _PLANES = read(F64, 2), read(F32, 4), made(F32, 3)
+_SHAPE = numba.types.UniTuple(I64, 3)
+BOOL = numba.boolean
 #: name → (function, types of its arguments); one signature each: every further one costs seconds of compilation
 KERNELS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
-    "linear": (linear, (_read(_F32, 3), _MATRIX, _FIELD, _I64, _BOOL, _F64, _PLANES)),
-    "nearest": (nearest, (_SHAPE, _MATRIX, _FIELD, _I64, _BOOL, _made(_I64, 3))),
-    "labels": (labels, (_read(_I32, 3), _MATRIX, _FIELD, _I64, _BOOL, _I64, _made(_I32, 3))),
-    "compose": (compose, (_MATRIX, _FIELD, _MATRIX, _MATRIX, _BOOL, _I64, _made(_F32, 4))),
-    "through": (through, (_MATRIX, _FIELD, _MATRIX, _BOOL, _made(_F64, 2))),
-    "linear_map": (linear_map, (_FIELD, _MATRIX, _MATRIX, _I64, _made(_F32, 4))),
-    "determinant": (determinant, (_FIELD, _F64, _I64, _PLANES)),
+    "linear": (linear, (read(F32, 3), MATRIX, _FIELD, I64, BOOL, F64, _PLANES)),
+    "nearest": (nearest, (_SHAPE, MATRIX, _FIELD, I64, BOOL, made(I64, 3))),
+    "labels": (labels, (read(I32, 3), MATRIX, _FIELD, I64, BOOL, I64, made(I32, 3))),
+    "compose": (compose, (MATRIX, _FIELD, MATRIX, MATRIX, BOOL, I64, made(F32, 4))),
+    "through": (through, (MATRIX, _FIELD, MATRIX, BOOL, made(F64, 2))),
+    "linear_map": (linear_map, (_FIELD, MATRIX, MATRIX, I64, made(F32, 4))),
+    "determinant": (determinant, (_FIELD, F64, I64, _PLANES)),
     "invert": (
         invert,
-        (_FIELD, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _read(numba.uint8, 3), _F64, _I64, _I64)
-        + (_made(_F32, 4), _PLANES, _made(numba.uint8, 3)),
+        (_FIELD, MATRIX, MATRIX, MATRIX, MATRIX, MATRIX, read(numba.uint8, 3), F64, I64, I64)
+        + (made(F32, 4), _PLANES, made(numba.uint8, 3)),
     ),
-    "there_and_back": (there_and_back, (_FIELD, _MATRIX, _FIELD, _MATRIX, _MATRIX, _I64, _PLANES)),
+    "there_and_back": (there_and_back, (_FIELD, MATRIX, _FIELD, MATRIX, MATRIX, I64, _PLANES)),
 }

@@ -4,22 +4,19 @@
 from __future__ import annotations
 
 import itertools
-import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from tests.support.grids import points_of, turn
-from vxm_convert.errors import ToolchainError, VolumeError
+from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import index_block
 from vxm_convert.geometry.grids import Grid, apply_affine, grid_of_geometry
 from vxm_convert.geometry.resample import resample
 from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.scans import checks as doubts
-from vxm_convert.scans.affine_search import one_thread, search_affine
 from vxm_convert.scans.conform import Placement, brain_mask, conform, network_grid_of, oriented, outside_network, place
 from vxm_convert.scans.header_space import Trust
 from vxm_convert.scans.network_grid import network_affine
@@ -46,15 +43,6 @@ def image_on(grid: Grid) -> np.ndarray:
     x, y, z = np.moveaxis(points_of(grid) - NETWORK.centre_ras, -1, 0)
     bright = 0.5 + 0.2 * np.sin(x / 5 + 0.4) + 0.15 * np.cos(y / 6) + 0.1 * np.sin(z / 7 + x / 9)
     return (bright * np.clip(1.5 - np.sqrt(x**2 + y**2 + z**2) / 14, 0, 1)).astype(np.float32)
-
-
-def rich_image_on(grid: Grid) -> np.ndarray:
-    """An ellipsoid full of folds: enough for a registration to hold on to."""
-    x, y, z = np.moveaxis(points_of(grid) - NETWORK.centre_ras, -1, 0)
-    bright = (
-        0.5 + 0.2 * np.sin(x / 2.5 + 0.4) * np.cos(z / 4) + 0.15 * np.cos(y / 3 + x / 6) + 0.1 * np.sin(z / 3.5 + y / 4)
-    )
-    return (bright * np.clip(6 - 6 * np.sqrt((x / 12) ** 2 + (y / 13.5) ** 2 + (z / 11) ** 2), 0, 1)).astype(np.float32)
 
 
 def flow() -> np.ndarray:
@@ -248,37 +236,6 @@ def test_letters_that_are_no_axes(letters):
         oriented((4, 4, 4), letters, (1, 1, 1), (0, 0, 0))
 
 
-def test_auto_finds_a_known_affine_and_finds_it_again():
-    pytest.importorskip("SimpleITK")
-    pull = np.eye(4)
-    pull[:3, :3] = turn(0.15, -0.1, 0.12) @ np.diag([1.08, 0.94, 1.03])
-    pull[:3, 3] = 6, -5, 4
-    grid = oriented((52, 56, 60), "PIR", (1.1, 1.0, 1.2), apply_affine(pull, NETWORK.centre_ras))
-    fixed, moving = (
-        rich_image_on(NETWORK),
-        rich_image_on(Grid(grid.shape, np.linalg.inv(pull) @ grid.affine)) ** 1.3 * 200,
-    )
-    found = search_affine(fixed, NETWORK, moving, grid)
-    inside = points_of(NETWORK)[fixed > 0.1]
-    error = np.linalg.norm(apply_affine(found.affine.pull, inside) - apply_affine(pull, inside), axis=-1)
-    assert error.mean() < 0.4 and error.max() < 0.9 and found.overlap > 0.95, (error.mean(), error.max(), found.overlap)
-    assert np.array_equal(search_affine(fixed, NETWORK, moving, grid).affine.pull, found.affine.pull)
-
-
-def test_auto_refuses_what_it_cannot_do(monkeypatch):
-    itk = pytest.importorskip("SimpleITK")
-    sheared = np.array(NETWORK.affine)
-    sheared[0, 1] = 0.3
-    with pytest.raises(VolumeError, match="moving image has sheared axes"):
-        search_affine(image_on(NETWORK), NETWORK, image_on(NETWORK), Grid(SHAPE, sheared))
-    with pytest.raises(VolumeError, match="--affine auto"):
-        search_affine(image_on(NETWORK), NETWORK, np.zeros(SHAPE, np.float32), NETWORK)
-    assert itk
-    monkeypatch.setitem(sys.modules, "SimpleITK", None)
-    with pytest.raises(ToolchainError, match="pip install SimpleITK"):
-        search_affine(image_on(NETWORK), NETWORK, image_on(NETWORK), NETWORK)
-
-
 def test_a_placement_says_what_it_did():
     told = Placement(NETWORK, scan_grid("RAS", 1.3), Affine(np.eye(4)), how={"affine": "none"}).to_dict()
     assert (
@@ -286,31 +243,3 @@ def test_a_placement_says_what_it_did():
         and told["moving_grid"]["orientation"] == "RAS"
         and told["network_grid"]["shape"] == list(SHAPE)
     )
-
-
-def test_searches_at_once_keep_one_thread_and_give_the_same_matrix():
-    """SimpleITK's number of threads is global: a search that ends must not change it under one that runs."""
-    itk = pytest.importorskip("SimpleITK")
-    before = itk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    itk.ProcessObject.SetGlobalDefaultNumberOfThreads(3)
-    try:
-        first, second = one_thread(itk), one_thread(itk)
-        first.__enter__()
-        second.__enter__()
-        first.__exit__(None, None, None)
-        assert itk.ProcessObject.GetGlobalDefaultNumberOfThreads() == 1
-        second.__exit__(None, None, None)
-        assert itk.ProcessObject.GetGlobalDefaultNumberOfThreads() == 3
-        grid = Grid((24, 24, 24), np.diag([2.0, 2.0, 2.0, 1.0]))
-        at = np.indices(grid.shape) - 11.5
-        fixed = np.where(np.sum(at**2, axis=0) < 80, 1 + 0.3 * np.sin(at[0]) * np.cos(at[2] / 2), 0).astype(np.float32)
-        moving = np.roll(fixed, 2, axis=1)
-
-        def search(_):
-            return search_affine(fixed, grid, moving, grid, "rigid").affine.pull
-
-        alone = search(0)
-        with ThreadPoolExecutor(3) as pool:
-            assert all(np.array_equal(alone, found) for found in pool.map(search, range(6)))
-    finally:
-        itk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
