@@ -39,6 +39,8 @@ JOBS         ?= 2
 AGAIN := $(MAKE)
 # Compiled tests start in a third of the time; they stay beside the sources, as __pycache__.
 test test-all test-current: export PYTHONDONTWRITEBYTECODE =
+# Whole runs leave to one Python what cannot differ between two; files that are named run on both.
+whole = $(if $(filter tests,$(TESTS)),-m "not slow and not $(1)")
 need = $(if $($(1)),,$(error $(1) is not set; for example: make $@ $(1)=$(2)))
 
 .DEFAULT_GOAL := help
@@ -84,15 +86,16 @@ demo: $(STAMP) ## everything once, on scans it makes itself (OUT=build/demo)
 	@$(PY) -m scripts.demo --out $(or $(OUT),build/demo)
 
 test: $(STAMP) ## the tests, on Python 3.7 and on a current Python where there is one (TESTS=tests JOBS=2)
-	@status=0; $(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS) || status=$$?; \
-	if scripts/find_python.sh current >/dev/null 2>&1; then $(AGAIN) test-current || status=$$?; \
-	else echo "no Python 3.11 or newer here: tests ran on 3.7 only"; fi; exit $$status
+	@status=0; if scripts/find_python.sh current >/dev/null 2>&1; \
+	then $(PY) -m pytest -n $(JOBS) --dist loadfile $(call whole,any_python) $(TESTS) || status=$$?; $(AGAIN) test-current || status=$$?; \
+	else $(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS) || status=$$?; \
+	echo "no Python 3.11 or newer here: tests ran on 3.7 only"; fi; exit $$status
 
 test-all: $(STAMP) ## the slow tests too
 	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "" $(TESTS)
 
 test-current: $(STAMP_CURRENT) ## the tests that need no TensorFlow, on Python 3.11 or newer
-	$(PY_CURRENT) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	$(PY_CURRENT) -m pytest -n $(JOBS) --dist loadfile $(call whole,python37) $(TESTS)
 
 lint: $(STAMP) ## ruff's rules and format, mypy's types
 	$(PY) -m ruff check .

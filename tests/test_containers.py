@@ -10,6 +10,8 @@ from typing import List, Tuple
 
 import pytest
 
+pytestmark = pytest.mark.any_python("reads the texts of this project")
+
 DOCKERFILES = ("Dockerfile", "Dockerfile.ascend")
 INSTRUCTIONS = {"ARG", "FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "HEALTHCHECK", "CMD", "ENTRYPOINT"}
 

@@ -27,6 +27,8 @@ from vxm_convert.formats.ge_ir import DTYPE_NUMBERS
 from vxm_convert.formats.om import HEADER, PARTITION_NAMES
 from vxm_convert.model.precision import PLANS
 
+pytestmark = pytest.mark.any_python("reads the texts of this project")
+
 DOCUMENTS = (
     "README.md",
     "CHANGELOG.md",

@@ -31,6 +31,8 @@ from scripts.layout import (
     trespasses,
 )
 
+pytestmark = pytest.mark.any_python("reads the sources of this project")
+
 
 @pytest.fixture(scope="module")
 def modules(project_root: Path) -> Modules:

@@ -16,6 +16,8 @@ import pytest
 from tests.support.command_lines import MORE_SUBCOMMANDS, SUBCOMMANDS
 from tests.support.option_table import EVERYWHERE, SEEN_BY
 
+pytestmark = pytest.mark.any_python("reads the sources of this project")
+
 COMMANDS = [(module,) for module in ("om_runner", "train", "export", "vxm_convert")]
 COMMANDS += [(module, verb) for module, verbs in MORE_SUBCOMMANDS.items() for verb in verbs]
 COMMANDS += [("vxm_convert", verb) for verb in SUBCOMMANDS] + [("vxm_convert", "sim", "env")]

@@ -17,6 +17,8 @@ import pytest
 from scripts.layout import imported
 from tests.support.command_lines import make_targets
 
+pytestmark = pytest.mark.any_python("reads the texts of this project")
+
 CODE_FOLDERS = ("vxm_convert", "train", "export", "om_runner", "scripts", "tests", "examples")
 TEXT_SUFFIXES = (".py", ".sh", ".md", ".toml", ".lock", ".json", ".cfg", ".yaml")
 #: Beginnings of paths that exist on one machine only; spelled in parts so that this file does not match itself.
@@ -159,6 +161,20 @@ def test_no_path_of_one_machine(project_root: Path) -> None:
 )
 def test_the_path_check_itself(text: str, hit: bool) -> None:
     assert bool(MACHINE_PATHS.search(text)) == hit
+
+
+def test_a_test_that_one_python_leaves_out_says_why(project_root: Path) -> None:
+    """Whole runs of `make test` leave out by these markers alone, and never two of them."""
+    sources = {str(p): p.read_text(encoding="utf-8") for p in (project_root / "tests").rglob("test_*.py")}
+    marked = {
+        name: re.findall(r"mark\.(any_python|python37)\b(\(\s*\"[a-z][^\"]{10,}\"\s*\))?", t)
+        for name, t in sources.items()
+    }
+    assert all(why for found in marked.values() for _, why in found)
+    both = [name for name, found in marked.items() if len({mark for mark, _ in found}) > 1]
+    assert not both, "runs nowhere"
+    text = (project_root / "Makefile").read_text(encoding="utf-8")
+    assert re.findall(r"\$\(call whole,(\w+)\)", text) == ["any_python", "python37"]
 
 
 @pytest.mark.parametrize("name", ["py37.lock", "current.lock", "atc.lock", "tf2.lock"])

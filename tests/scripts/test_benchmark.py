@@ -20,6 +20,8 @@ from scripts.benchmark.plot import bars_of, draw
 from scripts.stages import Ran, StageFailed
 from vxm_convert.errors import EXIT_TOLERANCE
 
+pytestmark = pytest.mark.python37("scripts run in the environment of Python 3.7")
+
 ROWS = [
     {
         "name": name,

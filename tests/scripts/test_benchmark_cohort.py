@@ -15,6 +15,8 @@ from scripts.stages import Ran
 from vxm_convert.errors import ArtifactError
 from vxm_convert.scans.scan_file import ScanFile
 
+pytestmark = pytest.mark.python37("scripts run in the environment of Python 3.7")
+
 
 def figures(wall: float, device: float) -> dict:
     return {

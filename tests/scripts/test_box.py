@@ -17,6 +17,8 @@ from vxm_convert.model.spec_file import SpecFile, read_spec
 from vxm_convert.model.variables import expected_variables
 from vxm_convert.weights.files import find_checkpoint
 
+pytestmark = pytest.mark.python37("scripts run in the environment of Python 3.7")
+
 SPEC = ModelSpec("vm1", (160, 192, 224))
 
 

@@ -12,6 +12,8 @@ import pytest
 from scripts.box_table import CONTRASTS, Measured, Network, markdown, network_from
 from vxm_convert.metrics.labels import LabelSet
 
+pytestmark = pytest.mark.python37("scripts run in the environment of Python 3.7")
+
 
 @pytest.mark.parametrize("name", sorted(CONTRASTS))
 def test_a_contrast_changes_the_brain_alone(name: str) -> None:

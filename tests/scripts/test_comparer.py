@@ -16,6 +16,8 @@ from om_runner.precision.store import REFERENCE_FLOW, REFERENCE_MOVED
 from scripts.benchmark.comparer import anatomy, main, stored_subject
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, label_set
 
+pytestmark = pytest.mark.python37("scripts run in the environment of Python 3.7")
+
 SHAPE = (16, 32, 16)
 NO_LIMIT = ["--max-compare-seconds", "1e9", "--max-report-seconds", "1e9"]
 

@@ -11,7 +11,10 @@ from typing import Dict
 
 import pytest
 
-pytestmark = pytest.mark.skipif(shutil.which("sh") is None, reason="no POSIX shell here")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("sh") is None, reason="no POSIX shell here"),
+    pytest.mark.any_python("tests a shell script"),
+]
 
 #: A stand-in that answers the two questions the search asks: does the version fit, and where are you.
 _WORKS = '#!/bin/sh\ncase "$2" in *sys.executable*) echo "$0" ;; esac\nexit 0\n'

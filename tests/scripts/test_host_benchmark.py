@@ -12,6 +12,8 @@ import pytest
 from scripts.benchmark import host
 from vxm_convert.geometry import compiled
 
+pytestmark = pytest.mark.python37("scripts run in the environment of Python 3.7")
+
 
 def test_every_stage_is_measured_with_both_engines(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch

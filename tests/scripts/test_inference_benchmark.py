@@ -15,6 +15,8 @@ from scripts.benchmark import contenders, inference
 from vxm_convert.artifacts.names import CONTRACT_NAME
 from vxm_convert.errors import ToolchainError
 
+pytestmark = pytest.mark.python37("scripts run in the environment of Python 3.7")
+
 
 def _figures(wall, cpu, peak):
     return {"wall_seconds": wall, "cpu_seconds": cpu, "peak_bytes": peak, "version": "some 1.0"}

@@ -13,6 +13,8 @@ import yaml
 from scripts.ratchet import compare, improved, read_baseline, tightened, write_baseline
 from vxm_convert.errors import ArtifactError, FormatError, PrecisionError
 
+pytestmark = pytest.mark.python37("scripts run in the environment of Python 3.7")
+
 BASELINE: Dict[str, Any] = {
     "schema": 1,
     "setup": {"variant": "vm2"},

@@ -19,6 +19,8 @@ from scripts.results_inputs import write_bids, write_mixed, write_raw
 from scripts.results_tree import PARTS, commands
 from scripts.same_results import main
 
+pytestmark = pytest.mark.python37("scripts run in the environment of Python 3.7")
+
 _VOXELS = bytes(range(200)) * 20
 
 

@@ -10,6 +10,8 @@ import pytest
 from scripts.stages import StageFailed, column_mean, fresh_folder, read_table, run_stage
 from vxm_convert.errors import ArtifactError
 
+pytestmark = pytest.mark.python37("scripts run in the environment of Python 3.7")
+
 
 def test_a_stage_that_fails_hands_on_its_exit_code(tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match="exit code 1") as caught:

@@ -13,6 +13,8 @@ from scripts import training_tables
 from scripts.stages import Ran
 from vxm_convert.errors import EXIT_TOLERANCE
 
+pytestmark = pytest.mark.python37("scripts run in the environment of Python 3.7")
+
 SCANS = {"bert": (0.60, 0.71), "dfsp": (0.50, 0.65)}
 
 
