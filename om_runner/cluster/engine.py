@@ -13,16 +13,29 @@ from pathlib import Path
 from typing import Any, ContextManager, Dict, Iterator, List, Optional, Sequence
 
 from om_runner.cluster import task
-from om_runner.cluster.connect import dashboard_of, local_cluster, running_cluster, workers_of
+from om_runner.cluster.connect import dashboard_of, local_cluster, running_cluster
 from om_runner.cluster.fleet import Fleet
-from om_runner.cluster.order import BACK, DEVICE, DONE, ELSEWHERE, FAILED, HELD, RESOURCE, Chunk, Order, Report
+from om_runner.cluster.muster import muster, send_away
+from om_runner.cluster.order import (
+    BACK,
+    DEVICE,
+    ELSEWHERE,
+    FAILED,
+    HELD,
+    RESOURCE,
+    STOPPED,
+    Chunk,
+    Order,
+    Outcome,
+    Report,
+)
 from om_runner.cluster.plan import Plan
 from om_runner.cluster.watch import Watch
 from om_runner.inputs.scans import Scan
 from om_runner.names import STATE_FOLDER
 from om_runner.registration.engine import Engine, Work
 from om_runner.registration.job import Job
-from om_runner.registration.recorder import without_room
+from om_runner.registration.recorder import FULL_IN_A_ROW, no_room, without_room
 from om_runner.registration.signals import stop_between_scans
 from om_runner.results.cohort_record import known
 from om_runner.sharing.claims import Claims
@@ -35,7 +48,6 @@ LOG = logging.getLogger(__name__)
 
 #: seconds between two looks at the cluster, and without scheduler or without workers until the run ends
 _LOOK, _WITHOUT_SCHEDULER, _WITHOUT_WORKERS = 1.0, 20.0, 120.0
-_FIRST_WORKER = 120.0
 #: chunks at a time for every one that workers can have in work
 _AHEAD = 2
 
@@ -78,10 +90,13 @@ class ClusterEngine(Engine):
                 trace=job.settings.batch.trace is not None,
             )
             try:
-                self._check_workers()
+                muster(client, self._order, self._fleet, self._where(), len(self._devices or ()) or 1)
+                dashboard = dashboard_of(client)
+                if dashboard is not None:
+                    LOG.info("dashboard: %s", dashboard)
                 yield
             finally:
-                self._release()
+                self._tell(task.release)
                 clear_leftovers(job.layout.out, claims.owners, claims, said=False)
 
     def _connected(self, slots: int) -> ContextManager[Any]:
@@ -89,55 +104,17 @@ class ClusterEngine(Engine):
             return running_cluster(self._scheduler)
         return local_cluster(self._devices or (0,), slots)
 
-    def _check_workers(self) -> None:
-        """Wait for the first worker; refuse a cluster in which one differs."""
-        expected = 1 if self._devices is None else len(self._devices)
-        end = time.monotonic() + _FIRST_WORKER
-        while len(workers_of(self._client)) < expected:
-            if time.monotonic() > end:
-                raise ToolchainError(
-                    f"{self._where()}: no worker has the resource {RESOURCE}; start some with `python -m om_runner worker "
-                    f"--scheduler {self._where()} --device N`"
-                )
-            time.sleep(0.1)
-        found = self._client.run(task.check, self._order, workers=[address for address, _ in workers_of(self._client)])
-        wrong = [
-            f"{address} on {about['host']}: {'; '.join(about['differences'])}"
-            for address, about in sorted(found.items())
-            if about["differences"]
-        ]
-        if wrong:
-            raise ToolchainError(
-                f"{len(wrong)} of {len(found)} workers differ from this client: {' | '.join(wrong)}; give all of them the "
-                "same software and files, or stop these"
-            )
-        for address, about in found.items():
-            self._fleet.joined(address, about["token"])
-        LOG.info("%d workers, all with the same versions, model and atlas", len(found))
-        self._prepare(found)
-        dashboard = dashboard_of(self._client)
-        if dashboard is not None:
-            LOG.info("dashboard: %s", dashboard)
-
-    def _prepare(self, found: Dict[str, Any]) -> None:
-        """Load the model on all devices at the same time; those that refuse it get no scans."""
-        answers = self._client.run(task.prepare, self._order, workers=list(found))
-        refused = {address: why for address, why in sorted(answers.items()) if why is not None}
-        if len(refused) == len(answers):
-            raise AclError(next(iter(refused.values())))
-        for address, why in refused.items():
-            self._send_away(address, f"the device of {address} on {found[address]['host']} gets no scans: {why}", why)
-
     def _where(self) -> str:
         return self._scheduler or "this host"
 
-    def _release(self) -> None:
-        if self._lost_scheduler:
+    def _tell(self, function: Any) -> None:
+        """Call a function of `task` with the name of this run on every worker."""
+        if self._lost_scheduler or self._order is None:
             return
         try:
-            self._client.run(task.release, self._order.session if self._order else "")
-        except Exception as exc:  # noqa: BLE001 -- a worker that has gone needs no release
-            LOG.debug("a worker could not be told to release its device (%s)", exc)
+            self._client.run(function, self._order.session)
+        except Exception as exc:  # noqa: BLE001 -- a worker that has gone need not be told
+            LOG.debug("a worker could not be told to %s (%r)", function.__name__, exc)
 
     def devices(self, wall: float) -> List[Dict[str, Any]]:
         return self._fleet.rows(wall)
@@ -146,11 +123,14 @@ class ClusterEngine(Engine):
     def run(self, work: Work, scans: Sequence[Scan]) -> None:
         plan = Plan(scans, work.job.contract.model.batch)
         flying: Dict[Any, List[Scan]] = {}
-        looked = time.monotonic()
+        looked, draining = time.monotonic(), False
         with stop_between_scans() as stop, Watch(self._client) as watch:
             try:
                 while flying or (plan.more and not stop()):
                     work.recorder.check_room()
+                    if stop() and not draining:
+                        draining = True
+                        self._tell(task.drain)
                     while plan.ready and not stop() and len(flying) < self._window():
                         chunk = plan.next()
                         flying[self._submit(work, chunk)] = chunk
@@ -188,7 +168,8 @@ class ClusterEngine(Engine):
             number = next(self._numbers)
             if work.store.wants_more:
                 keep[scan.subject] = str(Path(work.store.folder).absolute() / f"incoming-{number}")
-        chunk = Chunk(tuple(known(scans)), tuple(self._fleet.gone), keep)
+        before = {scan.subject: work.turns.before(scan.subject) for scan in scans}
+        chunk = Chunk(tuple(known(scans)), tuple(self._fleet.gone), keep, before)
         share = {RESOURCE: 1 / order.slots} if order else {}
         key = f"register-{scans[0].subject}-{next(self._numbers)}"
         future = self._client.submit(task.register, order, chunk, key=key, pure=False, resources=share)
@@ -210,42 +191,52 @@ class ClusterEngine(Engine):
             LOG.warning("%s", line.partition(": ")[2])
         by_name = {scan.subject: scan for scan in scans}
         for outcome in report.outcomes:
-            self._note(work, plan, by_name[outcome.subject], outcome, future.chunk.keep)
+            self._note(work, plan, by_name[outcome.subject], outcome, report.worker, future.chunk.keep)
         lost = [outcome for outcome in report.outcomes if outcome.kind in (DEVICE, BACK)]
         if lost:
             self._retire(report, lost[0].why)
+        self._check_room(work, report)
 
-    def _note(self, work: Work, plan: Plan, scan: Scan, outcome: Any, keep: Dict[str, str]) -> None:
+    def _note(self, work: Work, plan: Plan, scan: Scan, outcome: Outcome, worker: str, keep: Dict[str, str]) -> None:
         recorder = work.recorder
-        if outcome.kind == DONE:
+        if outcome.row is not None:
             if work.store.wants_more and scan.subject in keep:
                 work.store.adopt(scan.subject, keep[scan.subject])
             for text in outcome.row.warnings:
                 LOG.warning("%s: %s", scan.subject, text)
             recorder.finished(outcome.row)
-        elif outcome.kind == FAILED:
-            reason = without_room(outcome.why) if outcome.full else VxmError(outcome.why)
-            recorder.failed(scan, outcome.stage, reason, recorded=True)
         elif outcome.kind == ELSEWHERE:
             recorder.elsewhere(scan)
         elif outcome.kind == HELD:
             plan.later(scan)
-        elif outcome.kind == BACK or plan.again(scan):
+        elif outcome.full and plan.again(scan, worker):
+            # The worker has recorded a failure, which is to be tried again.
+            work.turns.look_again([scan])
+            plan.later(scan)
+        elif outcome.kind in (BACK, STOPPED) or (outcome.kind == DEVICE and plan.again(scan, worker)):
             plan.back(scan)
         else:
-            recorder.failed(scan, "run", AclError(outcome.why))
+            reason = without_room(outcome.why) if outcome.full else VxmError(outcome.why)
+            recorder.failed(scan, outcome.stage, reason, recorded=outcome.kind == FAILED)
 
-    def _retire(self, report: Report, why: str) -> None:
-        """The device of a worker is lost: it gets no more scans."""
+    def _check_room(self, work: Work, report: Report) -> None:
+        """Send a worker away that has no room for results; raises ArtifactError if none of them has."""
+        why = next((outcome.why for outcome in report.outcomes if outcome.full), None)
+        if why is None:
+            return
+        if self._fleet.all_full >= FULL_IN_A_ROW:
+            raise no_room(work.job.layout.out, self._fleet.all_full, why)
+        if not self._fleet.all_full and self._fleet.full(report.worker) >= FULL_IN_A_ROW:
+            self._retire(report, why, "has no room for results")
+
+    def _retire(self, report: Report, why: str, what: str = "is lost") -> None:
+        """A worker gets no more scans."""
         if report.worker not in self._fleet.living:
             return
-        where = f"device {report.device} on {report.host}"
-        self._send_away(report.worker, f"{where} is lost, its scans go to others: {why}", why)
-
-    def _send_away(self, address: str, message: str, why: str) -> None:
-        LOG.error("%s", message)
-        self._fleet.lost(address, why)
-        self._client.retire_workers(workers=[address], close_workers=True)
+        what = f"{what}, its scans go to others" if report.opened else "gets no scans"
+        send_away(
+            self._client, self._fleet, report.worker, f"device {report.device} on {report.host} {what}: {why}", why
+        )
 
     def _lost(self, plan: Plan, scans: List[Scan], future: Any) -> None:
         """A task that did not return: its workers died, or the scheduler is lost."""
@@ -269,7 +260,10 @@ class ClusterEngine(Engine):
             return
         if self._devices is not None and len(self._fleet.reasons) >= len(self._devices):
             raise AclError(f"all devices are lost: {self._fleet.reasons[-1]}")
-        if self._fleet.without_workers(time.monotonic()) > _WITHOUT_WORKERS:
+        alone = self._fleet.without_workers(time.monotonic())
+        if not alone:
+            LOG.warning("%s: no worker is left; waiting %.0f s for one", self._where(), _WITHOUT_WORKERS)
+        if alone > _WITHOUT_WORKERS:
             raise ToolchainError(
                 f"{self._where()}: no worker is left; finished scans are kept; start workers again and run the same "
                 "command, which takes over everything"

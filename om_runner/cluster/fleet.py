@@ -29,6 +29,8 @@ class Fleet:
         self._tokens: Dict[str, str] = {}
         self._devices: Dict[Tuple[str, int], _Device] = {}
         self._no_workers: Optional[float] = None
+        #: address → scans in a row for whose results a worker had no room
+        self._full: Dict[str, int] = {}
 
     @property
     def gone(self) -> List[str]:
@@ -50,6 +52,21 @@ class Fleet:
         device.failed += sum(outcome.kind == FAILED for outcome in report.outcomes)
         device.busy += report.device_seconds
         device.loaded = max(device.loaded, report.loaded)
+        for outcome in report.outcomes:
+            if outcome.kind == DONE:
+                self._full.pop(report.worker, None)
+            elif outcome.full:
+                self._full[report.worker] = self._full.get(report.worker, 0) + 1
+
+    def full(self, address: str) -> int:
+        """Scans in a row for whose results a worker had no room."""
+        return self._full.get(address, 0)
+
+    @property
+    def all_full(self) -> int:
+        """The same of all workers together, if none of them has room; else 0."""
+        counts = [self.full(address) for address in self.living]
+        return sum(counts) if all(counts) else 0
 
     def lost(self, address: str, why: str) -> None:
         """A worker that gets no more scans."""

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from om_runner.registration.job import Settings
 from om_runner.results.cohort_record import Known
 from om_runner.results.columns import MetricsRow
+from om_runner.results.turns import Stamps
 
 #: name of the resource of which every worker with a device has one
 RESOURCE = "NPU"
@@ -53,21 +54,26 @@ class Chunk:
     scans : as many as the model's batch, or fewer.
     gone : owners that are dead, as the scheduler knows.
     keep : subject → start of the names of its arrays for the comparison.
+    before : subject → stamps of its records before the run: with others, a worker that died has finished it.
     """
 
     scans: Tuple[Known, ...]
     gone: Tuple[str, ...] = ()
     keep: Mapping[str, str] = field(default_factory=dict)
+    before: Optional[Mapping[str, Stamps]] = None
 
 
 #: how a scan ended: registered; failed; done by another process; in work by another; given back, because the device of
-#: this worker is lost (by this scan, or by another one)
+#: this worker is lost (by this scan, or by another one); given back, because the run ends
 DONE, FAILED, ELSEWHERE, HELD, DEVICE, BACK = "done", "failed", "elsewhere", "held", "device", "back"
+STOPPED = "stopped"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one scan on a worker; `why` is a message or the owner that holds the scan."""
+    """What became of one scan on a worker; `why` is a message or the owner that holds the scan; `full` if there was no
+    room for its results.
+    """
 
     subject: str
     kind: str
@@ -91,6 +97,7 @@ class Report:
     sums : stage → wall and processor seconds.
     events : of the timeline, with times in seconds since 1970.
     loaded : float — seconds that opening the model took.
+    opened : bool — False if this worker's device or files refuse the run.
     said : warnings that belong to no row of results.
     """
 
@@ -104,4 +111,5 @@ class Report:
     sums: Dict[str, Tuple[float, float]] = field(default_factory=dict)
     events: List[Dict[str, Any]] = field(default_factory=list)
     loaded: float = 0.0
+    opened: bool = True
     said: List[str] = field(default_factory=list)

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Deque, Dict, List, Sequence
+from typing import Deque, Dict, List, Sequence, Set
 
 from om_runner.inputs.scans import Scan
 
-#: devices that may be lost with a scan before it counts as failed
-_MOST_DEVICES = 2
+#: workers whose device may be lost with a scan, or that may have no room for its results, before it counts as failed
+_MOST_WORKERS = 2
 
 
 class Plan:
@@ -25,7 +25,7 @@ class Plan:
         self._todo: Deque[Scan] = deque(scans)
         self._held: List[Scan] = []
         self._batch = batch
-        self._devices: Dict[str, int] = {}
+        self._workers: Dict[str, Set[str]] = {}
 
     @property
     def ready(self) -> bool:
@@ -46,7 +46,7 @@ class Plan:
         self._todo.appendleft(scan)
 
     def later(self, scan: Scan) -> None:
-        """A scan that another process holds."""
+        """Hand a scan out after the next look at the cluster: another process holds it, or its worker had no room."""
         self._held.append(scan)
 
     def look_again(self) -> None:
@@ -54,7 +54,8 @@ class Plan:
         self._todo.extend(self._held)
         self._held = []
 
-    def again(self, scan: Scan) -> bool:
-        """Whether a scan with which a device was lost may be tried on another."""
-        self._devices[scan.subject] = self._devices.get(scan.subject, 0) + 1
-        return self._devices[scan.subject] < _MOST_DEVICES
+    def again(self, scan: Scan, worker: str) -> bool:
+        """Whether a scan that a worker could not finish may be tried on another."""
+        tried = self._workers.setdefault(scan.subject, set())
+        tried.add(worker)
+        return len(tried) < _MOST_WORKERS

@@ -101,7 +101,13 @@ async def _work(scheduler: str, device: int, listen: str, slots: int) -> bool:
             f"{scheduler}: no Dask scheduler answers there ({exc}); check address and network"
         ) from exc
     LOG.info("device %d of this host works for %s at %s", device, scheduler, nanny.worker_address)
-    return await _until_stopped(nanny)
+    stopped = await _until_stopped(nanny)
+    if not stopped:
+        LOG.warning(
+            "device %d: the scheduler has ended, or a run has sent this worker away; the log of the run says why",
+            device,
+        )
+    return stopped
 
 
 def _on_this_host(scheduler: str) -> bool:

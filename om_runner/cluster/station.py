@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional, Tuple, Union
 
@@ -94,7 +95,7 @@ class Station:
             executed = 0
             for scan in chunk.scans:
                 with self._gate.alone():
-                    done, ran = self._register(Chunk((scan,), (), chunk.keep), timeline)
+                    done, ran = self._register(replace(chunk, scans=(scan,)), timeline)
                     outcomes, executed = outcomes + done, executed + ran
             return outcomes, executed
         finally:
@@ -102,7 +103,7 @@ class Station:
 
     def _register(self, chunk: Chunk, timeline: Timeline) -> Tuple[List[Outcome], int]:
         scans = [Scan(k.subject, Path(k.path), None if k.seg_path is None else Path(k.seg_path)) for k in chunk.scans]
-        turns = Turns(self._claims, self._records, self._failures, scans)
+        turns = Turns(self._claims, self._records, self._failures, scans, chunk.before)
         outcomes: List[Outcome] = []
         batch: List[Ready] = []
         ran = 0
@@ -120,7 +121,7 @@ class Station:
             self.broken = self.broken or str(exc)
             done = {outcome.subject for outcome in outcomes}
             kind = DEVICE if batch and not isinstance(exc, _Broken) else BACK
-            outcomes += [Outcome(s.subject, kind, why=str(exc)) for s in scans if s.subject not in done]
+            outcomes += [Outcome(s.subject, kind, stage="run", why=str(exc)) for s in scans if s.subject not in done]
         finally:
             for scan in scans:
                 self._claims.release(scan.subject)

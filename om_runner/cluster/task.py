@@ -9,9 +9,9 @@ import os
 import socket
 import threading
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Set
 
-from om_runner.cluster.order import DEVICE, DEVICE_VARIABLE, Chunk, Order, Outcome, Report
+from om_runner.cluster.order import BACK, DEVICE_VARIABLE, STOPPED, Chunk, Order, Outcome, Report
 from om_runner.cluster.station import Station
 from om_runner.device.acl_runtime import open_runtime
 from om_runner.device.offline_model import open_model
@@ -31,6 +31,8 @@ LOG = logging.getLogger(__name__)
 _PACKAGES = ("numpy", "scipy", "nibabel", "SimpleITK")
 #: one at a time per process: the device belongs to one run
 _STATIONS: Dict[str, Station] = {}
+#: runs that hand out no more scans
+_ENDING: Set[str] = set()
 _LOCK = threading.Lock()
 
 
@@ -66,18 +68,29 @@ def _short(value: object) -> str:
     return text[:12] + "…" if len(text) == 64 else text
 
 
-async def prepare(order: Order, dask_worker: Any = None) -> Optional[str]:
-    """Load the model on this worker's device; returns what went wrong, or None.
+class Prepared(NamedTuple):
+    """A worker's device: its number, what it refused the model for, and warnings while it was loaded."""
+
+    device: int
+    refused: Optional[str]
+    said: List[str]
+
+
+async def prepare(order: Order, dask_worker: Any = None) -> Prepared:
+    """Load the model on this worker's device.
 
     `dask_worker` is set by Dask. It goes on answering the scheduler meanwhile.
     """
+    device = device_of(order, dask_worker)
 
-    def load() -> Optional[str]:
-        try:
-            _station(order, device_of(order, dask_worker))
-        except VxmError as exc:
-            return str(exc)
-        return None
+    def load() -> Prepared:
+        said: List[str] = []
+        with collecting(), notes_to(said):
+            try:
+                _station(order, device)
+            except VxmError as exc:
+                return Prepared(device, str(exc), said)
+        return Prepared(device, None, said)
 
     return await asyncio.get_event_loop().run_in_executor(None, load)
 
@@ -93,12 +106,15 @@ def register(order: Order, chunk: Chunk) -> Report:
         "worker": str(worker.address),
     }
     said: List[str] = []
+    if order.session in _ENDING:
+        return Report([Outcome(scan.subject, STOPPED) for scan in chunk.scans], **report)
     with collecting(), notes_to(said):
         try:
             station = _station(order, device)
         except VxmError as exc:
-            outcomes = [Outcome(scan.subject, DEVICE, why=str(exc)) for scan in chunk.scans]
-            return Report(outcomes, said=said, **report)
+            # Not the scans' doing: they are given back as if they had not been here.
+            outcomes = [Outcome(scan.subject, BACK, why=str(exc)) for scan in chunk.scans]
+            return Report(outcomes, said=said, opened=False, **report)
         outcomes, executed = station.register(chunk, timeline)
     sums = {stage: (span.wall, span.cpu) for stage, span in timeline.sums.items()}
     return Report(
@@ -113,8 +129,14 @@ def register(order: Order, chunk: Chunk) -> Report:
     )
 
 
+def drain(session: str) -> None:
+    """Give back the scans of a run that have not begun."""
+    _ENDING.add(session)
+
+
 def release(session: str) -> None:
     """Release the device after a run."""
+    drain(session)
     with _LOCK:
         station = _STATIONS.pop(session, None)
     if station is not None:

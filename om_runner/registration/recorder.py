@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from pathlib import Path
 from typing import Callable, Dict, Optional, Set, Tuple
 
 from om_runner.inputs.scans import LoadedScan, Scan
@@ -18,7 +19,7 @@ from vxm_convert.errors import ArtifactError, VxmError
 LOG = logging.getLogger(__name__)
 
 #: scans in a row that may fail for want of room before the run stops
-_FULL_IN_A_ROW = 3
+FULL_IN_A_ROW = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -86,18 +87,22 @@ class Recorder:
 
     def check_room(self) -> None:
         """Raise ArtifactError after several scans in a row that could not be written because the disk is full."""
-        if self._without_room >= _FULL_IN_A_ROW and self._full is not None:
-            raise ArtifactError(
-                f"{self._job.layout.out}: no room is left: {self._without_room} scans in a row could not be written "
-                f"({self._full}); the run stops here, and finished scans are kept; free space and run the same command "
-                "again"
-            ) from self._full
+        if self._without_room >= FULL_IN_A_ROW and self._full is not None:
+            raise no_room(self._job.layout.out, self._without_room, str(self._full)) from self._full
 
 
 def note_failure(job: Job, failures: FailureRecords, row: FailureRow) -> None:
     """Record a failed scan in the folder; raises ArtifactError or OSError if that cannot be written."""
     failures.write(row)
     job.layout.note_failure(row)
+
+
+def no_room(out: Path, scans: int, why: str) -> ArtifactError:
+    """The error that ends a run whose results cannot be written any more."""
+    return ArtifactError(
+        f"{out}: no room is left: {scans} scans in a row could not be written ({why}); the run stops here, and finished "
+        "scans are kept; free space and run the same command again"
+    )
 
 
 def without_room(message: str) -> ArtifactError:

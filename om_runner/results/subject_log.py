@@ -14,11 +14,14 @@ from om_runner.results.columns import WARNINGS_JOINT
 from vxm_convert.text import one_line, printable
 
 _HERE = threading.local()
+_LOCK = threading.Lock()
 _LONGEST_WARNING = 500
 
 
 class _Collector(logging.Handler):
-    """Appends warnings to the list of the logging thread."""
+    """Appends warnings to the list of the logging thread; one for all threads, so that each is noted once."""
+
+    users = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         notes = getattr(_HERE, "notes", None)
@@ -26,16 +29,22 @@ class _Collector(logging.Handler):
             notes.append(f"{record.levelname}: {record.getMessage()}")
 
 
+_COLLECTOR = _Collector(logging.WARNING)
+
+
 @contextmanager
 def collecting() -> Iterator[None]:
-    """During a run, `notes_to` collects warnings, whatever the terminal shows."""
-    handler = _Collector(logging.WARNING)
-    root = logging.getLogger()
-    root.addHandler(handler)
+    """During a run, `notes_to` collects warnings, whatever the terminal shows. Several threads may be inside."""
+    with _LOCK:
+        _COLLECTOR.users += 1
+        logging.getLogger().addHandler(_COLLECTOR)
     try:
         yield
     finally:
-        root.removeHandler(handler)
+        with _LOCK:
+            _COLLECTOR.users -= 1
+            if not _COLLECTOR.users:
+                logging.getLogger().removeHandler(_COLLECTOR)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from enum import Enum
-from typing import Callable, Dict, List, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from om_runner.inputs.scans import Scan
 from om_runner.results.failures import FailureRecords
@@ -36,11 +36,29 @@ class Turns:
     claims : Claims
     records, failures : of the output folder.
     scans : the scans that this process would register; their records of now are those of earlier runs.
+    before : subject → stamps of the records of earlier runs, from another process of the same run, instead.
     """
 
-    def __init__(self, claims: Claims, records: Records, failures: FailureRecords, scans: Sequence[Scan]) -> None:
+    def __init__(
+        self,
+        claims: Claims,
+        records: Records,
+        failures: FailureRecords,
+        scans: Sequence[Scan],
+        before: Optional[Mapping[str, Stamps]] = None,
+    ) -> None:
         self._claims, self._records, self._failures = claims, records, failures
-        self._before: Dict[str, Stamps] = {scan.subject: self._stamps(scan.subject) for scan in scans}
+        self._before: Dict[str, Stamps] = dict(before or {})
+        if before is None:
+            self.look_again(scans)
+
+    def look_again(self, scans: Sequence[Scan]) -> None:
+        """Take the present records of scans, such as a failure that is to be tried again, for those of earlier runs."""
+        self._before.update((scan.subject, self._stamps(scan.subject)) for scan in scans)
+
+    def before(self, subject: str) -> Stamps:
+        """Stamps of the records of earlier runs."""
+        return self._before[subject]
 
     def take(self, subject: str) -> Turn:
         """Claim a scan if it is still to be done."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from om_runner import __main__ as cli
 from om_runner.registration import session
@@ -115,3 +119,17 @@ def _save(path: Path, data: np.ndarray) -> Path:
     image.header.set_xyzt_units("mm")
     nib.save(image, str(path))
     return path
+
+
+def validator_errors(folder: Path) -> List[Dict[str, Any]]:
+    """What bids-validator objects to; skips the test where it is not installed (Python 3.7) or does not run."""
+    beside = Path(sys.executable).with_name("bids-validator-deno")
+    validator = str(beside) if beside.is_file() else shutil.which("bids-validator-deno")
+    if validator is None:
+        pytest.skip("bids-validator-deno is not installed (pip install bids-validator-deno)")
+    done = subprocess.run([validator, str(folder), "--format", "json"], capture_output=True)
+    try:
+        issues = json.loads(done.stdout.decode("utf-8"))["issues"]["issues"]
+    except ValueError:
+        pytest.skip(f"bids-validator-deno does not run here: {done.stderr.decode('utf-8', 'replace')[:200]}")
+    return [issue for issue in issues if issue["severity"] == "error"]

@@ -19,6 +19,7 @@ from om_runner.cluster.engine import ClusterEngine
 from om_runner.registration import session
 from tests.support import fakes, worker_preload
 from tests.support.registration_bench import Bench
+from vxm_convert.artifacts.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PRELOAD = "tests.support.worker_preload"
@@ -44,7 +45,8 @@ class Processes:
 
     def behave(self, **wanted: object) -> None:
         """What the devices do from now on."""
-        self._behaviour.write_text(json.dumps({"log": str(self.log), **wanted}), encoding="utf-8")
+        # A device may just be reading it.
+        write_json(self._behaviour, {"log": str(self.log), **wanted})
 
     def executed(self) -> List[List[str]]:
         """Sum of the values, device and process of every execution since the last call."""
@@ -65,6 +67,10 @@ class Processes:
         """``om_runner worker``."""
         words = ["worker", "--scheduler", self.address, "--device", str(device), "--slots", "2"]
         self.workers.append(self._start("om_runner", *words))
+
+    def said(self) -> str:
+        """What scheduler and workers have written to their terminals."""
+        return (self.folder / "output.txt").read_text(encoding="utf-8")
 
     def _start(self, module: str, *words: str) -> Any:
         with open(str(self.folder / "output.txt"), "ab") as output:

@@ -7,17 +7,35 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from om_runner.cluster import connect, engine
 from om_runner.cluster.engine import ClusterEngine
-from tests.support.cluster_bench import ClusterBench, Processes
+from tests.support.cluster_bench import ROOT, ClusterBench, Processes
 from vxm_convert.errors import ToolchainError
 from vxm_convert.inspection.verify import first_broken, verify_folders
+
+CLIENT = """
+import logging, sys, pytest
+from pathlib import Path
+from om_runner.cluster.engine import ClusterEngine
+from tests.support import fakes
+from tests.support.cluster_bench import ClusterBench
+from vxm_convert.cliargs import run_main
+logging.basicConfig(level=logging.INFO)
+# The atlas is there.
+fakes.write_scan = lambda path, *args, **more: path
+bench = ClusterBench(Path(sys.argv[1]), pytest.MonkeyPatch(), 0)
+sys.exit(run_main(lambda: bench.register(ClusterEngine(None, sys.argv[2])), "om_runner"))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +59,17 @@ def wait_for_workers(address, count):
     with connect.running_cluster(address) as client:
         while len(connect.workers_of(client)) < count:
             time.sleep(0.05)
+
+
+@contextmanager
+def started(bench, processes):
+    """A client in a process of its own, from the moment at which a device has begun."""
+    words = [sys.executable, "-c", CLIENT, str(bench.out.parent), processes.address]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, universal_newlines=True, cwd=str(ROOT)) as client:
+        while not processes.log.read_text(encoding="utf-8"):
+            assert client.poll() is None, client.stderr.read()
+            time.sleep(0.02)
+        yield client
 
 
 def nothing_left(out):
@@ -101,7 +130,31 @@ def test_scans_of_a_killed_worker_go_to_another(bench, processes):
     wait_for_workers(processes.address, 2)
 
 
-def test_a_worker_with_another_model_is_named(bench, processes, monkeypatch):
+def test_a_scan_whose_worker_died_after_its_record_is_not_registered_again(bench, processes):
+    processes.behave(kill_after=["s03"], sleep=0.02)
+    assert bench.register(ClusterEngine(None, processes.address)) == 0
+    executed = [value for value, _, _ in processes.executed()]
+    assert executed.count(f"{bench.sums['s03']:.3f}") == 1 and len(bench.table("metrics.tsv")) == 8
+    assert nothing_left(bench.out) and first_broken(verify_folders([bench.out])) is None
+    wait_for_workers(processes.address, 2)
+
+
+def test_a_worker_with_another_model_is_named(bench, processes):
+    wait_for_workers(processes.address, 2)
+    processes.behave(other=[1])
+    with pytest.raises(ToolchainError) as caught:
+        bench.register(ClusterEngine(None, processes.address))
+    said = str(caught.value)
+    assert re.match(
+        r"1 of 2 workers differ from this client: tcp://127.0.0.1:\d+ on \S+: om is ffffffffffff… there ", said
+    )
+    assert f"and {'0' * 12}… here" in said and said.endswith(
+        "give all of them the same software and files, or stop these"
+    )
+    assert not bench.out.exists()
+
+
+def test_a_worker_with_another_version_is_named(bench, processes, monkeypatch):
     true = engine.task.versions
     monkeypatch.setattr(engine.task, "versions", lambda: {**true(), "numpy": "0.1"})
     with pytest.raises(
@@ -110,6 +163,45 @@ def test_a_worker_with_another_model_is_named(bench, processes, monkeypatch):
         bench.register(ClusterEngine(None, processes.address))
     monkeypatch.undo()
     assert not bench.out.exists()
+
+
+def test_a_worker_that_does_not_see_the_output_folder_is_named(bench, processes, monkeypatch):
+    monkeypatch.setattr(engine, "OWNERS_FOLDER", "elsewhere")
+    with pytest.raises(
+        ToolchainError, match=rf"2 of 2 workers differ .* it does not see the output folder {bench.out}"
+    ):
+        bench.register(ClusterEngine(None, processes.address))
+
+
+def test_sigterm_finishes_what_is_in_work_and_a_second_one_gives_it_back(bench, processes):
+    for seed in range(9, 17):
+        bench.add(f"s{seed:02d}", seed)
+    processes.behave(sleep=0.3)
+    with started(bench, processes) as client:
+        client.send_signal(signal.SIGTERM)
+        said = client.communicate(timeout=60)[1]
+    assert client.returncode == 130 and "Traceback" not in said
+    assert "stopping after the batch on the device and the results being written; send the signal again" in said
+    executed = processes.executed()
+    done = [row["subject"] for row in bench.table("metrics.tsv")]
+    assert len(executed) == len(done) <= 6, "of two workers with two scans each; the others are not begun"
+    assert f"{16 - len(done)} of 16 scans are still missing" in said and "stopped by the user; finished results" in said
+    assert nothing_left(bench.out) and first_broken(verify_folders([bench.out])) is None
+
+    processes.behave(sleep=2.0)
+    with started(bench, processes) as client:
+        client.send_signal(signal.SIGTERM)
+        for line in client.stderr:
+            if "send the signal again" in line:
+                break
+        client.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        said = client.communicate(timeout=60)[1]
+    assert client.returncode == 130 and time.monotonic() - begun < 15 and "Traceback" not in said
+    assert [row["subject"] for row in bench.table("metrics.tsv")] == done
+    processes.behave()
+    assert bench.register(ClusterEngine(None, processes.address)) == 0 and len(bench.table("metrics.tsv")) == 16
+    assert nothing_left(bench.out) and first_broken(verify_folders([bench.out])) is None
 
 
 def test_a_lost_scheduler_ends_the_client_with_one_message(bench, processes, monkeypatch):

@@ -28,6 +28,9 @@ from vxm_convert.errors import AclError, ToolchainError
 def bench(tmp_path, monkeypatch):
     import dask
 
+    # Its defaults would go with the setting, were they read within it.
+    import distributed  # noqa: F401
+
     monkeypatch.setenv(worker_preload.VARIABLE, str(tmp_path / "behaviour.json"))
     with dask.config.set({"distributed.worker.preload": [PRELOAD]}):
         yield ClusterBench(tmp_path, monkeypatch, 6)

@@ -46,6 +46,8 @@ code = bench.run("--threads", "1", *sys.argv[3:])
 pathlib.Path(folder, "changes").write_text(str(seen[0]))
 sys.exit(code)
 """
+#: tests that share the changes of a whole sweep, for some minutes each
+PARTS = 4
 
 
 @pytest.fixture
@@ -80,12 +82,12 @@ def problems(bench, wanted):
     return found + ([] if rows == (["a", "b"], ["c"]) else [str(rows)])
 
 
-def sweep(bench, tmp_path, options, step):
+def sweep(bench, tmp_path, options, first, step):
     assert run_child(tmp_path, 0, *options).returncode == 1
     wanted, changes = volumes(bench.out), int((tmp_path / "changes").read_text(encoding="utf-8"))
     assert changes > 40
     bad = {}
-    for number in range(1, changes + 1, step):
+    for number in range(first, changes + 1, step):
         if "--force" not in options:
             os.rename(str(bench.out), str(tmp_path / f"before{number}"))
         assert run_child(tmp_path, number, *options).returncode in (-9, 1)
@@ -96,15 +98,17 @@ def sweep(bench, tmp_path, options, step):
 
 
 def test_a_run_killed_at_some_changes_is_repaired_by_the_next(bench, tmp_path):
-    sweep(bench, tmp_path, (), 23)
+    sweep(bench, tmp_path, (), 1, 23)
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_change_is_repaired_by_the_next(bench, tmp_path):
-    sweep(bench, tmp_path, (), 1)
+@pytest.mark.parametrize("part", range(1, PARTS + 1))
+def test_a_run_killed_at_any_change_is_repaired_by_the_next(bench, tmp_path, part):
+    sweep(bench, tmp_path, (), part, PARTS)
 
 
 @pytest.mark.slow
-def test_a_run_that_registers_again_and_is_killed_at_any_change_is_repaired_by_the_next(bench, tmp_path):
+@pytest.mark.parametrize("part", range(1, PARTS + 1))
+def test_a_run_that_registers_again_and_is_killed_at_any_change_is_repaired_by_the_next(bench, tmp_path, part):
     assert bench.run() == 1
-    sweep(bench, tmp_path, ("--force",), 1)
+    sweep(bench, tmp_path, ("--force",), part, PARTS)
