@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
+from om_runner.cluster.connect import running_cluster, workers_of
 from om_runner.options.cluster import SIMULATED_VARIABLE
 from scripts.benchmark.cohort import SLEEP_VARIABLE
 from scripts.benchmark.common import machine
@@ -92,6 +93,7 @@ def _bench(args: argparse.Namespace) -> int:
         print(_line(runs[-1]), flush=True)
     if args.apart:
         with cluster(out, counts[-1]) as address:
+            _wait_for_workers(address, counts[-1])
             runs.append(_register(out, model, counts[-1], args.scans * counts[-1], ["--scheduler", address]))
         print(_line(runs[-1]), flush=True)
     ideal = counts[-1] / counts[0]
@@ -103,6 +105,13 @@ def _bench(args: argparse.Namespace) -> int:
         print(f"scheduler and workers started apart: {apart:.2f} times the speed of --devices")
     fine = speedup >= args.at_least * ideal and apart >= 1 - _APART
     return EXIT_OK if fine else EXIT_TOLERANCE
+
+
+def _wait_for_workers(address: str, count: int) -> None:
+    """A run begins with the workers that are there."""
+    with running_cluster(address) as client:
+        while len(workers_of(client)) < count:
+            time.sleep(0.1)
 
 
 def _register(out: Path, model: Path, devices: int, scans: int, how: List[str]) -> Dict[str, Any]:

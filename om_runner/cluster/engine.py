@@ -64,7 +64,8 @@ class ClusterEngine(Engine):
     def __init__(self, devices: Optional[Sequence[int]], scheduler: Optional[str] = None) -> None:
         self._devices, self._scheduler = devices, scheduler
         self._client: Any = None
-        self._order: Optional[Order] = None
+        #: set when the cluster is there
+        self._order: Order
         self._fleet = Fleet()
         self._lost_scheduler = False
         self._done: queue.Queue[Any] = queue.Queue()
@@ -109,7 +110,7 @@ class ClusterEngine(Engine):
 
     def _tell(self, function: Any) -> None:
         """Call a function of `task` with the name of this run on every worker."""
-        if self._lost_scheduler or self._order is None:
+        if self._lost_scheduler:
             return
         try:
             self._client.run(function, self._order.session)
@@ -158,8 +159,7 @@ class ClusterEngine(Engine):
 
     def _window(self) -> int:
         """Chunks that may be on their way: enough that no worker waits, few enough to be given to others."""
-        slots = self._order.slots if self._order else 1
-        return max(1, len(self._fleet.living) * slots * _AHEAD)
+        return max(1, len(self._fleet.living) * self._order.slots * _AHEAD)
 
     def _submit(self, work: Work, scans: List[Scan]) -> Any:
         order = self._order
@@ -170,8 +170,9 @@ class ClusterEngine(Engine):
                 keep[scan.subject] = str(Path(work.store.folder).absolute() / f"incoming-{number}")
         before = {scan.subject: work.turns.before(scan.subject) for scan in scans}
         chunk = Chunk(tuple(known(scans)), tuple(self._fleet.gone), keep, before)
-        share = {RESOURCE: 1 / order.slots} if order else {}
-        key = f"register-{scans[0].subject}-{next(self._numbers)}"
+        # Of this run alone: Dask takes tasks of several clients with one key for one task.
+        key = f"register-{scans[0].subject}-{order.session}-{next(self._numbers)}"
+        share = {RESOURCE: 1 / order.slots}
         future = self._client.submit(task.register, order, chunk, key=key, pure=False, resources=share)
         future.add_done_callback(self._done.put)
         future.chunk = chunk

@@ -42,6 +42,8 @@ LOG = logging.getLogger(__name__)
 #: a scan with which so many workers died is given up
 MOST_DEATHS = 2
 _GRACE = 5.0
+#: seconds without a scan after which another run may have the device
+_IDLE = 5.0
 
 
 class Station:
@@ -57,6 +59,9 @@ class Station:
     def __init__(self, order: Order, job: Job, runtime: Runtime) -> None:
         self.job, self.order = job, order
         self.broken: Optional[str] = None
+        #: threads that have a scan in work
+        self.working = 0
+        self._used = time.monotonic()
         self._owners = Owners(job.layout.out / STATE_FOLDER)
         self._claims = Claims(self._owners, order.session)
         self._records, self._failures = Records(job.layout), FailureRecords(job.layout.out)
@@ -81,6 +86,12 @@ class Station:
             self._runtime.abandon()
         self._claims.close()
 
+    def in_use(self) -> bool:
+        """Whether the run may still need the device: it has scans in work, or had until just now and its client lives."""
+        if self.working:
+            return True
+        return time.monotonic() - self._used < _IDLE and not self._owners.is_gone(Path(self.order.witness).name)
+
     def register(self, chunk: Chunk, timeline: Timeline) -> Tuple[List[Outcome], int]:
         """Register the scans of a chunk; returns what became of each, and how many the model has run."""
         self._owners.declare_gone(chunk.gone)
@@ -99,6 +110,7 @@ class Station:
                     outcomes, executed = outcomes + done, executed + ran
             return outcomes, executed
         finally:
+            self._used = time.monotonic()
             self._owners.leave()
 
     def _register(self, chunk: Chunk, timeline: Timeline) -> Tuple[List[Outcome], int]:

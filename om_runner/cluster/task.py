@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Set
 
-from om_runner.cluster.order import BACK, DEVICE_VARIABLE, STOPPED, Chunk, Order, Outcome, Report
+from om_runner.cluster.order import BACK, DEVICE_VARIABLE, HELD, STOPPED, Chunk, Order, Outcome, Report
 from om_runner.cluster.station import Station
 from om_runner.device.acl_runtime import open_runtime
 from om_runner.device.offline_model import open_model
@@ -88,6 +88,8 @@ async def prepare(order: Order, dask_worker: Any = None) -> Prepared:
         with collecting(), notes_to(said):
             try:
                 _station(order, device)
+            except Occupied as exc:
+                LOG.warning("%s", exc)
             except VxmError as exc:
                 return Prepared(device, str(exc), said)
         return Prepared(device, None, said)
@@ -110,12 +112,18 @@ def register(order: Order, chunk: Chunk) -> Report:
         return Report([Outcome(scan.subject, STOPPED) for scan in chunk.scans], **report)
     with collecting(), notes_to(said):
         try:
-            station = _station(order, device)
+            station = _station(order, device, working=1)
+        except Occupied as exc:
+            return Report([Outcome(scan.subject, HELD, why=str(exc)) for scan in chunk.scans], **report)
         except VxmError as exc:
             # Not the scans' doing: they are given back as if they had not been here.
             outcomes = [Outcome(scan.subject, BACK, why=str(exc)) for scan in chunk.scans]
             return Report(outcomes, said=said, opened=False, **report)
-        outcomes, executed = station.register(chunk, timeline)
+        try:
+            outcomes, executed = station.register(chunk, timeline)
+        finally:
+            with _LOCK:
+                station.working -= 1
     sums = {stage: (span.wall, span.cpu) for stage, span in timeline.sums.items()}
     return Report(
         outcomes,
@@ -150,19 +158,34 @@ def device_of(order: Order, worker: Any) -> int:
     return int(os.environ.get(DEVICE_VARIABLE) or order.settings.device)
 
 
-def _station(order: Order, device: int) -> Station:
+class Occupied(VxmError):
+    """Another run works on this device."""
+
+
+def _station(order: Order, device: int, working: int = 0) -> Station:
+    """The place of work of a run, made if the device is free, with `working` scans more in work.
+
+    Raises
+    ------
+    Occupied
+    VxmError
+        If this worker's software, files or device do not serve.
+    """
     with _LOCK:
         station = _STATIONS.get(order.session)
         if station is None:
             found = check(order)["differences"]
             if found:
                 raise VxmError(f"this worker differs from the client: {'; '.join(found)}")
-            for other in list(_STATIONS):
-                _STATIONS.pop(other).close()
+            for session, other in list(_STATIONS.items()):
+                if other.in_use():
+                    raise Occupied("another run works on this device; the scans of this one wait until it has ended")
+                _STATIONS.pop(session).close()
             settings = order.settings
             set_threads(settings.batch.threads)
             job = worker_job(open_model(settings.model, settings.contract, settings.toolchain), settings)
             station = _STATIONS[order.session] = Station(order, job, open_runtime(job.model, device))
+        station.working += working
         return station
 
 

@@ -139,6 +139,20 @@ def test_a_scan_whose_worker_died_after_its_record_is_not_registered_again(bench
     wait_for_workers(processes.address, 2)
 
 
+def test_two_runs_at_the_same_time_have_a_device_one_after_the_other(bench, processes, caplog):
+    wait_for_workers(processes.address, 2)
+    processes.behave(sleep=0.2)
+    with started(bench, processes) as client:
+        assert bench.register(ClusterEngine(None, processes.address), out="second") == 0
+        said = client.communicate(timeout=120)[1]
+    assert client.returncode == 0, said
+    assert "another run works on this device; the scans of this one wait until it has ended" in caplog.text
+    assert len(processes.executed()) == 16 and bench.volumes() == bench.volumes("second")
+    assert (
+        len(bench.table("metrics.tsv")) == 8 and nothing_left(bench.out) and nothing_left(bench.out.with_name("second"))
+    )
+
+
 def test_a_worker_with_another_model_is_named(bench, processes):
     wait_for_workers(processes.address, 2)
     processes.behave(other=[1])
