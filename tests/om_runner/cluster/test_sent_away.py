@@ -85,7 +85,7 @@ def test_a_worker_that_comes_later_with_too_little_memory_fails_no_scan(bench, p
 
     def come():
         processes.start_worker(1)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while "gets no scans" not in caplog.text and time.monotonic() < end:
             time.sleep(0.02)
         processes.behave(refuse=[1])
