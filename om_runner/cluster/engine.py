@@ -64,7 +64,7 @@ class ClusterEngine(Engine):
     def __init__(self, devices: Optional[Sequence[int]], scheduler: Optional[str] = None) -> None:
         self._devices, self._scheduler = devices, scheduler
         self._client: Any = None
-        #: set when the cluster is there
+        #: of the run that goes on
         self._order: Order
         self._fleet = Fleet()
         self._lost_scheduler = False
@@ -78,27 +78,29 @@ class ClusterEngine(Engine):
     @contextmanager
     def _opened(self, job: Job, claims: Claims) -> Iterator[None]:
         slots = 4 if job.settings.batch.threads > 2 else 2
-        with self._connected(slots) as client:
-            self._client = client
-            self._order = Order(
-                session=uuid.uuid4().hex,
-                settings=job.settings,
-                key=job.keys.of_run,
-                versions=task.versions(),
-                devices=None if self._devices is None else tuple(self._devices),
-                witness=str((job.layout.out / STATE_FOLDER / OWNERS_FOLDER / process_token()).absolute()),
-                slots=slots,
-                trace=job.settings.batch.trace is not None,
-            )
-            try:
-                muster(client, self._order, self._fleet, self._where(), len(self._devices or ()) or 1)
-                dashboard = dashboard_of(client)
-                if dashboard is not None:
-                    LOG.info("dashboard: %s", dashboard)
-                yield
-            finally:
-                self._tell(task.release)
-                clear_leftovers(job.layout.out, claims.owners, claims, said=False)
+        self._order = Order(
+            session=uuid.uuid4().hex,
+            settings=job.settings,
+            key=job.keys.of_run,
+            versions=task.versions(),
+            devices=None if self._devices is None else tuple(self._devices),
+            witness=str((job.layout.out / STATE_FOLDER / OWNERS_FOLDER / process_token()).absolute()),
+            slots=slots,
+            trace=job.settings.batch.trace is not None,
+        )
+        try:
+            with self._connected(slots) as self._client:
+                try:
+                    muster(self._client, self._order, self._fleet, self._where(), len(self._devices or ()) or 1)
+                    dashboard = dashboard_of(self._client)
+                    if dashboard is not None:
+                        LOG.info("dashboard: %s", dashboard)
+                    yield
+                finally:
+                    self._tell(task.release)
+        finally:
+            # Workers of this host have ended now, with what they had in work after a second Ctrl-C.
+            clear_leftovers(job.layout.out, claims.owners, claims, said=False)
 
     def _connected(self, slots: int) -> ContextManager[Any]:
         if self._scheduler is not None:

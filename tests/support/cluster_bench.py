@@ -23,6 +23,21 @@ from vxm_convert.artifacts.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PRELOAD = "tests.support.worker_preload"
+_CLIENT = """
+import logging, sys, pytest
+from pathlib import Path
+from om_runner.cluster.engine import ClusterEngine
+from tests.support import fakes
+from tests.support.cluster_bench import ClusterBench
+from vxm_convert.cliargs import run_main
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    # The atlas is there.
+    fakes.write_scan = lambda path, *args, **more: path
+    bench = ClusterBench(Path(sys.argv[1]), pytest.MonkeyPatch(), 0)
+    engine = ClusterEngine(None, sys.argv[2]) if len(sys.argv) > 2 else ClusterEngine([0, 1])
+    sys.exit(run_main(lambda: bench.register(engine), "om_runner"))
+"""
 
 
 class Processes:
@@ -129,3 +144,14 @@ class ClusterBench(Bench):
         """Bytes of all images of results."""
         folder = self.out.with_name(out)
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.nii.gz"))}
+
+
+def started_client(bench: ClusterBench, *scheduler: str) -> Any:
+    """A run over the cohort of a bench in a process of its own: over a running cluster, or over two devices."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _CLIENT, str(bench.out.parent), *scheduler],
+        env={**os.environ, "DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps([PRELOAD]), "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        cwd=str(ROOT),
+    )

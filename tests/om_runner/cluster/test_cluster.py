@@ -9,8 +9,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -19,23 +17,9 @@ import pytest
 
 from om_runner.cluster import connect, engine
 from om_runner.cluster.engine import ClusterEngine
-from tests.support.cluster_bench import ROOT, ClusterBench, Processes
+from tests.support.cluster_bench import ClusterBench, Processes, started_client
 from vxm_convert.errors import ToolchainError
 from vxm_convert.inspection.verify import first_broken, verify_folders
-
-CLIENT = """
-import logging, sys, pytest
-from pathlib import Path
-from om_runner.cluster.engine import ClusterEngine
-from tests.support import fakes
-from tests.support.cluster_bench import ClusterBench
-from vxm_convert.cliargs import run_main
-logging.basicConfig(level=logging.INFO)
-# The atlas is there.
-fakes.write_scan = lambda path, *args, **more: path
-bench = ClusterBench(Path(sys.argv[1]), pytest.MonkeyPatch(), 0)
-sys.exit(run_main(lambda: bench.register(ClusterEngine(None, sys.argv[2])), "om_runner"))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +48,7 @@ def wait_for_workers(address, count):
 @contextmanager
 def started(bench, processes):
     """A client in a process of its own, from the moment at which a device has begun."""
-    words = [sys.executable, "-c", CLIENT, str(bench.out.parent), processes.address]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, universal_newlines=True, cwd=str(ROOT)) as client:
+    with started_client(bench, processes.address) as client:
         while not processes.log.read_text(encoding="utf-8"):
             assert client.poll() is None, client.stderr.read()
             time.sleep(0.02)

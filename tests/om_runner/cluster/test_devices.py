@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from om_runner.cluster.gate import Gate
 from om_runner.options.cluster import devices_from
 from om_runner.precision.store import CompareStore, save_arrays
 from tests.support import worker_preload
-from tests.support.cluster_bench import PRELOAD, ClusterBench
+from tests.support.cluster_bench import PRELOAD, ClusterBench, started_client
 from vxm_convert.errors import AclError, ToolchainError
 
 
@@ -82,6 +83,26 @@ def test_scans_of_a_hanging_device_go_to_the_other(bench, caplog):
     assert bench.register(ClusterEngine([0, 1]), "--device-timeout", "0.5") == 0
     assert len(bench.table("metrics.tsv")) == 6
     assert "device 0 on " in caplog.text and "has not finished an execution within 0.5 s" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_second_sigterm_ends_the_workers_and_leaves_nothing(bench, caplog):
+    behave(bench, sleep=3.0)
+    with started_client(bench) as client:
+        while not bench.out.with_name("executed").exists():
+            assert client.poll() is None, client.stderr.read()
+            time.sleep(0.02)
+        client.send_signal(signal.SIGTERM)
+        for line in client.stderr:
+            if "send the signal again" in line:
+                break
+        client.send_signal(signal.SIGTERM)
+        said = client.communicate(timeout=100)[1]
+    assert client.returncode == 130 and "Traceback" not in said and "stopped by the user" in said
+    names = [path.name for path in bench.out.rglob("*")]
+    assert not [name for name in names if name.startswith(".tmp-") or name in ("claims", "owners")]
+    behave(bench)
+    assert bench.run() == 0 and len(bench.table("metrics.tsv")) == 6 and "was killed" not in caplog.text
 
 
 def test_devices_are_named_counted_or_refused(monkeypatch, capsys):

@@ -47,7 +47,7 @@ pathlib.Path(folder, "changes").write_text(str(seen[0]))
 sys.exit(code)
 """
 #: tests that share the changes of a whole sweep, for some minutes each
-PARTS = 4
+PARTS = 8
 
 
 @pytest.fixture
