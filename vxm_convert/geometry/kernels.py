@@ -356,16 +356,21 @@ def _preimage(
     help. Returns point and residual in mm.
     """
     trial, residual, factor = p, np.inf, 1.0
-    r, step, zero = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
-    gx, gy, gz = zero, zero, zero
-    for _ in range(most):
-        at, hx, hy, hz = _linearised(field, skew, trial[0], trial[1], trial[2])
+    r, step = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+    at, gx, gy, gz = _linearised(field, skew, p[0], p[1], p[2])
+    for n in range(most):
+        if n > 0:
+            # Most points are solved by the first step: derivatives only where there is a second.
+            # Unused derivatives cost nothing: the compiler leaves them out.
+            at, _, _, _ = _linearised(field, skew, trial[0], trial[1], trial[2])
         s = (q[0] - at[0], q[1] - at[1], q[2] - at[2])
         found = _length_mm(mm, s)
         if found < residual:
-            p, r, residual, gx, gy, gz = trial, s, found, hx, hy, hz
+            p, r, residual = trial, s, found
             if residual <= tolerance:
                 break
+            if n > 0:
+                at, gx, gy, gz = _linearised(field, skew, p[0], p[1], p[2])
             good, dx, dy, dz = _solved(gx, gy, gz, r, unit)
             step = (dx, dy, dz) if good and newton else _times(back, r)
             factor = min(1.0, 2.0 * factor) if newton else factor
