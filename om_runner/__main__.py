@@ -216,6 +216,7 @@ def _unused(parser: argparse.ArgumentParser, args: argparse.Namespace, app: bool
     warps = {"warp", "inverse"} & {*args.outputs}
     return {
         **unless(bool(warps), "no warp is written; it goes with --outputs warp or inverse", "--warp-format"),
+        **unless({*args.outputs} != {"qc"}, "no image is written but pictures", "--compress"),
         **unless(args.compare != 0, "--compare none compares no scan", "--reference-python", "--reference-cache"),
     }
 

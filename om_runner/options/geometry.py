@@ -13,6 +13,7 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.resample import EDGES
 from vxm_convert.model.intensity import INTENSITIES
 from vxm_convert.scans.conform import oriented
+from vxm_convert.scans.nifti import DEFAULT_LEVEL, MOST_LEVEL
 from vxm_convert.transforms.foreign import refuse_foreign
 from vxm_convert.transforms.formats import FORMATS
 
@@ -79,6 +80,15 @@ def add_geometry_group(parser: argparse.ArgumentParser) -> None:
         help="interpolation of segmentations: nearest, or label-safe (interpolate each label's indicator linearly, "
         "take the largest; default: %(default)s)",
     )
+    group.add_argument(
+        "--compress",
+        default=DEFAULT_LEVEL,
+        type=_level,
+        metavar="0..9|none",
+        help="gzip's level of compression of the images: none (0) stores the voxels as they are, in files that are "
+        "still named .nii.gz; 1 to 3 are the fast ones where isal is installed; results of an earlier run keep theirs "
+        "(default: %(default)s)",
+    )
 
 
 def placing_from(args: argparse.Namespace) -> PlacingOptions:
@@ -88,7 +98,7 @@ def placing_from(args: argparse.Namespace) -> PlacingOptions:
 
 def outputs_from(args: argparse.Namespace) -> OutputOptions:
     """The parsed options of the writer."""
-    return OutputOptions(args.outputs, args.warp_format, args.space, args.edge, args.label_interpolation)
+    return OutputOptions(args.outputs, args.warp_format, args.space, args.edge, args.label_interpolation, args.compress)
 
 
 def _affine(text: str) -> str:
@@ -107,6 +117,14 @@ def _orientation(text: str) -> str:
     except VolumeError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc
     return text.upper()
+
+
+def _level(text: str) -> int:
+    if text == "none":
+        return 0
+    if not text.isdigit() or int(text) > MOST_LEVEL:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a level from 0 to {MOST_LEVEL}, or none")
+    return int(text)
 
 
 def _outputs(text: str) -> Tuple[str, ...]:

@@ -16,6 +16,7 @@ from vxm_convert.geometry.grids import Grid, same_place
 from vxm_convert.geometry.reference_warp import warp_nearest
 from vxm_convert.geometry.resample import resample, to_dtype
 from vxm_convert.scans.conform import Placement, conform
+from vxm_convert.scans.nifti import DEFAULT_LEVEL
 from vxm_convert.transforms.warps import check_right_angles
 
 LOG = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ LABEL_INTERPOLATIONS = {"nearest": "nearest", "label-safe": "labels"}
 @dataclass(frozen=True)
 class OutputOptions:
     """The results to write; `edge` None: zeros if the host resamples, the network's own moved image (clamped) if it
-    need not.
+    need not; `level`: of compression, which changes bytes and no voxel.
     """
 
     outputs: Tuple[str, ...] = DEFAULT_OUTPUTS
@@ -38,9 +39,12 @@ class OutputOptions:
     space: str = "atlas"
     edge: Optional[str] = None
     label_interpolation: str = "nearest"
+    level: int = DEFAULT_LEVEL
 
     def to_dict(self) -> Dict[str, Any]:
-        return {**vars(self), "outputs": list(self.outputs)}
+        """What determines the voxels of the results."""
+        entries = {name: value for name, value in vars(self).items() if name != "level"}
+        return {**entries, "outputs": list(self.outputs)}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ from vxm_convert.profiles.profile import Limit
 
 #: increased when results of the same inputs change: records of other versions are ignored
 RESULT_VERSION = 2
+#: of ``--affine auto``, increased when the search finds other affines
+_SEARCH_VERSION = 2
 _MAX_RECORD = 4 << 20
 _CHECKERS = 2
 #: parts of a key → text for a difference in them
@@ -49,6 +51,7 @@ _REASONS = {
     "scan_file": "the scan's file has another name",
     "seg": "the scan's segmentation changed",
     "affine_file": "another affine",
+    "search": "the search for the affine changed",
     "judged": "judged by laxer limits of plausibility",
 }
 
@@ -121,6 +124,7 @@ class Keys:
             "layout": layout,
             "judged": {limit.figure.name: [limit.figure.relation, limit.value] for limit in judged},
             **{**vars(placing), "affine": "file" if from_file else placing.affine},
+            **({"search": _SEARCH_VERSION} if placing.affine == "auto" else {}),
             **outputs.to_dict(),
         }
 

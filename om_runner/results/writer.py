@@ -129,10 +129,10 @@ class Writer:
         affine_sha = loaded.placed.how.get("affine_sha256")
         provenance = provenance.of({"affine": affine_sha} if affine_sha else {}, placement=loaded.placed.to_dict())
         with_seg = provenance.of({"moving_seg": loaded.seg_sha256} if loaded.seg_sha256 else {})
-        affine = done.warp.fixed.affine
+        affine, level = done.warp.fixed.affine, self._options.level
         with place as folder:
             if "moved" in wanted:
-                write_nifti(folder / MOVED_NAME, done.moved, affine)
+                write_nifti(folder / MOVED_NAME, done.moved, affine, level=level)
                 record(
                     folder / MOVED_NAME,
                     provenance,
@@ -142,7 +142,7 @@ class Writer:
             if "warp" in wanted:
                 self._write_warp(folder / FLOW_NAME, done.warp, provenance)
             if "seg" in wanted and done.moved_seg is not None:
-                write_nifti(folder / MOVED_SEG_NAME, done.moved_seg, affine)
+                write_nifti(folder / MOVED_SEG_NAME, done.moved_seg, affine, level=level)
                 record(
                     folder / MOVED_SEG_NAME,
                     with_seg,
@@ -165,13 +165,12 @@ class Writer:
         }
 
     def _write_warp(self, path: Path, warp: Warp, provenance: Provenance, **details: object) -> None:
-        noted: Dict[str, Any] = {**provenance.details, **details}
+        noted: Dict[str, Any] = {**provenance.details, **details, "level": self._options.level}
         write_warp(path, warp, self._options.warp_format, provenance.made_from, provenance.toolchain, **noted)
 
-    @staticmethod
-    def _write_jacobian(path: Path, warp: Warp, provenance: Provenance) -> None:
+    def _write_jacobian(self, path: Path, warp: Warp, provenance: Provenance) -> None:
         values = determinant(warp)
-        write_nifti(path, values, warp.fixed.affine, np.float32)
+        write_nifti(path, values, warp.fixed.affine, np.float32, level=self._options.level)
         figures = {
             "folded": int(np.count_nonzero(~(values > 0))),
             "min": float(values.min()),
@@ -205,7 +204,7 @@ class Writer:
         if seg is None or "seg" not in self._options.outputs:
             return {"inverse_mm_p95": off.p95}
         carried = resample(seg, inverse, LABEL_INTERPOLATIONS[self._options.label_interpolation], "zero")
-        write_nifti(folder / NATIVE_SEG_NAME, carried, inverse.fixed.affine)
+        write_nifti(folder / NATIVE_SEG_NAME, carried, inverse.fixed.affine, level=self._options.level)
         own = loaded.seg if loaded.source is None else loaded.source.seg
         score = None if own is None else _mean_dice(carried, own, label_set(self._labels))
         if score is not None:

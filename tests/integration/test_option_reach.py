@@ -74,6 +74,7 @@ LINES = [
     (_RUN, "--space native"),
     (_RUN, "--edge clamp"),
     (_RUN, "--label-interpolation label-safe"),
+    (_RUN, "--compress none"),
     (_RUN, "--bids"),
     (_RUN, "--participant-label 01"),
     (_RUN, "--session-label 01"),
@@ -308,6 +309,7 @@ def test_an_option_is_part_of_the_request(line: str, more: str, files: Path, ask
 #: a command line in which the last option has no effect
 REFUSED = [
     f"{_RUN} --outputs moved,seg --warp-format fsl",
+    f"{_RUN} --outputs qc --compress 3",
     f"{_RUN} --compare none --reference-python python3",
     f"{_RUN} --compare none --reference-cache @cache",
     f"{_RUN} --compare 0 --reference-cache @cache",

@@ -52,7 +52,7 @@ SEEN_BY: Dict[str, Dict[str, str]] = {
         **_seen(
             _REQUEST,
             "--input --out --atlas --model --contract --threads --shard --device-timeout",
-            "--label-interpolation --bids-filter --reference-python --reference-cache --toolchain --device",
+            "--label-interpolation --compress --bids-filter --reference-python --reference-cache --toolchain --device",
             "--devices --scheduler --profile-ops",
         ),
         "--limit": "om_runner/results/test_resume.py::test_a_limit_keeps_the_rows_of_the_scans_that_it_leaves_out",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing NIfTI-1: atomic, streamed, equal arrays give equal bytes. Reading is in scan_file.py.
 
-Compression uses ISA-L where the package `isal` is installed (14 times faster than zlib on a flow at equal size), else
-zlib, both at level 1; the gzip header contains neither time nor name. The two compressors give different bytes for the
-same voxels.
+Compression is at level 1 unless another is asked for; levels 1 to 3 use ISA-L where the package `isal` is installed (14
+times faster than zlib on a flow at equal size), the others zlib. The gzip header contains neither time nor name. The two
+compressors give different bytes for the same voxels.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ with contextlib.suppress(ImportError):
 #: NIfTI-1 intent "vector": what ITK, ANTs and Slicer require of a displacement field
 INTENT_VECTOR = "vector"
 _GZIP_WBITS = 31
-_LEVEL = 1
+#: gzip's level of compression: 0 stores, 9 is the slowest
+DEFAULT_LEVEL, MOST_LEVEL = 1, 9
+#: levels that ISA-L has; its 0 compresses
+_FAST_LEVELS = (1, 2, 3)
 _SLAB_BYTES = 4 << 20
 #: largest excess of b² + c² + d² over 1 that nibabel and the NIfTI library treat as rounding
 _QUATERNION_SLACK = 3e-7
@@ -52,6 +55,7 @@ def write_nifti(
     intent_name: str = "",
     time_unit: Optional[str] = None,
     extensions: Sequence[Tuple[int, bytes]] = (),
+    level: int = DEFAULT_LEVEL,
 ) -> None:
     """Write `data` as NIfTI-1 (``.nii`` or ``.nii.gz``), voxel sizes in mm, qform = sform = `affine` with code 1.
 
@@ -63,6 +67,7 @@ def write_nifti(
     intent : str or int — nibabel's name or the number of the intent code.
     time_unit : str — of the fourth axis (``sec``); default: none stored.
     extensions : sequence of (code, bytes) — header extensions.
+    level : int — of compression, of a ``.nii.gz``.
 
     Raises
     ------
@@ -83,13 +88,16 @@ def write_nifti(
     tail = _extension_block(extensions)
     header["vox_offset"] = 348 + len(tail)
     with atomic_path(Path(path)) as temporary, open(str(temporary), "wb") as handle:
-        squeeze = (
-            _deflate.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WBITS) if str(path).lower().endswith(".gz") else None
-        )
+        squeeze = _compressor(level) if str(path).lower().endswith(".gz") else None
         for block in _blocks(header.binaryblock + tail, data, stored):
             handle.write(block if squeeze is None else squeeze.compress(block))
         if squeeze is not None:
             handle.write(squeeze.flush())
+
+
+def _compressor(level: int) -> Any:
+    maker = _deflate if level in _FAST_LEVELS else zlib
+    return maker.compressobj(level, zlib.DEFLATED, _GZIP_WBITS)
 
 
 def nifti_image(data: np.ndarray, affine: np.ndarray) -> Any:

@@ -22,7 +22,7 @@ from vxm_convert.ascend.limits import HALF_MAX
 from vxm_convert.errors import ChecksumError, FormatError, VolumeError
 from vxm_convert.geometry.fields import Warp, check_finite, index_block, slabs, to_frame, warp_from_frame
 from vxm_convert.geometry.grids import Grid, apply_affine, same_place
-from vxm_convert.scans.nifti import write_nifti
+from vxm_convert.scans.nifti import DEFAULT_LEVEL, write_nifti
 from vxm_convert.transforms import freesurfer
 from vxm_convert.transforms.formats import FORMATS, WarpFormat, describe, recognise, warp_format
 from vxm_convert.transforms.itk_composite import is_composite, read_composite
@@ -42,6 +42,7 @@ def write_warp(
     made_from: Optional[Dict[str, str]] = None,
     toolchain: Optional[Dict[str, Any]] = None,
     dtype: str = "float32",
+    level: int = DEFAULT_LEVEL,
     **details: object,
 ) -> None:
     """Write a warp and its side-car.
@@ -55,6 +56,7 @@ def write_warp(
     format_name : str — a name of `FORMATS`.
     made_from, toolchain — arguments of `vxm_convert.artifacts.files.write_sidecar`.
     dtype : str — ``float32``, or ``float16`` for l2r's .npz (a displacement of 8 voxels then has steps of 0.008).
+    level : int — of compression, of a ``.nii.gz``.
 
     Raises
     ------
@@ -82,6 +84,7 @@ def write_warp(
             # Readers ignore it; it keeps the bytes of a registration's flow unchanged.
             intent_name="displacement" if form.name == "itk" and one_grid else "",
             time_unit="sec" if freesurfer_part else None,
+            level=level,
             extensions=[(freesurfer.EXTENSION_CODE, freesurfer.encode(warp.moving, warp.fixed))]
             if freesurfer_part
             else (),

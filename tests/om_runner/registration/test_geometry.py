@@ -444,6 +444,24 @@ def test_run_json_names_the_choices(bench):
     ]
 
 
+def test_compression_is_chosen_and_registers_nothing_again(bench):
+    write_turned(bench.inputs, "b", "RAS")
+    outputs = ("--outputs", "moved,warp,inverse,seg,jacobian")
+
+    def images():
+        found = {path.name: path for path in (bench.out / "b").glob("*.nii.gz")}
+        return {name: (path.stat().st_size, np.asarray(nib.load(str(path)).dataobj)) for name, path in found.items()}
+
+    assert bench.run(*outputs) == 0
+    usual = images()
+    assert bench.run(*outputs, "--compress", "none") == 0
+    assert all(images()[name][0] == usual[name][0] for name in usual), "finished scans keep what they have"
+    assert bench.run(*outputs, "--compress", "none", "--force") == 0
+    for name, (size, voxels) in images().items():
+        assert size > max(voxels.nbytes, usual[name][0]) and np.array_equal(voxels, usual[name][1]), name
+    assert len(usual) == 6
+
+
 def test_affine_auto_through_the_runner(bench, monkeypatch):
     pytest.importorskip("SimpleITK")
     shifted = NETWORK.affine + np.array([[0, 0, 0, 30], [0, 0, 0, -25], [0, 0, 0, 12], [0] * 4])
@@ -478,6 +496,8 @@ def test_any_scale_of_intensities_by_percentile(bench, affine):
         ("--intensity", "any"),
         ("--warp-format", "ants"),
         ("--label-interpolation", "linear"),
+        ("--compress", "10"),
+        ("--compress", "fast"),
     ],
 )
 def test_usage_errors(option, value):

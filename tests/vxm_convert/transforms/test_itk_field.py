@@ -146,6 +146,19 @@ def test_both_compressors_give_the_same_voxels(tmp_path, monkeypatch):
     )
 
 
+def test_a_level_changes_bytes_and_no_voxel(tmp_path):
+    data, sizes = smooth_flow()[..., 0], {}
+    for level in range(10):
+        nifti.write_nifti(tmp_path / "v.nii.gz", data, np.eye(4), level=level)
+        stored = (tmp_path / "v.nii.gz").read_bytes()
+        sizes[level] = len(stored)
+        voxels = np.frombuffer(gzip.decompress(stored)[352:], "<f4").reshape(data.shape, order="F")
+        assert np.array_equal(voxels, data) and stored[3:8] == bytes(5), "no name, no time"
+    assert sizes[0] > data.nbytes and max(sizes[1], sizes[9]) < sizes[0]
+    nifti.write_nifti(tmp_path / "v.nii.gz", data, np.eye(4))
+    assert len((tmp_path / "v.nii.gz").read_bytes()) == sizes[1], "the default"
+
+
 def test_wide_labels_are_narrowed_or_refused(tmp_path):
     nifti.write_nifti(tmp_path / "v.nii", np.full((2, 2, 2), 70000, np.int64), np.eye(4))
     assert nib.load(str(tmp_path / "v.nii")).get_data_dtype() == np.int32
