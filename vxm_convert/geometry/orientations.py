@@ -5,6 +5,7 @@ the arithmetic.
 
 from __future__ import annotations
 
+import functools
 from typing import Tuple
 
 import numpy as np
@@ -18,6 +19,13 @@ def axis_codes(affine: np.ndarray) -> str:
     """FreeSurfer letters of the directions in which the array axes run, nearest ones for an oblique grid, e.g. ``LIA``;
     ``???`` for a degenerate affine.
     """
+    return _codes(np.asarray(affine, dtype=np.float64).tobytes())
+
+
+@functools.lru_cache(maxsize=256)
+def _codes(data: bytes) -> str:
+    """Of the bytes of an affine: each grid of a scan is asked for its letters several times."""
+    affine = np.frombuffer(data, dtype=np.float64).reshape(-1, 4)
     if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         return "???"
     return "".join(str(code) for code in nib.aff2axcodes(affine))

@@ -8,6 +8,7 @@ version, little-endian header length, a Python dict literal with descr, fortran_
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import tokenize
@@ -150,10 +151,8 @@ def _read_header(member: IO[bytes], where: str) -> NpyHeader:
             f"{where}: the .npy header claims {length} bytes, expected at most {_MAX_HEADER_BYTES}; the file is damaged"
         )
     text = member.read(length)
-    # NumPy's own parser (a literal_eval) on exactly these bytes; versions 2 and 3 share the wide length field.
-    parse = npy_format.read_array_header_1_0 if width == 2 else npy_format.read_array_header_2_0
     try:
-        shape, fortran_order, dtype = parse(io.BytesIO(raw_length + text))
+        shape, fortran_order, dtype = _parsed(width, raw_length + text)
     except _PARSE_ERRORS as exc:
         raise VolumeError(
             f"{where}: malformed .npy header, expected a shape, an order and a dtype; the file is damaged"
@@ -165,6 +164,17 @@ def _read_header(member: IO[bytes], where: str) -> NpyHeader:
     if any(side < 0 for side in shape):
         raise VolumeError(f"{where}: shape {shape} has a negative side; the file is damaged")
     return NpyHeader(tuple(int(side) for side in shape), dtype, bool(fortran_order), 8 + width + length)
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(width: int, header: bytes) -> Tuple[Tuple[int, ...], bool, np.dtype]:
+    """Shape, order and dtype of a header. NumPy's own parser on exactly these bytes; it tokenises them as Python, which for
+    a cohort of equal headers would be a good part of reading small scans.
+    """
+    # Versions 2 and 3 share the wide length field.
+    parse = npy_format.read_array_header_1_0 if width == 2 else npy_format.read_array_header_2_0
+    shape, fortran_order, dtype = parse(io.BytesIO(header))
+    return shape, fortran_order, dtype
 
 
 def _read_exactly(member: IO[bytes], out: np.ndarray, where: str) -> None:

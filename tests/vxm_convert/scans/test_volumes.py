@@ -15,6 +15,7 @@ from vxm_convert.geometry.orientations import axis_codes, spacing_mm
 from vxm_convert.intensities.rules import load_scan
 from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.model.intensity import IntensityRule
+from vxm_convert.scans import npz
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.npz import NpzReader
 from vxm_convert.scans.scan_file import ScanFile
@@ -281,3 +282,16 @@ def test_what_fits_no_convention(tmp_path, low, top, message):
     data[0, 0, 0] = low
     with pytest.raises(VolumeError, match=message):
         load_scan(ScanFile(save(tmp_path / "s.npz", data)), SHAPE, RULE)
+
+
+def test_equal_headers_of_a_cohort_are_parsed_once(tmp_path, monkeypatch):
+    npz._parsed.cache_clear()
+    parsed, real = [], npz.npy_format.read_array_header_1_0
+    monkeypatch.setattr(npz.npy_format, "read_array_header_1_0", lambda file: parsed.append(1) or real(file))
+    for number, shape in enumerate([(3, 5, 7), (3, 5, 7), (7, 5, 3)]):
+        path = tmp_path / f"s{number}.npz"
+        np.savez(str(path), vol=np.full(shape, number, np.int16))
+        with NpzReader(path) as archive:
+            assert archive.header("vol").shape == shape
+            assert np.array_equal(archive.read("vol", 1 << 10), np.full(shape, number, np.int16))
+    assert len(parsed) == 2
