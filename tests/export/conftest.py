@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
+import shlex
+import shutil
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 import pytest
@@ -19,18 +19,6 @@ from vxm_convert.formats.om import write_om
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.precision import PLANS
 from vxm_convert.toolchain.find import Toolchain
-
-_FAKE_ATC = """
-import json, pathlib, shutil, sys
-plan = json.loads(pathlib.Path(__file__).with_name("plan.json").read_text())
-seen = {"argv": sys.argv[1:], "files": sorted(p.name for p in pathlib.Path(".").iterdir())}
-pathlib.Path(__file__).with_name("seen.json").write_text(json.dumps(seen))
-for line in plan["lines"]:
-    print(line, flush=True)
-for source, target in plan["copies"]:
-    shutil.copyfile(source, target)
-sys.exit(plan["exit"])
-"""
 
 
 @pytest.fixture(scope="session")
@@ -59,30 +47,41 @@ def checkpoint(tmp_path_factory: Any, weights: Dict[str, np.ndarray]) -> Path:
 
 
 class FakeAtc:
-    """A compiler that does what the test scripted, in a process of its own."""
+    """A compiler that does what the test scripted, in a process of its own; a shell starts in no time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "fake_atc.py").write_text(_FAKE_ATC)
         # The Python of its operator compiler, with everything.
         said = '{"version": "3.7.5", "prefix": "/usr", "missing": [], "numpy": "1.19.5"}'
         (folder / "python3").write_text(f"#!/bin/sh\nprintf '%s' '{said}'\n")
         (folder / "python3").chmod(0o755)
         self.script()
 
-    def script(self, lines: List[str] = (), copies: Dict[str, Path] = None, exit_code: int = 0) -> None:
+    def script(self, lines: Sequence[str] = (), copies: Optional[Dict[str, Path]] = None, exit_code: int = 0) -> None:
         """Print `lines`, copy files (name in the working folder → source), exit."""
-        plan = {"lines": list(lines), "copies": [[str(s), t] for t, s in (copies or {}).items()], "exit": exit_code}
-        (self.folder / "plan.json").write_text(json.dumps(plan))
+        here, copy = shlex.quote(str(self.folder)), shlex.quote(str(shutil.which("cp")))
+        program = [
+            f"printf '%s\\0' \"$@\" > {here}/argv",
+            f'for name in * .[!.]*; do if [ -e "$name" ]; then printf \'%s\\0\' "$name"; fi; done > {here}/files',
+            *[f"printf '%s\\n' {shlex.quote(line)}" for line in lines],
+            *[f"{copy} {shlex.quote(str(source))} {name}" for name, source in (copies or {}).items()],
+            f"exit {exit_code}",
+        ]
+        (self.folder / "fake_atc.sh").write_text("\n".join(program) + "\n", encoding="utf-8")
 
     @property
-    def seen(self) -> Dict[str, Any]:
-        return json.loads((self.folder / "seen.json").read_text())
+    def ran(self) -> bool:
+        return (self.folder / "argv").exists()
+
+    @property
+    def seen(self) -> Dict[str, List[str]]:
+        """Its arguments, and the files of its working folder."""
+        return {name: (self.folder / name).read_text(encoding="utf-8").split("\0")[:-1] for name in ("argv", "files")}
 
     @property
     def toolchain(self) -> Toolchain:
         environment = dict(os.environ, ASCEND_HOME_PATH="/opt/cann", SECRET_OF_USER="x", PATH=str(self.folder))
-        return Toolchain("cann", "0.test", (sys.executable, str(self.folder / "fake_atc.py")), environment)
+        return Toolchain("cann", "0.test", ("/bin/sh", str(self.folder / "fake_atc.sh")), environment)
 
 
 @pytest.fixture
