@@ -52,6 +52,8 @@ class Processes:
             **os.environ,
             worker_preload.VARIABLE: str(self._behaviour),
             "DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps([PRELOAD]),
+            # A worker in place of a killed one need not load Dask; runs with --devices start theirs as users' do.
+            "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver",
             "PYTHONPATH": str(ROOT),
         }
         self.scheduler: Any = None
