@@ -56,6 +56,7 @@ def plain_graphs() -> Iterator[None]:
     """Training graphs run as they are built, without TensorFlow's rewriting; tests of whole stages run them
     rewritten.
     """
+    pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
     with pytest.MonkeyPatch.context() as patch:
         run_graphs_as_built(patch.setattr)
         yield

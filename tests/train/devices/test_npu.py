@@ -157,6 +157,7 @@ def test_steps_fetch_the_same_and_pictures_train_nothing(npu_run: Path) -> None:
 
 
 @pytest.mark.tf
+@pytest.mark.usefixtures("plain_graphs")
 def test_the_run_goes_on_without_the_npu(npu_run: Path, cohort: Path) -> None:
     """Same variables, same names; the scaling of the loss is taken over without being asked for."""
     assert main(options(cohort, npu_run, "--device", "cpu", "--resume", "--epochs", "2")) == 0

@@ -151,6 +151,7 @@ def test_training_takes_it_as_it_is(done: Path) -> None:
 
 
 @pytest.mark.tf
+@pytest.mark.usefixtures("plain_graphs")
 def test_a_step_of_training_on_it(done: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
     words = [

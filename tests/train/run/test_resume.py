@@ -132,6 +132,7 @@ def test_killed_and_resumed_with_sampled_velocities(cohort: Path, project_root: 
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.usefixtures("no_update")
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -151,6 +152,7 @@ def test_another_run_is_not_resumed(
     assert {p: p.stat().st_mtime_ns for p in unbroken.iterdir()} == before
 
 
+@pytest.mark.usefixtures("no_update")
 def test_other_scans_are_another_run(
     cohort: Path, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -164,6 +166,7 @@ def test_other_scans_are_another_run(
     assert "scan sub-02.npz: the bytes have changed" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_update")
 def test_nothing_whole_to_resume_from(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(options(cohort, tmp_path / "run", PLAIN) + ["--resume"]) == 1
     assert "no complete checkpoint to resume from" in capsys.readouterr().err

@@ -61,6 +61,7 @@ def test_the_loss_is_that_of_plain_images_and_numbered_labels(no_update: None) -
     assert found["learning_rate"] == pytest.approx(1e-3 / 4)
 
 
+@pytest.mark.usefixtures("plain_graphs")
 def test_a_resumed_run_is_the_run_without_a_break(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert main(WORDS + MORE + ["--epochs", "2", "--out", str(whole)]) == 0

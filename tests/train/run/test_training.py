@@ -246,6 +246,7 @@ def test_a_scan_that_vanishes_is_named(make_settings: Callable, tmp_path: Path) 
         loop.train(settings, Cohort((gone,)), {})
 
 
+@pytest.mark.usefixtures("no_update")
 def test_two_runs_are_not_mixed(make_settings: Callable) -> None:
     settings = make_settings()
     settings.out.mkdir()
