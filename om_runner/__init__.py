@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from om_runner.api.result import Failure as Failure
     from om_runner.api.result import Metrics as Metrics
     from om_runner.api.result import Moving as Moving
+    from om_runner.api.result import Pair as Pair
     from om_runner.api.result import Registration as Registration
 
-__all__ = ["Failure", "Metrics", "Moving", "Registrar", "Registration"]
+__all__ = ["Failure", "Metrics", "Moving", "Pair", "Registrar", "Registration"]
 __getattr__, __dir__ = public_names(
     __name__,
     {
         "Failure": "om_runner.api.result",
         "Metrics": "om_runner.api.result",
         "Moving": "om_runner.api.result",
+        "Pair": "om_runner.api.result",
         "Registrar": "om_runner.api.registrar",
         "Registration": "om_runner.api.result",
     },

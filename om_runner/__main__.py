@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 from om_runner.bids.options import GROUP, LEVELS, add_app_arguments, add_bids_group, bids_from
+from om_runner.inputs.pairs import FIXED, FIXED_LABELS, MOVING, MOVING_LABELS, NAME
 from om_runner.options.cluster import add_cluster_options
 from om_runner.options.common import add_device_group, add_model_options, add_reference_python
 from om_runner.options.geometry import add_geometry_group, outputs_from, placing_from
@@ -54,7 +55,7 @@ VERBS: Dict[str, Tuple[str, str]] = {
 }
 #: options that --help shows; --help-all shows the others too
 _COMMON = (
-    "--input --atlas --out --model --affine --intensity --outputs --warp-format --space --compare --profile --limit "
+    "--input --atlas --pairs --out --model --affine --intensity --outputs --warp-format --space --compare --profile --limit "
     "--force --dry-run --device --toolchain --verbose --quiet"
 ).split()
 _EXITS = {
@@ -65,11 +66,12 @@ _EXITS = {
 _EXAMPLES = (
     f"python -m {PROG} --input scans --atlas atlas.npz",
     f"python -m {PROG} --input scans --atlas atlas.nii.gz --affine auto --outputs moved,warp,seg,qc",
+    f"python -m {PROG} --pairs pairs.tsv",
     f"python -m {PROG} bids_dataset bids_dataset/derivatives/vxm participant --atlas atlas.nii.gz",
     f"python -m {PROG} apply --transform flow.nii.gz --image scan.mgz --out moved.nii.gz",
 )
 _USAGE = (
-    f"python -m {PROG} --input DIR --atlas FILE [--out DIR] [option ...]\n"
+    f"python -m {PROG} (--input DIR --atlas FILE | --pairs FILE) [--out DIR] [option ...]\n"
     f"       python -m {PROG} BIDS_DIR OUT_DIR participant|group [--atlas FILE] [option ...]\n"
     f"       python -m {PROG} VERB [option ...]"
 )
@@ -96,18 +98,31 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
     else:
         files.add_argument(
             "--input",
-            required=True,
+            default=None,
             type=Path,
             nargs="+",
             metavar="DIR|FILE",
             help="folder of scans (.nii, .nii.gz, .mgz, .mgh, or .npz on the network grid), a BIDS dataset, or one or "
-            "more scans themselves (required)",
+            "more scans themselves (required, unless --pairs is given)",
+        )
+        files.add_argument(
+            "--pairs",
+            default=None,
+            type=Path,
+            metavar="FILE",
+            help="table of pairs instead of --input and --atlas: text with tabs or commas and the columns "
+            f"{MOVING} and {FIXED}, if wanted {MOVING_LABELS}, {FIXED_LABELS} and {NAME}; relative paths start at its "
+            "folder (default: none)",
         )
         files.add_argument(
             "--out", default=DEFAULT_OUT, type=Path, metavar="DIR", help="output folder (default: %(default)s)"
         )
     files.add_argument(
-        "--atlas", required=not app, type=Path, metavar="FILE", help="fixed image, in a scan format (required)"
+        "--atlas",
+        default=None,
+        type=Path,
+        metavar="FILE",
+        help="fixed image, in a scan format (required" + (")" if app else ", unless --pairs is given)"),
     )
     add_model_options(files)
     add_batch_group(parser)
@@ -158,11 +173,12 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
 
 def settings_from(args: argparse.Namespace, command: List[str]) -> Settings:
     """The parsed command line as settings of a session."""
-    first, *more = args.input if isinstance(args.input, list) else [args.input]
+    pairs = getattr(args, "pairs", None)
+    first, *more = [pairs] if pairs else args.input if isinstance(args.input, list) else [args.input]
     return Settings(
         input=first,
         more_inputs=tuple(more),
-        atlas=args.atlas,
+        atlas=None if pairs else args.atlas,
         model=args.model,
         contract=args.contract,
         out=args.out,
@@ -200,8 +216,13 @@ def main(argv: Optional[List[str]] = None) -> int:
     set_up_logging(args)
     if app and args.level == GROUP:
         return run_main(lambda: group.run_group(args.input, args.out), PROG)
-    if args.atlas is None:
+    if app and args.atlas is None:
         parser.error("--atlas is needed to register participants")
+    if not app and args.pairs is None:
+        missing = [name for name in ("input", "atlas") if getattr(args, name) is None]
+        if missing:
+            named = ", ".join(f"--{name}" for name in missing)
+            parser.error(f"the following arguments are required: {named} (or --pairs alone)")
     settings = settings_from(args, ["python", "-m", PROG] + given)
     if args.devices is None and args.scheduler is None:
         return run_main(lambda: session.run_session(settings), PROG)
@@ -214,9 +235,20 @@ def _unused(parser: argparse.ArgumentParser, args: argparse.Namespace, app: bool
         used = ("--verbose", "--quiet", "--log-format", "--help-all", "--skip-bids-validator")
         return {name: why for name in parser._option_string_actions if name.startswith("--") and name not in used}
     warps = {"warp", "inverse"} & {*args.outputs}
+    pairs = not app and args.pairs is not None
     return {
         **unless(bool(warps), "no warp is written; it goes with --outputs warp or inverse", "--warp-format"),
         **unless({*args.outputs} != {"qc"}, "no image is written but pictures", "--compress"),
+        **unless(not pairs, "--pairs names moving and fixed images itself", "--input", "--atlas"),
+        **unless(
+            not pairs,
+            "--pairs is no BIDS dataset",
+            "--bids",
+            "--participant-label",
+            "--session-label",
+            "--bids-filter",
+            "--atlas-label",
+        ),
         **unless(args.compare != 0, "--compare none compares no scan", "--reference-python", "--reference-cache"),
     }
 

@@ -31,6 +31,8 @@ MOVED_SEG_NAME = "moved_seg.nii.gz"
 INVERSE_NAME = "inverse.nii.gz"
 NATIVE_SEG_NAME = "atlas_seg_in_scan.nii.gz"
 JACOBIAN_NAME = "jacobian.nii.gz"
+#: in side-cars, the fixed image and the segmentation of a pair's fixed image
+FIXED_ROLES = ("atlas", "fixed_seg")
 REPORT_NAMES = (REPORT_JSON, REPORT_CSV, REPORT_PAGE, REPORT_JUNIT)
 QC_FOLDER = "qc"
 #: the runner's private folder in an output folder: the lock, and a record per finished scan

@@ -90,7 +90,7 @@ def test_the_blocks_of_the_page_run(project_root: Path, tmp_path: Path, monkeypa
         write_nifti(tmp_path / f"{name}_seg.nii.gz", seg, AFFINE)
     monkeypatch.chdir(tmp_path)
     code = blocks(project_root, "python")
-    assert len(code) == 4
+    assert len(code) == 5
     names: dict = {"__name__": "page"}
     for block in code:
         exec(compile(block, "docs/api.md", "exec"), names)

@@ -5,29 +5,32 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Iterable, Iterator, List, Optional, Type, Union
+from typing import Iterable, Iterator, Optional, Type, Union
 
 from om_runner.api import choices
-from om_runner.api.result import Context, Failure, Metrics, Moving, Registration
-from om_runner.api.stream import Stream
+from om_runner.api.items import Item, identity, pair_of, scan_in
+from om_runner.api.result import Context, Failure, Metrics, Moving, Pair, Registration
+from om_runner.api.stream import Loaded, Stream
 from om_runner.device.acl_runtime import open_runtime
 from om_runner.device.offline_model import DEFAULT_MODEL, OfflineModel, open_model
+from om_runner.inputs.fixed import LatelyUsed
+from om_runner.inputs.pairs import JOINT, read_pairs
 from om_runner.inputs.placement import load_anywhere, load_atlas_anywhere
-from om_runner.inputs.scans import LoadedScan, Scan
+from om_runner.inputs.scans import FIXED_IMAGE, LoadedScan
 from om_runner.options.run import default_threads
 from om_runner.qc.measures import table_warnings
 from om_runner.registration.outcome import ModelOutputs, products_of
 from om_runner.results.subject_log import collecting, notes_to, warnings_in
-from om_runner.results.writer import Provenance
+from om_runner.results.writer import provenance_of
 from vxm_convert.errors import VolumeError, VxmError
-from vxm_convert.images import Image, on_disk, path_of
+from vxm_convert.images import Image, path_of
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, label_set
 from vxm_convert.profiles.profile import DEFAULT_PROFILE, load_profile
-from vxm_convert.scans.discovery import find_segmentation, safe_name, volume_stem
+from vxm_convert.scans.discovery import safe_name, volume_stem
 
 LOG = logging.getLogger(__name__)
 
@@ -36,24 +39,15 @@ ON_ERROR = ("raise", "yield")
 PathLike = Union[str, Path]
 
 
-@dataclass
-class _Item:
-    """A scan on its way; `notes` are the warnings about it."""
-
-    moving: Moving
-    name: str
-    notes: List[str] = field(default_factory=list)
-
-
 class Registrar:
-    """Registers scans to one atlas with one offline model; a context manager that loads the model once.
+    """Registers scans with one offline model, to one atlas or in pairs; a context manager that loads the model once.
 
     Every argument after `atlas` has the meaning and the default of the option of ``python -m om_runner`` with its name.
 
     Parameters
     ----------
     model : str or Path — the .om file, with ``contract.json`` beside it.
-    atlas : path, nibabel image, or (array, affine) — the fixed image.
+    atlas : path, nibabel image, (array, affine), or None — the fixed image; only `pairs` needs none.
     atlas_labels : the same or None — its segmentation; for a path, None takes what belongs to it.
     contract : str, Path or None — the contract, where it is not beside the model.
     affine : str — ``none``: headers alone; ``auto``: search an affine for every scan; or an affine file (``{subject}`` in
@@ -103,8 +97,6 @@ class Registrar:
         toolchain: Optional[str] = None,
         threads: Optional[int] = None,
     ) -> None:
-        if atlas is None:
-            raise VolumeError("atlas: none given, expected the fixed image; pass atlas='atlas.nii.gz'")
         if toolchain is not None:
             choices.check_choice("toolchain", toolchain, ("auto", "cann", "sim"))
         self._model_path, self._contract_path, self._toolchain = Path(model), contract, toolchain
@@ -114,7 +106,7 @@ class Registrar:
         self._label_set, self._profile_name, self._device = label_set, str(profile), int(device)
         self._threads = default_threads() if threads is None else max(1, int(threads))
         self._opened = ExitStack()
-        self._stream: Optional[Stream[_Item, Registration]] = None
+        self._stream: Optional[Stream[Item, Registration]] = None
         self._numbers = itertools.count(1)
         self._busy = False
 
@@ -130,11 +122,12 @@ class Registrar:
             self._model = open_model(self._model_path, contract, self._toolchain)
             LOG.info("%s", self._model.toolchain.sentence())
             self._placing = self._placing.for_model(self._model.contract)
-            self._atlas = self._load_atlas()
-            self._context = _context(self)
+            given = None if self._atlas_image is None else Moving(self._atlas_image, self._atlas_labels)
+            self._atlas = None if given is None else self._load_fixed(given, "atlas")
+            self._fixed: LatelyUsed[LoadedScan] = LatelyUsed()
             runtime = opened.enter_context(open_runtime(self._model, self._device))
             opened.enter_context(collecting())
-            self._stream = Stream(runtime, self._atlas.image, self._load, self._make, self._threads)
+            self._stream = Stream(runtime, self._load, self._make, self._threads)
             self._opened = opened.pop_all()
         return self
 
@@ -204,13 +197,41 @@ class Registrar:
         VxmError
             As `__call__`; a failing device ends the generator in any case.
         """
+        if self._open_stream() and self._atlas_image is None:
+            raise VolumeError("atlas: none given, expected the fixed image; pass atlas='atlas.nii.gz', or use pairs")
+        yield from self._results(map(self._item, scans), on_error)
+
+    def pairs(
+        self, pairs: Union[PathLike, Iterable[Pair]], on_error: str = "raise"
+    ) -> Iterator[Union[Registration, Failure]]:
+        """Register scans, each to a fixed image of its own; a generator of their results, in their order.
+
+        The model stays loaded. The last few fixed images are kept: put pairs with the same one together.
+
+        Parameters
+        ----------
+        pairs : iterable of Pair, or the path of a table as for ``--pairs``.
+        on_error : str — as in `many`.
+
+        Raises
+        ------
+        VolumeError
+            For a table that cannot be used.
+        VxmError
+            As `many`.
+        """
+        if isinstance(pairs, (str, os.PathLike)):
+            pairs = [pair_of(scan) for scan in read_pairs(Path(pairs))]
+        yield from self._results(map(self._pair_item, pairs), on_error)
+
+    def _results(self, items: Iterable[Item], on_error: str) -> Iterator[Union[Registration, Failure]]:
         choices.check_choice("on_error", on_error, ON_ERROR)
         stream = self._open_stream()
         if self._busy:
             raise RuntimeError("another stream of this registrar is not finished: use it up or close it first")
         self._busy = True
         try:
-            with closing(stream.run(map(self._item, scans))) as results:  # type: ignore[type-var]
+            with closing(stream.run(items)) as results:  # type: ignore[type-var]
                 for item, result in results:
                     if isinstance(result, VxmError):
                         if on_error == "raise":
@@ -221,53 +242,65 @@ class Registrar:
         finally:
             self._busy = False
 
-    def _open_stream(self) -> Stream[_Item, Registration]:
+    def _open_stream(self) -> Stream[Item, Registration]:
         if self._stream is None:
             raise RuntimeError("the registrar is not open: use it in a with statement")
         return self._stream
 
-    def _item(self, scan: Union[Image, Moving]) -> _Item:
+    def _item(self, scan: Union[Image, Moving]) -> Item:
         moving = scan if isinstance(scan, Moving) else Moving(scan)
-        path = path_of(moving.image)
-        name = moving.name or (f"scan{next(self._numbers)}" if path is None else volume_stem(path))
-        return _Item(moving, safe_name(name))
+        return Item(moving, safe_name(moving.name or self._name(moving.image)))
+
+    def _pair_item(self, pair: Pair) -> Item:
+        if not isinstance(pair, Pair):
+            raise VolumeError(f"pairs: got {type(pair).__name__}, expected om_runner.Pair(moving, fixed)")
+        name = pair.name or self._name(pair.moving, pair.fixed)
+        fixed = Moving(pair.fixed, pair.fixed_labels)
+        return Item(Moving(pair.moving, pair.moving_labels), safe_name(name), fixed)
+
+    def _name(self, *images: Image) -> str:
+        paths = [path for path in map(path_of, images) if path is not None]
+        if len(paths) < len(images):
+            return f"scan{next(self._numbers)}"
+        return JOINT.join(volume_stem(path) for path in paths)
 
     # in threads ---------------------------------------------------------------------------------------------
-    def _load(self, item: _Item) -> LoadedScan:
+    def _load(self, item: Item) -> Loaded:
+        # Warnings about a fixed image belong to no single pair of its own.
+        fixed = self._fixed_of(item)
         with notes_to(item.notes), ExitStack() as files:
-            scan = _scan(item.moving, item.name, files)
-            loaded = load_anywhere(scan, self._model.contract, self._atlas, self._placing)
-        return loaded
+            scan = scan_in(item.moving, item.name, files)
+            loaded = load_anywhere(scan, self._model.contract, fixed, self._placing)
+        return Loaded(loaded, fixed)
 
-    def _make(self, item: _Item, loaded: LoadedScan, model: ModelOutputs, device_seconds: float) -> Registration:
+    def _make(self, item: Item, both: Loaded, model: ModelOutputs, device_seconds: float) -> Registration:
+        loaded = both.scan
         with notes_to(item.notes):
-            done, figures = products_of(loaded, self._atlas, model, self._options, self._profile, self._labels)
+            done, figures = products_of(loaded, both.fixed, model, self._options, self._profile, self._labels)
         scan = loaded.scan
         said = warnings_in(item.notes, item.name, (scan.path, scan.seg_path)) + tuple(table_warnings(figures))
         metrics = Metrics(label_set=self._label_set, device_seconds=device_seconds, **figures)
-        context = self._context
+        context = _context(self, both.fixed)
         return Registration(item.name, metrics, said, context.simulated, loaded, done, model, context)
 
-    def _load_atlas(self) -> LoadedScan:
+    def _fixed_of(self, item: Item) -> LoadedScan:
+        if item.fixed is not None:
+            given: Moving = item.fixed
+            key = (identity(given.image), identity(given.labels))
+            return self._fixed.get(key, lambda: self._load_fixed(given, FIXED_IMAGE))
+        if self._atlas is None:
+            raise RuntimeError(f"{item.name}: has no fixed image, and the registrar no atlas")
+        return self._atlas
+
+    def _load_fixed(self, fixed: Moving, name: str) -> LoadedScan:
         with ExitStack() as files:
-            scan = _scan(Moving(self._atlas_image, self._atlas_labels), "atlas", files)
-            atlas = load_atlas_anywhere(scan, self._model.contract, self._placing)
-        return atlas
+            scan = scan_in(fixed, name, files)
+            loaded = load_atlas_anywhere(scan, self._model.contract, self._placing)
+        return loaded
 
 
-def _scan(moving: Moving, name: str, files: ExitStack) -> Scan:
-    """The files of a scan, which are there as long as `files` is open."""
-    path = files.enter_context(on_disk(moving.image, name))
-    if moving.labels is not None:
-        return Scan(name, path, files.enter_context(on_disk(moving.labels, name + "_seg")))
-    return Scan(name, path, None if path_of(moving.image) is None else find_segmentation(path))
-
-
-def _context(registrar: Registrar) -> Context:
+def _context(registrar: Registrar, fixed: LoadedScan) -> Context:
     model: OfflineModel = registrar._model
-    atlas = registrar._atlas
-    details = {"simulated": model.simulated, "fixed": atlas.scan.path.name, "precision": model.contract.precision.name}
-    made_from = {"om": model.contract.hashes["om"], "atlas": atlas.sha256}
-    provenance = Provenance(made_from, model.toolchain.describe(), details)
+    provenance = provenance_of(model, fixed, fixed is not registrar._atlas)
     steps = model.contract.model.integration_steps
-    return Context(atlas, registrar._options, provenance, registrar._label_set, steps, model.simulated)
+    return Context(fixed, registrar._options, provenance, registrar._label_set, steps, model.simulated)

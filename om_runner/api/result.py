@@ -39,6 +39,24 @@ class Moving:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A scan to register to an image of its own.
+
+    Parameters
+    ----------
+    moving, fixed : path, nibabel image, or (array, affine)
+    moving_labels, fixed_labels : as `Moving.labels`, of either.
+    name : str — for messages and results; default: both files' names, ``<moving>__<fixed>``, or ``scan1``, ``scan2``, …
+    """
+
+    moving: Image
+    fixed: Image
+    moving_labels: Optional[Image] = None
+    fixed_labels: Optional[Image] = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class Metrics:
     """Figures of a registration, named as the columns of metrics.tsv.
 
@@ -48,7 +66,7 @@ class Metrics:
         segmentation is missing.
     folding_fraction, jacobian_min : float — share of voxels whose Jacobian determinant is at most 0; smallest one.
     flow_max_voxel : float — longest displacement on the network grid, voxels.
-    ncc_before, ncc_after : float or None — correlation with the atlas inside it, before and after the network.
+    ncc_before, ncc_after : float or None — correlation with the fixed image inside it, before and after the network.
     affine_overlap : float or None — Dice of the brains after ``affine="auto"``.
     structures : dict — structure's id as text → [Dice before, Dice after], None where a segmentation lacks it.
     device_seconds : float — execution time of the batch, divided by its scans.
@@ -74,7 +92,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Context:
-    """What all results of a `Registrar` share."""
+    """What all results of a `Registrar` with the same fixed image share."""
 
     atlas: LoadedScan
     options: OutputOptions
@@ -128,7 +146,7 @@ class Registration:
 
     @property
     def atlas_labels(self) -> Optional[Any]:
-        """The atlas's segmentation on the output grid: nibabel.Nifti1Image, or None if the atlas has none."""
+        """The fixed image's segmentation on the output grid: nibabel.Nifti1Image, or None if it has none."""
         seg = self._done.fixed_seg
         return None if seg is None else nifti_image(seg, self._done.warp.fixed.affine)
 

@@ -8,15 +8,26 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import Any, Callable, Deque, Generic, Iterable, Iterator, List, Optional, Sequence, Tuple, TypeVar, Union
 
 import numpy as np
 
 from om_runner.device.runtime import RunResult, Runtime
+from om_runner.inputs.fixed import FixedBatches
 from om_runner.inputs.scans import LoadedScan
 from om_runner.registration.outcome import ModelOutputs
 from om_runner.registration.queues import read_ahead
 from vxm_convert.errors import VxmError
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A scan and its fixed image."""
+
+    scan: LoadedScan
+    fixed: LoadedScan
+
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,24 +41,21 @@ class Stream(Generic[T, R]):
     Parameters
     ----------
     runtime : Runtime — open.
-    fixed : ndarray, shape (X, Y, Z), float32 — network intensities.
-    load : callable — item → LoadedScan; called by reading threads, raises VxmError for a bad scan.
-    make : callable — (item, LoadedScan, ModelOutputs, device seconds) → result; called by finishing threads.
+    load : callable — item → Loaded; called by reading threads, raises VxmError for a bad scan.
+    make : callable — (item, Loaded, ModelOutputs, device seconds) → result; called by finishing threads.
     threads : int — that finish results; half as many read.
     """
 
     def __init__(
         self,
         runtime: Runtime,
-        fixed: np.ndarray,
-        load: Callable[[T], LoadedScan],
-        make: Callable[[T, LoadedScan, ModelOutputs, float], R],
+        load: Callable[[T], Loaded],
+        make: Callable[[T, Loaded, ModelOutputs, float], R],
         threads: int,
     ) -> None:
         self._runtime, self._load, self._make, self._threads = runtime, load, make, threads
         self._shape = runtime.contract.model.image_shape
-        # One array for all runs, so that the runtime leaves it on the device.
-        self._fixed = np.repeat(fixed[np.newaxis, ..., np.newaxis], self._shape[0], axis=0)
+        self._fixed = FixedBatches(self._shape[0])
         self._overlap = runtime.reserve(BUFFER_SETS) >= BUFFER_SETS
 
     def run(self, items: Iterable[T]) -> Iterator[Tuple[T, Union[R, VxmError]]]:
@@ -95,23 +103,24 @@ class Stream(Generic[T, R]):
 
     def _submitted(self, batch: List[Any], device: ThreadPoolExecutor) -> Optional[Future[Any]]:
         """The execution of a batch, or None if none of its scans could be read."""
-        good = [loaded for _, loaded in batch if isinstance(loaded, LoadedScan)]
+        good = [loaded for _, loaded in batch if isinstance(loaded, Loaded)]
         if not good:
             return None
-        staged = self._runtime.stage({"moving": self._moving(good), "fixed": self._fixed})
+        fixed = self._fixed.of([loaded.fixed for loaded in good])
+        staged = self._runtime.stage({"moving": self._moving([loaded.scan for loaded in good]), "fixed": fixed})
         return device.submit(lambda: self._runtime.collect(self._runtime.execute(staged)))
 
     def _landed(self, batch: List[Any], executed: Optional[Future[Any]]) -> Tuple[List[Any], Optional[RunResult]]:
         return batch, None if executed is None else self._runtime.fetch(executed.result())
 
     def _batches(self, items: Iterable[T]) -> Any:
-        """Lists of (item, LoadedScan or VxmError) with at most as many scans as the model takes at once."""
+        """Lists of (item, Loaded or VxmError) with at most as many scans as the model takes at once."""
         size, readers = self._shape[0], max(1, self._threads // 2)
-        batch: List[Tuple[T, Union[LoadedScan, VxmError]]] = []
+        batch: List[Tuple[T, Union[Loaded, VxmError]]] = []
         with closing(read_ahead(items, self._load, max(size, readers), readers)) as loading:
             for item, future in loading:
                 batch.append(_done(item, future))
-                if sum(isinstance(loaded, LoadedScan) for _, loaded in batch) == size:
+                if sum(isinstance(loaded, Loaded) for _, loaded in batch) == size:
                     yield batch
                     batch = []
         if batch:
@@ -127,9 +136,9 @@ class Stream(Generic[T, R]):
     def _finishing(
         self, pool: ThreadPoolExecutor, batch: List[Any], outcome: Optional[RunResult]
     ) -> Iterator[Tuple[T, Future[R]]]:
-        position, good = 0, sum(isinstance(loaded, LoadedScan) for _, loaded in batch)
+        position, good = 0, sum(isinstance(loaded, Loaded) for _, loaded in batch)
         for item, loaded in batch:
-            if not isinstance(loaded, LoadedScan) or outcome is None:
+            if not isinstance(loaded, Loaded) or outcome is None:
                 failed: Future[R] = Future()
                 failed.set_exception(loaded)
                 yield item, failed

@@ -12,7 +12,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -20,15 +20,17 @@ from om_runner.cluster.gate import Gate
 from om_runner.cluster.order import BACK, DEVICE, DONE, ELSEWHERE, FAILED, HELD, Chunk, Order, Outcome
 from om_runner.device.offline_model import OfflineModel
 from om_runner.device.runtime import RunResult, Runtime
+from om_runner.inputs.fixed import FixedBatches
 from om_runner.inputs.scans import Scan
 from om_runner.names import STATE_FOLDER
 from om_runner.precision.store import save_arrays
-from om_runner.registration.finish import Finisher, Ready, TakenOver
+from om_runner.registration.finish import Finisher, Ready, TakenOver, compared
 from om_runner.registration.job import Job
 from om_runner.registration.loop import BUFFER_SETS, hanging, read_scan, unreadable, unwritable
 from om_runner.registration.queues import DeviceThread
 from om_runner.registration.recorder import disk_full, note_failure
 from om_runner.registration.timeline import D2H, EXECUTE, H2D, Timeline
+from om_runner.results.cohort_record import scans_from
 from om_runner.results.columns import FailureRow
 from om_runner.results.failures import FailureRecords
 from om_runner.results.resume import Records
@@ -66,9 +68,8 @@ class Station:
         self._claims = Claims(self._owners, order.session)
         self._records, self._failures = Records(job.layout), FailureRecords(job.layout.out)
         self._gate = Gate()
-        batch = job.contract.model.batch
-        # One array for the whole run, so that the runtime leaves it on the device.
-        self._fixed = np.repeat(job.atlas.image[np.newaxis, ..., np.newaxis], batch, axis=0)
+        self._fixed = FixedBatches(job.contract.model.batch)
+        self._fixed_scans: Dict[Tuple[Optional[str], ...], Scan] = {}
         begun = time.perf_counter()
         self._runtime = runtime
         runtime.open()
@@ -114,7 +115,7 @@ class Station:
             self._owners.leave()
 
     def _register(self, chunk: Chunk, timeline: Timeline) -> Tuple[List[Outcome], int]:
-        scans = [Scan(k.subject, Path(k.path), None if k.seg_path is None else Path(k.seg_path)) for k in chunk.scans]
+        scans = scans_from(chunk.scans, self._fixed_scans)
         turns = Turns(self._claims, self._records, self._failures, scans, chunk.before)
         outcomes: List[Outcome] = []
         batch: List[Ready] = []
@@ -174,7 +175,8 @@ class Station:
         with self._sets:
             self._check_sound()
             with self._timed(H2D, batch, timeline), self._copying:
-                staged = self._runtime.stage({"moving": self._moving(batch), "fixed": self._fixed})
+                fixed = self._fixed.of([ready.fixed for ready in batch])
+                staged = self._runtime.stage({"moving": self._moving(batch), "fixed": fixed})
             limit = self.job.settings.batch.device_timeout
             executed = self._device.submit(self._execute, staged, subjects, timeline)
             try:
@@ -226,7 +228,7 @@ class Station:
         try:
             stem = chunk.keep.get(ready.subject)
             if stem is not None:
-                save_arrays(Path(stem), ready.loaded.image, ready.loaded.seg, moved, flow)
+                save_arrays(Path(stem), *compared(self.job, ready, moved, flow))
             row = finisher.finish(ready, moved, flow, None if velocity is None else velocity[n])
         except TakenOver:
             return Outcome(ready.subject, ELSEWHERE)
@@ -241,7 +243,7 @@ class Station:
             return None
         from om_runner.qc.from_run import Pictures
 
-        return Pictures(self.job.settings.out, self.job.atlas)
+        return Pictures(self.job.settings.out)
 
 
 class _Broken(ToolchainError):

@@ -11,7 +11,7 @@ from typing import List, Optional
 from om_runner.commands.common import make_parser, run_verb
 from om_runner.names import QC_FOLDER
 from om_runner.qc.cohort_page import Failure, write_pages
-from om_runner.qc.from_files import Fixed, Results, case_of, open_fixed, open_results
+from om_runner.qc.from_files import Fixed, Results, case_of, fixed_of_pair, open_fixed, open_results
 from om_runner.qc.record import write_case
 from om_runner.results.index_page import write_index
 from vxm_convert.artifacts.files import check_output_folder
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         type=Path,
         metavar="FILE",
-        help="fixed image of the run (default: the file named in its run.json)",
+        help="fixed image of the run (default: the file named in its run.json; of pairs, that of each)",
     )
     parser.add_argument(
         "--out",
@@ -69,9 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, draw, write; a damaged subject is listed and does not stop the others."""
     results = open_results(args.registered)
     atlas = args.atlas or results.atlas
-    if atlas is None:
-        raise VolumeError(f"{args.registered}: its run.json names no atlas; pass the fixed image with --atlas")
-    fixed = open_fixed(atlas)
+    fixed = None if atlas is None else open_fixed(atlas)
     wanted = _wanted(results, args.subject)
     out = args.out or results.folder / QC_FOLDER
     check_output_folder(out)
@@ -98,12 +96,12 @@ def _wanted(results: Results, names: Optional[List[str]]) -> List[str]:
     return list(dict.fromkeys(names))
 
 
-def _draw(results: Results, fixed: Fixed, subjects: List[str], out: Path) -> List[Failure]:
+def _draw(results: Results, fixed: Optional[Fixed], subjects: List[str], out: Path) -> List[Failure]:
     """Each subject's folder; returns those that could not be drawn."""
     failed = []
     for subject in subjects:
         try:
-            record = write_case(out, case_of(results, subject, fixed))
+            record = write_case(out, case_of(results, subject, fixed or fixed_of_pair(results, subject)))
         except VxmError as exc:
             LOG.error("%s: %s", subject, exc)
             failed.append((subject, str(exc)))

@@ -251,9 +251,17 @@ def load_atlas(path: Path, model: OfflineModel, placing: PlacingOptions = BY_HEA
     path = Path(path)
     if not path.is_file():
         raise VolumeError(f"{path}: no such atlas; pass the fixed image with --atlas")
-    atlas = load_atlas_anywhere(Scan("atlas", path, find_segmentation(path)), model.contract, placing)
-    if atlas.seg is None:
+    return load_fixed(Scan("atlas", path, find_segmentation(path)), model, placing)
+
+
+def load_fixed(scan: Scan, model: OfflineModel, placing: PlacingOptions = BY_HEADERS) -> LoadedScan:
+    """As `load_atlas`, with the segmentation that the scan names; its subject says in messages what it is."""
+    fixed = load_atlas_anywhere(scan, model.contract, placing)
+    if fixed.seg is None:
         LOG.warning(
-            "%s: no segmentation of the atlas (array `seg` or a file %s_seg), so no Dice", path, volume_stem(path)
+            "%s: no segmentation of the %s (array `seg` or a file %s_seg), so no Dice",
+            scan.path,
+            scan.subject,
+            volume_stem(scan.path),
         )
-    return atlas
+    return fixed

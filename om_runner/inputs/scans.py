@@ -23,16 +23,21 @@ from vxm_convert.scans.scan_file import ScanFile
 
 LOG = logging.getLogger(__name__)
 
+#: in messages, what the fixed image of a pair is
+FIXED_IMAGE = "fixed image"
+
 
 @dataclass(frozen=True)
 class Scan:
     """One moving scan to register: subject name (unique, safe as a folder name), its file, and its segmentation file if
-    separate. `file` and `seg_file` are these files, opened once.
+    separate. `file` and `seg_file` are these files, opened once. `fixed` is the fixed image of a pair; None for a scan
+    of a run with one atlas.
     """
 
     subject: str
     path: Path
     seg_path: Optional[Path] = None
+    fixed: Optional[Scan] = None
     file: ScanFile = field(init=False, compare=False, repr=False)
     seg_file: Optional[ScanFile] = field(init=False, compare=False, repr=False)
 

@@ -17,7 +17,7 @@ import numpy as np
 from om_runner.precision.acceptance import VERDICT_FAILED, Judgement, judge_row
 from om_runner.precision.page.gallery import Views
 from om_runner.precision.reference import Reference
-from om_runner.precision.store import FLOW, MOVED, MOVING, REFERENCE_FLOW, REFERENCE_MOVED, SEG, CompareStore
+from om_runner.precision.store import FIXED_SEG, FLOW, MOVED, MOVING, REFERENCE_FLOW, REFERENCE_MOVED, SEG, CompareStore
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.reference_warp import warp_linear, warp_nearest
 from vxm_convert.metrics.ascend import AscendMetrics
@@ -145,7 +145,7 @@ class Standard:
 
     Parameters
     ----------
-    fixed_seg : ndarray or None — labels of the fixed image.
+    fixed_seg : ndarray or None — labels of the fixed image, where the store has none of a subject's own.
     label_set : str — name of the set that `labels` are.
     spacing : 3 floats — voxel size in mm.
     profile : Profile — limits of the verdict.
@@ -178,7 +178,7 @@ def compare_all(
             result = compare_subject(store, subject, standard, seconds)
             LOG.info("%s", describe(result))
             images = [store.get(subject, what) for what in (REFERENCE_MOVED, MOVED, REFERENCE_FLOW, FLOW)]
-            on_subject(result, Views(store.get(subject, MOVING), store.fixed(), *images))
+            on_subject(result, Views(store.get(subject, MOVING), store.fixed(subject), *images))
             store.drop(subject)
             results.append(result)
             progress(1)
@@ -189,13 +189,14 @@ def compare_subject(store: CompareStore, subject: str, standard: Standard, secon
     """Figures of one stored subject with a reference, and the verdict of a profile."""
     flow, reference_flow = store.get(subject, FLOW), store.get(subject, REFERENCE_FLOW)
     moved, reference_moved = store.get(subject, MOVED), store.get(subject, REFERENCE_MOVED)
-    inside = np.asarray(store.fixed()) > 0
-    seg = store.get(subject, SEG)
+    inside = np.asarray(store.fixed(subject)) > 0
+    seg, fixed_seg = store.get(subject, SEG), standard.fixed_seg
+    if fixed_seg is None:
+        fixed_seg = store.get(subject, FIXED_SEG)
     change = None
-    if seg is not None and standard.fixed_seg is not None:
-        change = _dice_change(
-            np.asarray(seg), flow, reference_flow, standard.fixed_seg, standard.label_set, standard.labels
-        )
+    if seg is not None and fixed_seg is not None:
+        labels = np.asarray(seg), np.asarray(fixed_seg)
+        change = _dice_change(*labels, flow, reference_flow, standard.label_set, standard.labels)
     moved_pair = compare_tensors(moved, reference_moved, peak=MOVED_PEAK)
     flow_pair = compare_tensors(flow, reference_flow, histogram=False)
     errors = flow_errors(flow, reference_flow, standard.spacing)
@@ -259,9 +260,9 @@ def describe(result: SubjectComparison) -> str:
 
 def _dice_change(
     seg: np.ndarray,
+    fixed_seg: np.ndarray,
     flow: np.ndarray,
     reference_flow: np.ndarray,
-    fixed_seg: np.ndarray,
     label_set: str,
     labels: Sequence[int],
 ) -> Optional[DiceChange]:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any, Dict, List, Optional, TypeVar, cast
 
-from om_runner.precision.store import FIXED, MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
+from om_runner.precision.store import MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from vxm_convert.errors import ArtifactError, ChecksumError, FormatError, ToolchainError, VxmError
 
 LOG = logging.getLogger(__name__)
@@ -149,12 +149,13 @@ class ReferenceProcess(Reference):
         jobs = [
             {
                 "moving": self._store.path(s, MOVING).name,
+                "fixed": self._store.fixed_path(s).name,
                 "moved": self._store.path(s, REFERENCE_MOVED).name,
                 "flow": self._store.path(s, REFERENCE_FLOW).name,
             }
             for s in subjects
         ]
-        return self._ask({"fixed": f"{FIXED}.npy", "jobs": jobs})
+        return self._ask({"jobs": jobs})
 
     def run_tensors(self, feeds: Dict[str, str], fetches: Dict[str, str]) -> float:
         """Compute tensors ``node:index`` from others; values are file names in the store's folder. Returns seconds."""

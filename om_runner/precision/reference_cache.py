@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from om_runner.device.offline_model import OfflineModel
 from om_runner.precision.reference import Reference
-from om_runner.precision.store import FIXED, MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
+from om_runner.precision.store import MOVING, REFERENCE_FLOW, REFERENCE_MOVED, CompareStore
 from vxm_convert.artifacts.files import check_output_folder, sha256_of, write_json
 from vxm_convert.artifacts.temporaries import clear_temporaries, temporary_prefix
 from vxm_convert.errors import ArtifactError
@@ -62,7 +62,7 @@ class CachedReference(Reference):
         self._store = store
         self._process: Optional[Reference] = None
         self._version = ""
-        self._fixed_sha256 = ""
+        self._fixed_sha256: Dict[Path, str] = {}
 
     def close(self) -> None:
         if self._process is not None:
@@ -95,9 +95,10 @@ class CachedReference(Reference):
         return self._process
 
     def _key(self, subject: str) -> str:
-        # There is one fixed image per store, written before the first subject.
-        self._fixed_sha256 = self._fixed_sha256 or sha256_of(self._store.folder / f"{FIXED}.npy")
-        images = [sha256_of(self._store.path(subject, MOVING)), self._fixed_sha256]
+        fixed = self._store.fixed_path(subject)
+        if fixed not in self._fixed_sha256:
+            self._fixed_sha256[fixed] = sha256_of(fixed)
+        images = [sha256_of(self._store.path(subject, MOVING)), self._fixed_sha256[fixed]]
         return hashlib.sha256("\n".join([self._pb_sha256, str(self._batch)] + images).encode("ascii")).hexdigest()
 
     def _load(self, key: str, subject: str) -> Optional[Dict[str, Any]]:

@@ -25,6 +25,11 @@ MOVED = "moved"
 FLOW = "flow"
 REFERENCE_MOVED = "ref_moved"
 REFERENCE_FLOW = "ref_flow"
+#: of a pair, whose fixed image is its own
+OWN_FIXED = "fixed"
+FIXED_SEG = "fixed_seg"
+#: in the order of `CompareStore.put`
+_GIVEN = (MOVING, SEG, MOVED, FLOW, OWN_FIXED, FIXED_SEG)
 
 
 class CompareStore:
@@ -59,11 +64,15 @@ class CompareStore:
     def put_fixed(self, image: np.ndarray) -> None:
         self._save(self.folder / f"{FIXED}.npy", image)
 
-    def put(
-        self, subject: str, moving: np.ndarray, seg: Optional[np.ndarray], moved: np.ndarray, flow: np.ndarray
-    ) -> None:
-        """Keep one subject: images (X, Y, Z), flow (X, Y, Z, 3) in voxels, all float32 network values."""
-        for what, array in ((MOVING, moving), (SEG, seg), (MOVED, moved), (FLOW, flow)):
+    def put(self, subject: str, *arrays: Optional[np.ndarray]) -> None:
+        """Keep one subject.
+
+        Parameters
+        ----------
+        arrays : moving image, its labels or None, moved image, flow; and of a pair its fixed image, and that one's
+            labels or None: images (X, Y, Z), flow (X, Y, Z, 3) in voxels, all float32 network values.
+        """
+        for what, array in zip(_GIVEN, arrays):
             if array is not None:
                 self._save(self.path(subject, what), array)
         self.subjects.append(subject)
@@ -87,19 +96,25 @@ class CompareStore:
         except (OSError, ValueError, EOFError) as exc:
             raise ArtifactError(f"{path}: damaged intermediate file: {write_problem(exc)}") from exc
 
-    def fixed(self) -> np.ndarray:
-        return load_mapped(self.folder / f"{FIXED}.npy")
+    def fixed_path(self, subject: str) -> Path:
+        """The file of a subject's fixed image: its own, or that of all."""
+        own = self.path(subject, OWN_FIXED)
+        return own if own.is_file() else self.folder / f"{FIXED}.npy"
+
+    def fixed(self, subject: str) -> np.ndarray:
+        """The fixed image of a subject, memory-mapped."""
+        return load_mapped(self.fixed_path(subject))
 
     def drop(self, subject: str) -> None:
         """Delete the files of a compared subject."""
-        for what in (MOVING, SEG, MOVED, FLOW, REFERENCE_MOVED, REFERENCE_FLOW):
+        for what in (*_GIVEN, REFERENCE_MOVED, REFERENCE_FLOW):
             path = self.path(subject, what)
             if path.exists():
                 path.unlink()
 
     def adopt(self, subject: str, stem: str) -> None:
         """Keep a subject whose arrays another process wrote with `save_arrays`."""
-        for what in (MOVING, SEG, MOVED, FLOW):
+        for what in _GIVEN:
             there = Path(f"{stem}.{what}.npy")
             if there.is_file():
                 there.replace(self.path(subject, what))
@@ -125,8 +140,10 @@ def load_mapped(path: Path) -> Any:
         return np.load(str(path), allow_pickle=False)
 
 
-def save_arrays(stem: Path, moving: np.ndarray, seg: Optional[np.ndarray], moved: np.ndarray, flow: np.ndarray) -> None:
-    """Write one subject's arrays as ``<stem>.<what>.npy``, for `CompareStore.adopt` in another process."""
-    for what, array in ((MOVING, moving), (SEG, seg), (MOVED, moved), (FLOW, flow)):
+def save_arrays(stem: Path, *arrays: Optional[np.ndarray]) -> None:
+    """Write one subject's arrays, those of `CompareStore.put`, as ``<stem>.<what>.npy``, for `CompareStore.adopt` in another
+    process.
+    """
+    for what, array in zip(_GIVEN, arrays):
         if array is not None:
             CompareStore._save(Path(f"{stem}.{what}.npy"), array)

@@ -5,7 +5,7 @@ In a separate process, npu_bridge, which patches TensorFlow when imported, canno
 never adds to the device's. It imports nothing of this project, so the Python with TensorFlow may differ from the
 runner's.
 
-Protocol, one JSON object per line. stdin: ``{"fixed": file, "jobs": [{"moving", "moved", "flow"}…]}`` with at most one
+Protocol, one JSON object per line. stdin: ``{"jobs": [{"moving", "fixed", "moved", "flow"}…]}``, files, with at most one
 batch of jobs; or ``{"feeds": {tensor: file}, "fetches": {tensor: file}}`` for any tensors ``node:index`` of the graph,
 including inner ones; stdout: first ``{"ready": true, "tensorflow": version}``, then per line ``{"seconds": s}``; any
 failure is ``{"error": message, "kind": k}`` and exit 1.
@@ -105,16 +105,15 @@ def open_session(pb: str, contract: Dict[str, Any], inner: bool) -> Tuple[str, A
 
 
 def run_job(session: Any, contract: Dict[str, Any], work: str, request: Dict[str, Any]) -> None:
-    """Run one batch; unused positions repeat the last job's scan."""
+    """Run one batch; unused positions repeat the last job's images."""
     tensors, jobs = contract["tensors"], request["jobs"]
-    moving = np.empty(tensors["moving"][1], dtype=np.float32)
-    for position in range(moving.shape[0]):
-        moving[position, ..., 0] = np.load(
-            os.path.join(work, jobs[min(position, len(jobs) - 1)]["moving"]), allow_pickle=False
-        )
-    fixed = np.load(os.path.join(work, request["fixed"]), allow_pickle=False)
-    fixed = np.broadcast_to(fixed[np.newaxis, ..., np.newaxis], tensors["fixed"][1])
-    feeds = {tensors["moving"][0]: moving, tensors["fixed"][0]: fixed}
+    feeds = {}
+    for meaning in ("moving", "fixed"):
+        name, shape = tensors[meaning]
+        feeds[name] = np.empty(shape, dtype=np.float32)
+        for position in range(shape[0]):
+            file = os.path.join(work, jobs[min(position, len(jobs) - 1)][meaning])
+            feeds[name][position, ..., 0] = np.load(file, allow_pickle=False)
     moved, flow = session.run([tensors["moved"][0], tensors["flow"][0]], feeds)
     for position, job in enumerate(jobs):
         np.save(os.path.join(work, job["moved"]), moved[position, ..., 0], allow_pickle=False)

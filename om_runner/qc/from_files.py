@@ -14,7 +14,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from om_runner.bids.records import results_in
-from om_runner.names import FLOW_NAME, METRICS_NAME, MOVED_NAME, MOVED_SEG_NAME
+from om_runner.names import FIXED_ROLES, FLOW_NAME, METRICS_NAME, MOVED_NAME, MOVED_SEG_NAME
 from om_runner.qc.case import FIGURES, Case, by_affine_alone, onto
 from om_runner.results.columns import WARNINGS_JOINT
 from om_runner.results.previous_run import read_failures
@@ -126,16 +126,28 @@ def open_results(folder: Path) -> Results:
     )
 
 
-def open_fixed(path: Path) -> Fixed:
-    """The fixed image with its labels; raises VolumeError if it is missing or damaged."""
+def open_fixed(path: Path, labels: Optional[Path] = None) -> Fixed:
+    """The fixed image with its labels, in that file or those that belong to it; raises VolumeError if it is missing or
+    damaged.
+    """
     path = Path(path)
     if not path.is_file():
         raise VolumeError(f"{path}: no such fixed image; pass the atlas of the run with --atlas")
-    file, beside = ScanFile(path), find_segmentation(path)
+    file, beside = ScanFile(path), labels or find_segmentation(path)
     volume = file.image()
     laid = lay(file, Grid(file.grid.shape, network_affine(file.grid.shape)), NETWORK_AXES, quiet=True)
     seg, _ = labels_of_scan(file, None if beside is None else ScanFile(beside), laid)
     return Fixed(file, volume.data, file.grid, seg, file.trust.axes_known or not file.has_header)
+
+
+def fixed_of_pair(results: Results, subject: str) -> Fixed:
+    """The fixed image that a pair was registered to; raises VolumeError if it is no longer where the run read it."""
+    said = _json(sidecar_path(results.file(subject, MOVED_NAME))).get("made_from")
+    made_from = said if isinstance(said, dict) else {}
+    image, labels = (results.scans.get(str(made_from.get(role))) for role in FIXED_ROLES)
+    if image is None:
+        raise VolumeError(f"{results.folder}: its run.json does not say what {subject} was registered to; pass --atlas")
+    return open_fixed(image, labels)
 
 
 def case_of(results: Results, subject: str, fixed: Fixed) -> Case:

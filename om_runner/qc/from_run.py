@@ -29,14 +29,13 @@ class Pictures:
     Parameters
     ----------
     out : Path — output folder of the run.
-    atlas : LoadedScan
     """
 
-    def __init__(self, out: Path, atlas: LoadedScan) -> None:
-        self._out, self._atlas = Path(out), atlas
+    def __init__(self, out: Path) -> None:
+        self._out = Path(out)
 
     def add(
-        self, loaded: LoadedScan, done: Registered, row: MetricsRow, provenance: Provenance
+        self, loaded: LoadedScan, atlas: LoadedScan, done: Registered, row: MetricsRow, provenance: Provenance
     ) -> Tuple[List[str], MetricsRow]:
         """Draw one subject. Several threads may do so at a time.
 
@@ -49,12 +48,13 @@ class Pictures:
         ArtifactError
             If the folder cannot be written.
         """
-        drawn = write_case(self._out / QC_FOLDER, self.case(loaded, done, row, provenance))
+        drawn = write_case(self._out / QC_FOLDER, self.case(loaded, atlas, done, row, provenance))
         return files_below(self._out, f"{QC_FOLDER}/{row.subject}"), replace(row, warnings=drawn.warnings)
 
-    def case(self, loaded: LoadedScan, done: Registered, row: MetricsRow, provenance: Provenance) -> Case:
+    @staticmethod
+    def case(loaded: LoadedScan, atlas: LoadedScan, done: Registered, row: MetricsRow, provenance: Provenance) -> Case:
         """The arrays of a finished subject on the grid of its results."""
-        place, atlas, grid = loaded.placed, self._atlas, done.warp.fixed
+        place, grid = loaded.placed, done.warp.fixed
         original = loaded.image * np.float32(loaded.factor) if loaded.source is None else loaded.source.image
         fixed = atlas.image if atlas.source is None else atlas.source.image
         figures: Dict[str, Any] = {name: value for name, value in asdict(row).items() if name in FIGURES}

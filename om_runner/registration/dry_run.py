@@ -42,9 +42,10 @@ def _refused(job: Job, scans: Sequence[Scan]) -> Dict[str, str]:
     def judge(scan: Scan) -> Optional[str]:
         try:
             job.layout.check(scan)
-            loaded = judge_anywhere(scan, job.contract, job.atlas, job.settings.placing)
+            fixed = job.fixed.of(scan)
+            loaded = judge_anywhere(scan, job.contract, fixed, job.settings.placing)
             if loaded is not None:
-                check_formats(loaded, job.atlas, job.settings.outputs)
+                check_formats(loaded, fixed, job.settings.outputs)
         except VxmError as exc:
             return str(exc)
         return None

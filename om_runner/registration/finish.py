@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Iterator,
 
 import numpy as np
 
+from om_runner.inputs.fixed import warn_of_numbering
 from om_runner.inputs.scans import LoadedScan
 from om_runner.names import LOG_NAME
 from om_runner.qc.measures import table_warnings
@@ -25,11 +26,10 @@ from om_runner.results.failures import FailureRecords
 from om_runner.results.products import Registered
 from om_runner.results.resume import Records
 from om_runner.results.subject_log import log_text, notes_to, warnings_in
-from om_runner.results.writer import Writer
+from om_runner.results.writer import Writer, provenance_of
 from vxm_convert.artifacts.files import write_text
 from vxm_convert.geometry.velocity import inverse_flow
-from vxm_convert.metrics.labels import label_set, load_label_set
-from vxm_convert.metrics.numbering import ids_in, wrong_numbering
+from vxm_convert.metrics.labels import label_set
 
 if TYPE_CHECKING:
     from om_runner.qc.from_run import Pictures
@@ -43,9 +43,10 @@ class TakenOver(Exception):
 
 @dataclass
 class Ready:
-    """A scan in work, with its warnings and its wall seconds so far, per stage."""
+    """A scan in work, with its fixed image, its warnings and its wall seconds so far, per stage."""
 
     loaded: LoadedScan
+    fixed: LoadedScan
     notes: List[str]
     seconds: Dict[str, float]
 
@@ -75,12 +76,8 @@ class Finisher:
         self._job, self._timeline, self._pictures = job, timeline, pictures
         self._outputs, self._label_set = job.settings.outputs, job.settings.label_set
         self._labels = label_set(self._label_set)
-        named = load_label_set(self._label_set)
-        wrong = None if job.atlas.seg is None else wrong_numbering(ids_in(job.atlas.seg), named)
-        if wrong is not None:
-            LOG.warning("%s: label %s; no Dice is computed", job.atlas.scan.path, wrong)
-        self._provenance = job.provenance()
-        self._writer = Writer(self._outputs, job.atlas, self._label_set)
+        if job.atlas is not None:
+            warn_of_numbering(job.atlas, self._label_set)
         self._records, self._failures = Records(job.layout), FailureRecords(job.layout.out)
         self._ours = ours
 
@@ -117,21 +114,24 @@ class Finisher:
     ) -> Tuple[Registered, Dict[str, Any]]:
         job = self._job
         model = ModelOutputs(moved, flow, velocity)
-        done, figures = products_of(ready.loaded, job.atlas, model, self._outputs, job.profile, self._labels)
+        done, figures = products_of(ready.loaded, ready.fixed, model, self._outputs, job.profile, self._labels)
         for text in table_warnings(figures):
             LOG.warning("%s: %s", ready.subject, text)
         return done, figures
 
     def _write(self, ready: Ready, done: Registered, flow: np.ndarray, figures: Dict[str, Any]) -> MetricsRow:
         loaded, job = ready.loaded, self._job
-        agrees = bool(np.allclose(loaded.affine, job.atlas.affine, atol=1e-3))
-        provenance = self._provenance.of({"moving": loaded.sha256}, subject=ready.subject, moving_header_agrees=agrees)
+        agrees = bool(np.allclose(loaded.affine, ready.fixed.affine, atol=1e-3))
+        provenance = provenance_of(job.model, ready.fixed, job.atlas is None).of(
+            {"moving": loaded.sha256}, subject=ready.subject, moving_header_agrees=agrees
+        )
         if not self._ours(ready.subject):
             raise TakenOver(ready.subject)
         self._records.forget(ready.subject)
         with self._timeline.span(WRITE, [ready.subject]) as span:
             place = self._with_log(job.layout.place(loaded.scan), ready, figures)
-            own = self._writer.write(place, loaded, done, flow, provenance)
+            writer = Writer(self._outputs, ready.fixed, self._label_set)
+            own = writer.write(place, loaded, done, flow, provenance)
         ready.seconds[WRITE] = span.wall
         row = MetricsRow(
             subject=ready.subject,
@@ -148,14 +148,15 @@ class Finisher:
         drawn: List[str] = []
         if self._pictures is not None:
             with self._timeline.span(PRODUCTS, [ready.subject]) as span:
-                drawn, row = self._pictures.add(loaded, done, row, provenance)
+                drawn, row = self._pictures.add(loaded, ready.fixed, done, row, provenance)
             row = replace(row, total_seconds=row.total_seconds + span.wall)
             seconds = {**ready.seconds, "pictures": span.wall}
             log = job.layout.path_of(ready.subject, LOG_NAME)
             write_text(log, self._log(ready, figures, seconds, row.warnings))
         job.layout.note(row)
         self._failures.forget(ready.subject)
-        self._records.write(job.keys.of(loaded.scan, loaded.sha256, loaded.seg_sha256), row, drawn)
+        digests = ((one.sha256, one.seg_sha256) for one in (loaded, ready.fixed))
+        self._records.write(job.keys.of(loaded.scan, *digests), row, drawn)
         return row
 
     @contextmanager
@@ -175,9 +176,9 @@ class Finisher:
         head = {
             "subject": ready.subject,
             "scan": f"{ready.loaded.scan.path} sha256 {ready.loaded.sha256}",
-            "atlas": f"{job.atlas.scan.path} sha256 {job.atlas.sha256}",
+            "atlas" if job.atlas else "fixed": f"{ready.fixed.scan.path} sha256 {ready.fixed.sha256}",
             "model": f"sha256 {job.contract.hashes['om']}",
-            "toolchain": f"{job.badge.upper()} {self._provenance.toolchain['version']}",
+            "toolchain": f"{job.badge.upper()} {job.model.toolchain.describe()['version']}",
             "intensities": ready.loaded.intensity,
         }
         known = ", ".join(f"{name} {value:.6g}" for name, value in figures.items() if isinstance(value, (int, float)))
@@ -187,6 +188,12 @@ class Finisher:
         ordered = {stage: seconds[stage] for stage in (*STAGES, "pictures") if stage in seconds}
         ordered["all stages"] = sum(ordered.values())
         return log_text(head, notes, ordered, f"registered: {known}")
+
+
+def compared(job: Job, ready: Ready, moved: np.ndarray, flow: np.ndarray) -> Tuple[Optional[np.ndarray], ...]:
+    """The arrays of a scan for the comparison, in the order of `CompareStore.put`."""
+    arrays = (ready.loaded.image, ready.loaded.seg, moved, flow)
+    return arrays if job.atlas is not None else (*arrays, ready.fixed.image, ready.fixed.seg)
 
 
 def describe(row: MetricsRow) -> str:

@@ -9,6 +9,7 @@ from typing import List, Optional, Tuple
 
 from om_runner.bids.options import BidsRequest
 from om_runner.device.offline_model import OfflineModel
+from om_runner.inputs.fixed import FixedImages
 from om_runner.inputs.placement import BY_HEADERS, PlacingOptions
 from om_runner.inputs.scans import LoadedScan, Scan
 from om_runner.options.run import BatchOptions
@@ -16,17 +17,18 @@ from om_runner.results.columns import FailureRow
 from om_runner.results.layout import Layout
 from om_runner.results.products import OutputOptions
 from om_runner.results.resume import Keys
-from om_runner.results.writer import Provenance
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.profiles.profile import DEFAULT_PROFILE, Profile
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A parsed command line; `compare` is the number of subjects to compare, None for all."""
+    """A parsed command line; `compare` is the number of subjects to compare, None for all; `atlas` None: `input` is a table
+    of pairs.
+    """
 
     input: Path
-    atlas: Path
+    atlas: Optional[Path]
     model: Path
     contract: Optional[Path]
     out: Path
@@ -58,7 +60,7 @@ class Job:
     Parameters
     ----------
     python : str — interpreter of the reference.
-    atlas : LoadedScan — the fixed image, network intensities.
+    atlas : LoadedScan or None — the fixed image of all scans, network intensities; None if each has its own.
     layout : Layout — determines the paths of a subject's files.
     scans, looked_at : list of Scan — all of the input, and those that this run considers.
     old_failures : rows of failures.tsv of the previous run.
@@ -69,15 +71,18 @@ class Job:
     settings: Settings
     profile: Profile
     python: str
-    atlas: LoadedScan
+    atlas: Optional[LoadedScan]
     layout: Layout
     scans: List[Scan]
     looked_at: List[Scan]
     old_failures: List[FailureRow]
     keys: Keys = field(init=False)
+    fixed: FixedImages = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
+        fixed = FixedImages(self.model, settings.placing, settings.label_set, self.atlas)
+        object.__setattr__(self, "fixed", fixed)
         parts = (settings.label_set, settings.placing, settings.outputs, self.layout.style, self.profile.plausible)
         keys = Keys(self.model, self.atlas, *parts)
         object.__setattr__(self, "keys", keys)
@@ -95,13 +100,3 @@ class Job:
     def badge(self) -> str:
         """``simulated`` or ``real``, a column of the table."""
         return "simulated" if self.model.simulated else "real"
-
-    def provenance(self) -> Provenance:
-        """Model, atlas and toolchain, for side-cars."""
-        details = {
-            "simulated": self.model.simulated,
-            "fixed": self.settings.atlas.name,
-            "precision": self.contract.precision.name,
-        }
-        made_from = {"om": self.contract.hashes["om"], "atlas": self.atlas.sha256}
-        return Provenance(made_from, self.model.toolchain.describe(), details)

@@ -16,11 +16,12 @@ import numpy as np
 
 from om_runner.device.offline_model import OfflineModel
 from om_runner.device.runtime import InFlight, Runtime
+from om_runner.inputs.fixed import FixedBatches
 from om_runner.inputs.placement import load_anywhere
 from om_runner.inputs.scans import Scan
 from om_runner.precision.store import CompareStore
 from om_runner.registration.engine import Engine, Work
-from om_runner.registration.finish import Finisher, Ready, TakenOver
+from om_runner.registration.finish import Finisher, Ready, TakenOver, compared
 from om_runner.registration.job import Job
 from om_runner.registration.queues import DeviceThread, WriteBehind, read_ahead
 from om_runner.registration.recorder import Recorder
@@ -82,9 +83,7 @@ class Cohort:
         self._store, self._recorder, self._turns = store, recorder, turns
         self._finisher = Finisher(job, timeline, pictures, turns.ours)
         self._held: List[Scan] = []
-        batch = job.contract.model.batch
-        # One array for the whole run, so that the runtime leaves it on the device.
-        self._fixed = np.repeat(job.atlas.image[np.newaxis, ..., np.newaxis], batch, axis=0)
+        self._fixed = FixedBatches(job.contract.model.batch)
 
     # the loop -----------------------------------------------------------------------------------------------
     def run(self, scans: Sequence[Scan], runtime: Runtime) -> None:
@@ -178,7 +177,7 @@ class Cohort:
             else:
                 self._held.append(scan)
             return None
-        self._recorder.read(ready.loaded)
+        self._recorder.read(ready.loaded, ready.fixed)
         return ready
 
     # the device ---------------------------------------------------------------------------------------------
@@ -197,7 +196,8 @@ class Cohort:
 
     def _stage(self, batch: List[Ready], runtime: Runtime) -> Any:
         with self._on_device(batch, H2D):
-            return runtime.stage({"moving": self._moving(batch), "fixed": self._fixed})
+            fixed = self._fixed.of([ready.fixed for ready in batch])
+            return runtime.stage({"moving": self._moving(batch), "fixed": fixed})
 
     def _execute(self, batch: List[Ready], staged: InFlight, runtime: Runtime) -> Any:
         """Called by the device's thread."""
@@ -232,7 +232,7 @@ class Cohort:
             moved, flow = outcome.outputs["moved"][position, ..., 0], outcome.outputs["flow"][position]
             try:
                 if self._store.wants_more:
-                    self._store.put(ready.subject, ready.loaded.image, ready.loaded.seg, moved, flow)
+                    self._store.put(ready.subject, *compared(self.job, ready, moved, flow))
             except VxmError as exc:
                 self._recorder.failed(ready.loaded.scan, "write", exc)
                 continue
@@ -322,10 +322,13 @@ def read_scan(job: Job, scan: Scan, timeline: Timeline) -> Ready:
     """A scan ready for the device; raises VxmError if it cannot be registered."""
     notes: List[str] = []
     job.layout.check(scan)
-    with notes_to(notes), timeline.span(DECODE, [scan.subject]) as span:
-        loaded = load_anywhere(scan, job.contract, job.atlas, job.settings.placing)
-        check_formats(loaded, job.atlas, job.settings.outputs)
-    return Ready(loaded, notes, {DECODE: span.wall})
+    with timeline.span(DECODE, [scan.subject]) as span:
+        # Warnings about a fixed image belong to no single pair of its own.
+        fixed = job.fixed.of(scan)
+        with notes_to(notes):
+            loaded = load_anywhere(scan, job.contract, fixed, job.settings.placing)
+            check_formats(loaded, fixed, job.settings.outputs)
+    return Ready(loaded, fixed, notes, {DECODE: span.wall})
 
 
 def unreadable(scan: Scan, exc: OSError) -> VolumeError:

@@ -41,14 +41,15 @@ class Recorder:
         self._without_room = 0
         self._full: Optional[Exception] = None
 
-    def read(self, loaded: LoadedScan) -> None:
-        """Note the hashes of a scan's files."""
-        scan = loaded.scan
-        read = {os.path.abspath(str(scan.path)): loaded.sha256}
-        if loaded.seg_sha256 is not None:
-            read[os.path.abspath(str(scan.seg_path))] = loaded.seg_sha256
+    def read(self, loaded: LoadedScan, fixed: LoadedScan) -> None:
+        """Note the hashes of a scan's files, and of the fixed image's if that is its own."""
+        read: Dict[str, str] = {}
+        for one in (loaded, fixed) if self._job.atlas is None else (loaded,):
+            read[os.path.abspath(str(one.scan.path))] = one.sha256
+            if one.seg_sha256 is not None:
+                read[os.path.abspath(str(one.scan.seg_path))] = one.seg_sha256
         self.result.inputs.update(read)
-        self._files[scan.subject] = tuple(read)
+        self._files[loaded.scan.subject] = tuple(read)
 
     def finished(self, row: MetricsRow) -> None:
         """Note a result whose files and record are written."""

@@ -7,6 +7,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
+from om_runner.inputs.fixed import by_fixed
+from om_runner.inputs.placement import network_home
 from om_runner.names import FAILURES_NAME, METRICS_NAME, PRECISION_FOLDER, REPORT_PAGE
 from om_runner.precision.acceptance import VERDICT_FAILED
 from om_runner.precision.report import (
@@ -82,7 +84,7 @@ class CohortRun:
         decisions, self._report = decided(job)
         self._job, self._claims = job, claims
         self._started = time.time()
-        self._todo = [decision.scan for decision in decisions if not decision.skip]
+        self._todo = by_fixed([decision.scan for decision in decisions if not decision.skip])
         self._taken = _taken_over(job, decisions)
         # As they were looked at: a record that has appeared since is another process's result.
         self._stale = {decision.scan.subject: decision.seen for decision in decisions if not decision.skip}
@@ -122,7 +124,8 @@ class CohortRun:
         self._check_settings()
         wanted = settings.compare if self._report is None and self._may_compare() else 0
         with CompareStore(settings.out, wanted) as store:
-            store.put_fixed(self._job.atlas.image)
+            if self._job.atlas is not None:
+                store.put_fixed(self._job.atlas.image)
             if self._todo:
                 self._loop(engine, store)
             else:
@@ -220,13 +223,13 @@ class CohortRun:
             note_failure(job, failures, row)
 
     def _compare(self, store: CompareStore) -> Dict[str, Any]:
-        job, settings = self._job, self._job.settings
+        job, settings, atlas = self._job, self._job.settings, self._job.atlas
         with progress(len(store.subjects), "comparison") as told:
             request = ReportRequest(
                 job.python,
                 settings.out,
-                job.atlas.seg,
-                job.atlas.affine,
+                None if atlas is None else atlas.seg,
+                network_home(job.contract).affine if atlas is None else atlas.affine,
                 settings.label_set,
                 self._result.n_run,
                 job.profile,
@@ -342,7 +345,7 @@ def _pictures(job: Job) -> Optional[Pictures]:
         return None
     from om_runner.qc.from_run import Pictures
 
-    return Pictures(job.settings.out, job.atlas)
+    return Pictures(job.settings.out)
 
 
 def _timing(timeline: Timeline, wall: float, loaded: float, n_run: int) -> Dict[str, Any]:

@@ -6,15 +6,17 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import replace
-from typing import Callable, List, Optional, Tuple
+from pathlib import Path
+from typing import Callable, Iterator, List, Optional, Tuple
 
 from om_runner.bids.options import BidsRequest
 from om_runner.bids.request import DatasetRun, dataset_cohort, dataset_layout, read_as_dataset
 from om_runner.device.acl_runtime import open_runtime
 from om_runner.device.offline_model import OfflineModel, open_model
 from om_runner.device.runtime import Runtime
+from om_runner.inputs.pairs import read_pairs
 from om_runner.inputs.placement import load_atlas
-from om_runner.inputs.scans import Scan, discover
+from om_runner.inputs.scans import LoadedScan, Scan, discover
 from om_runner.precision.reference import check_reference_python, reference_python
 from om_runner.registration.dry_run import dry_run
 from om_runner.registration.engine import Engine
@@ -68,13 +70,7 @@ def run_session(
 
 def _run_with(model: OfflineModel, settings: Settings, engine: Engine) -> int:
     job = _prepare(model, settings)
-    LOG.info(
-        "%d scans in %s, atlas %s, batch %d",
-        len(job.scans),
-        "the folders and files given" if settings.more_inputs else settings.input,
-        settings.atlas.name,
-        model.contract.model.batch,
-    )
+    LOG.info("%s, batch %d", _described(job), model.contract.model.batch)
     if settings.batch.dry_run:
         text, code = dry_run(job)
         sys.stdout.write(text)
@@ -99,12 +95,12 @@ def _prepare(model: OfflineModel, settings: Settings) -> Job:
         # Check once now, not for every scan while the device waits.
         check_search(model.contract.model.volume_shape)
     python = reference_python(settings.reference_python)
-    atlas = load_atlas(settings.atlas, model, settings.placing)
+    atlas = _atlas(model, settings)
     scans, layout = _cohort(model, settings)
     if layout.style == Layout.style:
-        read = [path for scan in scans for path in (scan.path, scan.seg_path) if path is not None]
-        read += [settings.atlas, model.om_path, model.contract_path]
-        check_subject_folders(settings.out, [scan.subject for scan in scans], read)
+        read = {path: None for scan in scans for path in _files(scan)}
+        others = [path for path in (settings.atlas, model.om_path, model.contract_path) if path is not None]
+        check_subject_folders(settings.out, [scan.subject for scan in scans], [*read, *others])
     failures = _old_failures(settings)
     looked_at = scans if settings.batch.shard is None else settings.batch.shard.of(scans)
     if settings.batch.retry_failed:
@@ -115,15 +111,33 @@ def _prepare(model: OfflineModel, settings: Settings) -> Job:
 def worker_job(model: OfflineModel, settings: Settings) -> Job:
     """The job of a process that gets its scans one by one from another."""
     profile = load_profile(settings.profile)
-    atlas = load_atlas(settings.atlas, model, settings.placing)
-    layout = dataset_layout(_dataset_run(settings), model) if _is_dataset(settings) else Layout(settings.out)
+    atlas = _atlas(model, settings)
+    dataset = _dataset_run(settings)
+    layout = Layout(settings.out) if dataset is None else dataset_layout(dataset, model)
     return Job(model, settings, profile, "", atlas, layout, [], [], [])
+
+
+def _atlas(model: OfflineModel, settings: Settings) -> Optional[LoadedScan]:
+    return None if settings.atlas is None else load_atlas(settings.atlas, model, settings.placing)
+
+
+def _described(job: Job) -> str:
+    """What is registered to what."""
+    settings = job.settings
+    if settings.atlas is None:
+        fixed = {(scan.fixed.path, scan.fixed.seg_path) for scan in job.scans if scan.fixed is not None}
+        return f"{len(job.scans)} pairs in {settings.input}, {len(fixed)} fixed images"
+    where = "the folders and files given" if settings.more_inputs else settings.input
+    return f"{len(job.scans)} scans in {where}, atlas {settings.atlas.name}"
 
 
 def _cohort(model: OfflineModel, settings: Settings) -> Tuple[List[Scan], Layout]:
     """The scans of the input and the layout of their results."""
-    if _is_dataset(settings):
-        return dataset_cohort(_dataset_run(settings), model)
+    if settings.atlas is None:
+        return read_pairs(settings.input), Layout(settings.out)
+    dataset = _dataset_run(settings)
+    if dataset is not None:
+        return dataset_cohort(dataset, model)
     if settings.bids != BidsRequest():
         raise VolumeError("--input: several folders or scans, for which BIDS options have no meaning; give one dataset")
     for source in (settings.input, *settings.more_inputs):
@@ -131,11 +145,16 @@ def _cohort(model: OfflineModel, settings: Settings) -> Tuple[List[Scan], Layout
     return discover(settings.input, settings.atlas, more=settings.more_inputs), Layout(settings.out)
 
 
-def _is_dataset(settings: Settings) -> bool:
-    return not settings.more_inputs and read_as_dataset(settings.bids, settings.input)
+def _files(scan: Scan) -> Iterator[Path]:
+    for one in (scan, scan.fixed):
+        if one is not None:
+            yield from filter(None, (one.path, one.seg_path))
 
 
-def _dataset_run(settings: Settings) -> DatasetRun:
+def _dataset_run(settings: Settings) -> Optional[DatasetRun]:
+    """The request of a run over a BIDS dataset, if the input is one."""
+    if settings.atlas is None or settings.more_inputs or not read_as_dataset(settings.bids, settings.input):
+        return None
     space, affine = settings.outputs.space, settings.placing.affine
     return DatasetRun(settings.input, settings.atlas, settings.out, settings.bids, space, affine)
 

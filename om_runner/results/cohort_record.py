@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from om_runner.inputs.scans import Scan
+from om_runner.inputs.scans import FIXED_IMAGE, Scan
 from om_runner.names import STATE_FOLDER
 from om_runner.sharing.names import COHORT_FOLDER
 from vxm_convert.artifacts.files import MAX_JSON_BYTES, read_bounded, write_json
@@ -32,16 +32,37 @@ _SHOWN = 12
 
 
 class Known(NamedTuple):
-    """A scan as the folder knows it: subject, file, and segmentation file or None."""
+    """A scan as the folder knows it: subject, file, and segmentation file or None; of a pair, the same of its fixed
+    image.
+    """
 
     subject: str
     path: str
     seg_path: Optional[str]
+    fixed: Optional[str] = None
+    fixed_seg: Optional[str] = None
 
 
 def known(scans: Sequence[Scan]) -> List[Known]:
     """Scans of an input."""
-    return [Known(s.subject, _absolute(s.path), None if s.seg_path is None else _absolute(s.seg_path)) for s in scans]
+    return [Known(scan.subject, *_files(scan), *(() if scan.fixed is None else _files(scan.fixed))) for scan in scans]
+
+
+def scans_from(entries: Sequence[Known], opened: Dict[Tuple[Optional[str], ...], Scan]) -> List[Scan]:
+    """The inverse of `known`.
+
+    Parameters
+    ----------
+    opened : fixed images by their files, which is added to: pairs with the same one share it.
+    """
+    found = []
+    for entry in entries:
+        fixed = None
+        if entry.fixed is not None:
+            files = (entry.fixed, entry.fixed_seg)
+            fixed = opened.setdefault(files, Scan(FIXED_IMAGE, *_paths(*files)))
+        found.append(Scan(entry.subject, *_paths(entry.path, entry.seg_path), fixed))
+    return found
 
 
 class CohortRecord:
@@ -88,14 +109,16 @@ class CohortRecord:
             write_json(self._folder / SETTINGS_NAME, settings)
         listed = known(scans)
         if self.scans() != listed:
-            write_json(self._folder / SCANS_NAME, [list(scan) for scan in listed])
+            short = len(Known._fields) - len(Known._field_defaults)
+            write_json(self._folder / SCANS_NAME, [list(scan if scan.fixed else scan[:short]) for scan in listed])
 
     def scans(self) -> Optional[List[Known]]:
         """The scans of the input of the last run; None if unknown."""
         data = self._read(SCANS_NAME)
-        if not isinstance(data, list) or not all(isinstance(entry, list) and len(entry) == 3 for entry in data):
+        if not isinstance(data, list) or not all(isinstance(entry, list) and len(entry) in (3, 5) for entry in data):
             return None
-        return [Known(str(one), str(two), None if three is None else str(three)) for one, two, three in data]
+        cells = [[None if cell is None else str(cell) for cell in entry] for entry in data]
+        return [Known(str(subject), str(path), *files) for subject, path, *files in cells]
 
     def add_process(self, entry: Mapping[str, Any]) -> None:
         """Record what this process did; the oldest entries go."""
@@ -145,8 +168,12 @@ def _short(value: object) -> str:
     return f'{text[: _SHOWN + 1]}…"' if digest else text
 
 
-def _absolute(path: Path) -> str:
-    return os.path.abspath(str(path))
+def _files(scan: Scan) -> Tuple[str, Optional[str]]:
+    return os.path.abspath(str(scan.path)), None if scan.seg_path is None else os.path.abspath(str(scan.seg_path))
+
+
+def _paths(path: str, seg_path: Optional[str]) -> Tuple[Path, Optional[Path]]:
+    return Path(path), None if seg_path is None else Path(seg_path)
 
 
 def _age(path: Path) -> float:

@@ -76,6 +76,7 @@ def _fits(record: Record, of_run: Optional[Mapping[str, Any]]) -> bool:
 
 def _inputs(scan: Known, record: Record) -> Dict[str, str]:
     files = {scan.path: record.key.get("scan"), scan.seg_path: record.key.get("seg")}
+    files.update({scan.fixed: record.key.get("atlas"), scan.fixed_seg: record.key.get("atlas_seg")})
     return {path: sha for path, sha in files.items() if path and isinstance(sha, str)}
 
 

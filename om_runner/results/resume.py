@@ -14,7 +14,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from om_runner.device.offline_model import OfflineModel
 from om_runner.inputs.placement import SUBJECT_FIELD, PlacingOptions
@@ -37,6 +37,8 @@ from vxm_convert.profiles.profile import Limit
 RESULT_VERSION = 2
 #: of ``--affine auto``, increased when the search finds other affines
 _SEARCH_VERSION = 2
+#: of an image and of its segmentation, where that is a file of its own
+Digests = Tuple[Optional[str], Optional[str]]
 _MAX_RECORD = 4 << 20
 _CHECKERS = 2
 #: parts of a key → text for a difference in them
@@ -95,7 +97,7 @@ class Keys:
 
     Parameters
     ----------
-    model, atlas, label_set, placing, outputs : settings of the run.
+    model, atlas, label_set, placing, outputs : settings of the run; atlas None: every scan has a fixed image of its own.
     layout : str — naming of files.
     judged : sequence of Limit — what outputs must meet; results that met the same or stricter limits are kept.
     """
@@ -103,7 +105,7 @@ class Keys:
     def __init__(
         self,
         model: OfflineModel,
-        atlas: LoadedScan,
+        atlas: Optional[LoadedScan],
         label_set: str,
         placing: PlacingOptions,
         outputs: OutputOptions,
@@ -118,8 +120,7 @@ class Keys:
             "om": model.contract.hashes["om"],
             "contract": sha256_of(model.contract_path),
             "toolchain": f"{described['kind']} {described['version']}",
-            "atlas": atlas.sha256,
-            "atlas_seg": atlas.seg_sha256,
+            **({"pairs": True} if atlas is None else {"atlas": atlas.sha256, "atlas_seg": atlas.seg_sha256}),
             "labels": label_set,
             "layout": layout,
             "judged": {limit.figure.name: [limit.figure.relation, limit.value] for limit in judged},
@@ -128,12 +129,14 @@ class Keys:
             **outputs.to_dict(),
         }
 
-    def of(self, scan: Scan, digest: str, seg_digest: Optional[str]) -> Dict[str, Any]:
-        """The key of a scan whose file and segmentation have these sha256."""
+    def of(self, scan: Scan, digests: Digests, fixed: Digests) -> Dict[str, Any]:
+        """The key of a scan whose files have these sha256; those of the fixed image count if that is the scan's own."""
         affine = None
         if self.of_run["affine"] == "file":
             affine = sha256_of(Path(self._affine.replace(SUBJECT_FIELD, scan.subject)))
-        own = {"scan": digest, "scan_file": scan.path.name, "seg": seg_digest, "affine_file": affine}
+        own = {"scan": digests[0], "scan_file": scan.path.name, "seg": digests[1], "affine_file": affine}
+        if scan.fixed is not None:
+            own["atlas"], own["atlas_seg"] = fixed
         # In the form in which JSON is read back, so that a tuple equals its list.
         key: Dict[str, Any] = json.loads(json.dumps({**self.of_run, **own}))
         return key
@@ -235,9 +238,7 @@ def _decide(scan: Scan, keys: Keys, records: Records, failed: bool) -> Decision:
     changed = _difference(record.key, {**record.key, **keys.of_run})
     if changed is None:
         try:
-            changed = _difference(
-                record.key, keys.of(scan, scan.file.sha256, None if scan.seg_file is None else scan.seg_file.sha256)
-            )
+            changed = _difference(record.key, keys.of(scan, _digests(scan), _digests(scan.fixed)))
         except VxmError as exc:
             return Decision(scan, f"cannot be compared with its result: {exc}", seen=record.digest)
     if changed is None:
@@ -245,6 +246,13 @@ def _decide(scan: Scan, keys: Keys, records: Records, failed: bool) -> Decision:
     if changed:
         return Decision(scan, changed, seen=record.digest)
     return Decision(scan, "unchanged", record, record.digest)
+
+
+def _digests(scan: Optional[Scan]) -> Digests:
+    """sha256 of a scan's file as it is now, and of its segmentation's."""
+    if scan is None:
+        return None, None
+    return scan.file.sha256, None if scan.seg_file is None else scan.seg_file.sha256
 
 
 def _digest_of(record: Optional[Record]) -> Optional[str]:

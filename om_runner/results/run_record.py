@@ -23,11 +23,11 @@ from vxm_convert.scans.header import nibabel_version
 RUN_SCHEMA = 1
 
 
-def run_head(model: OfflineModel, atlas: LoadedScan, dataset: Optional[Path] = None) -> Dict[str, Any]:
-    """The entries of run.json that are the same for all processes of a run: toolchain, model, atlas; and the input, if
-    given.
+def run_head(model: OfflineModel, atlas: Optional[LoadedScan], dataset: Optional[Path] = None) -> Dict[str, Any]:
+    """The entries of run.json that are the same for all processes of a run: toolchain, model, atlas (None for pairs,
+    whose fixed images are among the inputs); and the input, if given.
     """
-    head = {
+    head: Dict[str, Any] = {
         "toolchain": model.toolchain.describe(),
         "simulated": model.simulated,
         "model": {
@@ -38,8 +38,11 @@ def run_head(model: OfflineModel, atlas: LoadedScan, dataset: Optional[Path] = N
         },
         "exported_with": dict(model.contract.tools),
         "export_hashes": dict(model.contract.hashes),
-        "atlas": {"path": os.path.abspath(str(atlas.scan.path)), "sha256": atlas.sha256, "intensity": atlas.intensity},
+        "atlas": None,
     }
+    if atlas is not None:
+        path = os.path.abspath(str(atlas.scan.path))
+        head["atlas"] = {"path": path, "sha256": atlas.sha256, "intensity": atlas.intensity}
     return head if dataset is None else {**head, "input": os.path.abspath(str(dataset))}
 
 

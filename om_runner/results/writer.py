@@ -14,8 +14,17 @@ from typing import Any, ContextManager, Dict, Iterator, Optional, Sequence, Tupl
 
 import numpy as np
 
+from om_runner.device.offline_model import OfflineModel
 from om_runner.inputs.scans import LoadedScan
-from om_runner.names import FLOW_NAME, INVERSE_NAME, JACOBIAN_NAME, MOVED_NAME, MOVED_SEG_NAME, NATIVE_SEG_NAME
+from om_runner.names import (
+    FIXED_ROLES,
+    FLOW_NAME,
+    INVERSE_NAME,
+    JACOBIAN_NAME,
+    MOVED_NAME,
+    MOVED_SEG_NAME,
+    NATIVE_SEG_NAME,
+)
 from om_runner.results.products import LABEL_INTERPOLATIONS, OutputOptions, Registered, atlas_grid, atlas_seg
 from om_runner.sharing.leftovers import ASIDE
 from vxm_convert.artifacts.files import UMASK, write_sidecar
@@ -99,6 +108,14 @@ def new_folder(parent: Path, ending: str) -> Path:
 def record(path: Path, provenance: Provenance, **details: object) -> None:
     """Write the side-car of a file: its provenance and other entries."""
     write_sidecar(path, provenance.made_from, provenance.toolchain, **{**provenance.details, **details})
+
+
+def provenance_of(model: OfflineModel, fixed: LoadedScan, pair: bool) -> Provenance:
+    """Of results that a model made with a fixed image, which is the atlas, or one of a `pair`."""
+    details = {"simulated": model.simulated, "fixed": fixed.scan.path.name, "precision": model.contract.precision.name}
+    sources = (fixed.sha256, fixed.seg_sha256 if pair else None)
+    made_from = {role: digest for role, digest in zip(FIXED_ROLES, sources) if digest is not None}
+    return Provenance({"om": model.contract.hashes["om"], **made_from}, model.toolchain.describe(), details)
 
 
 class Writer:

@@ -28,6 +28,7 @@ from vxm_convert.cliargs import add_common_group, set_up_logging
 from vxm_convert.model.precision import PLANS, PrecisionPlan
 
 _RUN = "om_runner --input @scans --atlas @atlas.npz"
+_PAIRED = "om_runner --pairs @pairs.tsv"
 _APP = "om_runner @scans @out participant --atlas @atlas.npz"
 _LAYERS = "om_runner layers --input @scans --atlas @atlas.npz --out @out"
 _AUDIT = "om_runner audit --input @scans --atlas @atlas.npz"
@@ -56,6 +57,7 @@ _CHECKED = (
 #: a command line, and what is added to it or stands instead of what it has; the option is the first word of that
 LINES = [
     (_RUN, "--input @list"),
+    (_PAIRED, "--pairs @other.tsv"),
     (_RUN, "--out @elsewhere"),
     (_RUN, "--atlas @other.npz"),
     (_RUN, "--model @other.om"),
@@ -313,6 +315,9 @@ REFUSED = [
     f"{_RUN} --compare none --reference-python python3",
     f"{_RUN} --compare none --reference-cache @cache",
     f"{_RUN} --compare 0 --reference-cache @cache",
+    f"{_PAIRED} --input @scans",
+    f"{_PAIRED} --atlas @atlas.npz",
+    f"{_PAIRED} --participant-label 01",
     "om_runner @scans @out group --atlas @atlas.npz",
     "om_runner @scans @out group --participant-label 01",
     f"{_LAYERS} --no-effect",

@@ -51,7 +51,7 @@ SEEN_BY: Dict[str, Dict[str, str]] = {
     "om_runner": {
         **_seen(
             _REQUEST,
-            "--input --out --atlas --model --contract --threads --shard --device-timeout",
+            "--input --pairs --out --atlas --model --contract --threads --shard --device-timeout",
             "--label-interpolation --compress --bids-filter --reference-python --reference-cache --toolchain --device",
             "--devices --scheduler --profile-ops",
         ),

@@ -29,9 +29,9 @@ class ScriptedReference:
 
     def run(self, subjects):
         self.groups.append(list(subjects))
-        fixed = self.store.fixed()[np.newaxis, ..., np.newaxis]
         for subject in subjects:
-            outputs = fakes.arithmetic(self.store.get(subject, "moving")[np.newaxis, ..., np.newaxis], fixed)
+            images = (self.store.get(subject, "moving"), self.store.fixed(subject))
+            outputs = fakes.arithmetic(*(image[np.newaxis, ..., np.newaxis] for image in images))
             np.save(str(self.store.path(subject, REFERENCE_MOVED)), outputs["moved"][0, ..., 0])
             np.save(str(self.store.path(subject, REFERENCE_FLOW)), outputs["flow"][0])
         return 1.0

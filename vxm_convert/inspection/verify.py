@@ -253,9 +253,9 @@ def _run_sources(data: Any) -> List[Tuple[str, str, str]]:
     """(role, absolute path, sha256) of the files that a run.json names."""
     model, atlas = data["model"], data["atlas"]
     found = [("om", model["path"], model["sha256"]), ("contract", model["contract"], model["contract_sha256"])]
-    found += [("atlas", atlas["path"], atlas["sha256"])] + [
-        ("moving", name, digest) for name, digest in sorted(data["inputs"].items())
-    ]
+    # Fixed images of pairs are among the inputs.
+    found += [] if atlas is None else [("atlas", atlas["path"], atlas["sha256"])]
+    found += [("moving", name, digest) for name, digest in sorted(data["inputs"].items())]
     return [(role, str(name), str(digest)) for role, name, digest in found]
 
 

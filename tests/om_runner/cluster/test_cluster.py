@@ -86,6 +86,23 @@ def test_two_devices_give_the_bytes_of_one(bench, processes, tmp_path, caplog):
     assert {lanes[event["pid"]][:8] for event in events if event["name"] == "execute"} == {"device 0", "device 1"}
 
 
+def test_pairs_on_two_devices_give_the_bytes_of_one(bench, processes):
+    wait_for_workers(processes.address, 2)
+    names = ("s01", "s02", "s03")
+    lines = [f"in/{a}.npz\tin/{b}.npz" for a in names for b in names if a != b]
+    table = bench.inputs.with_name("pairs.tsv")
+    table.write_text("\n".join(["moving\tfixed", *lines]))
+    assert bench.register(ClusterEngine(None, processes.address), "--pairs", str(table)) == 0
+    assert [row["subject"] for row in bench.table("metrics.tsv")] == [
+        f"{a}__{b}" for a in names for b in names if a != b
+    ]
+    assert len(processes.executed()) == 6
+    assert nothing_left(bench.out) and first_broken(verify_folders([bench.out])) is None
+    several = bench.volumes()
+    bench.out = bench.out.with_name("single")
+    assert bench.run("--pairs", str(table)) == 0 and bench.volumes("single") == several
+
+
 def test_a_scan_that_kills_two_workers_is_a_failure_and_the_others_are_done(bench, processes):
     processes.behave(kill=[bench.sums["s04"]], sleep=0.02)
     assert bench.register(ClusterEngine(None, processes.address)) == 1

@@ -152,7 +152,7 @@ def test_a_gate_lets_many_in_or_one_alone():
 
 
 def test_arrays_of_a_worker_are_those_of_the_comparison(tmp_path):
-    arrays = [np.full((2, 2, 2), value, np.float32) for value in range(3)]
+    arrays = [np.full((2, 2, 2), value, np.float32) for value in range(5)]
     with CompareStore(tmp_path, 1) as store:
         stem = store.folder / "incoming-7"
         save_arrays(stem, arrays[0], None, arrays[1], arrays[2])
@@ -160,3 +160,8 @@ def test_arrays_of_a_worker_are_those_of_the_comparison(tmp_path):
         assert store.subjects == ["s"] and not store.wants_more
         assert [float(store.get("s", what)[0, 0, 0]) for what in ("moving", "moved", "flow")] == [0, 1, 2]
         assert store.get("s", "seg") is None and not list(store.folder.glob("incoming*"))
+        save_arrays(stem, arrays[0], None, arrays[1], arrays[2], arrays[3], arrays[4])
+        store.adopt("pair", str(stem))
+        assert store.fixed("pair")[0, 0, 0] == 3 and store.get("pair", "fixed_seg")[0, 0, 0] == 4
+        store.drop("pair")
+        assert not list(store.folder.glob("*fixed*")) and not list(store.folder.glob("incoming*"))

@@ -203,9 +203,8 @@ class TwiceFixed(ScriptedReference):
     """What the scripted device of `sim_device` computes: moved = moving + 2 fixed, flow = moving three times."""
 
     def run(self, subjects):
-        fixed = self.store.fixed()
         for subject in subjects:
-            moving = self.store.get(subject, "moving")
+            moving, fixed = self.store.get(subject, "moving"), self.store.fixed(subject)
             np.save(str(self.store.path(subject, "ref_moved")), moving + 2 * fixed)
             np.save(str(self.store.path(subject, "ref_flow")), np.repeat(moving[..., np.newaxis], 3, axis=-1))
         return 1.0
