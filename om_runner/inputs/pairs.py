@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import csv
 import os
-import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from om_runner.inputs.lists import text_lines
 from om_runner.inputs.scans import FIXED_IMAGE, Scan
 from om_runner.names import RESERVED_SUBJECTS
-from vxm_convert.artifacts.files import read_bounded
 from vxm_convert.artifacts.tsv import MISSING
 from vxm_convert.errors import VolumeError
 from vxm_convert.parser import meant
-from vxm_convert.scans.discovery import find_segmentations, safe_name, volume_stem
+from vxm_convert.scans.discovery import find_segmentations, freesurfer_scan, named_after, safe_name, volume_stem
 from vxm_convert.scans.header import VOLUME_SUFFIXES, volume_suffix
 from vxm_convert.text import line_of, one_line
 
@@ -35,7 +34,6 @@ MOVING, FIXED, MOVING_LABELS, FIXED_LABELS, NAME = COLUMNS = (
 JOINT = "__"
 _WHAT = "a table of pairs"
 _ADVICE = f"write it as UTF-8 text with a first line such as {MOVING}<tab>{FIXED}"
-_MAX_BYTES = 64 << 20
 #: longer names of folders are refused by some file systems
 _LONGEST = 200
 _SHOWN = 5
@@ -92,18 +90,7 @@ def _rows(path: Path) -> List[Tuple[int, List[str]]]:
     """Numbers of lines and their cells, stripped."""
     if not os.path.isfile(str(path)):
         raise VolumeError(f"{path}: no such table of pairs; pass a text file with --pairs")
-    try:
-        text = read_bounded(path, _MAX_BYTES, _WHAT, _ADVICE).decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise VolumeError(f"{path}: is no UTF-8 text, expected {_WHAT}; {_ADVICE}") from exc
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    kept = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
-    for number, line in kept:
-        wrong = next((c for c in line if c != "\t" and unicodedata.category(c) == "Cc"), None)
-        if wrong is not None:
-            raise VolumeError(
-                f"{path}: line {number} contains the control character {wrong!r}, expected text; {_ADVICE}"
-            )
+    kept = text_lines(path, _WHAT, _ADVICE)
     tabs = bool(kept) and "\t" in kept[0][1]
     rule = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True, "skipinitialspace": True}
     rows = []
@@ -149,6 +136,8 @@ def _file(folder: Path, column: str, cell: str) -> Optional[Path]:
     if not cell:
         return None
     path = folder / cell
+    if column in (MOVING, FIXED):
+        path = freesurfer_scan(path) or path
     if not os.path.isfile(str(path)):
         raise _Bad(f"{column}: {path}: {'a folder' if os.path.isdir(str(path)) else 'no such file'}")
     if volume_suffix(path) is None:
@@ -169,11 +158,15 @@ def _labels(images: Sequence[Path]) -> Dict[Path, str]:
     labels: Dict[Path, str] = {}
     left = list(images)
     for depth in range(_DEEPEST):
-        made = {image: safe_name("_".join([*image.parts[-1 - depth : -1], volume_stem(image)])) for image in left}
+        made = {image: _below(named_after(image), depth) for image in left}
         counts = Counter(label.lower() for label in [*made.values(), *labels.values()])
         labels.update((image, label) for image, label in made.items() if counts[label.lower()] == 1)
         left = [image for image in left if image not in labels]
     return {**labels, **{image: safe_name(image.name.replace(".", "_")) for image in left}}
+
+
+def _below(path: Path, depth: int) -> str:
+    return safe_name("_".join([*path.parts[-1 - depth : -1], volume_stem(path)]))
 
 
 def _clashes(pairs: Sequence[_Pair], names: Sequence[str]) -> List[str]:

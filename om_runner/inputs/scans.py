@@ -13,12 +13,13 @@ from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
+from om_runner.inputs.lists import without_lists
 from om_runner.names import RESERVED_SUBJECTS
 from vxm_convert.affine.affine_search import Target
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.intensities.matching import Reference
 from vxm_convert.scans.conform import Placement
-from vxm_convert.scans.discovery import find_segmentations, safe_name, scans_of, unique_names, volume_stem
+from vxm_convert.scans.discovery import find_segmentations, named_after, safe_name, scans_of, unique_names, volume_stem
 from vxm_convert.scans.scan_file import ScanFile
 
 LOG = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def discover(source: Path, atlas: Path, limit: Optional[int] = None, more: Seque
 
     Parameters
     ----------
-    source : Path — a folder, or a file.
+    source : Path — a folder, a scan, or a list of them (`om_runner.inputs.lists`).
     more : further paths of the same kind.
 
     Raises
@@ -117,14 +118,14 @@ def discover(source: Path, atlas: Path, limit: Optional[int] = None, more: Seque
         If one is missing, not of a kind that is read, or a folder without a scan.
     """
     found: Dict[str, Path] = {}
-    for path in (source, *more):
+    for path in without_lists((source, *more)):
         for image in scans_of(path, atlas):
             if found.setdefault(os.path.abspath(str(image)), image) is not image:
                 LOG.warning("%s: given twice, registered once", image)
     images = list(found.values())
     names = subject_names(images)
     for name, path in zip(names, images):
-        if name != safe_name(volume_stem(path)):
+        if name != safe_name(volume_stem(named_after(path))):
             LOG.warning(
                 "%s: its results are named %s, because another scan or a file of the runner has its name", path, name
             )
@@ -133,5 +134,5 @@ def discover(source: Path, atlas: Path, limit: Optional[int] = None, more: Seque
 
 
 def subject_names(paths: List[Path]) -> List[str]:
-    """Folder-safe, unique names, one per file; see `vxm_convert.scans.discovery.unique_names`."""
-    return unique_names(paths, RESERVED_SUBJECTS)
+    """Folder-safe, unique names, one per file, or its FreeSurfer subject; see `vxm_convert.scans.discovery.unique_names`."""
+    return unique_names([named_after(path) for path in paths], RESERVED_SUBJECTS)

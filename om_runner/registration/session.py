@@ -14,6 +14,7 @@ from om_runner.bids.request import DatasetRun, dataset_cohort, dataset_layout, r
 from om_runner.device.acl_runtime import open_runtime
 from om_runner.device.offline_model import OfflineModel, open_model
 from om_runner.device.runtime import Runtime
+from om_runner.inputs.lists import without_lists
 from om_runner.inputs.pairs import read_pairs
 from om_runner.inputs.placement import load_atlas
 from om_runner.inputs.scans import LoadedScan, Scan, discover
@@ -140,7 +141,7 @@ def _cohort(model: OfflineModel, settings: Settings) -> Tuple[List[Scan], Layout
         return dataset_cohort(dataset, model)
     if settings.bids != BidsRequest():
         raise VolumeError("--input: several folders or scans, for which BIDS options have no meaning; give one dataset")
-    for source in (settings.input, *settings.more_inputs):
+    for source in without_lists((settings.input, *settings.more_inputs)):
         check_apart(settings.out, source, "--input")
     return discover(settings.input, settings.atlas, more=settings.more_inputs), Layout(settings.out)
 

@@ -11,13 +11,17 @@ from typing import List, Optional, Sequence
 
 from train.data.scan_list import is_manifest, read_manifest
 from vxm_convert.errors import TrainingError
-from vxm_convert.scans.discovery import find_segmentation, scan_files, unique_names
+from vxm_convert.scans.discovery import (
+    FREESURFER_SCANS,
+    find_segmentation,
+    freesurfer_scans,
+    named_after,
+    scan_files,
+    unique_names,
+)
 from vxm_convert.scans.kinds import no_scan
 from vxm_convert.scans.scan_file import ScanFile
 
-#: in a FreeSurfer subject, best first: bias-corrected and without skull
-_FREESURFER_SCANS = ("norm.mgz", "brain.mgz")
-_FREESURFER_FOLDER = "mri"
 #: name of the reference among the results
 REFERENCE = "reference"
 
@@ -54,7 +58,7 @@ def find_sources(data: Path, out: Path) -> List[Source]:
         raise TrainingError(
             f"{data}: no scan to prepare, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations do not "
             "count), or folders of "
-            f"FreeSurfer subjects with mri/{' or mri/'.join(_FREESURFER_SCANS)}"
+            f"FreeSurfer subjects with mri/{' or mri/'.join(FREESURFER_SCANS)}"
         )
     inside = [s.path for s in sources if Path(out).resolve() in s.path.resolve().parents]
     if inside:
@@ -70,7 +74,7 @@ def _from_manifest(path: Path) -> List[Source]:
         raise TrainingError(
             f"{path}: names fixed scans; every scan is prepared against one reference, leave these columns out"
         )
-    names = _names([_named_after(s.moving) for s in subjects])
+    names = _names([named_after(s.moving) for s in subjects])
     return [Source(name, s.moving, s.seg or find_segmentation(s.moving), s.part) for name, s in zip(names, subjects)]
 
 
@@ -79,28 +83,11 @@ def _from_folder(folder: Path) -> List[Source]:
         raise TrainingError(
             f"{folder}: no such folder; pass the folder of scans, or a .csv or .txt manifest, as --data"
         )
-    files = scan_files(folder, folder)
-    trees = [
-        path
-        for path in map(_freesurfer_scan, sorted(p for p in folder.iterdir() if p.is_dir() and p.name[:1] != "."))
-        if path
-    ]
-    paths = files + trees
+    paths = scan_files(folder, folder) + freesurfer_scans(folder)
     return [
         Source(name, path, find_segmentation(path))
-        for name, path in zip(_names([_named_after(p) for p in paths]), paths)
+        for name, path in zip(_names([named_after(p) for p in paths]), paths)
     ]
-
-
-def _named_after(path: Path) -> Path:
-    """The file; in a FreeSurfer subject its folder, because the files of all subjects have one name."""
-    return path.parent.parent if path.parent.name == _FREESURFER_FOLDER else path
-
-
-def _freesurfer_scan(subject: Path) -> Optional[Path]:
-    return next(
-        (path for path in (subject / _FREESURFER_FOLDER / name for name in _FREESURFER_SCANS) if path.is_file()), None
-    )
 
 
 def _names(paths: Sequence[Path]) -> List[str]:

@@ -3,7 +3,8 @@
 
 A file is a segmentation of a scan if it is called as the scan with ``seg``, ``aseg``, ``dseg``, ``label`` or ``labels``
 after ``_``, ``-`` or ``.``, or with ``brain`` or ``norm`` replaced by ``seg`` or ``aseg``; an .npz may contain its own as
-the array ``seg``. `vxm_convert.scans.kinds` knows the other names. Subfolders are not searched.
+the array ``seg``. `vxm_convert.scans.kinds` knows the other names. Subfolders are not searched, but those of FreeSurfer
+subjects are known.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ _SEG_WORDS = ("seg", "aseg", "dseg", "labels", "label")
 _SEG_ENDINGS = tuple(mark + word for mark in "_-." for word in _SEG_WORDS)
 #: names in a line of the log
 _MOST_NAMED = 4
+#: in a FreeSurfer subject, best first: bias-corrected and without skull
+FREESURFER_SCANS = ("norm.mgz", "brain.mgz")
+_FREESURFER_FOLDER = "mri"
 _SEG_REPLACEMENTS = (("brain", "seg"), ("brain", "aseg"), ("norm", "seg"), ("norm", "aseg"))
 
 
@@ -56,17 +60,16 @@ def scan_files(folder: Path, atlas: Path) -> List[Path]:
     for path in files:
         if path in left_out:
             continue
-        if _same_bytes(path, Path(atlas)):
-            LOG.info("%s: this is the atlas itself, skipped", path)
-            continue
-        scans.append(path)
+        if not _is_atlas(path, atlas):
+            scans.append(path)
     _say_left_out(folder, left_out)
     say_unread(folder, entries)
     return scans
 
 
 def scans_of(source: Path, atlas: Path) -> List[Path]:
-    """The scans that a path names: those of a folder (see `scan_files`), or one file, whatever its name says.
+    """The scans that a path names: those of a folder (see `scan_files`) with those of its FreeSurfer subjects, that of a
+    FreeSurfer subject, or one file, whatever its name says.
 
     Parameters
     ----------
@@ -80,12 +83,16 @@ def scans_of(source: Path, atlas: Path) -> List[Path]:
     """
     source = Path(source)
     if source.is_dir():
-        scans = scan_files(source, atlas)
+        subject = freesurfer_scan(source)
+        if subject is not None:
+            return [subject]
+        scans = scan_files(source, atlas) + [path for path in freesurfer_scans(source) if not _is_atlas(path, atlas)]
         if not scans:
             say_folders(source)
             raise VolumeError(
                 f"{source}: no scan to register, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations, what "
-                "tools leave beside scans, and the atlas do not count); name a file itself to register it anyway"
+                "tools leave beside scans, and the atlas do not count), or FreeSurfer subjects with "
+                f"mri/{' or mri/'.join(FREESURFER_SCANS)}; name a file itself to register it anyway"
             )
         return scans
     if not os.path.lexists(str(source)):
@@ -98,6 +105,26 @@ def scans_of(source: Path, atlas: Path) -> List[Path]:
     if kind is not None:
         LOG.warning("%s: by its name a %s; taken as a scan, because it is given itself", source, kind.one)
     return [source]
+
+
+def freesurfer_scans(folder: Path) -> List[Path]:
+    """The scans of the FreeSurfer subjects in a folder, in the order of their names."""
+    found = (freesurfer_scan(path) for path in _entries(folder) if path.is_dir())
+    return [path for path in found if path is not None]
+
+
+def freesurfer_scan(subject: Path) -> Optional[Path]:
+    """The scan of a FreeSurfer subject's folder, or None if it is none."""
+    paths = (Path(subject) / _FREESURFER_FOLDER / name for name in FREESURFER_SCANS)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def named_after(path: Path) -> Path:
+    """What a scan has its name from: its file; in a FreeSurfer subject that folder, because the files of all subjects
+    have one name.
+    """
+    subject = path.parent.name == _FREESURFER_FOLDER and path.name in FREESURFER_SCANS
+    return path.parent.parent if subject else path
 
 
 def say_folders(folder: Path) -> None:
@@ -249,6 +276,14 @@ def _named(paths: Sequence[Path]) -> str:
 def _seg_stems(stem: str) -> Tuple[str, ...]:
     replaced = tuple(stem.replace(image, seg) for image, seg in _SEG_REPLACEMENTS if image in stem)
     return tuple(stem + ending for ending in _SEG_ENDINGS) + replaced
+
+
+def _is_atlas(path: Path, atlas: Path) -> bool:
+    """Whether a scan is the atlas, or a copy of it; then said."""
+    same = _same_bytes(path, Path(atlas))
+    if same:
+        LOG.info("%s: this is the atlas itself, skipped", path)
+    return same
 
 
 def _same_bytes(path: Path, other: Path) -> bool:

@@ -7,12 +7,13 @@ import logging
 import os
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from tests.support import fakes
 from tests.support.registration_bench import Bench
-from vxm_convert.errors import VolumeError
+from vxm_convert.errors import ArtifactError, VolumeError
 
 
 @pytest.fixture
@@ -51,6 +52,58 @@ def test_a_folder_and_a_file(bench: Bench, tmp_path: Path) -> None:
     assert sorted(subjects(bench)) == ["a_npz", "a_npz_2", "b", "c"]
 
 
+def test_a_list_names_scans_and_folders(bench: Bench, tmp_path: Path) -> None:
+    fakes.write_scan(tmp_path / "elsewhere" / "d.npz", 9)
+    text = "\ufeff# the cohort\r\nin/c.npz\r\n\r\nelsewhere\r\n" + str(bench.inputs / "a.npz") + "\r\n"
+    (tmp_path / "list.txt").write_bytes(text.encode("utf-8"))
+    bench.inputs = tmp_path / "list.txt"
+    assert bench.run() == 0 and subjects(bench) == ["c", "d", "a"]
+    bench.out = tmp_path / "elsewhere" / "out"
+    with pytest.raises(ArtifactError, match="lies in the folder of --input"):
+        bench.run()
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"", "names no scan"),
+        (b"in/a.npz\nin/x.npz\nin/y.npz\n", "line 2: .*x.npz: no such folder or file; and 1 more"),
+        (b"in/a\x1b.npz\n", "line 1 contains the control character"),
+        (b"\xff\xfea\x00", "is no UTF-8 text, expected a list of scans"),
+    ],
+)
+def test_a_list_that_cannot_be_used(bench: Bench, tmp_path: Path, content: bytes, said: str) -> None:
+    bench.inputs = tmp_path / "list.txt"
+    bench.inputs.write_bytes(content)
+    with pytest.raises(VolumeError, match=said):
+        bench.run()
+    assert not bench.out.exists()
+
+
+def test_freesurfer_subjects(bench: Bench, tmp_path: Path, caplog) -> None:
+    """A folder of subjects, one of them the atlas; one subject; and a pair of them."""
+    image, seg = fakes.brain(1)
+    affine = np.array([[-1.0, 0, 0, 8], [0, 0, 1, -16], [0, -1, 0, 8], [0, 0, 0, 1]])
+    folder = tmp_path / "subjects"
+    for name, kind, seed in (("bert", "norm", 1), ("ernie", "brain", 2), ("average", "brain", 3)):
+        (folder / name / "mri").mkdir(parents=True)
+        (folder / name / "surf").mkdir()
+        for stem, array in zip((kind, "aseg"), fakes.brain(seed)):
+            nib.save(nib.MGHImage(array.astype(np.int32), affine), str(folder / name / "mri" / f"{stem}.mgz"))
+    nib.save(nib.MGHImage(image.astype(np.float32), affine), str(folder / "bert" / "mri" / "brain.mgz"))
+    bench.inputs, bench.atlas = folder, folder / "average" / "mri" / "brain.mgz"
+    caplog.set_level(logging.INFO)
+    assert bench.run() == 0 and "this is the atlas itself, skipped" in caplog.text
+    rows = bench.table("metrics.tsv")
+    assert [(row["subject"], row["source"]) for row in rows] == [("bert", "norm.mgz"), ("ernie", "brain.mgz")]
+    assert all(row["dice_before"] != "n/a" for row in rows)
+    bench.inputs, bench.out = folder / "ernie", tmp_path / "one"
+    assert bench.run() == 0 and subjects(bench) == ["ernie"]
+    (tmp_path / "p.csv").write_text("moving,fixed\nsubjects/bert,subjects/ernie\n")
+    bench.out = tmp_path / "pair"
+    assert bench.run("--pairs", str(tmp_path / "p.csv")) == 0 and subjects(bench) == ["bert__ernie"]
+
+
 def test_a_file_that_is_called_a_mask_is_taken_with_a_warning(bench: Bench, caplog) -> None:
     path = fakes.write_scan(bench.inputs / "a_mask.npz", 1)
     bench.inputs = path
@@ -64,7 +117,7 @@ def test_a_file_that_is_called_a_mask_is_taken_with_a_warning(bench: Bench, capl
         ("scan.nrrd", "not a scan of a kind that is read.*convert it to .nii.gz by SimpleITK"),
         ("IM0001.dcm", "convert it to .nii.gz by dcm2niix"),
         ("IM0001", "convert it to .nii.gz by dcm2niix"),
-        ("notes.txt", "expected a folder, or one of .mgh, .mgz, .nii, .nii.gz, .npz$"),
+        ("notes.md", "expected a folder, or one of .mgh, .mgz, .nii, .nii.gz, .npz$"),
         ("none.nii", "no such folder or file"),
     ],
 )
