@@ -16,14 +16,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence
 
-from scripts.benchmark import cohort, comparer, exporting, files, host, inference, scaling, training
-from scripts.benchmark.common import machine, make_checkpoint
+from scripts.benchmark import beside, cohort, comparer, exporting, files, host, inference, scaling, training
+from scripts.benchmark.common import BUSY, machine, make_checkpoint
 from scripts.benchmark.plot import draw
 from scripts.stages import StageFailed, fresh_folder, run_stage
 from vxm_convert.artifacts.files import read_bounded, write_json, write_text
 from vxm_convert.artifacts.names import OM_NAME
 from vxm_convert.cliargs import add_model_group, run_main
-from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE
+from vxm_convert.errors import EXIT_OK, EXIT_TOLERANCE, SpecError
 
 RESULT_NAME, PAGE_NAME, PLOT_NAME = "bench.json", "benchmarks.md", "benchmarks.svg"
 _MAX_BYTES = 16 << 20
@@ -77,6 +77,7 @@ PARTS = (
         ),
     ),
     Part("host", "One raw scan on the host", host, _with_shape),
+    Part("beside", "Beside SimpleITK and ANTs", beside, _with_shape),
     Part("comparer", "Comparison and report", comparer, _with_shape),
     Part("files", "Reading and writing", files, _with_shape),
     Part("exporting", "Export", exporting, lambda args, model: ["--shape", args.shape, "--variant", args.variant]),
@@ -88,8 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(
         prog="make bench",
-        description="Measures inference, training, a cohort, scaling, a raw scan on the host, comparison, files and "
-        "export; 15 to 30 minutes.",
+        description="Measures inference, training, a cohort, scaling, a raw scan on the host, other programs beside, "
+        "comparison, files and export; 15 to 30 minutes.",
         epilog="exit codes: 0 within the limits of every part, 1 something to fix, 2 usage, 3 beyond a limit",
     )
     parser.add_argument(
@@ -158,7 +159,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         default=None,
         metavar="DIR",
-        help=f"also write {PAGE_NAME}, and {PLOT_NAME} in pictures/, there (default: only in --out)",
+        help=f"also write {PAGE_NAME}, and {PLOT_NAME} in pictures/, there; refused on a busy machine (default: only in "
+        "--out)",
     )
     return parser
 
@@ -171,6 +173,11 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _bench(args: argparse.Namespace) -> int:
     before = machine()
+    if args.docs is not None and not before["idle"]:
+        raise SpecError(
+            f"--docs: the machine is busy (load {before['load_per_cpu']:.2f} per CPU, expected at most {BUSY:g}), and "
+            "readers compare these figures; wait until it is idle, or leave out --docs"
+        )
     out = fresh_folder(args.out)
     model = args.model if args.model is not None else _make_model(out, args)
     parts = [part for part in PARTS if part.name in args.parts]

@@ -15,7 +15,7 @@ import pytest
 
 from scripts.benchmark import __main__ as bench
 from scripts.benchmark import scaling
-from scripts.benchmark.common import spread
+from scripts.benchmark.common import machine, spread
 from scripts.benchmark.plot import bars_of, draw
 from scripts.stages import Ran, StageFailed
 from vxm_convert.errors import EXIT_TOLERANCE
@@ -66,10 +66,25 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, extra: List[str], code:
     return bench.main(["--out", str(tmp_path / "b"), "--model", "m/vxm.om", *extra]), calls
 
 
+def load(monkeypatch: pytest.MonkeyPatch, idle: bool) -> None:
+    monkeypatch.setattr(bench, "machine", lambda: {**machine(), "idle": idle, "load_per_cpu": 0.1 if idle else 2.0})
+
+
+def test_docs_are_not_made_on_a_busy_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    load(monkeypatch, idle=False)
+    code, calls = run(monkeypatch, tmp_path, ["--docs", str(tmp_path / "docs")])
+    assert code == 1 and not calls and not (tmp_path / "docs").exists()
+    assert "the machine is busy (load 2.00 per CPU, expected at most 0.3)" in capsys.readouterr().err
+    assert run(monkeypatch, tmp_path, [])[0] == 0, "figures for oneself are made at any time"
+
+
 def test_every_part_runs_once_and_the_page_has_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    load(monkeypatch, idle=True)
     code, calls = run(monkeypatch, tmp_path, ["--docs", str(tmp_path / "docs")])
     assert code == 0
-    assert [call[0] for call in calls] == [f"scripts.benchmark.{part.name}" for part in bench.PARTS] and len(calls) == 8
+    assert [call[0] for call in calls] == [f"scripts.benchmark.{part.name}" for part in bench.PARTS] and len(calls) == 9
     assert calls[0][1:3] == ["--model", "m/vxm.om"]
     page = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert all(f"figures of {part.name}" in page and f"## {part.title}" in page for part in bench.PARTS)
@@ -97,7 +112,7 @@ def test_a_ratio_below_its_limit_is_said_and_is_the_exit_code(
     assert code == EXIT_TOLERANCE and words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("code, expected, parts", [(EXIT_TOLERANCE, EXIT_TOLERANCE, 8), (1, 1, 1)])
+@pytest.mark.parametrize("code, expected, parts", [(EXIT_TOLERANCE, EXIT_TOLERANCE, 9), (1, 1, 1)])
 def test_a_part_beyond_its_limits_goes_on_a_failed_one_does_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, expected: int, parts: int
 ) -> None:

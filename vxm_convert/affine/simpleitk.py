@@ -62,7 +62,7 @@ def search(
         If SimpleITK gives up.
     """
     itk = _simpleitk(asked_by)
-    images = [_image(itk, array, grid) for array, grid in ((fixed, fixed_grid), (moving, moving_grid))]
+    images = [as_image(itk, array, grid) for array, grid in ((fixed, fixed_grid), (moving, moving_grid))]
     levels = [LEVELS[number] for number in levels_for(min(fixed.shape + moving.shape))]
     try:
         with one_thread(itk):
@@ -125,7 +125,8 @@ def _optimise(
     return start, float(method.GetMetricValue())
 
 
-def _image(itk: ModuleType, array: np.ndarray, grid: Grid) -> SimpleITK.Image:
+def as_image(itk: ModuleType, array: np.ndarray, grid: Grid) -> SimpleITK.Image:
+    """A volume as SimpleITK's image, float32, at its place in space; the grid has right angles."""
     image = itk.GetImageFromArray(np.ascontiguousarray(array.T, dtype=np.float32))
     lps = grid.to_lps()
     image.SetSpacing(grid.spacing_mm)
