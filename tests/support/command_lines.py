@@ -15,7 +15,7 @@ import pytest
 COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture", "scripts.benchmark.training")
 #: those that `make bench` runs one after the other; the page of their figures names them
 PARTS = tuple(
-    f"scripts.benchmark.{name}" for name in ("inference", "cohort", "scaling", "comparer", "files", "exporting")
+    f"scripts.benchmark.{name}" for name in ("inference", "cohort", "scaling", "comparer", "files", "exporting", "host")
 )
 SUBCOMMANDS = ("doctor", "device-check", "inspect", "verify", "phantom", "profiles", "sim")
 #: a word that may follow the module's name and has options of its own
