@@ -102,7 +102,7 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
             type=Path,
             nargs="+",
             metavar="DIR|FILE",
-            help="folder of scans (.nii, .nii.gz, .mgz, .mgh, or .npz on the network grid), a BIDS dataset, one or more "
+            help="folder of scans (.nii, .nii.gz, .mgz, .mgh, .nrrd, .mha, or .npz on the network grid), a BIDS dataset, one or more "
             "scans themselves, or a list of them: .txt, a path per line (required, unless --pairs is given)",
         )
         files.add_argument(

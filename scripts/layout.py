@@ -49,6 +49,7 @@ FLOORS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
 }
 #: The same for the folders inside a folder.
 INNER_FLOORS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
+    "vxm_convert/scans": (("textual",),),
     "export/preflight": (("view",), ("rules", "estimate")),
     "om_runner/device_check": (("probes",),),
     "om_runner/precision": (("page",),),

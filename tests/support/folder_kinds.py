@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple
 
-from tests.support import fakes
+from tests.support import fakes, textual
 
 #: what lists a folder; all do the same
 ENTRIES = ("om_runner", "audit", "layers", "export tune", "train", "train evaluate", "train prepare")
@@ -32,6 +32,16 @@ def _scan(*names: str) -> Callable[[Path], List[str]]:
             fakes.write_scan(folder / "made.npz", number)
             (folder / "made.npz").rename(folder / name)
         return list(names)
+
+    return make
+
+
+def _scan_as(*suffixes: str) -> Callable[[Path], List[str]]:
+    def make(folder: Path) -> List[str]:
+        names = [f"as{suffix}" if at == 0 else f"also{suffix}" for at, suffix in enumerate(suffixes)]
+        for number, name in enumerate(names, 2):
+            textual.write(folder / name, fakes.brain(number)[0])
+        return names
 
     return make
 
@@ -75,7 +85,10 @@ KINDS: Dict[str, Kind] = {
     "moved scan beside its scan": Kind(_bytes("sub-01_Warped.nii.gz", "wsub-01.nii"), SAID),
     "results of ours": Kind(_bytes("moved.nii.gz", "flow.nii.gz", "moved_seg.nii.gz"), SAID),
     "DICOM, also without suffix": Kind(_bytes("a.dcm", "IM0001"), UNREAD),
-    "NRRD, Analyze, MetaImage, MINC": Kind(_bytes("a.nrrd", "b.img", "b.hdr", "c.mha", "d.mnc"), UNREAD),
+    "NRRD (`.nrrd`) and MetaImage (`.mha`) with their voxels in the file": Kind(_scan_as(".nrrd", ".mha"), READ),
+    "with their voxels in another file; Analyze, MINC": Kind(
+        _bytes("a.nhdr", "b.img", "b.hdr", "c.mhd", "d.mnc"), UNREAD
+    ),
     "folder or pipe with a scan's name": Kind(lambda folder: _folder(folder) + _pipe(folder), SKIPPED),
     "hidden file (`._sub-01.nii.gz`)": Kind(_bytes("._sub-01.nii.gz", ".hidden.npz"), IGNORED),
     "`Thumbs.db`, tables, side-cars": Kind(_bytes("Thumbs.db", "x.tsv", "sub-01.json"), IGNORED),

@@ -56,7 +56,7 @@ def find_scans(folder: Path, atlas: Optional[Path]) -> List[Path]:
     if not scans:
         say_folders(folder)
         raise TrainingError(
-            f"{folder}: no scan to train on, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations and the "
+            f"{folder}: no scan to train on, expected .npz, .nii, .nii.gz, .mgz, .mgh, .nrrd or .mha files (segmentations and the "
             "atlas do not count)"
         )
     return scans

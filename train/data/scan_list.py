@@ -126,7 +126,7 @@ def _file(folder: Path, cell: str) -> Optional[Path]:
         return None
     path = folder / cell
     if volume_suffix(path) is None:
-        raise ValueError(f"{cell}: not a scan (.npz, .nii, .nii.gz, .mgz, .mgh)")
+        raise ValueError(f"{cell}: not a scan (.npz, .nii, .nii.gz, .mgz, .mgh, .nrrd, .mha)")
     if not path.is_file():
         raise ValueError(f"{cell}: no such file")
     return path

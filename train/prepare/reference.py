@@ -83,7 +83,9 @@ def find_reference(settings: PrepareSettings, sources: Sequence[Source], earlier
     path = Path(settings.reference)
     if path.is_file():
         if volume_suffix(path) is None:
-            raise TrainingError(f"{path}: no scan (.npz, .nii, .nii.gz, .mgz, .mgh); pass one as --reference")
+            raise TrainingError(
+                f"{path}: no scan (.npz, .nii, .nii.gz, .mgz, .mgh, .nrrd, .mha); pass one as --reference"
+            )
         if settings.out.resolve() in path.resolve().parents:
             raise TrainingError(
                 f"{path}: lies in the output folder, where the new reference would replace it; "

@@ -56,7 +56,7 @@ def find_sources(data: Path, out: Path) -> List[Source]:
     sources = _from_manifest(data) if is_manifest(data) else _from_folder(data)
     if not sources:
         raise TrainingError(
-            f"{data}: no scan to prepare, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations do not "
+            f"{data}: no scan to prepare, expected .npz, .nii, .nii.gz, .mgz, .mgh, .nrrd or .mha files (segmentations do not "
             "count), or folders of "
             f"FreeSurfer subjects with mri/{' or mri/'.join(FREESURFER_SCANS)}"
         )

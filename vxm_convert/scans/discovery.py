@@ -90,8 +90,8 @@ def scans_of(source: Path, atlas: Path) -> List[Path]:
         if not scans:
             say_folders(source)
             raise VolumeError(
-                f"{source}: no scan to register, expected .npz, .nii, .nii.gz, .mgz or .mgh files (segmentations, what "
-                "tools leave beside scans, and the atlas do not count), or FreeSurfer subjects with "
+                f"{source}: no scan to register, expected .npz, .nii, .nii.gz, .mgz, .mgh, .nrrd or .mha files (segmentations, "
+                "what tools leave beside scans, and the atlas do not count), or FreeSurfer subjects with "
                 f"mri/{' or mri/'.join(FREESURFER_SCANS)}; name a file itself to register it anyway"
             )
         return scans

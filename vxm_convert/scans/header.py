@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The header of a NIfTI or MGH file: shape, dtype, scale of the values, and space. Voxels are read on demand.
+"""The header of a NIfTI, MGH, NRRD or MetaImage file: shape, dtype, scale of the values, and space. Voxels are read on demand.
 
 nibabel interprets headers that `vxm_convert.scans.raw_header` has checked; its exceptions for damaged ones are listed
 here once.
@@ -12,15 +12,18 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Optional, Tuple, Type, Union
 from xml.parsers.expat import ExpatError
 
 import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.lazy import LazyModule
-from vxm_convert.scans.header_space import Space, space_of
-from vxm_convert.scans.raw_header import NIFTI_1, RawHeader, judge, read_voxels
+from vxm_convert.scans.header_space import Space, space_of, space_of_text
+from vxm_convert.scans.raw_header import MAX_RATIO, NIFTI_1, RawHeader, judge, read_voxels, require_file
+from vxm_convert.scans.textual.metaimage import read_metaimage
+from vxm_convert.scans.textual.nrrd import read_nrrd
+from vxm_convert.scans.textual.stored import Stored
 from vxm_convert.text import read_reason
 
 if TYPE_CHECKING:
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
 nib = LazyModule("nibabel")
 
 FREESURFER_SUFFIXES = (".mgz", ".mgh")
-VOLUME_SUFFIXES = (".nii.gz", ".npz", ".nii") + FREESURFER_SUFFIXES
+#: headers of text → their readers
+_TEXTUAL = {".nrrd": read_nrrd, ".mha": read_metaimage}
+VOLUME_SUFFIXES = (".nii.gz", ".npz", ".nii", *FREESURFER_SUFFIXES, *_TEXTUAL)
 #: part of nibabel's text in lower case → what it means
 _HEADER_REASONS = (
     ("data code", "it names a kind of voxels that the format does not have"),
@@ -71,8 +76,20 @@ class Header:
         return scaled(read_voxels(self.raw).view(self.dtype).reshape(self.space.grid.shape, order="F"), self.scale)
 
 
-def read_header(path: Path) -> Header:
-    """The header of a .nii, .nii.gz, .mgz or .mgh file.
+@dataclass(frozen=True)
+class TextHeader:
+    """A checked header of text: position of the voxels, and space."""
+
+    stored: Stored
+    space: Space
+
+    def voxels(self) -> np.ndarray:
+        """All voxels; raises VolumeError for damaged data."""
+        return self.stored.voxels()
+
+
+def read_header(path: Path) -> Union[Header, TextHeader]:
+    """The header of a file of any kind but .npz.
 
     Raises
     ------
@@ -81,6 +98,9 @@ def read_header(path: Path) -> Header:
     """
     if volume_suffix(path) is None:
         raise VolumeError(f"{path}: unknown kind of file, expected one of {', '.join(VOLUME_SUFFIXES)}")
+    textual = _TEXTUAL.get(volume_suffix(path) or "")
+    if textual is not None:
+        return _read_text(path, textual)
     raw = judge(path)
     try:
         header = parsed(raw)
@@ -99,6 +119,16 @@ def read_header(path: Path) -> Header:
     if np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
         raise VolumeError(f"{path}: bits per voxel and dtype {dtype} disagree in the header; export the scan again")
     return Header(replace(raw, head=b""), dtype, scale, space_of(header, raw, shape))
+
+
+def _read_text(path: Path, read: Callable[[Path], Stored]) -> TextHeader:
+    try:
+        stored = read(require_file(path, "a scan"))
+    except OSError as exc:
+        raise VolumeError(f"{path}: cannot be read ({read_reason(exc)}); check its permissions and its disk") from exc
+    check_shape(stored.shape, path)
+    stored.check_size(MAX_RATIO)
+    return TextHeader(stored, space_of_text(path, stored.shape, stored.affine, stored.placed))
 
 
 def parsed(raw: RawHeader) -> Any:

@@ -53,6 +53,8 @@ class Trust(enum.Enum):
     IDENTITY = "an identity affine"
     #: a NIfTI file
     UNSET = "neither qform nor sform"
+    #: an NRRD or MetaImage file
+    NO_DIRECTIONS = "no directions of the axes in space"
 
     @property
     def axes_known(self) -> bool:
@@ -95,13 +97,7 @@ def space_of(header: Any, raw: RawHeader, shape: Shape) -> Space:
         affine[:3] *= unit[1]
         if unit[1] != 1.0:
             notes.append(f"its header is in units of one {unit[0]} (xyzt_units), which is converted to mm")
-    try:
-        grid = Grid(shape, affine)
-    except VolumeError as exc:
-        raise VolumeError(f"{path}: {exc}") from exc
-    _check_sizes(grid, unit, path, notes)
-    if grid.sheared:
-        notes.append(f"axes {grid.shear:.2g} off a right angle (sheared): ITK refuses this file, resample it")
+    grid = _checked(path, shape, affine, unit, notes)
     if np.array_equal(grid.affine, np.eye(4)):
         trust = Trust.IDENTITY
         notes.append(
@@ -109,6 +105,42 @@ def space_of(header: Any, raw: RawHeader, shape: Shape) -> Space:
             "may be wrong"
         )
     return Space(grid, trust, tuple(notes))
+
+
+def space_of_text(path: Path, shape: Shape, affine: np.ndarray, placed: bool) -> Space:
+    """Position of an NRRD or MetaImage file.
+
+    Parameters
+    ----------
+    affine : ndarray, shape (4, 4) — voxel → RAS mm.
+    placed : bool — whether the header gives the directions of the axes.
+
+    Raises
+    ------
+    VolumeError
+        For an invalid affine, or an impossible size of voxels or field of view.
+    """
+    notes: List[str] = []
+    grid = _checked(path, shape, affine, ("mm", 1.0), notes)
+    if not placed:
+        notes.append("no directions of the axes in its header: orientation and position are unknown, a guess is used")
+        return Space(grid, Trust.NO_DIRECTIONS, tuple(notes))
+    # In the file's own space, LPS or RAS, this is what programs write that know no position.
+    if np.array_equal(np.abs(grid.affine), np.eye(4)):
+        notes.append("identity directions with the origin in the corner, which scanners do not write")
+        return Space(grid, Trust.IDENTITY, tuple(notes))
+    return Space(grid, Trust.HEADER, tuple(notes))
+
+
+def _checked(path: Path, shape: Shape, affine: np.ndarray, unit: Tuple[str, float], notes: List[str]) -> Grid:
+    try:
+        grid = Grid(shape, affine)
+    except VolumeError as exc:
+        raise VolumeError(f"{path}: {exc}") from exc
+    _check_sizes(grid, unit, path, notes)
+    if grid.sheared:
+        notes.append(f"axes {grid.shear:.2g} off a right angle (sheared): ITK refuses this file, resample it")
+    return grid
 
 
 def _mgh(header: Any, raw: RawHeader, shape: Shape, notes: List[str]) -> Tuple[np.ndarray, Trust]:

@@ -115,7 +115,7 @@ _PREFIXES: Tuple[Tuple[re.Pattern[str], Kind], ...] = (
 #: suffix of an image that is not read → what makes a file of it that is
 UNREAD: Dict[str, str] = {
     **dict.fromkeys((".dcm", ".dicom", ".ima", ".par", ".rec"), "dcm2niix"),
-    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".gipl.gz", ".vtk", ".vti"), "SimpleITK or 3D Slicer"),
+    **dict.fromkeys((".nhdr", ".mhd", ".gipl", ".gipl.gz", ".vtk", ".vti"), "SimpleITK or 3D Slicer"),
     **dict.fromkeys((".img", ".img.gz", ".hdr", ".mnc", ".mnc.gz", ".mnc2", ".bshort", ".spr"), "mri_convert"),
     **dict.fromkeys((".brik", ".brik.gz", ".head"), "3dAFNItoNIFTI"),
     **dict.fromkeys((".mif", ".mif.gz", ".mih"), "mrconvert"),

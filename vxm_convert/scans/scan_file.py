@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple, TypeVar, Union
 
 import numpy as np
 
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.scans.header import MAX_VOLUME_BYTES, Header, check_shape, read_header, volume_suffix
+from vxm_convert.scans.header import MAX_VOLUME_BYTES, Header, TextHeader, check_shape, read_header, volume_suffix
 from vxm_convert.scans.header_space import Trust
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.npz import NPZ_IMAGE_NAMES, NPZ_LABEL_NAMES, NpzReader
@@ -34,7 +34,7 @@ class ScanFile:
 
     Parameters
     ----------
-    path : Path — .nii, .nii.gz, .mgz, .mgh or .npz.
+    path : Path — .nii, .nii.gz, .mgz, .mgh, .nrrd, .mha or .npz.
     """
 
     def __init__(self, path: Path) -> None:
@@ -121,8 +121,8 @@ class ScanFile:
     def _require(self) -> None:
         require_file(self.path, "a scan, atlas or segmentation")
 
-    def _header(self) -> Header:
-        def read() -> Header:
+    def _header(self) -> Union[Header, TextHeader]:
+        def read() -> Union[Header, TextHeader]:
             self._require()
             return read_header(self.path)
 

@@ -146,10 +146,10 @@ def test_two_files_of_one_scan_are_one_scan(bids, caplog):
 
 
 def test_images_that_are_not_read_are_counted_over_the_dataset(bids, caplog):
-    for folder, name in (("sub-01/anat", "sub-01_T1w.dcm"), ("sub-02/ses-a/anat", "sub-02_ses-a_T1w.nrrd")):
+    for folder, name in (("sub-01/anat", "sub-01_T1w.dcm"), ("sub-02/ses-a/anat", "sub-02_ses-a_T1w.mnc")):
         (bids.raw / folder / name).write_bytes(b"x")
     assert len(subjects(bids)) == 4
-    assert f"{bids.raw}: 2 files of kinds that are not read: 1 .dcm (sub-01_T1w.dcm), 1 .nrrd" in caplog.text
+    assert f"{bids.raw}: 2 files of kinds that are not read: 1 .dcm (sub-01_T1w.dcm), 1 .mnc" in caplog.text
     assert caplog.text.count("not read") == 1
 
 
