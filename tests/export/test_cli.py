@@ -19,7 +19,8 @@ from tests.support.stages import ROOT
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.model.contract import GraphContract
 
-pytestmark = pytest.mark.tf
+# What is started with an environment of its own here is started as users do it.
+pytestmark = [pytest.mark.tf, pytest.mark.usefixtures("forked_commands")]
 ARTEFACTS = [
     "SHA256SUMS",
     "atc.log",
