@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -21,6 +22,13 @@ from tests.support.registration_bench import Bench
 MANY, HUNDRED = 2000, 100
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept(caplog):
+    """pytest keeps every line that is logged, 6 KB per scan."""
+    with caplog.at_level(logging.CRITICAL):
+        yield
 
 
 def fill(bench):
