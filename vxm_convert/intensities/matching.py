@@ -26,7 +26,7 @@ _JUDGED = (10.0, 25.0, 40.0, 60.0, 75.0, 90.0)
 DOUBTED, REFUSED = 0.2, 0.3
 #: factor between the medians of two brains of one convention that is doubted, and one that is refused; those of four
 #: real brains and an average atlas are within 1.25, and one of half its brightness is registered worse than not at all
-_DOUBTED_FACTOR, _REFUSED_FACTOR = 1.4, 1.8
+_DOUBTED_FACTOR, _REFUSED_FACTOR = 1.4, 1.9
 #: a value that at least this share of the voxels has is the background of a skull-stripped image
 _BACKGROUND_SHARE = 0.1
 _MIN_VOXELS = 100
