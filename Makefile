@@ -33,7 +33,7 @@ COMPARE      ?= 1
 OUT          ?=
 SHORT        ?=
 TESTS        ?= tests
-JOBS         ?= 2
+JOBS         ?= 3
 
 # In a recipe that make -n must not run.
 AGAIN := $(MAKE)
@@ -85,7 +85,7 @@ $(STAMP_TF2): requirements/tf2.lock scripts/find_python.sh
 demo: $(STAMP) ## everything once, on scans it makes itself (OUT=build/demo)
 	@$(PY) -m scripts.demo --out $(or $(OUT),build/demo)
 
-test: $(STAMP) ## the tests, on Python 3.7 and on a current Python where there is one (TESTS=tests JOBS=2)
+test: $(STAMP) ## the tests, on Python 3.7 and on a current Python where there is one (TESTS=tests JOBS=3)
 	@status=0; if scripts/find_python.sh current >/dev/null 2>&1; \
 	then $(PY) -m pytest -n $(JOBS) --dist loadfile $(call whole,any_python) $(TESTS) || status=$$?; $(AGAIN) test-current || status=$$?; \
 	else $(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS) || status=$$?; \
