@@ -40,6 +40,7 @@ from vxm_convert.artifacts.reports import report_head
 from vxm_convert.artifacts.sha256sums import files_below, finish_manifest
 from vxm_convert.artifacts.temporaries import clear_temporaries, temporary_prefix
 from vxm_convert.ascend.atc_flags import KEPT_NAMES
+from vxm_convert.cliargs import stop_if_asked
 from vxm_convert.errors import ArtifactError, AtcError, ToolchainError
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.toolchain.find import Toolchain
@@ -287,6 +288,7 @@ def _tool_versions() -> Dict[str, str]:
 
 
 def _step(number: int, text: str) -> None:
+    stop_if_asked()
     _LOG.info("[%d/6] %s", number, text)
 
 

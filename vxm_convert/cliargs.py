@@ -218,19 +218,34 @@ class _Printable(logging.Formatter):
         return printable(super().format(record)).replace("\n", "\n    ")
 
 
+#: set by SIGTERM, until the command ends
+_ASKED = threading.Event()
+
+
+def stop_if_asked() -> None:
+    """Raise KeyboardInterrupt where SIGTERM came and its exception was lost: Python drops one that is raised in a
+    finalizer or in a callback from C. Long commands call it between their steps.
+    """
+    if _ASKED.is_set():
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def _stop_on_sigterm() -> Iterator[None]:
     """Let SIGTERM (a batch system's time limit) unwind like Ctrl-C, so that temporary folders are cleared away."""
 
     def stop(number: int, frame: Optional[FrameType]) -> None:
+        _ASKED.set()
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _ASKED.clear()
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
         # None: somebody's handler in C, which cannot be put back from here.
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        _ASKED.clear()

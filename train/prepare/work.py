@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -85,6 +85,10 @@ def _outcome(ours: Connection, source: Source, process: BaseProcess) -> Outcome:
     process.join()
     if outcome is not None:
         return outcome
+    # A program that it had started goes on writing into a folder that is about to be removed.
+    if process.pid:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     code = process.exitcode or 0
     signalled = f"was ended by signal {-code}: out of memory? pass fewer --jobs"
     why = signalled if code < 0 else f"ended with code {code}, its traceback is above"

@@ -37,6 +37,7 @@ from train.settings.run import TrainSettings
 from vxm_convert.artifacts.files import check_output_folder, write_json
 from vxm_convert.artifacts.names import SPLIT_NAME, TRAIN_LOG_NAME, TRAIN_METRICS_NAME, TRAIN_REPORT_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
+from vxm_convert.cliargs import stop_if_asked
 from vxm_convert.errors import TrainingError, VxmError
 from vxm_convert.metrics.jacobian import folding
 from vxm_convert.model.intensity import CONTRAST, CONVENTION
@@ -131,6 +132,7 @@ class _Run:
             train_op = self._backend.train_op(session, self._built.train_op)
             done = records.steps_from(epoch * self._steps)
             for after in range(first + call, self._last_step + 1, call):
+                stop_if_asked()
                 closes = after % self._steps == 0
                 record, images = self._step(session, train_op, records, after - 1, closes)
                 done.append(record)
