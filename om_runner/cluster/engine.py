@@ -213,14 +213,12 @@ class ClusterEngine(Engine):
         elif outcome.kind == HELD:
             plan.later(scan)
         elif outcome.full and plan.again(scan, worker):
-            # The worker has recorded a failure, which is to be tried again.
-            work.turns.look_again([scan])
             plan.later(scan)
         elif outcome.kind in (BACK, STOPPED) or (outcome.kind == DEVICE and plan.again(scan, worker)):
             plan.back(scan)
         else:
             reason = without_room(outcome.why) if outcome.full else VxmError(outcome.why)
-            recorder.failed(scan, outcome.stage, reason, recorded=outcome.kind == FAILED)
+            recorder.failed(scan, outcome.stage, reason, recorded=outcome.kind == FAILED and not outcome.full)
 
     def _check_room(self, work: Work, report: Report) -> None:
         """Send a worker away that has no room for results; raises ArtifactError if none of them has."""

@@ -161,12 +161,15 @@ class Station:
 
     def _failed(self, scan: Scan, stage: str, reason: object) -> Outcome:
         row = FailureRow(scan.subject, str(scan.path), stage, str(reason))
-        full = disk_full(reason if isinstance(reason, Exception) else None)
+        if disk_full(reason if isinstance(reason, Exception) else None):
+            # No record: this worker may be sent away before it reports, and another one is to try the scan.
+            return Outcome(scan.subject, FAILED, stage=stage, why=str(reason), full=True)
+        full = False
         try:
             note_failure(self.job, self._failures, row)
         except (VxmError, OSError) as exc:
             LOG.debug("%s: the failure could not be recorded (%s)", scan.subject, exc)
-            full = full or disk_full(exc)
+            full = disk_full(exc)
         return Outcome(scan.subject, FAILED, stage=stage, why=str(reason), full=full)
 
     # the device ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ scan becomes a row and does not end the run.
 from __future__ import annotations
 
 import logging
+import math
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import closing, contextmanager
@@ -25,7 +26,7 @@ from om_runner.registration.finish import Finisher, Ready, TakenOver, compared
 from om_runner.registration.job import Job
 from om_runner.registration.queues import DeviceThread, WriteBehind, read_ahead
 from om_runner.registration.recorder import Recorder
-from om_runner.registration.signals import stop_between_scans
+from om_runner.registration.signals import stop_between_scans, wait_for
 from om_runner.registration.timeline import D2H, DECODE, EXECUTE, H2D, Timeline
 from om_runner.results.columns import MetricsRow
 from om_runner.results.products import check_formats
@@ -210,7 +211,7 @@ class Cohort:
     def _wait(self, flight: _Flight) -> Any:
         limit = self.job.settings.batch.device_timeout
         try:
-            return flight.executed.result(limit or None)
+            return wait_for(flight.executed, limit or math.inf)
         except (ToolchainError, FutureTimeout) as error:
             exc = error if isinstance(error, ToolchainError) else hanging(limit)
             if not flight.lost:

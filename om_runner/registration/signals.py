@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Callable, Dict, Iterator, Optional
@@ -13,6 +17,8 @@ from typing import Any, Callable, Dict, Iterator, Optional
 LOG = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: seconds between two looks at what is waited for
+_LOOK = 0.5
 
 
 @contextmanager
@@ -49,3 +55,23 @@ def stop_between_scans() -> Iterator[Callable[[], bool]]:
         _put_back()
     if asked.is_set():
         raise KeyboardInterrupt
+
+
+def wait_for(future: Future, seconds: float = math.inf) -> Any:
+    """The result of a future, for the main thread.
+
+    A signal may reach another thread, and Python runs its handler in the main thread only, which a long wait keeps from
+    it: this one wakes up every half second.
+
+    Raises
+    ------
+    concurrent.futures.TimeoutError
+        After `seconds`; and whatever the future raises.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return future.result(max(0.0, min(_LOOK, end - time.monotonic())))
+        except FutureTimeout:
+            if future.done() or time.monotonic() >= end:
+                raise

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from enum import Enum
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, List, Mapping, Optional, Sequence, Tuple
 
 from om_runner.inputs.scans import Scan
 from om_runner.results.failures import FailureRecords
@@ -48,13 +48,9 @@ class Turns:
         before: Optional[Mapping[str, Stamps]] = None,
     ) -> None:
         self._claims, self._records, self._failures = claims, records, failures
-        self._before: Dict[str, Stamps] = dict(before or {})
         if before is None:
-            self.look_again(scans)
-
-    def look_again(self, scans: Sequence[Scan]) -> None:
-        """Take the present records of scans, such as a failure that is to be tried again, for those of earlier runs."""
-        self._before.update((scan.subject, self._stamps(scan.subject)) for scan in scans)
+            before = {scan.subject: self._stamps(scan.subject) for scan in scans}
+        self._before = before
 
     def before(self, subject: str) -> Stamps:
         """Stamps of the records of earlier runs."""
