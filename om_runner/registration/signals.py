@@ -57,7 +57,7 @@ def stop_between_scans() -> Iterator[Callable[[], bool]]:
         raise KeyboardInterrupt
 
 
-def wait_for(future: Future, seconds: float = math.inf) -> Any:
+def wait_for(future: Future[Any], seconds: float = math.inf) -> Any:
     """The result of a future, for the main thread.
 
     A signal may reach another thread, and Python runs its handler in the main thread only, which a long wait keeps from
