@@ -12,7 +12,16 @@ from typing import Set
 import pytest
 
 #: modules with a command line; sub-commands have a parser of their own
-COMMANDS = ("train", "export", "om_runner", "vxm_convert", "scripts.picture", "scripts.benchmark.training")
+COMMANDS = (
+    "train",
+    "export",
+    "om_runner",
+    "vxm_convert",
+    "scripts.picture",
+    "scripts.benchmark.training",
+    "scripts.scale_bench",
+    "scripts.kill_bench",
+)
 #: those that `make bench` runs one after the other; the page of their figures names them
 PARTS = tuple(
     f"scripts.benchmark.{name}" for name in ("inference", "cohort", "scaling", "comparer", "files", "exporting", "host")
