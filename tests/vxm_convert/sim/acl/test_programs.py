@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from tests.support.forked import VARIABLE, forking
-from tests.support.graphs import compile_pb, up_conv_graph
+from tests.support.graphs import PbBuilder, compile_pb, up_conv_graph
+from vxm_convert.sim.atc.__main__ import main as atc
 from vxm_convert.sim.engine.load import load_program
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -88,6 +89,41 @@ def test_a_program_gives_what_the_engine_gives_and_is_clean(bench, tmp_path, nam
     if name == "benchmark_loop":
         times = json.loads((tmp_path / "times.json").read_text(encoding="utf-8"))
         assert len(times["times"]) == 10 and 0 < sum(times["times"]) <= times["wall"] + 1
+
+
+def other_model(bench, folder, arrays):
+    """The bench with the model ``net.om`` of `folder`, and what it is fed."""
+    for number, array in enumerate(arrays):
+        np.save(str(folder / f"input_{number}.npy"), array)
+    return bench[0], folder, None
+
+
+def test_a_program_finds_outputs_by_the_keys_of_an_onnx_model(bench, tmp_path):
+    helper = pytest.importorskip("onnx.helper")
+    nodes = [helper.make_node("Relu", ["x"], ["a:0"], "r"), helper.make_node("Neg", ["a:0"], ["b:0"], "n")]
+    ends = [[helper.make_tensor_value_info(name, 1, [2])] for name in ("x", "b:0")]
+    model = helper.make_model(helper.make_graph(nodes, "g", *ends), opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 7
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    flags = ["--framework=5", f"--output={tmp_path / 'net'}", "--soc_version=Ascend910A", "--out_nodes=n:0;a:0"]
+    assert atc([f"--model={tmp_path / 'm.onnx'}", *flags]) == 0
+    done = start(other_model(bench, tmp_path, [np.float32([-1, 2])]), "named_outputs", tmp_path, VXM_SIM_STRICT="1")
+    assert done.returncode == 0 and "simulated device:" not in done.stderr, done.stderr
+    assert done.stdout.splitlines()[-1] == "keys: n:0:b:0 r:0:a:0", "node:index:tensor, as real ATC has them"
+    assert [np.load(str(tmp_path / f"output_{i}.npy")).tolist() for i in (0, 1)] == [[0, -2], [0, 2]]
+
+
+def test_a_program_feeds_a_sparse_tensor_as_indices_and_values(bench, tmp_path):
+    pb = PbBuilder()
+    k, x = pb.placeholder("k", (3, 2), "int32"), pb.placeholder("x", (3,))
+    pb.node("ScatterNd", "dense", k, x, pb.const("shape", np.array([4, 5], np.int32)))
+    compile_pb(pb.save(tmp_path / "g.pb"), tmp_path / "net.om", [("dense", 0)])
+    index, values = np.array([[0, 1], [3, 4], [2, 0]], np.int32), np.float32([1, 2, 3])
+    done = start(other_model(bench, tmp_path, [index, values]), "named_outputs", tmp_path, VXM_SIM_STRICT="1")
+    assert done.returncode == 0 and "simulated device:" not in done.stderr, done.stderr
+    expected = np.zeros((4, 5), np.float32)
+    expected[tuple(index.T)] = values
+    np.testing.assert_array_equal(np.load(str(tmp_path / "output_0.npy")), expected)
 
 
 def test_a_careless_program_works_and_is_told_so_when_strict(bench, tmp_path):
