@@ -10,6 +10,7 @@ import gc
 import os
 import pickle
 import platform
+import signal
 import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
@@ -18,6 +19,9 @@ import pytest
 
 # Pictures are drawn to files; a display is never there.
 os.environ.setdefault("MPLBACKEND", "Agg")
+# A shell's background job ignores Ctrl-C, and so would every command that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests run side by side already; threads that wait for work take time from the others.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
