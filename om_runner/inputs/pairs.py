@@ -42,13 +42,14 @@ _DEEPEST = 8
 
 
 class _Pair(NamedTuple):
-    """One line of the table; the name is empty if it has none."""
+    """One line of the table, with its word for the fixed image; the name is empty if it has none."""
 
     line: int
     moving: Path
     fixed: Path
     moving_labels: Optional[Path]
     fixed_labels: Optional[Path]
+    called: str
     name: str
 
 
@@ -129,7 +130,7 @@ def _pair(folder: Path, number: int, columns: Sequence[str], cells: Sequence[str
     name = said.get(NAME, "")
     if name and name != safe_name(name):
         raise _Bad(f"name {line_of(name)!r}, expected letters, digits, dot, _ and -, such as {safe_name(name)}")
-    return _Pair(number, moving, fixed, found[MOVING_LABELS], found[FIXED_LABELS], name)
+    return _Pair(number, moving, fixed, found[MOVING_LABELS], found[FIXED_LABELS], said[FIXED], name)
 
 
 def _file(folder: Path, column: str, cell: str) -> Optional[Path]:
@@ -193,6 +194,6 @@ def _scans(pairs: Sequence[_Pair], names: Sequence[str]) -> List[Scan]:
     scans = []
     for pair, name in zip(pairs, names):
         files = (pair.fixed, pair.fixed_labels or beside[pair.fixed])
-        fixed = opened.setdefault(files, Scan(FIXED_IMAGE, *files))
+        fixed = opened.setdefault(files, Scan(FIXED_IMAGE, *files, called=pair.called))
         scans.append(Scan(name, pair.moving, pair.moving_labels or beside[pair.moving], fixed))
     return scans

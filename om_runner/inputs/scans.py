@@ -32,13 +32,15 @@ FIXED_IMAGE = "fixed image"
 class Scan:
     """One moving scan to register: subject name (unique, safe as a folder name), its file, and its segmentation file if
     separate. `file` and `seg_file` are these files, opened once. `fixed` is the fixed image of a pair; None for a scan
-    of a run with one atlas.
+    of a run with one atlas. `called` is what a table of pairs calls a fixed image, which its file's name may not tell
+    from others.
     """
 
     subject: str
     path: Path
     seg_path: Optional[Path] = None
     fixed: Optional[Scan] = None
+    called: str = ""
     file: ScanFile = field(init=False, compare=False, repr=False)
     seg_file: Optional[ScanFile] = field(init=False, compare=False, repr=False)
 

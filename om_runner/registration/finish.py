@@ -141,6 +141,7 @@ class Finisher:
             intensity=loaded.intensity,
             toolchain=job.badge,
             source=loaded.scan.path.name,
+            fixed=ready.fixed.scan.called or ready.fixed.scan.path.name,
             warnings=warnings_in(ready.notes, ready.subject, (loaded.scan.path, loaded.scan.seg_path)),
             **figures,
             **own,

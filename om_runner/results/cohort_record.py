@@ -32,8 +32,8 @@ _SHOWN = 12
 
 
 class Known(NamedTuple):
-    """A scan as the folder knows it: subject, file, and segmentation file or None; of a pair, the same of its fixed
-    image.
+    """A scan as the folder knows it: subject, file, and segmentation file or None; of a pair, both files of its fixed
+    image, and what the table calls it.
     """
 
     subject: str
@@ -41,11 +41,12 @@ class Known(NamedTuple):
     seg_path: Optional[str]
     fixed: Optional[str] = None
     fixed_seg: Optional[str] = None
+    called: Optional[str] = None
 
 
 def known(scans: Sequence[Scan]) -> List[Known]:
     """Scans of an input."""
-    return [Known(scan.subject, *_files(scan), *(() if scan.fixed is None else _files(scan.fixed))) for scan in scans]
+    return [Known(scan.subject, *_files(scan), *_of_fixed(scan.fixed)) for scan in scans]
 
 
 def scans_from(entries: Sequence[Known], opened: Dict[Tuple[Optional[str], ...], Scan]) -> List[Scan]:
@@ -60,7 +61,7 @@ def scans_from(entries: Sequence[Known], opened: Dict[Tuple[Optional[str], ...],
         fixed = None
         if entry.fixed is not None:
             files = (entry.fixed, entry.fixed_seg)
-            fixed = opened.setdefault(files, Scan(FIXED_IMAGE, *_paths(*files)))
+            fixed = opened.setdefault(files, Scan(FIXED_IMAGE, *_paths(*files), called=entry.called or ""))
         found.append(Scan(entry.subject, *_paths(entry.path, entry.seg_path), fixed))
     return found
 
@@ -115,7 +116,7 @@ class CohortRecord:
     def scans(self) -> Optional[List[Known]]:
         """The scans of the input of the last run; None if unknown."""
         data = self._read(SCANS_NAME)
-        if not isinstance(data, list) or not all(isinstance(entry, list) and len(entry) in (3, 5) for entry in data):
+        if not isinstance(data, list) or not all(isinstance(entry, list) and len(entry) in (3, 6) for entry in data):
             return None
         cells = [[None if cell is None else str(cell) for cell in entry] for entry in data]
         return [Known(str(subject), str(path), *files) for subject, path, *files in cells]
@@ -170,6 +171,10 @@ def _short(value: object) -> str:
 
 def _files(scan: Scan) -> Tuple[str, Optional[str]]:
     return os.path.abspath(str(scan.path)), None if scan.seg_path is None else os.path.abspath(str(scan.seg_path))
+
+
+def _of_fixed(fixed: Optional[Scan]) -> Tuple[Any, ...]:
+    return () if fixed is None else (*_files(fixed), fixed.called)
 
 
 def _paths(path: str, seg_path: Optional[str]) -> Tuple[Path, Optional[Path]]:

@@ -21,6 +21,7 @@ class MetricsRow:
 
     `device_seconds` is the execution time of the subject's batch divided by the scans in it; `total_seconds` the wall
     time spent on the subject: reading, its share of the device, warping labels, writing. Dice needs both segmentations.
+    `source` is the scan's file, `fixed` its fixed image: the atlas's file, or what the table of pairs calls it.
     `ncc_*` are correlations with the fixed image inside it, on every second voxel of the network grid. `affine_overlap` is the
     Dice of the brains after ``--affine auto``. `dice_native` (in the scan's own space) and `inverse_mm_p95` (95th percentile of
     the inverse warp's error) need the output ``inverse``. `warnings` are all that was said about the subject, one line each.
@@ -40,6 +41,7 @@ class MetricsRow:
     intensity: str
     toolchain: str
     source: str
+    fixed: Optional[str] = None
     ncc_before: Optional[float] = None
     ncc_after: Optional[float] = None
     affine_overlap: Optional[float] = None

@@ -20,6 +20,7 @@ from om_runner.inputs.fixed import FixedBatches, LatelyUsed, by_fixed
 from om_runner.inputs.pairs import read_pairs
 from om_runner.inputs.scans import FIXED_IMAGE, Scan
 from om_runner.registration import session
+from om_runner.results.cohort_record import known, scans_from
 from tests.support import fakes
 from tests.support.scripted_reference import ScriptedReference, scripted  # noqa: F401
 from tests.support.shift import ShiftBench
@@ -88,7 +89,8 @@ def test_pairs_are_registered_as_scans_are_to_an_atlas(tmp_path: Path, monkeypat
     }
     pairs = {row["subject"]: row for row in bench.rows()}
     assert list(pairs) == [f"{a}__{b}" for a in BRAINS for b in BRAINS if a != b], "in the order of the table"
-    figures = [column for column in bench.rows()[0] if column not in ("subject", "total_seconds", "device_seconds")]
+    of_run = ("subject", "total_seconds", "device_seconds", "fixed")
+    figures = [column for column in bench.rows()[0] if column not in of_run]
     for fixed in BRAINS:
         bench.out = tmp_path / f"to-{fixed}"
         assert bench.run("--input", tmp_path / "brains", "--atlas", tmp_path / "brains" / f"{fixed}.npz", *wanted) == 0
@@ -96,6 +98,7 @@ def test_pairs_are_registered_as_scans_are_to_an_atlas(tmp_path: Path, monkeypat
             name = f"{row['subject']}__{fixed}"
             assert {key: pairs[name][key] for key in figures} == {key: row[key] for key in figures}
             assert row["dice_after"] != "n/a"
+            assert pairs[name]["fixed"] == f"brains/{fixed}.npz" and row["fixed"] == f"{fixed}.npz"
             same_results(tmp_path / "out" / name, bench.out / row["subject"])
     links = verify_folders([tmp_path / "out"])
     assert [link for link in links if link.state == BROKEN] == []
@@ -141,6 +144,10 @@ def test_equal_names_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("\n".join(["moving,fixed", *lines]))
     scans = read_pairs(tmp_path / "p.csv")
     assert [scan.subject for scan in scans] == ["s1_two_t1__s1_one_t1", "s2_two_t1__s2_one_t1", "s1_one_t1__atlas"]
+    called = ["s1/one/t1.npz", "s2/one/t1.npz", "atlas.npz"]
+    assert [scan.fixed.called for scan in scans] == called
+    # Another process gets them as this.
+    assert [scan.fixed.called for scan in scans_from(known(scans), {})] == called
 
 
 @pytest.mark.parametrize(
