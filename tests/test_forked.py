@@ -102,3 +102,17 @@ def test_orders_that_a_fork_cannot_follow() -> None:
     assert (
         order_of(["-c", "from multiprocessing.spawn import spawn_main; spawn_main()", "--multiprocessing-fork"]) is None
     )
+
+
+def test_the_server_ends_with_the_run_that_uses_it(project_root: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    serve = "import sys; from tests.support.forking.server import Server; Server(sys.argv[1], int(sys.argv[2])).serve()"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as owner:
+        words = [sys.executable, "-c", serve, str(place / "s"), str(owner.pid)]
+        server = subprocess.Popen(words, cwd=str(project_root))
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(timeout=2)
+        assert place.is_dir()
+        owner.communicate(b"\n")
+    assert server.wait(timeout=30) == 0 and not place.exists()

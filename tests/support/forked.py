@@ -18,11 +18,9 @@ process keeps a test with a start of its own.
 from __future__ import annotations
 
 import array
-import atexit
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -36,29 +34,36 @@ from tests.support.forking.start.sitecustomize import VARIABLE, fits, order_of, 
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 900
+_START_SECONDS = 60
 _FORKING = Path(__file__).resolve().parent / "forking"
 #: hashes of texts are those of the conversion to ONNX, which asks for them
 _HASH_SEED = "0"
 
 
 class _Server:
-    """The process that forks, as its user sees it."""
+    """The process that forks, as its user sees it; the workers of a run share one."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="vxm-fork-")
-        self._socket = os.path.join(self._folder, "s")
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+        # Workers end at different times; the run that they belong to ends last.
+        owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+        folder = os.path.join(tempfile.gettempdir(), f"vxm-fork-{run}")
+        self._socket = os.path.join(folder, "s")
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment["PYTHONHASHSEED"] = _HASH_SEED
         self._settings = settings_of(environment)
-        self._process = subprocess.Popen(
-            [sys.executable, str(_FORKING / "server.py"), self._socket],
-            stdin=subprocess.PIPE,
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            return  # another worker has started it
+        subprocess.Popen(
+            [sys.executable, str(_FORKING / "server.py"), self._socket, str(owner)],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=environment,
             start_new_session=True,
         )
-        atexit.register(self.close)
 
     def environment(self, asked: Dict[str, str]) -> Dict[str, str]:
         """The asked one, with what lets the command's own commands be forked."""
@@ -95,19 +100,15 @@ class _Server:
     def _connected(self) -> socket.socket:
         """A connection; the server listens before it loads anything."""
         connection = socket.socket(socket.AF_UNIX)
+        end = time.monotonic() + _START_SECONDS
         while True:
             try:
                 connection.connect(self._socket)
                 return connection
             except OSError:
-                if self._process.poll() is not None:
+                if time.monotonic() > end:
                     raise
                 time.sleep(0.01)
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 _server: Optional[_Server] = None

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that forks. Run as a program: ``python server.py SOCKET``; it ends when its standard input does.
+"""The process that forks. Run as a program: ``python server.py SOCKET OWNER``.
+
+It ends soon after the process OWNER does, and removes the folder of its socket.
 
 Every connection is one command. Its first message holds the three standard streams as descriptors, then the order as
 JSON; later bytes are numbers of signals for the command. The answer is the exit code as text. A connection that closes
@@ -17,6 +19,7 @@ import multiprocessing.process
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -46,6 +49,7 @@ PACKAGES = (
 )
 HEADER_BYTES = 8
 _STREAMS = 3
+_LOOK_SECONDS = 1.0
 
 
 def receive_order(connection: socket.socket) -> Tuple[Dict[str, Any], List[int]]:
@@ -63,7 +67,8 @@ def receive_order(connection: socket.socket) -> Tuple[Dict[str, Any], List[int]]
 class Server:
     """Forks for every order; `serve` returns in the children only, with the order."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, owner: int) -> None:
+        self._path, self._owner = path, owner
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(path)
         self._listener.listen(64)
@@ -74,15 +79,15 @@ class Server:
             end.setblocking(False)
         signal.set_wakeup_fd(self._wakeup[1].fileno())
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for source in (self._listener, self._wakeup[0], sys.stdin):
+        for source in (self._listener, self._wakeup[0]):
             self._selector.register(source, selectors.EVENT_READ)
 
     def serve(self) -> Dict[str, Any]:
         while True:
-            for key, _ in self._selector.select():
-                if key.fileobj is sys.stdin:
-                    self._end()
-                elif key.fileobj is self._wakeup[0]:
+            if not _runs(self._owner):
+                self._end()
+            for key, _ in self._selector.select(_LOOK_SECONDS):
+                if key.fileobj is self._wakeup[0]:
                     self._wakeup[0].recv(4096)
                     self._reap()
                 elif key.fileobj is self._listener:
@@ -140,7 +145,17 @@ class Server:
     def _end(self) -> None:
         for child in self._running:
             os.killpg(child, signal.SIGKILL)
+        shutil.rmtree(os.path.dirname(self._path), ignore_errors=True)
         sys.exit(0)
+
+
+def _runs(process: int) -> bool:
+    """Whether that process is there, whosever child it is."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def become(order: Dict[str, Any], streams: List[int]) -> None:
@@ -199,8 +214,8 @@ def end(code: Any) -> None:
     os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
 
 
-def main(path: str) -> None:
-    server = Server(path)
+def main(path: str, owner: int) -> None:
+    server = Server(path, owner)
     _load()
     gc.collect()
     gc.freeze()  # what the children never collect stays shared with them
@@ -220,4 +235,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))
