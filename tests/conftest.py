@@ -5,13 +5,19 @@ area.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
+import hashlib
+import itertools
+import logging
 import os
 import pickle
 import platform
+import re
 import signal
 import sys
+import types
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -19,6 +25,9 @@ import pytest
 
 # Pictures are drawn to files; a display is never there.
 os.environ.setdefault("MPLBACKEND", "Agg")
+# What is logged as information is there to be looked at. pytest's own `log_level` does the same, and undoes it, three
+# times in every test.
+logging.getLogger().setLevel(logging.INFO)
 # A shell's background job ignores Ctrl-C, and so would every command that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -26,6 +35,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+_folder_numbers = itertools.count()
 _REPORTED = ("numpy", "scipy", "nibabel", "protobuf", "onnx", "tensorflow", "tf2onnx", "openvino", "onnxruntime")
 
 
@@ -42,6 +52,18 @@ def pytest_sessionfinish() -> None:
     shared = sys.modules.get("tests.support.browser")
     if shared is not None:
         shared.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Workers that collect all tests share the compiling of modules."""
+    worker = getattr(session.config, "workerinput", None)
+    whole = [Path(name).resolve() for name in session.config.args] == [ROOT / "tests"]
+    if worker and whole and not sys.dont_write_bytecode:
+        from tests.support.bytecode import compile_part
+
+        # pytest's own hook comes later; without a session it rewrites modules by their names alone.
+        compile_part(ROOT, int(worker["workerid"][2:]), worker["workercount"])
 
 
 def pytest_collection_finish() -> None:
@@ -64,16 +86,35 @@ def remembered_programs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def remembered_texts() -> Iterator[None]:
+    """The texts of a message whose bytes were checked before are not checked again; models are read over and over."""
+    from vxm_convert.formats import protobuf
+
+    check, checked = protobuf._check_texts, set()
+
+    def check_once(kind: Any, data: bytes, what: str) -> None:
+        key = (kind, hashlib.sha1(data).digest())
+        if key not in checked:
+            check(kind, data, what)
+            checked.add(key)
+
+    protobuf._check_texts = check_once
+    yield
+    protobuf._check_texts = check
+
+
+@pytest.fixture(scope="session", autouse=True)
 def remembered_drawings() -> Iterator[None]:
     """A drawing of a page that was made from the same values before is not made again: one takes 50 ms, a page has 30."""
     from om_runner.precision.page import charts, colourbars, layers, limits
+    from om_runner.qc import record
 
     def remembering(draw: Callable[..., Any]) -> Callable[..., Any]:
         made: Dict[bytes, Any] = {}
 
         @functools.wraps(draw)
         def drawn(*values: Any) -> Any:
-            key = pickle.dumps(values)
+            key = hashlib.sha1(pickle.dumps(values)).digest()
             if key not in made:
                 made[key] = draw(*values)
             return made[key]
@@ -89,7 +130,34 @@ def remembered_drawings() -> Iterator[None]:
         ):
             for name in names:
                 patch.setattr(module, name, remembering(getattr(module, name)))
+        draw = remembering(record.draw)
+        nothing = {"subject": "", "made_from": {}, "figures": {}, "notes": (), "warnings": ()}
+        patch.setattr(record, "draw", lambda case: draw(dataclasses.replace(case, **nothing)))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nodes_without_their_lines() -> Iterator[None]:
+    """For its own messages TensorFlow keeps the Python stack of every node: a tenth of the time of building a graph."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "tensorflow" in sys.modules:
+            from tensorflow.python.framework import ops
+
+            patch.setattr(
+                ops,
+                "tf_stack",
+                types.SimpleNamespace(extract_stack=lambda: [], convert_stack=ops.tf_stack.convert_stack),
+            )
+        yield
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As pytest's own, which looks through the folders of all earlier tests for a number that is free."""
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    folder = tmp_path_factory.getbasetemp() / f"{name}-{next(_folder_numbers)}"
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -53,12 +53,15 @@ def make_settings(cohort: Path, tmp_path: Path) -> Callable[..., TrainSettings]:
 
 @pytest.fixture(scope="module")
 def plain_graphs() -> Iterator[None]:
-    """Training graphs run as they are built, without TensorFlow's rewriting; tests of whole stages run them
-    rewritten.
+    """Training graphs run as they are built, without TensorFlow's rewriting, and the page of a run has no curves; tests
+    of whole stages rewrite graphs and draw curves.
     """
     pytest.importorskip("tensorflow", reason="TensorFlow 1.15 is not installed")
+    from train.run import report_page
+
     with pytest.MonkeyPatch.context() as patch:
         run_graphs_as_built(patch.setattr)
+        patch.setattr(report_page, "_curves", lambda *_: [])
         yield
 
 

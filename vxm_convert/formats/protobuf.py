@@ -101,8 +101,7 @@ def _message_class(pool: descriptor_pool.DescriptorPool, full_name: str) -> Type
 
 def parse(kind: Type[Message], data: bytes, what: str) -> Message:
     """Parse `data` as message class `kind`; raises FormatError naming `what`."""
-    raw = decode(_RAW[kind.DESCRIPTOR.full_name], data, what)
-    _check_texts(raw, what)
+    _check_texts(kind, data, what)
     return decode(kind, data, what)
 
 
@@ -123,15 +122,20 @@ def decode(kind: Type[Message], data: bytes, what: str) -> Message:
     return parsed
 
 
-def _check_texts(raw: Message, what: str) -> None:
-    """Check that text is UTF-8; `raw` is a twin message whose text fields are bytes."""
+def _check_texts(kind: Type[Message], data: bytes, what: str) -> None:
+    """Check that all text in `data` is UTF-8."""
+    _check_texts_of(decode(_RAW[kind.DESCRIPTOR.full_name], data, what), what)
+
+
+def _check_texts_of(raw: Message, what: str) -> None:
+    """The same for a twin message, whose text fields are bytes."""
     for name, is_message, repeated in _TEXTS[raw.DESCRIPTOR.full_name]:
         if not repeated and not raw.HasField(name):
             continue
         values = getattr(raw, name)
         for value in values if repeated else (values,):
             if is_message:
-                _check_texts(value, what)
+                _check_texts_of(value, what)
                 continue
             try:
                 value.decode("utf-8")

@@ -191,6 +191,7 @@ def somewhere(seed: int, degrees: float, mm: float) -> np.ndarray:
     return found
 
 
+@pytest.mark.any_python("compares two engines; the tests around it run each of them on every Python")
 def test_real_brains_end_where_simpleitk_ends(monkeypatch):
     pytest.importorskip("numba"), pytest.importorskip("SimpleITK")
     monkeypatch.setenv(compiled.VARIABLE, "numba")
