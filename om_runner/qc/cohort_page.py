@@ -10,7 +10,7 @@ from typing import List, Optional, Sequence, Tuple, Union
 
 from om_runner.qc.record import SUBJECT_PAGE, Record, read_records
 from om_runner.qc.slices import CONVENTION
-from om_runner.qc.subject_page import QC_STYLE, STATIC, TEMPLATES, link_to, shown, subject_page
+from om_runner.qc.subject_page import COHORT_SCRIPTS, QC_STYLE, TEMPLATES, link_to, shown, subject_page
 from vxm_convert.artifacts.files import write_text
 from vxm_convert.webpage.document import page
 from vxm_convert.webpage.tables import Cell, Column, table
@@ -30,10 +30,11 @@ def write_pages(folder: Path, failures: Sequence[Failure] = ()) -> Optional[Path
     records = worst_first(list(read_records(folder)))
     if not records and not failures:
         return None
+    cohort = _cohort(records)
     for at, record in enumerate(records):
         before = records[at - 1] if at else None
         after = records[at + 1] if at + 1 < len(records) else None
-        write_text(folder / record.subject / SUBJECT_PAGE, subject_page(record, before, after))
+        write_text(folder / record.subject / SUBJECT_PAGE, subject_page(record, before, after, cohort))
     write_text(folder / SUBJECT_PAGE, cohort_page(records, failures))
     LOG.info("pictures of %d subjects: %s", len(records), folder / SUBJECT_PAGE)
     return folder / SUBJECT_PAGE
@@ -71,8 +72,7 @@ def cohort_page(records: Sequence[Record], failures: Sequence[Failure]) -> str:
         "all_lettered": all(record.letters for record in records),
     }
     title = "registration pictures" if badge is None else f"{badge_word(badge)}: registration pictures"
-    script = [STATIC / "cohort.js"]
-    return page(TEMPLATES / "cohort.html", title, badge, "", [QC_STYLE], script, picture_files=True, **context)
+    return page(TEMPLATES / "cohort.html", title, badge, "", [QC_STYLE], COHORT_SCRIPTS, picture_files=True, **context)
 
 
 def _simulated(records: Sequence[Record]) -> Optional[bool]:

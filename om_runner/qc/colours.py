@@ -90,6 +90,18 @@ def edges(image: np.ndarray) -> np.ndarray:
     return found
 
 
+def borders(labels: np.ndarray) -> np.ndarray:
+    """The labels at the rim of each region, inside it, and 0 elsewhere: the rims of neighbours do not overlap."""
+    rim = np.zeros(labels.shape, dtype=bool)
+    for axis in (0, 1):
+        differ = np.diff(labels, axis=axis) != 0
+        before, after = [slice(None)] * 2, [slice(None)] * 2
+        before[axis], after[axis] = slice(None, -1), slice(1, None)
+        rim[tuple(before)] |= differ
+        rim[tuple(after)] |= differ
+    return np.where(rim, labels, 0)
+
+
 def thicken(mask: np.ndarray) -> np.ndarray:
     """The mask and its four neighbours, so that a single pixel is visible."""
     out = mask.copy()
@@ -147,6 +159,7 @@ __all__ = [
     "GREYS",
     "SIGNS",
     "Palette",
+    "borders",
     "colour_of",
     "edges",
     "greys",

@@ -14,9 +14,11 @@ from om_runner.qc.case import Case
 from om_runner.qc.colours import GREYS, SIGNS, Palette, edges, greys, mosaic, put_letters, signs, thicken
 from om_runner.qc.measures import Brightness, brightness
 from om_runner.qc.slices import CELL, Cut, Slices, interpolate, shown_box
+from om_runner.qc.structures import structures
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import apply_affine
 from vxm_convert.geometry.jacobian import determinant
+from vxm_convert.webpage.png import coloured_png
 
 #: end of the scale of differences, as a share of the fixed image's white
 DIFFERENCE_END = 0.5
@@ -43,10 +45,14 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures by name, and figures for them: folded voxels, range of the Jacobian, spacing of the grid's lines in mm."""
+    """Pictures by name, and figures for them: folded voxels, range of the Jacobian, spacing of the grid's lines in mm.
+
+    `labels`: of the structures in the picture ``structures``; the first one has the value 1 there.
+    """
 
     pictures: Dict[str, Picture]
     figures: Dict[str, Optional[float]]
+    labels: Tuple[int, ...] = ()
 
 
 def draw(case: Case) -> Drawn:
@@ -68,6 +74,9 @@ def draw(case: Case) -> Drawn:
     if case.moved is not None:
         pictures["checker"] = pen.checker()
         pictures["contours"] = large.contours()
+    labels, rims = structures(case, pen.slices)
+    if rims is not None:
+        pictures["structures"] = Picture(coloured_png(rims), rims.shape[1], rims.shape[0])
     if case.warp is not None:
         spacing = line_spacing(pen.slices.longest_mm)
         pictures["grid"] = large.deformed_grid(case.warp, spacing)
@@ -77,7 +86,7 @@ def draw(case: Case) -> Drawn:
             pictures["jacobian"] = pen.jacobian(values)
             folded = int(np.count_nonzero(~(values > 0)))
             figures.update(folded=folded, jacobian_low=float(values.min()), jacobian_high=float(values.max()))
-    return Drawn(pictures, figures)
+    return Drawn(pictures, figures, labels)
 
 
 def line_spacing(longest_mm: float) -> float:

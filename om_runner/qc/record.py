@@ -16,9 +16,11 @@ from typing import Dict, Iterable, Iterator, Optional, Tuple
 from om_runner.qc.case import Case
 from om_runner.qc.measures import correlation, empty_share, warnings_of, white_of
 from om_runner.qc.pictures import Drawn, draw
+from om_runner.qc.structures import MOST_LABELS
 from om_runner.results.writer import whole_folder
 from vxm_convert.artifacts.files import read_bounded, write_json
 from vxm_convert.errors import ArtifactError, FormatError, VxmError
+from vxm_convert.metrics.labels import label_name
 
 LOG = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ PICTURES = (
     "difference_before",
     "difference_after",
     "contours",
+    "structures",
     "grid",
     "jacobian",
 )
@@ -54,6 +57,7 @@ class Record:
     figures : dict — name → number or None, see `om_runner.qc.measures` and the columns of metrics.tsv.
     pictures : dict — name of `PICTURES` → (width, height) in pixels.
     by_labels : bool — the contours show labels, not intensities.
+    structures : tuple of str — names of those in the picture ``structures``, from value 1.
     origin : str — hashes of model and atlas, the key of the ratings in a browser.
     """
 
@@ -68,6 +72,7 @@ class Record:
     letters: bool = True
     by_labels: bool = False
     moved_labels: bool = False
+    structures: Tuple[str, ...] = ()
     origin: str = ""
 
 
@@ -118,6 +123,7 @@ def _record(case: Case, drawn: Drawn) -> Record:
         letters=case.letters,
         by_labels=case.fixed_seg is not None,
         moved_labels=case.moved_seg is not None,
+        structures=tuple(map(label_name, drawn.labels)),
         origin=" ".join(str(case.made_from.get(role)) for role in ("om", "atlas")),
     )
 
@@ -160,14 +166,16 @@ def read_record(path: Path) -> Record:
             letters=entries["letters"] is True,
             by_labels=entries["by_labels"] is True,
             moved_labels=entries["moved_labels"] is True,
+            # Records of earlier versions have none.
+            structures=_texts(entries.get("structures", ()), MOST_LABELS),
             origin=str(entries["origin"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as exc:
         raise FormatError(f"{path}: not a record of pictures ({exc!r:.200}); make the pictures again") from exc
 
 
-def _texts(entries: Iterable[object]) -> Tuple[str, ...]:
-    return tuple(str(entry)[:_LONGEST_TEXT] for entry in list(entries)[:100])
+def _texts(entries: Iterable[object], most: int = 100) -> Tuple[str, ...]:
+    return tuple(str(entry)[:_LONGEST_TEXT] for entry in list(entries)[:most])
 
 
 def _number(value: object) -> Optional[float]:

@@ -19,6 +19,8 @@ from vxm_convert.webpage.templates import NOT_AVAILABLE, Html, badge_word
 TEMPLATES = Path(__file__).with_name("templates")
 STATIC = Path(__file__).with_name("static")
 QC_STYLE = STATIC / "qc.css"
+COHORT_SCRIPTS = (STATIC / "ratings.js", STATIC / "cohort.js")
+SUBJECT_SCRIPTS = (STATIC / "ratings.js", STATIC / "stage.js", STATIC / "subject.js")
 #: name of the picture, key, description
 _STAGE = (
     ("fixed", "1", "Fixed image."),
@@ -27,6 +29,8 @@ _STAGE = (
 )
 #: flickering pictures: label, key, names
 _FLICKS = (("flicker before / after", "f", ("before", "after")), ("flicker fixed / after", "g", ("fixed", "after")))
+#: rating, key, as in ratings.js
+_RATINGS = (("accept", "a"), ("doubt", "d"), ("reject", "r"))
 _END = 100 * DIFFERENCE_END
 #: positions from −1 to 1 on the bars, and their labels
 _DIFFERENCE_TICKS = (
@@ -39,12 +43,14 @@ _DIFFERENCE_TICKS = (
 _JACOBIAN_TICKS = ((-1.0, "\u00bc"), (-0.5, "\u00bd"), (0.0, "1"), (0.5, "2"), (1.0, "4"))
 
 
-def subject_page(record: Record, before: Optional[Record], after: Optional[Record]) -> str:
-    """The page; `before` and `after` are its neighbours on the cohort's page."""
+def subject_page(record: Record, before: Optional[Record], after: Optional[Record], cohort: str = "") -> str:
+    """The page; `before` and `after` are its neighbours on the cohort's page, `cohort` is the key of its ratings."""
     present = record.pictures
     differences = [name for name in ("before", "after") if f"difference_{name}" in present]
     context: Dict[str, Any] = {
         "record": record,
+        "cohort": cohort,
+        "ratings": _RATINGS,
         "neighbours": _neighbours(before, after),
         "figures": _figures(record),
         "stage": [entry for entry in _STAGE if entry[0] in present],
@@ -62,7 +68,7 @@ def subject_page(record: Record, before: Optional[Record], after: Optional[Recor
     title = f"{record.subject}: registration pictures"
     if record.simulated is not None:
         title = f"{badge_word(record.simulated)}: {title}"
-    files: Dict[str, Any] = {"styles": [QC_STYLE], "scripts": [STATIC / "stage.js"], "picture_files": True}
+    files: Dict[str, Any] = {"styles": [QC_STYLE], "scripts": SUBJECT_SCRIPTS, "picture_files": True}
     return page(TEMPLATES / "subject.html", title, record.simulated, **files, **context)
 
 

@@ -31,9 +31,8 @@ from vxm_convert.webpage.tables import Cell, Column, table
 from vxm_convert.webpage.templates import Html, fragment
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_STYLE = Path(__file__).with_name("static") / "index.css"
-#: more rows make the page slow; the table file has all of them
-MOST_ROWS = 500
+#: more rows make the file large; the table file has all of them
+MOST_ROWS = 3000
 _MOST_BYTES = 64 << 20
 _PAGES = (
     (f"{QC_FOLDER}/index.html", "pictures of every registration, worst first"),
@@ -71,7 +70,7 @@ def build_index(out: Path) -> str:
         "failures": _failures(failures) if failures else None,
     }
     simulated = "simulated" in kinds if kinds else None
-    return page(_TEMPLATES / "index.html", "Registration results", simulated, styles=(_STYLE,), **context)
+    return page(_TEMPLATES / "index.html", "Registration results", simulated, **context)
 
 
 def _summary(registered: int, failed: int) -> str:

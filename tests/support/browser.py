@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
 import socketserver
 import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import pytest
 
@@ -25,6 +26,8 @@ from tests.support import devtools
 #: the browser's own traffic (updates, field trials); a page of ours naming one of these would still fail the static
 #: checks
 _OWN_HOSTS = re.compile(r"(^|\.)(google|googleapis|gvt1|gvt2|gstatic)\.com(:\d+)?$")
+#: environment variable with the path of axe-core
+AXE_VARIABLE = "VXM_AXE"
 _browser: Optional[devtools.Browser] = None
 
 
@@ -57,10 +60,11 @@ def _address(page: Path) -> str:
     return Path(page).resolve().as_uri()
 
 
-def screenshot(page: Path, target: Path, width: int = 1280, height: int = 2000) -> Path:
-    """A PNG of the top of the page."""
+def screenshot(page: Path, target: Path, width: int = 1280, height: int = 2000, script: str = "0") -> Path:
+    """A PNG of the top of the page, after a script has run in it."""
     with _page(width=width, height=height) as shown:
         shown.open(_address(page))
+        shown.evaluate(script)
         Path(target).write_bytes(base64.b64decode(shown.call("Page.captureScreenshot", format="png")["data"]))
     return Path(target)
 
@@ -79,6 +83,32 @@ def console_messages(page: Path) -> List[str]:
     with _page() as shown:
         shown.open(_address(page))
         return shown.console()
+
+
+def visit(pages: Iterable[Tuple[Path, str]], **ways: Any) -> List[Any]:
+    """Open pages one after the other in one profile and evaluate an expression in each, which may be a promise.
+
+    Parameters
+    ----------
+    pages : iterable of (Path, str) — a page and its expression; its value must fit into JSON.
+    ways : see `tests.support.devtools.Page`.
+    """
+    found = []
+    with _page(**ways) as shown:
+        for page, expression in pages:
+            shown.open(_address(page))
+            found.append(shown.evaluate(expression, awaitPromise=True))
+            assert shown.console() == []
+    return found
+
+
+def axe_script() -> str:
+    """The checker axe-core, from the file that VXM_AXE names; skips the test, with the reason, where there is none."""
+    needs_browser()
+    path = os.environ.get(AXE_VARIABLE, "")
+    if not path:
+        pytest.skip(f"{AXE_VARIABLE} is not set: it names axe.min.js of the npm package axe-core")
+    return Path(path).read_text(encoding="utf-8")
 
 
 _OVERFLOW = """

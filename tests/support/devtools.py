@@ -141,7 +141,7 @@ class Page:
     ----------
     proxy : str or None — all traffic goes to this address, that to this machine included.
     width, height : int — pixels of the window.
-    reduced_motion : bool — the page is told that its user wants less motion.
+    reduced_motion, dark : bool — the page is told that its user wants less motion, or a dark page.
     """
 
     def __init__(
@@ -151,6 +151,7 @@ class Page:
         width: int = 1280,
         height: int = 2000,
         reduced_motion: bool = False,
+        dark: bool = False,
     ) -> None:
         self._browser = browser
         ways = {"proxyServer": proxy, "proxyBypassList": "<-loopback>"} if proxy else {}
@@ -160,9 +161,11 @@ class Page:
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        if reduced_motion:
-            wish = {"name": "prefers-reduced-motion", "value": "reduce"}
-            self.call("Emulation.setEmulatedMedia", features=[wish])
+        wishes = [
+            {"name": "prefers-reduced-motion", "value": "reduce" if reduced_motion else ""},
+            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+        ]
+        self.call("Emulation.setEmulatedMedia", features=wishes)
 
     def __enter__(self) -> Page:
         return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Any, Tuple
+from typing import Any, Dict, Tuple
 
 import nibabel as nib
 import numpy as np
@@ -72,6 +72,24 @@ def case(codes: str = "RAS", **changes: Any) -> Case:
 
 def pixels(png: bytes) -> Tuple[np.ndarray, np.ndarray]:
     """Indices and palette of an indexed PNG without filters, read independently of what wrote it."""
+    lines, chunks = _lines(png, 1)
+    return lines, np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)
+
+
+def colours(png: bytes) -> np.ndarray:
+    """(height, width, 3)."""
+    index, palette = pixels(png)
+    return palette[index]
+
+
+def direct_colours(png: bytes) -> np.ndarray:
+    """(height, width, 3) of a PNG without palette and filters."""
+    lines, chunks = _lines(png, 3)
+    assert chunks[b"IHDR"][8:10] == b"\x08\x02"
+    return lines.reshape(len(lines), -1, 3)
+
+
+def _lines(png: bytes, bytes_per_pixel: int) -> Tuple[np.ndarray, Dict[bytes, bytes]]:
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     at, chunks = 8, {}
     while at < len(png):
@@ -79,12 +97,6 @@ def pixels(png: bytes) -> Tuple[np.ndarray, np.ndarray]:
         chunks[kind] = png[at + 8 : at + 8 + length]
         at += 12 + length
     width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
-    lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, width + 1)
+    lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, bytes_per_pixel * width + 1)
     assert not lines[:, 0].any()
-    return lines[:, 1:], np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)
-
-
-def colours(png: bytes) -> np.ndarray:
-    """(height, width, 3)."""
-    index, palette = pixels(png)
-    return palette[index]
+    return lines[:, 1:], chunks

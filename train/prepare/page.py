@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
+from urllib.parse import quote
 
 from train.prepare.scan import AFTER, BEFORE
 from vxm_convert.webpage.document import page
-from vxm_convert.webpage.png import data_uri
 from vxm_convert.webpage.tables import Cell, Column, table
 from vxm_convert.webpage.templates import NOT_AVAILABLE, Html, fragment, parts
 
-#: pictures of that many scans are on the page, the worst; the rest are beside it
-MOST_PICTURES = 200
 _TEMPLATES = Path(__file__).with_name("templates")
 _STYLE = Path(__file__).with_name("static") / "prepare.css"
 Record = Mapping[str, Any]
@@ -27,7 +25,7 @@ def build_page(document: Mapping[str, Any], pictures: Path) -> str:
     Parameters
     ----------
     document : mapping — as written to prepare.json.
-    pictures : Path — the folder with NAME.png and NAME_before.png.
+    pictures : Path — the folder with NAME.png and NAME_before.png, beside the page.
     """
     records, failures = worst_first(document["scans"]), document["failures"]
     reference = document["reference"]
@@ -42,11 +40,11 @@ def build_page(document: Mapping[str, Any], pictures: Path) -> str:
         ],
         "reference_warnings": reference["warnings"],
         "failures": _failed(failures) if failures else None,
-        "n_shown": min(len(records), MOST_PICTURES),
-        "n_scans": len(records),
         "scans": _scans(records, pictures),
     }
-    return page(_TEMPLATES / "prepare.html", "Prepared scans", None, document["tool"], [_STYLE], **context)
+    return page(
+        _TEMPLATES / "prepare.html", "Prepared scans", None, document["tool"], [_STYLE], picture_files=True, **context
+    )
 
 
 def _counts(document: Mapping[str, Any]) -> str:
@@ -90,12 +88,12 @@ def _scans(records: Sequence[Record], pictures: Path) -> Html:
         "seconds",
     ]
     rows = []
-    for at, record in enumerate(records):
+    for record in records:
         motion = record["motion"]
         rows.append(
             [
                 str(record["name"]),
-                _pictures(pictures, str(record["name"]), at < MOST_PICTURES),
+                _pictures(pictures, str(record["name"])),
                 _words(record["warnings"]),
                 *(_change(record[BEFORE][what], record[AFTER][what]) for what in ("overlap", "ncc", "dice")),
                 _number(motion["rotation_degrees"], ".1f"),
@@ -112,11 +110,11 @@ def _scans(records: Sequence[Record], pictures: Path) -> Html:
     return table(caption, columns, rows, empty="no scan was prepared")
 
 
-def _pictures(folder: Path, name: str, wanted: bool) -> Cell:
+def _pictures(folder: Path, name: str) -> Cell:
     files = [(folder / f"{name}{ending}.png", side) for ending, side in (("", AFTER), ("_before", BEFORE))]
-    if not wanted or not all(path.is_file() for path, _ in files):
+    if not all(path.is_file() for path, _ in files):
         return Cell("", classes="missing")
-    shots = [(data_uri(path.read_bytes()), f"{name}, {side}") for path, side in files]
+    shots = [(f"{folder.name}/{quote(path.name)}", f"{name}, {side}") for path, side in files]
     return Cell(fragment(_TEMPLATES, "shots.html", shots=shots))
 
 

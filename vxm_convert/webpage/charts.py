@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Iterator, List, Sequence, Tuple
 
 from vxm_convert.lazy import LazyModule
-from vxm_convert.webpage.colours import INK, QUIET, RULE
+from vxm_convert.webpage.colours import INK, PAPER, QUIET, RULE
 from vxm_convert.webpage.svg import TIP, cleaned
 from vxm_convert.webpage.templates import Html, parts, readable
 
@@ -117,10 +117,11 @@ class Chart:
         weight = {"fontweight": "bold"} if bold else {}
         self.figure.text(x / self.width, 1 - y / self.height, literal(text), **place, **weight)
 
-    def svg(self, description: str) -> Html:
+    def svg(self, description: str, white_is_data: bool = False) -> Html:
         """The chart for a page; one that is wider than a phone scrolls there in its own box."""
         wide = self.width > _PHONE
-        drawn = Html(cleaned(self._source(), readable(description), "drawing wide" if wide else "drawing"))
+        classes = "drawing wide" if wide else "drawing"
+        drawn = Html(cleaned(self._source(), readable(description), classes, white_is_data))
         return Html(parts().scrolling(drawn, "chart, scrolls sideways")) if wide else drawn
 
     def file(self, description: str) -> str:
@@ -158,7 +159,7 @@ def tip(artists: Sequence[matplotlib.artist.Artist], words: object) -> None:
 def mark(axes: Axes, kind: str, x: float, y: float, colour: str, size: float = 4.0, words: object = None) -> None:
     """A mark: ``dot``, ``ring``, ``diamond``, ``cross`` or ``triangle``, with a tooltip."""
     shape = {"dot": "o", "ring": "o", "diamond": "D", "cross": "x", "triangle": "^"}[kind]
-    fill = "white" if kind in ("ring", "diamond") else colour
+    fill = PAPER if kind in ("ring", "diamond") else colour
     scale = {"diamond": 1.7, "triangle": 2.2}.get(kind, 2.0)
     width = 2.2 if kind == "cross" else 1.6
     style = {"markersize": scale * size, "markerfacecolor": fill, "markeredgecolor": colour, "markeredgewidth": width}
@@ -250,4 +251,4 @@ def colour_bar(title: str, colours: Sequence[str], ticks: Sequence[Tuple[float, 
             tick = left + place * (right - left)
             axes.plot([tick, tick], [top + thick, top + thick + 4], color=INK, linewidth=1.0)
             drawn.words(tick, top + thick + 17, words, "center", SMALL)
-        return drawn.svg(description)
+        return drawn.svg(description, white_is_data=True)

@@ -49,7 +49,7 @@ def page(
     style = css_properties() + "".join(map(_text, (_STATIC / "page.css", *styles)))
     if simulated is not None:
         style += str(fragment(_TEMPLATES, "badge.css", word=badge_word(simulated)))
-    codes = [_text(path) for path in (_STATIC / "sort.js", *scripts)]
+    codes = [_text(path) for path in (_STATIC / "tables.js", *scripts)]
     for text in (style, *codes):
         if "</" in text or "<!--" in text:
             raise ValueError("a script or style of a page must not hold '</' or '<!--'")

@@ -11,13 +11,14 @@ import re
 from typing import Dict, Iterator, Optional
 from xml.etree import ElementTree
 
-from vxm_convert.webpage.colours import INK
+from vxm_convert.webpage.colours import PAPER, PROPERTIES
 
 #: prefix of the ids with the text of a tooltip
 TIP = "tip: "
 #: style of all marks in Matplotlib's own style sheet
 _DEFAULTS = {"stroke-linejoin": "round", "stroke-linecap": "butt"}
 _FONT = re.compile(r"(?:(?P<weight>bold|\d00) )?(?P<size>[\d.]+)px")
+_COLOUR = re.compile(r'"(#[0-9a-f]{6})"')
 _DECIMALS = re.compile(r"-?\d+\.\d{2,}(?:e-?\d+)?")
 #: omitted: SVG's defaults, and properties that the page's style sheet sets
 _IMPLIED = {
@@ -31,15 +32,16 @@ _IMPLIED = {
 _DROPPED = frozenset(("metadata", "style", "defs", "clipPath"))
 
 
-def cleaned(source: str, description: str, classes: str = "") -> str:
+def cleaned(source: str, description: str, classes: str = "", white_is_data: bool = False) -> str:
     """An SVG element for a page, or a separate file.
 
     Parameters
     ----------
     source : str — the file that Matplotlib wrote.
     description : str — description for readers who cannot see the chart.
-    classes : str — classes of the element on a page, where the page's ink colours the lines. Without classes it becomes
-        a separate file with namespace, size and fonts.
+    classes : str — classes of the element on a page, where colours of ours follow the reader's scheme. Without classes
+        it becomes a separate file with namespace, size and fonts.
+    white_is_data : bool — white stays white in every scheme, as on the scale of a picture.
     """
     root = ElementTree.fromstring(source)
     marks = {node.get("id", ""): node for node in root.iter() if _tag(node) == "path" and node.get("id")}
@@ -53,7 +55,10 @@ def cleaned(source: str, description: str, classes: str = "") -> str:
         made.attrib.update(_of_a_file(width, height))
     made.extend(_children(root, marks))
     text = ElementTree.tostring(made, encoding="unicode")
-    return text.replace(f'"{INK}"', '"currentColor"') if classes else text
+    if not classes:
+        return text
+    following = {colour: name for colour, name in PROPERTIES.items() if not (white_is_data and colour == PAPER)}
+    return _COLOUR.sub(lambda found: f'"{following.get(found.group(1), found.group(1))}"', text)
 
 
 def _of_a_file(width: str, height: str) -> Dict[str, str]:

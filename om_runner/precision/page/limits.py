@@ -237,8 +237,7 @@ def _strip(item: Judged) -> Html:
         axes.vlines([_place(s) for s, _ in _NAMED_SHARES if s != 1.0], 3, _STRIP_HEIGHT - 3, RULE, linewidth=1)
         axes.plot([edge, edge], [0, _STRIP_HEIGHT], color=INK, linewidth=2)
         axes.plot([_STRIP_MARGIN, _STRIP_WIDTH - _STRIP_MARGIN], [middle, middle], color=RULE, linewidth=1)
-        # Marks at the same position hide each other: one is enough.
-        for place, share in sorted({round(_place(share), 1): share for share in known}.items()):
-            beyond = share > 1
+        # Marks less than a pixel apart look like one: so many scans draw no more than a few hundred.
+        for place, beyond in sorted({(round(_place(share)), share > 1) for share in known}):
             mark(axes, "cross" if beyond else "ring", place, middle, VERMILION if beyond else INK, 3.4)
         return drawn.svg(words)

@@ -1,38 +1,23 @@
-// Filters by name, keeps ratings in the browser, exports them as a table. Ratings belong to the cohort of data-cohort.
-// Without scripts the table is there in its order.
+// Filters by name, rates rows by hand or by key, exports the ratings as a table. Without scripts the table is there in its
+// order.
 (function () {
   "use strict";
-  var root = document.documentElement, cohort = document.getElementById("cohort"), table = document.querySelector("#cohort table");
-  root.classList.add("js");
-  if (!table) { return; }
-  var rows = Array.prototype.slice.call(table.tBodies[0].rows);
+  var ratings = vxmRatings, table = document.querySelector("#cohort table");
+  if (!table || !table.rowsOf) { return; }
   var filter = document.getElementById("filter"), only = document.getElementById("only"), count = document.getElementById("count");
-  var said = document.getElementById("said"), key = "vxm-qc " + cohort.dataset.cohort, ratings = {};
+  var rows = table.rowsOf, current = null;
   function nameOf(row) { return row.cells[0].textContent; }
-  function entry(name) { return Object.prototype.hasOwnProperty.call(ratings, name) ? ratings[name] : {}; }
-  function load() {
-    try {
-      var found = JSON.parse(localStorage.getItem(key) || "{}");
-      if (found && typeof found === "object") { ratings = found; }
-    } catch (error) { said.textContent = "This browser keeps no ratings for this page; export them before you leave."; }
-  }
-  function keep() {
-    try { localStorage.setItem(key, JSON.stringify(ratings)); }
-    catch (error) { said.textContent = "This browser keeps no ratings for this page; export them before you leave."; }
-    tell();
-  }
   function tell() {
-    var shown = rows.filter(function (row) { return !row.hidden; }).length;
-    var rated = rows.filter(function (row) { return entry(nameOf(row)).rating; }).length;
-    count.textContent = shown + " of " + rows.length + " shown, " + rated + " rated";
+    var rated = rows.all().filter(function (row) { return ratings.of(nameOf(row)).rating; }).length;
+    count.textContent = rows.fitting().length + " of " + rows.all().length + " shown, " + rated + " rated";
   }
   function apply() {
     var wanted = filter.value.trim().toLowerCase(), which = only.value;
-    rows.forEach(function (row) {
-      var rating = entry(nameOf(row)).rating || "";
+    rows.filter(function (row) {
+      var rating = ratings.of(nameOf(row)).rating || "";
       var warned = row.querySelector(".warned").dataset.v !== "0.0";
       var fits = which === "all" || (which === "warned" ? warned : which === "unrated" ? !rating : rating === which);
-      row.hidden = nameOf(row).toLowerCase().indexOf(wanted) < 0 || !fits;
+      return nameOf(row).toLowerCase().indexOf(wanted) >= 0 && fits;
     });
     tell();
   }
@@ -41,29 +26,52 @@
     made.value = value; made.textContent = words;
     return made;
   }
+  function show(row) {
+    var entry = ratings.of(nameOf(row)), cell = row.cells[row.cells.length - 1], select = cell.querySelector("select");
+    select.value = entry.rating || ""; cell.querySelector("input").value = entry.note || "";
+    cell.dataset.v = String(ratings.words.indexOf(select.value) + 1);
+  }
   function control(row) {
     var name = nameOf(row), cell = row.cells[row.cells.length - 1];
-    var select = document.createElement("select"), note = document.createElement("input");
-    [["", "\u2013"], ["accept", "accept"], ["doubt", "doubt"], ["reject", "reject"]].forEach(function (pair) {
-      select.appendChild(option(pair[0], pair[1]));
-    });
-    select.setAttribute("aria-label", "rating of " + name);
-    note.type = "text"; note.maxLength = 500; note.placeholder = "note"; note.setAttribute("aria-label", "note on " + name);
-    select.value = entry(name).rating || ""; note.value = entry(name).note || "";
-    function order() { cell.dataset.v = String(["", "accept", "doubt", "reject"].indexOf(select.value)); }
-    function change() {
-      ratings[name] = {rating: select.value, note: note.value};
-      if (!select.value && !note.value) { delete ratings[name]; }
-      order(); keep();
+    if (!cell.querySelector("select")) {
+      var select = document.createElement("select"), note = document.createElement("input");
+      select.appendChild(option("", "\u2013"));
+      ratings.words.forEach(function (word) { select.appendChild(option(word, word)); });
+      select.setAttribute("aria-label", "rating of " + name);
+      note.type = "text"; note.maxLength = 500; note.placeholder = "note"; note.setAttribute("aria-label", "note on " + name);
+      select.addEventListener("change", function () { rate(row, {rating: select.value}); });
+      note.addEventListener("input", function () { rate(row, {note: note.value}); });
+      cell.textContent = ""; cell.appendChild(select); cell.appendChild(document.createTextNode(" ")); cell.appendChild(note);
     }
-    select.addEventListener("change", change); note.addEventListener("input", change);
-    cell.textContent = ""; cell.appendChild(select); cell.appendChild(document.createTextNode(" ")); cell.appendChild(note);
-    order();
+    show(row);
   }
+  function rate(row, part) { ratings.change(nameOf(row), part); show(row); tell(); }
+  function mark(row) {
+    if (current) { current.classList.remove("current"); }
+    current = row; row.classList.add("current");
+  }
+  function choose(row) { mark(row); row.cells[0].querySelector("a").focus(); row.scrollIntoView({block: "nearest"}); }
+  function step(by) {
+    var shown = rows.shown(), at = shown.indexOf(current), next = at < 0 ? 0 : at + by;
+    if (next >= 0 && next < shown.length) { choose(shown[next]); return; }
+    if (at >= 0 && rows.turn(by)) { shown = rows.shown(); choose(shown[by > 0 ? 0 : shown.length - 1]); }
+  }
+  document.addEventListener("keydown", function (event) {
+    if (ratings.typing(event)) { return; }
+    if (event.key === "n" || event.key === "p") { if (rows.shown().length) { step(event.key === "n" ? 1 : -1); } return; }
+    if (current && current.parentNode && Object.prototype.hasOwnProperty.call(ratings.keys, event.key)) {
+      rate(current, {rating: ratings.keys[event.key]});
+    }
+  });
+  table.addEventListener("focusin", function (event) {
+    var row = event.target.closest("tbody tr");
+    if (row) { mark(row); }
+  });
   function plain(text) { return String(text || "").replace(/[\t\r\n]+/g, " "); }
   function asTable() {
-    var lines = rows.map(nameOf).sort().map(function (name) {
-      return [plain(name), entry(name).rating || "n/a", plain(entry(name).note) || "n/a"].join("\t");
+    var lines = rows.all().map(nameOf).sort().map(function (name) {
+      var entry = ratings.of(name);
+      return [plain(name), entry.rating || "n/a", plain(entry.note) || "n/a"].join("\t");
     });
     return ["subject\trating\tnote"].concat(lines).join("\n") + "\n";
   }
@@ -73,8 +81,11 @@
     document.body.appendChild(link); link.click(); link.remove();
     setTimeout(function () { URL.revokeObjectURL(address); }, 1000);
   });
-  load();
-  rows.forEach(control);
+  function again() { ratings.load(); rows.shown().forEach(show); tell(); }
+  // Back from a subject's page the browser may show this one as it was.
+  window.addEventListener("pageshow", function (event) { if (event.persisted) { again(); } });
+  window.addEventListener("storage", again);
+  rows.each = control;
   filter.addEventListener("input", apply); only.addEventListener("change", apply);
   apply();
 })();

@@ -3,12 +3,12 @@
 (function () {
   "use strict";
   var stage = document.querySelector(".stage"), timer = null, pair = null, turn = 0;
-  document.documentElement.classList.add("js");
   if (!stage) { return; }
+  var figures = stage.querySelectorAll("figure");
   var calm = window.matchMedia("(prefers-reduced-motion: reduce)");
   var buttons = Array.prototype.slice.call(document.querySelectorAll("button[data-show], button[data-flick]"));
   function show(name) {
-    Array.prototype.forEach.call(stage.children, function (item) {
+    Array.prototype.forEach.call(figures, function (item) {
       var on = item.dataset.name === name;
       item.classList.toggle("shown", on);
       item.setAttribute("aria-hidden", on ? "false" : "true");
@@ -33,10 +33,10 @@
   }
   buttons.forEach(function (button) { button.addEventListener("click", function () { press(button); }); });
   document.addEventListener("keydown", function (event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) { return; }
+    if (vxmRatings.typing(event)) { return; }
     var found = buttons.filter(function (button) { return button.dataset.key === event.key.toLowerCase(); })[0];
     var link = document.querySelector("a[data-key='" + (/^[a-z]$/.test(event.key) ? event.key : "") + "']");
     if (found) { press(found); event.preventDefault(); } else if (link) { link.click(); }
   });
-  show(stage.lastElementChild.dataset.name);
+  show(figures[figures.length - 1].dataset.name);
 })();

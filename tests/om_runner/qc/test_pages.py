@@ -197,8 +197,7 @@ var count = d.getElementById("count");
 filter.value = "MIDD"; filter.dispatchEvent(new w.Event("input")); out.filtered = names(); out.count = count.textContent;
 filter.value = ""; filter.dispatchEvent(new w.Event("input"));
 only.value = "warned"; only.dispatchEvent(new w.Event("change")); out.warned = names();
-var row = Array.prototype.filter.call(d.querySelectorAll("#cohort tbody tr"), function (r) {
-  return r.cells[0].textContent === "good one"; })[0];
+var row = d.querySelector("#cohort table").rowsOf.all().filter(function (r) { return r.cells[0].textContent === "good one"; })[0];
 var select = row.querySelector("select"), note = row.querySelector("input");
 select.value = "reject"; select.dispatchEvent(new w.Event("change"));
 note.value = "left\tright"; note.dispatchEvent(new w.Event("input"));
@@ -206,8 +205,10 @@ only.value = "reject"; only.dispatchEvent(new w.Event("change")); out.rejected =
 w.Blob = function (parts) { out.table = parts.join(""); };
 w.URL.createObjectURL = function () { return "#"; };
 d.getElementById("export").click();
-var again = d.createElement("script");
-again.textContent = d.scripts[1].textContent; d.body.appendChild(again);
+[1, 2].forEach(function (at) {
+  var again = d.createElement("script");
+  again.textContent = d.scripts[at].textContent; d.body.appendChild(again);
+});
 out.kept = [row.querySelector("select").value, row.querySelector("input").value, row.querySelector("select").getAttribute("aria-label")];
 return out;
 """,

@@ -191,7 +191,7 @@ def test_nan_is_marked_and_does_not_spread():
 
 def test_without_a_moved_scan_or_a_warp_the_rest_is_drawn(tmp_path):
     record = write_case(tmp_path, case(moved=None, before=None, warp=None, moved_seg=None))
-    assert set(record.pictures) == {"fixed", "overview", "thumb"}
+    assert set(record.pictures) == {"fixed", "overview", "structures", "thumb"}
     assert read_record(tmp_path / "a b" / "record.json") == record
 
 

@@ -75,8 +75,8 @@ def test_an_empty_folder_says_so(tmp_path: Path) -> None:
 def test_a_large_cohort_shows_the_first_and_points_to_the_table(tmp_path: Path) -> None:
     fill(tmp_path, [row(f"sub-{n:04d}") for n in range(MOST_ROWS + 7)], [])
     page = build_index(tmp_path)
-    assert f"The first {MOST_ROWS} of {MOST_ROWS + 7} scans" in page and len(page) < 500_000
-    assert page.count("sub-0") == MOST_ROWS
+    assert f"The first {MOST_ROWS} of {MOST_ROWS + 7} scans" in page and len(page) < 300 * MOST_ROWS
+    assert len(re.findall(r">sub-\d{4}<", page)) == MOST_ROWS
 
 
 @pytest.mark.parametrize(

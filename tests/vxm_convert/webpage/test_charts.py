@@ -80,7 +80,7 @@ def test_marks_lie_where_the_values_are() -> None:
         mark(made.canvas(), "ring", 120.0, 30.0, "#0072b2")
         root = ElementTree.fromstring(made.svg("a mark"))
     (path,) = root.iter("path")
-    assert path.get("transform") == "translate(120 30)" and path.get("stroke") == "#0072b2"
+    assert path.get("transform") == "translate(120 30)" and path.get("stroke") == "var(--blue)"
 
 
 def test_a_colour_bar_has_every_colour_and_tick() -> None:
