@@ -106,7 +106,7 @@ def remembered_texts() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def remembered_drawings() -> Iterator[None]:
     """A drawing of a page that was made from the same values before is not made again: one takes 50 ms, a page has 30."""
-    from om_runner.precision.page import charts, colourbars, layers, limits
+    from om_runner.precision.page import charts, colourbars, layers, limits, structures
     from om_runner.qc import record
 
     def remembering(draw: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,7 +123,8 @@ def remembered_drawings() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         for module, names in (
-            (charts, ("_error_chart", "_jacobian_chart", "_dice_chart")),
+            (charts, ("_error_chart", "_jacobian_chart")),
+            (structures, ("_dice_chart",)),
             (colourbars, ("_signed_bar", "_magnitude_bar")),
             (layers, ("_chart",)),
             (limits, ("_axis", "_strip")),

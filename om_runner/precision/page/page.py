@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from om_runner.precision.page import provenance
-from om_runner.precision.page.charts import Drawing, dice_chart, distribution_charts
+from om_runner.precision.page.charts import Drawing, distribution_charts
 from om_runner.precision.page.gallery import TEMPLATES, Slices, gallery_section
 from om_runner.precision.page.layers import layers_chart, sources_table
 from om_runner.precision.page.limits import failure_words, judge, limits_table
@@ -23,6 +23,7 @@ from om_runner.precision.page.quantities import (
     worst_first,
 )
 from om_runner.precision.page.scan_tables import cohort_table, details_tables
+from om_runner.precision.page.structures import dice_chart, largest_change_words
 from vxm_convert.webpage.document import page
 from vxm_convert.webpage.templates import badge_word
 
@@ -74,6 +75,7 @@ def build_page(
         "distributions": distribution_charts(report, rows),
         "dice": dice if isinstance(dice, Drawing) else None,
         "no_dice": dice,
+        "largest_change": largest_change_words(rows),
         "layers": layers_chart(report),
         "sources": sources_table(report),
         "plan": provenance.plan(report),

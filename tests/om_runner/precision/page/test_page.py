@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 import om_runner.precision.page.page
-from om_runner.precision.page.charts import distribution, structure_changes
+from om_runner.precision.page.charts import distribution
 from om_runner.precision.page.limits import failure_words, judge
 from om_runner.precision.page.page import build_page
 from om_runner.precision.page.quantities import figure, share_of_limit, worst_first
+from om_runner.precision.page.structures import largest_change_words, structure_changes
 from tests.support import browser, fakes
 from tests.support.cohort import cohort
 from tests.support.registration_bench import Bench
@@ -312,6 +313,13 @@ def test_structures_are_sorted_by_their_change():
     changes = structure_changes(rows)
     assert [(c.name, c.n) for c in changes] == [("b", 1), ("a", 2)]
     assert (changes[1].mean, changes[1].low, changes[1].high) == pytest.approx((0.2, 0.1, 0.3))
+    assert largest_change_words(rows) == (
+        "Largest change: b, whose Dice falls by 0.20000 in the mean over n = 1 scans. In a single scan: a, whose Dice "
+        "rises by 0.30000."
+    )
+    equal = [{"dice": {"per_label": {"a": {"change": 0.0}, "b": {"change": 0.0}}}}]
+    assert largest_change_words(equal) == "Largest change: none, the Dice of all 2 structures is the same."
+    assert largest_change_words([{"dice": None}]) == ""
 
 
 def test_the_report_validates(example):
