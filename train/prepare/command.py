@@ -99,8 +99,8 @@ def _add_registration(parser: argparse.ArgumentParser) -> None:
         "--tool",
         default="auto",
         choices=TOOLS,
-        help="program that finds the transform: FreeSurfer's mri_robust_register, SimpleITK, or auto for FreeSurfer "
-        "if it is usable, else SimpleITK (default: %(default)s)",
+        help="program that finds the transform: FreeSurfer's mri_robust_register, the search of om_runner --affine auto in "
+        "compiled loops or with SimpleITK, or auto for the first that is usable (default: %(default)s)",
     )
     group.add_argument(
         "--shape",

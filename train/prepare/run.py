@@ -48,7 +48,7 @@ def run(settings: PrepareSettings) -> int:
     labels = load_label_set(settings.labels)
     check_apart(settings.out, settings.data, "--data")
     sources = find_sources(settings.data, settings.out)
-    tool = choose_tool(settings.tool)
+    tool = choose_tool(settings.tool, settings.shape)
     LOG.info("%d scans in %s, tool: %s", len(sources), settings.data, tool.describe())
     if settings.dry_run:
         return _plan_only(settings, sources, tool)

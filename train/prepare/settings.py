@@ -20,7 +20,7 @@ AXES, RULE = NetworkAxes(), IntensityRule()
 FORMATS = ("npz", "nii.gz")
 ARRAYS = ("vol", "vol_data")
 INTENSITIES = ("auto", "convention", "percentile")
-TOOLS = ("auto", "freesurfer", "simpleitk")
+TOOLS = ("auto", "freesurfer", "compiled", "simpleitk")
 CHOOSE = "auto"
 #: goes up when the same settings give other bytes than before
 _SCHEMA = 2

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from train.prepare import freesurfer
 from train.prepare.loaded import Loaded
@@ -20,13 +20,14 @@ from vxm_convert.affine import simpleitk
 from vxm_convert.affine.affine_search import Target, judge_affine, search_affine
 from vxm_convert.errors import ToolchainError, VolumeError
 from vxm_convert.geometry.affines import Affine
+from vxm_convert.geometry.compiled import compiled_for, numba_version
 from vxm_convert.scans.header import volume_suffix
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.transforms.affines import read_affine
 
 LOG = logging.getLogger(__name__)
 
-FREESURFER, SIMPLEITK = "freesurfer", "simpleitk"
+FREESURFER, COMPILED, SIMPLEITK = "freesurfer", "compiled", "simpleitk"
 _ASKED_BY = "linear registration"
 #: what mri_robust_register reads
 _READABLE = (".mgz", ".nii", ".nii.gz", ".mgh")
@@ -34,7 +35,7 @@ _READABLE = (".mgz", ".nii", ".nii.gz", ".mgh")
 
 @dataclass(frozen=True)
 class Tool:
-    """`name`: freesurfer or simpleitk; `program`: FreeSurfer's, else None."""
+    """`name`: freesurfer, compiled or simpleitk; `program`: FreeSurfer's, else None."""
 
     name: str
     version: str
@@ -42,7 +43,9 @@ class Tool:
 
     def describe(self) -> str:
         """For logs and pages."""
-        return f"{freesurfer.PROGRAM} ({self.version})" if self.program else f"SimpleITK {self.version}"
+        if self.program:
+            return f"{freesurfer.PROGRAM} ({self.version})"
+        return f"compiled loops, numba {self.version}" if self.name == COMPILED else f"SimpleITK {self.version}"
 
 
 @dataclass(frozen=True)
@@ -54,23 +57,33 @@ class Found:
     how: Dict[str, Any]
 
 
-def choose_tool(choice: str) -> Tool:
-    """The tool of ``--tool``; ``auto`` takes FreeSurfer where it is usable.
+def choose_tool(choice: str, shape: Tuple[int, int, int]) -> Tool:
+    """The tool of ``--tool`` for a network grid of this shape; ``auto`` takes FreeSurfer where it is usable, else compiled
+    loops where there are any.
 
     Raises
     ------
     ToolchainError
         What was asked for is not there or not usable.
     """
-    program = freesurfer.find_program() if choice != SIMPLEITK else None
+    program = freesurfer.find_program() if choice in ("auto", FREESURFER) else None
     problem = freesurfer.environment_problem() if program else f"no {freesurfer.PROGRAM} on PATH"
     if choice == FREESURFER and problem:
-        raise ToolchainError(f"--tool freesurfer: {problem}; or pass --tool simpleitk")
+        raise ToolchainError(f"--tool freesurfer: {problem}; or pass --tool auto")
     if program and not problem:
         return Tool(FREESURFER, freesurfer.version_of(program), program)
+    if choice == COMPILED or (choice == "auto" and compiled_for(shape)):
+        try:
+            tool = Tool(COMPILED, numba_version())
+        except ImportError as exc:
+            raise ToolchainError(
+                f"--tool compiled: numba cannot be imported ({exc}); install it, or pass --tool auto"
+            ) from exc
+    else:
+        tool = Tool(SIMPLEITK, simpleitk.version(_ASKED_BY))
     if program:
-        LOG.warning("%s is there, but %s; SimpleITK is used", program, problem)
-    return Tool(SIMPLEITK, simpleitk.version(_ASKED_BY))
+        LOG.warning("%s is there, but %s; %s is used", program, problem, tool.describe())
+    return tool
 
 
 def find_transform(tool: Tool, kind: str, reference: Reference, loaded: Loaded, folder: Path, threads: int) -> Found:
@@ -80,7 +93,7 @@ def find_transform(tool: Tool, kind: str, reference: Reference, loaded: Loaded, 
     ----------
     kind : str — ``rigid`` or ``affine``.
     folder : Path — an empty folder for the tool's own files.
-    threads : int — for FreeSurfer; SimpleITK uses one, because its sums depend on their number.
+    threads : int — for FreeSurfer; the others use one, because sums depend on their number.
 
     Raises
     ------
@@ -89,7 +102,7 @@ def find_transform(tool: Tool, kind: str, reference: Reference, loaded: Loaded, 
     """
     if tool.program is None:
         target = Target(reference.image, reference.network)
-        found = search_affine(target, loaded.image, loaded.grid, kind, _ASKED_BY, compiled=False)
+        found = search_affine(target, loaded.image, loaded.grid, kind, _ASKED_BY, compiled=tool.name == COMPILED)
         return Found(found.affine, found.overlap, {**found.to_dict(), "affine": kind})
     moving, fixed = _moving_file(loaded, folder), folder / "reference.nii"
     write_nifti(fixed, reference.image, reference.network.affine)

@@ -288,6 +288,23 @@ def test_simpleitk_can_be_asked_for(bench: Path, capsys) -> None:
     assert "tool: SimpleITK" in capsys.readouterr().out and not calls(bench)
 
 
+def test_compiled_loops_are_taken_before_simpleitk(bench: Path, capsys, monkeypatch) -> None:
+    pytest.importorskip("numba")
+    _no_program(bench, monkeypatch)
+    assert (
+        prepare(bench, "--tool", "compiled", "--dry-run") == 0
+        and "tool: compiled loops, numba" in capsys.readouterr().out
+    )
+    monkeypatch.setenv("VXM_HOST", "numba")
+    assert prepare(bench, "--dry-run") == 0 and "tool: compiled loops, numba" in capsys.readouterr().out
+    monkeypatch.delenv("VXM_HOST")
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert (
+        prepare(bench, "--tool", "compiled") == 1
+        and "--tool compiled: numba cannot be imported" in capsys.readouterr().err
+    )
+
+
 def test_without_either_tool(bench: Path, monkeypatch, capsys) -> None:
     _no_program(bench, monkeypatch)
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
