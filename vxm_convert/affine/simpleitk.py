@@ -114,8 +114,9 @@ def _optimise(
     method.SetSmoothingSigmasPerLevel([level.sigma_mm for level in levels])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
     method.SetInterpolator(itk.sitkLinear)
+    # With the default tolerance of the gradient, 1e-4, a brain in 256³ voxels ended 0.2 mm before the maximum.
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=2.0, minStep=1e-3, numberOfIterations=200, relaxationFactor=0.6
+        learningRate=2.0, minStep=1e-3, numberOfIterations=200, relaxationFactor=0.6, gradientMagnitudeTolerance=1e-6
     )
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(start, inPlace=True)
