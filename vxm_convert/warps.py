@@ -11,7 +11,7 @@ from typing import Any, Optional, Union
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry import fields
-from vxm_convert.geometry.inversion import InverseReport
+from vxm_convert.geometry.inversion import TOLERANCE_MM, InverseReport
 from vxm_convert.geometry.inversion import invert as invert_field
 from vxm_convert.geometry.resample import resample, to_dtype
 from vxm_convert.images import Image, on_disk
@@ -83,7 +83,7 @@ class Warp(fields.Warp):
                 moved = to_dtype(moved, volume.stored_dtype)
         return nifti_image(moved, self.fixed.affine)
 
-    def invert(self, tolerance_mm: float = 1e-3) -> Warp:
+    def invert(self, tolerance_mm: float = TOLERANCE_MM) -> Warp:
         """The inverse map, from the moving grid to the fixed one: it resamples the fixed image onto the moving grid.
 
         Parameters
@@ -97,7 +97,7 @@ class Warp(fields.Warp):
         """
         return Warp.of(invert_field(self, tolerance=tolerance_mm)[0])
 
-    def inverse_report(self, tolerance_mm: float = 1e-3) -> InverseReport:
+    def inverse_report(self, tolerance_mm: float = TOLERANCE_MM) -> InverseReport:
         """How well the warp can be inverted: errors in mm in both directions, voxels in folds, voxels not solved."""
         return invert_field(self, tolerance=tolerance_mm)[2]
 
@@ -154,7 +154,7 @@ def apply(warp: fields.Warp, image: Image, interpolation: str = "linear", edge: 
     return Warp.of(warp).apply(image, interpolation, edge)
 
 
-def invert(warp: fields.Warp, tolerance_mm: float = 1e-3) -> Warp:
+def invert(warp: fields.Warp, tolerance_mm: float = TOLERANCE_MM) -> Warp:
     """As `Warp.invert`, for any warp."""
     return Warp.of(warp).invert(tolerance_mm)
 

@@ -21,7 +21,7 @@ from om_runner.commands.common import (
     warp_from,
 )
 from vxm_convert.artifacts.files import write_sidecar
-from vxm_convert.geometry.inversion import INSIDE_FOLD, NOT_CONVERGED, OUTSIDE, invert
+from vxm_convert.geometry.inversion import INSIDE_FOLD, NOT_CONVERGED, OUTSIDE, TOLERANCE_MM, invert
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.transforms.formats import FORMATS, warp_format
 from vxm_convert.transforms.warps import check_target, write_warp
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--tolerance",
-        default=1e-3,
+        default=TOLERANCE_MM,
         type=_positive,
         metavar="MM",
         help="residual in mm at which a voxel counts as solved (default: %(default)s)",

@@ -323,12 +323,33 @@ def _linearised(field: Any, skew: Any, x: float, y: float, z: float) -> Any:
 
 
 @inner
-def _solved(a: Any, b: Any, c: Any, r: Any, unit: float) -> Tuple[bool, float, float, float]:
-    """Solution of the columns a, b, c for r by Cramer's rule; False if the determinant, times `unit`, is too small."""
+def _newton(field: Any, skew: Any, p: Any, unit: float) -> Any:
+    """The rows of the inverse of the derivatives at p; first of all whether there is one: False if their determinant,
+    times `unit`, is too small.
+    """
+    _, a, b, c = _linearised(field, skew, p[0], p[1], p[2])
     whole = _volume(a, b, c)
     if not whole * unit > _FLAT:
-        return False, 0.0, 0.0, 0.0
-    return True, _volume(r, b, c) / whole, _volume(a, r, c) / whole, _volume(a, b, r) / whole
+        return False, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+    return True, _cross(b, c, whole), _cross(c, a, whole), _cross(a, b, whole)
+
+
+@inner
+def _cross(a: Any, b: Any, over: float) -> Tuple[float, float, float]:
+    return ((a[1] * b[2] - a[2] * b[1]) / over, (a[2] * b[0] - a[0] * b[2]) / over, (a[0] * b[1] - a[1] * b[0]) / over)
+
+
+@inner
+def _step(rows: Any, back: Any, r: Any, newton: bool) -> Tuple[float, float, float]:
+    """What a residual r asks for: by the `rows` of `_newton` if there are any and they are wanted, else by `back`."""
+    good, a, b, c = rows
+    if not (good and newton):
+        return _times(back, r)
+    return (
+        a[0] * r[0] + a[1] * r[1] + a[2] * r[2],
+        b[0] * r[0] + b[1] * r[1] + b[2] * r[2],
+        c[0] * r[0] + c[1] * r[1] + c[2] * r[2],
+    )
 
 
 @inner
@@ -350,36 +371,46 @@ def _times(m: Any, r: Any) -> Tuple[float, float, float]:
 
 @inner
 def _preimage(
-    field: Any, skew: Any, back: Any, mm: Any, unit: float, q: Any, p: Any, newton: bool, tolerance: float, most: int
+    field: Any,
+    skew: Any,
+    back: Any,
+    mm: Any,
+    unit: float,
+    q: Any,
+    p: Any,
+    rows: Any,
+    newton: bool,
+    tolerance: float,
+    most: int,
 ) -> Any:
     """Iterations from p: Newton's step where the map keeps orientation, else the affine one; halved while it does not
-    help. Returns point and residual in mm.
+    help. `rows` are those of `_newton` at a neighbour, good enough for a first step that most often is the last.
+    Returns point, residual in mm, and `rows` for the next neighbour.
     """
-    trial, residual, factor = p, np.inf, 1.0
+    trial, residual, factor, borrowed = p, np.inf, 1.0, newton and rows[0]
     r, step = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
-    at, gx, gy, gz = _linearised(field, skew, p[0], p[1], p[2])
     for n in range(most):
-        if n > 0:
-            # Most points are solved by the first step: derivatives only where there is a second.
-            # Unused derivatives cost nothing: the compiler leaves them out.
-            at, _, _, _ = _linearised(field, skew, trial[0], trial[1], trial[2])
+        at = _at(field, trial[0], trial[1], trial[2], skew, False)
         s = (q[0] - at[0], q[1] - at[1], q[2] - at[2])
         found = _length_mm(mm, s)
-        if found < residual:
+        helps = found < residual
+        if helps:
             p, r, residual = trial, s, found
             if residual <= tolerance:
                 break
-            if n > 0:
-                at, gx, gy, gz = _linearised(field, skew, p[0], p[1], p[2])
-            good, dx, dy, dz = _solved(gx, gy, gz, r, unit)
-            step = (dx, dy, dz) if good and newton else _times(back, r)
             factor = min(1.0, 2.0 * factor) if newton else factor
-        else:
+        elif not borrowed:
             factor *= 0.5
             if factor < 1e-3:
                 break
+        if helps or borrowed:
+            if n > 0 or not borrowed:
+                borrowed = False
+                if newton:
+                    rows = _newton(field, skew, p, unit)
+            step = _step(rows, back, r, newton)
         trial = (p[0] + factor * step[0], p[1] + factor * step[1], p[2] + factor * step[2])
-    return p, residual
+    return p, residual, rows
 
 
 @inner
@@ -414,7 +445,7 @@ def invert(
     Searched is its distance e from the affine preimage (`home`, 3 x 4: target to fixed voxels). It starts from the row
     before, to which the last two voxels' differences from that row are continued. What is not solved from there is tried
     again by the damped affine iteration (`back`, 3 x 3) from the affine preimage. `to_moving`: target to moving voxels;
-    `mm`: moving voxels to mm. `mask`: 1 where `folded` at the preimage, 2 not solved, 4 outside.
+    `mm`: moving voxels to mm. `mask`: 1 where `folded` at the preimage, 2 not solved, 4 outside; there `residuals` are −1.
     """
     none = np.empty((0, 0, 0, 3), field.dtype)
     # Determinants are judged by that of the affine part, which may mirror the voxels.
@@ -425,6 +456,7 @@ def invert(
         row[:] = 0.0
         for j in range(u.shape[1]):
             d, before = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+            rows = (False, d, d, d)
             for k in range(u.shape[2]):
                 q = _moved(to_moving, i, j, k, none, 0)
                 first = _moved(home, i, j, k, none, 0)
@@ -435,7 +467,7 @@ def invert(
                 )
                 p, residual = first, np.inf
                 for newton in (True, False):
-                    found, left = _preimage(field, skew, back, mm, unit, q, begin, newton, tolerance, most)
+                    found, left, rows = _preimage(field, skew, back, mm, unit, q, begin, rows, newton, tolerance, most)
                     if left < residual:
                         p, residual = found, left
                     if residual <= tolerance:
@@ -449,8 +481,8 @@ def invert(
                     before = d
                 row[k, 0], row[k, 1], row[k, 2] = e
                 u[n, j, k, 0], u[n, j, k, 1], u[n, j, k, 2] = p[0] - i, p[1] - j, p[2] - k
-                residuals[n, j, k] = residual
                 mask[n, j, k] = _flags(p, residual <= tolerance, folded)
+                residuals[n, j, k] = residual if mask[n, j, k] < 4 else -1.0
 
 
 def there_and_back(u: Any, between: Any, field: Any, skew: Any, mm: Any, start: int, out: Any) -> None:
@@ -469,6 +501,23 @@ def there_and_back(u: Any, between: Any, field: Any, skew: Any, mm: Any, start: 
                     continue
                 p = _at(field, x, y, z, skew, False)
                 out[n, j, k] = _length_mm(mm, (p[0] - i, p[1] - j, p[2] - k))
+
+
+def spread(values: Any, bits: Any, counts: Any) -> Any:
+    """Sum and largest of the values that are at least 0; and how many of them have which upper 16 bits, into `counts`.
+
+    Parameters
+    ----------
+    values, bits : ndarray, shape (n,), float32, int32 — the same memory, whose bits are in the order of the values.
+    counts : ndarray, shape (32768,) — zeros.
+    """
+    total, largest = 0.0, 0.0
+    for n in range(values.shape[0]):
+        if values[n] >= 0.0:
+            total += values[n]
+            largest = max(largest, values[n])
+            counts[bits[n] >> 16] += 1
+    return total, largest
 
 
 F32, F64, I32, I64 = numba.float32, numba.float64, numba.int32, numba.int64
@@ -500,5 +549,6 @@ KERNELS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
         (_FIELD, MATRIX, MATRIX, MATRIX, MATRIX, MATRIX, read(numba.uint8, 3), F64, I64, I64)
         + (made(F32, 4), _PLANES, made(numba.uint8, 3)),
     ),
+    "spread": (spread, (read(F32, 1), read(I32, 1), made(I64, 1))),
     "there_and_back": (there_and_back, (_FIELD, MATRIX, _FIELD, MATRIX, MATRIX, I64, _PLANES)),
 }

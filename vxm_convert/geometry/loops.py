@@ -158,8 +158,8 @@ def inverted(
 
     Returns
     -------
-    u : ndarray, shape (X, Y, Z, 3), float32 — fixed voxel minus target voxel; residual : float32, mm; mask : uint8, sum
-    of 1 (in a fold), 2 (not solved), 4 (outside the fixed grid).
+    u : ndarray, shape (X, Y, Z, 3), float32 — fixed voxel minus target voxel; residual : float32, mm, −1 outside the fixed
+    grid; mask : uint8, sum of 1 (in a fold), 2 (not solved), 4 (outside).
     """
     shape = target.shape
     u, residual, mask = np.empty(shape + (3,), np.float32), np.empty(shape, np.float32), np.empty(shape, np.uint8)
@@ -200,6 +200,24 @@ def there_and_back(warp: Warp, back: Warp) -> np.ndarray:
     mm = rows_of(warp.fixed.affine)
     by_planes(out.shape[0], lambda part: loop(u, *way_back, mm, part.start, out[part]))
     return out
+
+
+def spread(values: np.ndarray, percent: float) -> Tuple[int, float, float, float]:
+    """Number, mean, percentile and largest of the values that are at least 0, float32; all 0 where there are none."""
+    flat, counts = plain(values, np.float32).ravel(), np.zeros(1 << 15, dtype=np.int64)
+    bits = flat.view(np.int32)
+    total, largest = kernel("spread")(flat, bits, counts)
+    below = np.cumsum(counts)
+    n = int(below[-1])
+    if not n:
+        return 0, 0.0, 0.0, 0.0
+    # The two values around the percentile are the only ones to be found exactly; few share their upper bits.
+    rank = percent / 100 * (n - 1)
+    low, high = (int(np.searchsorted(below, at, side="right")) for at in (int(rank), min(int(rank) + 1, n - 1)))
+    near = np.sort(flat[(bits >= low << 16) & (bits < (high + 1) << 16)])
+    first = int(rank) - int(below[low] - counts[low])
+    value, after = float(near[first]), float(near[min(first + 1, len(near) - 1)])
+    return n, total / n, value + (rank - int(rank)) * (after - value), float(largest)
 
 
 def determinant_slabs(u: np.ndarray, scale: float) -> Iterator[Tuple[slice, np.ndarray]]:
