@@ -21,10 +21,12 @@ COMMANDS = (
     "scripts.benchmark.training",
     "scripts.scale_bench",
     "scripts.kill_bench",
+    "scripts.affine_table",
 )
 #: those that `make bench` runs one after the other; the page of their figures names them
 PARTS = tuple(
-    f"scripts.benchmark.{name}" for name in ("inference", "cohort", "scaling", "comparer", "files", "exporting", "host")
+    f"scripts.benchmark.{name}"
+    for name in ("inference", "cohort", "scaling", "comparer", "files", "exporting", "host", "beside", "raw")
 )
 SUBCOMMANDS = ("doctor", "device-check", "inspect", "verify", "phantom", "profiles", "sim")
 #: a word that may follow the module's name and has options of its own
