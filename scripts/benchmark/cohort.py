@@ -112,11 +112,11 @@ def main(argv: Optional[List[str]] = None) -> int:
 def _bench(args: argparse.Namespace) -> int:
     out = fresh_folder(args.out)
     checkpoint = make_checkpoint(out, args.variant)
-    model = args.model or _export(checkpoint, args.variant, args.shape, out / "model")
-    small = _export(checkpoint, args.variant, _SMALL, out / "small_model")
+    model = args.model or export_model(checkpoint, args.variant, args.shape, out / "model")
+    small = export_model(checkpoint, args.variant, _SMALL, out / "small_model")
     end_to_end = _end_to_end(out, model, args.scans)
     few, many = (_small_run(out, small, count) for count in (args.few, args.many))
-    with _environment(SLEEP_VARIABLE, f"{args.sleep:g}"):
+    with environment(SLEEP_VARIABLE, f"{args.sleep:g}"):
         sleeping = _small_run(out, small, args.many, "sleeping")
     growth = many["peak_gib"] / few["peak_gib"] - 1
     result: Dict[str, Any] = {
@@ -138,7 +138,7 @@ def _bench(args: argparse.Namespace) -> int:
     return EXIT_OK if all(result["within"].values()) else EXIT_TOLERANCE
 
 
-def _export(checkpoint: Path, variant: str, shape: str, out: Path) -> Path:
+def export_model(checkpoint: Path, variant: str, shape: str, out: Path) -> Path:
     run_stage(
         [
             "export",
@@ -219,7 +219,7 @@ def _register(cohort: Path, model: Path, out: Path, *extra: str) -> Dict[str, An
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
+def environment(name: str, value: str) -> Iterator[None]:
     before = os.environ.get(name)
     os.environ[name] = value
     try:
