@@ -56,7 +56,7 @@ def _headline(data: Mapping[str, Any]) -> str:
     return (
         "nothing has to be kept: the mode alone meets the profile"
         if not many
-        else f"{many} decision{'s' * (many > 1)} meet the profile"
+        else f"{many} decision{' meets' if many == 1 else 's meet'} the profile"
     )
 
 

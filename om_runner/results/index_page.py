@@ -104,13 +104,13 @@ def _links(out: Path, entries: Sequence[Tuple[str, str]], empty: str) -> Html:
 
 def _scans(out: Path, rows: Sequence[Dict[str, str]]) -> Html:
     heads: List[Any] = [Column("scan", "name"), "Dice before", "Dice after", "folded, %", "longest, voxel", "seconds"]
-    heads += [Column("log", "text"), Column("warnings", "text")]
+    heads += [Column("log", "text"), Column("warnings", "words")]
     body = []
     for row in rows:
-        log = f"{row['subject']}/{LOG_NAME}"
+        log, pictures = f"{row['subject']}/{LOG_NAME}", f"{QC_FOLDER}/{row['subject']}/{INDEX_NAME}"
         body.append(
             [
-                row["subject"],
+                link(pictures, row["subject"]) if (out / pictures).is_file() else row["subject"],
                 *(_number(row.get(name)) for name in ("dice_before", "dice_after")),
                 _number(row.get("folding_fraction"), 100),
                 *(_number(row.get(name)) for name in ("flow_max_voxel", "total_seconds")),

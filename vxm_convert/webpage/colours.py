@@ -41,7 +41,7 @@ SCHEMES: Dict[str, Scheme] = {
     "vermilion": Scheme(VERMILION, "#ff9a5c"),
     "green": Scheme(GREEN, "#63d2ad"),
     "orange": Scheme(ORANGE, "#f0b030"),
-    "sky": Scheme(SKY, "#8ccbf2"),
+    "sky": Scheme(SKY, "#3f8fc4"),
     "bad": Scheme(BAD, "#ff9a8a"),
 }
 #: a light colour → the property that stands for it in the charts of a page

@@ -37,7 +37,8 @@ class Column:
     Parameters
     ----------
     heading : str or Html — content and unit.
-    kind : str — ``number`` (right-aligned), ``text`` or ``name`` (breaks anywhere, so that no name is too long).
+    kind : str — ``number`` (right-aligned), ``text``, ``words`` (sentences) or ``name`` (breaks anywhere, so that no name is
+        too long).
     """
 
     heading: Text

@@ -14,6 +14,8 @@ from vxm_convert.webpage.palettes import DECADES, MAGNITUDE, SIGNED, STEPS
 from vxm_convert.webpage.templates import Html
 
 _DIFFERENCE = "difference of the moved images, offline \u2212 TensorFlow, intensity 0..1"
+#: the names of two ticks that are closer to zero than this share of their side would run into each other
+_NEAREST = 0.12
 _FLOW_ERROR = "flow error (end-point error), voxel"
 
 
@@ -35,8 +37,9 @@ def colour_bars(difference_end: float, flow_end: float) -> List[Bar]:
 
 def _signed_bar(end: float) -> Html:
     colours = [css_colour(colour) for colour in (*SIGNED[:STEPS], *SIGNED[STEPS + 1 : -1])]
-    ticks = [(0.5 - place / 2, "\u2212" + name) for place, name in _places(end)]
-    ticks += [(0.5 + place / 2, "+" + name) for place, name in _places(end)]
+    sides = [(place, name) for place, name in _places(end) if place > _NEAREST]
+    ticks = [(0.5 - place / 2, "\u2212" + name) for place, name in sides]
+    ticks += [(0.5 + place / 2, "+" + name) for place, name in sides]
     words = f"Colour bar: {_DIFFERENCE}, logarithmic, from \u2212{end:.2g} to {end:.2g}"
     return colour_bar(_DIFFERENCE, colours, ticks, words)
 

@@ -32,8 +32,9 @@ def fill(out: Path, rows: List[MetricsRow], failures: List[FailureRow]) -> None:
         "run.json",
         "SHA256SUMS",
         "a/log.txt",
+        "qc/a/index.html",
     ):
-        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("x", encoding="utf-8")
 
 
@@ -60,6 +61,7 @@ def test_it_leads_to_what_is_there(out: Path) -> None:
         "failures.tsv",
         "run.json",
     } <= set(found)
+    assert "qc/a/index.html" in found and "qc/b/index.html" not in found
     assert "a/log.txt" in found and "b/log.txt" not in found and "precision/report.csv" not in found
     assert all((out / name).is_file() for name in found)
     assert "2 scans registered, 1 failed." in page and "SIMULATED" in page
