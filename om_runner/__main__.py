@@ -102,8 +102,8 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
             type=Path,
             nargs="+",
             metavar="DIR|FILE",
-            help="folder of scans (.nii, .nii.gz, .mgz, .mgh, .nrrd, .mha, or .npz on the network grid), a BIDS dataset, one or more "
-            "scans themselves, or a list of them: .txt, a path per line (required, unless --pairs is given)",
+            help="folder of scans (.nii, .nii.gz, .mgz, .mgh, .hdr, .nrrd, .nhdr, .mha, .mhd, or .npz on the network grid), a "
+            "BIDS dataset, one or more scans themselves, or a list of them: .txt, a path per line (required, unless --pairs is given)",
         )
         files.add_argument(
             "--pairs",

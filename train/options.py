@@ -147,8 +147,9 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         default=None,
         type=Path,
         metavar="DIR|FILE",
-        help="folder of scans on the network grid (.npz, .nii, .nii.gz, .mgz, .mgh, .nrrd, .mha), or a manifest: .csv with columns "
-        "moving, fixed, seg, fixed_seg, split, or .txt with moving[,fixed[,seg]] per line (required unless --synthetic)",
+        help="folder of scans on the network grid (.npz, .nii, .nii.gz, .mgz, .mgh, .hdr, .nrrd, .nhdr, .mha, .mhd), or a "
+        "manifest: .csv with columns moving, fixed, seg, fixed_seg, split, or .txt with "
+        "moving[,fixed[,seg]] per line (required unless --synthetic)",
     )
     files.add_argument(
         "--atlas",

@@ -39,6 +39,7 @@ from vxm_convert.model.spec import ModelSpec, parse_shape
 from vxm_convert.parser import Parser
 from vxm_convert.profiles.profile import CHOICE_HELP, DEFAULT_PROFILE, load_profile, profile_path, shipped_profiles
 from vxm_convert.scans.discovery import scans_of
+from vxm_convert.scans.scan_file import scan_sha256
 from vxm_convert.text import whole_in
 from vxm_convert.toolchain.find import find_toolchain
 from vxm_convert.weights.box import checkpoint_or_box
@@ -234,8 +235,8 @@ def _prepare(args: argparse.Namespace, scans: List[Path]) -> Tuple[Setup, Dict[s
         "batch": args.batch,
         "profile": args.profile,
         "profile_sha256": profile_sha256,
-        "atlas": sha256_of(args.atlas),
-        "scans": {path.name: sha256_of(path) for path in scans},
+        "atlas": scan_sha256(args.atlas),
+        "scans": {path.name: scan_sha256(path) for path in scans},
         "toolchain": f"{described['kind']} {described['version']}",
     }
 

@@ -227,7 +227,8 @@ REGISTER: Dict[str, Spoiled] = {
     "no such atlas": Spoiled(lambda b: {"atlas": b.folder / "none.npz"}, ("none.npz", "no such atlas", "--atlas")),
     "no such folder": Spoiled(lambda b: {"input": b.folder / "none"}, ("none", "no such folder", "--input")),
     "a folder without scans": Spoiled(
-        lambda b: {"input": b.model.parent}, ("vxm", "no scan to register", "expected .npz")
+        lambda b: {"input": b.model.parent},
+        ("vxm", "no scan to register", "expected files of these kinds: .nii.gz, .npz"),
     ),
     "no such model": Spoiled(
         lambda b: {"model": b.folder / "none.om"}, ("none.om", "no such offline model", "--model")

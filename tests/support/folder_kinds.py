@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple
 
+import nibabel as nib
+
 from tests.support import fakes, textual
 
 #: what lists a folder; all do the same
@@ -44,6 +46,11 @@ def _scan_as(*suffixes: str) -> Callable[[Path], List[str]]:
         return names
 
     return make
+
+
+def _pair(folder: Path) -> List[str]:
+    nib.save(nib.Nifti1Pair(fakes.brain(2)[0], textual.LIA), str(folder / "pair.hdr"))
+    return ["pair.hdr"]
 
 
 def _bytes(*names: str) -> Callable[[Path], List[str]]:
@@ -85,10 +92,10 @@ KINDS: Dict[str, Kind] = {
     "moved scan beside its scan": Kind(_bytes("sub-01_Warped.nii.gz", "wsub-01.nii"), SAID),
     "results of ours": Kind(_bytes("moved.nii.gz", "flow.nii.gz", "moved_seg.nii.gz"), SAID),
     "DICOM, also without suffix": Kind(_bytes("a.dcm", "IM0001"), UNREAD),
-    "NRRD (`.nrrd`) and MetaImage (`.mha`) with their voxels in the file": Kind(_scan_as(".nrrd", ".mha"), READ),
-    "with their voxels in another file; Analyze, MINC": Kind(
-        _bytes("a.nhdr", "b.img", "b.hdr", "c.mhd", "d.mnc"), UNREAD
-    ),
+    "NRRD (`.nrrd`) and MetaImage (`.mha`)": Kind(_scan_as(".nrrd", ".mha"), READ),
+    "the same with their voxels in a file beside them (`.nhdr`, `.mhd`)": Kind(_scan_as(".nhdr", ".mhd"), READ),
+    "NIfTI in two files (`.hdr`, `.img`)": Kind(_pair, READ),
+    "`.img` without `.hdr`, MINC": Kind(_bytes("b.img", "d.mnc"), UNREAD),
     "folder or pipe with a scan's name": Kind(lambda folder: _folder(folder) + _pipe(folder), SKIPPED),
     "hidden file (`._sub-01.nii.gz`)": Kind(_bytes("._sub-01.nii.gz", ".hidden.npz"), IGNORED),
     "`Thumbs.db`, tables, side-cars": Kind(_bytes("Thumbs.db", "x.tsv", "sub-01.json"), IGNORED),

@@ -14,6 +14,7 @@ from typing import Callable, Dict, NamedTuple, Tuple
 import nibabel as nib
 import numpy as np
 
+from tests.support import textual
 from vxm_convert.geometry.grids import Grid
 
 #: what reads a header, in the order of the table's columns
@@ -104,6 +105,20 @@ def _without_directions(path: Path, data: np.ndarray, grid: Grid) -> Path:
     return patched(written, ras_good=(28, ">h", 0))
 
 
+def _pair(path: Path, data: np.ndarray, grid: Grid) -> Path:
+    written = path.with_name(path.name + ".hdr")
+    nib.save(nib.Nifti1Pair(data, grid.affine), str(written))
+    return written
+
+
+def _textual(path: Path, data: np.ndarray, grid: Grid, suffix: str) -> Path:
+    return textual.write(path.with_name(path.name + suffix), data, grid.affine)
+
+
+def _analyze(path: Path, data: np.ndarray, grid: Grid) -> Path:
+    return textual.write_analyze(path, data, grid.spacing_mm)
+
+
 #: name in the table → kind
 KINDS: Dict[str, Kind] = {
     "sform alone": Kind(lambda p, d, g: nifti(p, d, g, q=0), RIGHT),
@@ -130,12 +145,16 @@ KINDS: Dict[str, Kind] = {
         lambda p, d, g: nifti(p, d, g, q=0, s=0), REFUSED, "does not give the array's orientation"
     ),
     "identity affine": Kind(_identity, REFUSED, "does not give the array's orientation"),
+    "NIfTI in two files (`.hdr`, `.img`)": Kind(_pair, RIGHT),
+    "MetaImage with its voxels beside it (`.mhd`)": Kind(lambda p, d, g: _textual(p, d, g, ".mhd"), RIGHT),
+    "NRRD with its voxels beside it (`.nhdr`)": Kind(lambda p, d, g: _textual(p, d, g, ".nhdr"), RIGHT),
+    "Analyze 7.5 (`.hdr`, `.img`)": Kind(_analyze, REFUSED, "does not give the array's orientation"),
 }
 #: Where a file has as many voxels as the network grid, or as the warp that goes with it, a header that says nothing is
 #: taken to mean that grid, which is said. A segmentation is refused: it may lie anywhere on its scan.
 #: its axes are known and its place is not, so it cannot be laid onto a scan elsewhere
 _CORONAL = "MGH with ras_good 0 (coronal, LIA, 1 mm, centred)"
-_SAME_SHAPE = ("neither qform nor sform", "identity affine")
+_SAME_SHAPE = ("neither qform nor sform", "identity affine", "Analyze 7.5 (`.hdr`, `.img`)")
 
 
 def expected(kind: str, entry: str) -> str:

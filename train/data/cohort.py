@@ -13,7 +13,7 @@ from train.data.scan_list import Subject, is_manifest, read_manifest
 from train.settings.run import SPLIT_NAMES, DataSettings
 from vxm_convert.errors import TrainingError
 from vxm_convert.scans.discovery import find_segmentation, say_folders, scan_files
-from vxm_convert.scans.header import volume_suffix
+from vxm_convert.scans.header import KINDS_READ, volume_suffix
 
 #: makes the split's random numbers independent of those of the order (see `train.data.pairs`)
 _SPLIT_STREAM = 1
@@ -56,7 +56,7 @@ def find_scans(folder: Path, atlas: Optional[Path]) -> List[Path]:
     if not scans:
         say_folders(folder)
         raise TrainingError(
-            f"{folder}: no scan to train on, expected .npz, .nii, .nii.gz, .mgz, .mgh, .nrrd or .mha files (segmentations and the "
+            f"{folder}: no scan to train on, expected files of these kinds: {KINDS_READ} (segmentations and the "
             "atlas do not count)"
         )
     return scans

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Dict, Optional
 
 from train.data.cohort import Cohort
-from vxm_convert.artifacts.files import sha256_of
+from vxm_convert.scans.scan_file import scan_sha256
 
 
 def sources_of(cohort: Cohort, atlas: Optional[Path]) -> Dict[str, str]:
@@ -16,5 +16,5 @@ def sources_of(cohort: Cohort, atlas: Optional[Path]) -> Dict[str, str]:
         path: None for s in cohort.subjects for path in (s.moving, s.fixed, s.seg, s.fixed_seg) if path is not None
     }
     names = [path.name for path in files]
-    made_from = {"scan " + (p.name if names.count(p.name) == 1 else str(p)): sha256_of(p) for p in files}
-    return {**({"atlas": sha256_of(atlas)} if atlas is not None else {}), **made_from}
+    made_from = {"scan " + (p.name if names.count(p.name) == 1 else str(p)): scan_sha256(p) for p in files}
+    return {**({"atlas": scan_sha256(atlas)} if atlas is not None else {}), **made_from}

@@ -22,7 +22,7 @@ from train.data.scan_list import Subject
 from train.evaluate.page import build_page, table_text
 from train.evaluate.scores import SubjectScores, ids_of, overall, structures, subject_mean
 from train.settings.run import SPLIT_NAMES, DataSettings
-from vxm_convert.artifacts.files import check_output_folder, read_bounded, sha256_of, write_json, write_text
+from vxm_convert.artifacts.files import check_output_folder, read_bounded, write_json, write_text
 from vxm_convert.artifacts.names import SPLIT_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, finish_manifest
 from vxm_convert.artifacts.targets import check_apart
@@ -33,6 +33,7 @@ from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS, LabelSet, 
 from vxm_convert.model.spec import VARIANTS, ModelSpec, Shape3
 from vxm_convert.model.spec_file import read_spec
 from vxm_convert.parser import Parser
+from vxm_convert.scans.scan_file import scan_sha256
 from vxm_convert.weights.box import checkpoint_or_box
 from vxm_convert.weights.files import find_checkpoint
 from vxm_convert.weights.keras_h5 import INDEXINGS
@@ -156,7 +157,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     )
     made_from = {**files.hashes(), **sources_of(cohort, args.atlas)}
     if atlas_seg is not None and atlas_seg != args.atlas:
-        made_from["atlas_seg"] = sha256_of(atlas_seg)
+        made_from["atlas_seg"] = scan_sha256(atlas_seg)
     begin_manifest(out)
     document = _document(args, labels, scores, spec, made_from)
     write_json(out / JSON_NAME, document)

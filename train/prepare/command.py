@@ -39,9 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="DIR|FILE",
-        help="folder of scans (.npz, .nii, .nii.gz, .mgz, .mgh, .nrrd, .mha; segmentations beside them), folder of FreeSurfer "
-        "subjects (SUBJECT/mri/norm.mgz, else brain.mgz, with aseg.mgz), or a manifest with the columns moving, "
-        "seg, split (required)",
+        help="folder of scans (.npz, .nii, .nii.gz, .mgz, .mgh, .hdr, .nrrd, .nhdr, .mha, .mhd; segmentations beside "
+        "them), folder of FreeSurfer subjects (SUBJECT/mri/norm.mgz, else brain.mgz, with aseg.mgz), or a manifest with "
+        "the columns moving, seg, split (required)",
     )
     files.add_argument(
         "--out",

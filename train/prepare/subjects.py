@@ -19,6 +19,7 @@ from vxm_convert.scans.discovery import (
     scan_files,
     unique_names,
 )
+from vxm_convert.scans.header import KINDS_READ
 from vxm_convert.scans.kinds import no_scan
 from vxm_convert.scans.scan_file import ScanFile
 
@@ -56,9 +57,8 @@ def find_sources(data: Path, out: Path) -> List[Source]:
     sources = _from_manifest(data) if is_manifest(data) else _from_folder(data)
     if not sources:
         raise TrainingError(
-            f"{data}: no scan to prepare, expected .npz, .nii, .nii.gz, .mgz, .mgh, .nrrd or .mha files (segmentations do not "
-            "count), or folders of "
-            f"FreeSurfer subjects with mri/{' or mri/'.join(FREESURFER_SCANS)}"
+            f"{data}: no scan to prepare, expected files of these kinds: {KINDS_READ} (segmentations do not count), or "
+            f"folders of FreeSurfer subjects with mri/{' or mri/'.join(FREESURFER_SCANS)}"
         )
     inside = [s.path for s in sources if Path(out).resolve() in s.path.resolve().parents]
     if inside:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
-from vxm_convert.artifacts.files import read_json, sha256_of
+from vxm_convert.artifacts.files import read_json
 from vxm_convert.artifacts.names import CONTRACT_NAME, INPUT, ROLE_FILES, RUN_NAME, SUMS_NAME, position_of, step_of
 from vxm_convert.artifacts.sha256sums import read_manifest
 from vxm_convert.errors import ArtifactError, VxmError
 from vxm_convert.model.contract import GraphContract
+from vxm_convert.scans.scan_file import scan_sha256
 
 OK = "ok"
 BROKEN = "BROKEN"
@@ -75,7 +76,7 @@ class _Sums:
         # The absolute name, not the resolved one: links within a folder count as separate files.
         key = os.path.abspath(str(path))
         if key not in self._digests:
-            self._digests[key] = sha256_of(path)
+            self._digests[key] = scan_sha256(path)
         sound = self._digests[key] == digest
         said = self._claims.setdefault((key, digest), (path, step, []))[2]
         if where not in said:

@@ -16,10 +16,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
-from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import ArtifactError, VolumeError
-from vxm_convert.scans.header import FREESURFER_SUFFIXES, VOLUME_SUFFIXES, volume_suffix
+from vxm_convert.scans.header import FREESURFER_SUFFIXES, KINDS_READ, volume_suffix
 from vxm_convert.scans.kinds import UNREAD, Kind, made_of_another, no_scan, unread_images
+from vxm_convert.scans.raw_header import PAIR_SUFFIX
+from vxm_convert.scans.scan_file import scan_sha256
 from vxm_convert.text import line_of
 
 LOG = logging.getLogger(__name__)
@@ -90,21 +91,27 @@ def scans_of(source: Path, atlas: Path) -> List[Path]:
         if not scans:
             say_folders(source)
             raise VolumeError(
-                f"{source}: no scan to register, expected .npz, .nii, .nii.gz, .mgz, .mgh, .nrrd or .mha files (segmentations, "
-                "what tools leave beside scans, and the atlas do not count), or FreeSurfer subjects with "
+                f"{source}: no scan to register, expected files of these kinds: {KINDS_READ} (segmentations, what tools leave "
+                "beside scans, and the atlas do not count), or FreeSurfer subjects with "
                 f"mri/{' or mri/'.join(FREESURFER_SCANS)}; name a file itself to register it anyway"
             )
         return scans
     if not os.path.lexists(str(source)):
         raise VolumeError(f"{source}: no such folder or file; pass a folder of scans, or a scan, with --input")
     if volume_suffix(source) is None:
-        known, unread = ", ".join(sorted(VOLUME_SUFFIXES)), unread_images([source])
-        way = f"; convert it to .nii.gz by {UNREAD[next(iter(unread))]}" if unread else ""
-        raise VolumeError(f"{source}: not a scan of a kind that is read, expected a folder, or one of {known}{way}")
+        raise VolumeError(f"{source}: not a scan of a kind that is read, expected a folder, or one of {_kinds(source)}")
     kind = no_scan(volume_stem(source))
     if kind is not None:
         LOG.warning("%s: by its name a %s; taken as a scan, because it is given itself", source, kind.one)
     return [source]
+
+
+def _kinds(path: Path) -> str:
+    """The kinds that are read, and how a file of another kind becomes one of them."""
+    header, unread = path.with_suffix(PAIR_SUFFIX), unread_images([path])
+    if path.suffix.lower() == ".img" and header.is_file():
+        return f"{KINDS_READ}; give its header, {header.name}"
+    return f"{KINDS_READ}; convert it to .nii.gz by {UNREAD[next(iter(unread))]}" if unread else KINDS_READ
 
 
 def freesurfer_scans(folder: Path) -> List[Path]:
@@ -290,7 +297,7 @@ def _same_bytes(path: Path, other: Path) -> bool:
     if not other.is_file() or not path.is_file() or path.stat().st_size != other.stat().st_size:
         return False
     try:
-        return path.samefile(other) or sha256_of(path) == sha256_of(other)
+        return path.samefile(other) or scan_sha256(path) == scan_sha256(other)
     except ArtifactError:
         # Unreadable: reading it later will report that for this scan alone.
         return False

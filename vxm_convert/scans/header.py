@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The header of a NIfTI, MGH, NRRD or MetaImage file: shape, dtype, scale of the values, and space. Voxels are read on demand.
+"""The header of a NIfTI, MGH, NRRD, MetaImage or Analyze file: shape, dtype, scale of the values, and space. Voxels are read on demand.
 
 nibabel interprets headers that `vxm_convert.scans.raw_header` has checked; its exceptions for damaged ones are listed
 here once.
@@ -7,20 +7,22 @@ here once.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional, Tuple, Type, Union
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional, Tuple, Type, Union
 from xml.parsers.expat import ExpatError
 
 import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.lazy import LazyModule
+from vxm_convert.scans.analyze import is_analyze, read_analyze
 from vxm_convert.scans.header_space import Space, space_of, space_of_text
-from vxm_convert.scans.raw_header import MAX_RATIO, NIFTI_1, RawHeader, judge, read_voxels, require_file
+from vxm_convert.scans.raw_header import MAX_RATIO, NIFTI_1, PAIR_SUFFIX, RawHeader, judge, read_voxels, require_file
 from vxm_convert.scans.textual.metaimage import read_metaimage
 from vxm_convert.scans.textual.nrrd import read_nrrd
 from vxm_convert.scans.textual.stored import Stored
@@ -33,8 +35,12 @@ nib = LazyModule("nibabel")
 
 FREESURFER_SUFFIXES = (".mgz", ".mgh")
 #: headers of text → their readers
-_TEXTUAL = {".nrrd": read_nrrd, ".mha": read_metaimage}
-VOLUME_SUFFIXES = (".nii.gz", ".npz", ".nii", *FREESURFER_SUFFIXES, *_TEXTUAL)
+_TEXTUAL = {".nrrd": read_nrrd, ".nhdr": read_nrrd, ".mha": read_metaimage, ".mhd": read_metaimage}
+VOLUME_SUFFIXES = (".nii.gz", ".npz", ".nii", PAIR_SUFFIX, *FREESURFER_SUFFIXES, *_TEXTUAL)
+#: of headers whose voxels may be in a file beside them
+DETACHED_SUFFIXES = (PAIR_SUFFIX, ".nhdr", ".mhd")
+#: for messages and help
+KINDS_READ = ", ".join(VOLUME_SUFFIXES)
 #: part of nibabel's text in lower case → what it means
 _HEADER_REASONS = (
     ("data code", "it names a kind of voxels that the format does not have"),
@@ -78,7 +84,7 @@ class Header:
 
 @dataclass(frozen=True)
 class TextHeader:
-    """A checked header of text: position of the voxels, and space."""
+    """A checked header of text, or of Analyze: position of the voxels, and space."""
 
     stored: Stored
     space: Space
@@ -97,10 +103,10 @@ def read_header(path: Path) -> Union[Header, TextHeader]:
         For damaged or hostile bytes, other than 3-D data, an invalid affine, or voxels that are not plain numbers.
     """
     if volume_suffix(path) is None:
-        raise VolumeError(f"{path}: unknown kind of file, expected one of {', '.join(VOLUME_SUFFIXES)}")
-    textual = _TEXTUAL.get(volume_suffix(path) or "")
-    if textual is not None:
-        return _read_text(path, textual)
+        raise VolumeError(f"{path}: unknown kind of file, expected one of {KINDS_READ}")
+    read = _own_reader(path)
+    if read is not None:
+        return _read_own(path, read)
     raw = judge(path)
     try:
         header = parsed(raw)
@@ -121,14 +127,45 @@ def read_header(path: Path) -> Union[Header, TextHeader]:
     return Header(replace(raw, head=b""), dtype, scale, space_of(header, raw, shape))
 
 
-def _read_text(path: Path, read: Callable[[Path], Stored]) -> TextHeader:
+def _own_reader(path: Path) -> Optional[Callable[[Path], Stored]]:
+    """What reads a header that nibabel is not asked about; None for NIfTI and MGH."""
+    suffix = volume_suffix(path) or ""
+    if suffix != PAIR_SUFFIX:
+        return _TEXTUAL.get(suffix)
+    with _readable(path):
+        return read_analyze if is_analyze(path) else None
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    require_file(path, "a scan")
     try:
-        stored = read(require_file(path, "a scan"))
+        yield
     except OSError as exc:
         raise VolumeError(f"{path}: cannot be read ({read_reason(exc)}); check its permissions and its disk") from exc
-    check_shape(stored.shape, path)
-    stored.check_size(MAX_RATIO)
-    return TextHeader(stored, space_of_text(path, stored.shape, stored.affine, stored.placed))
+
+
+def _read_own(path: Path, read: Callable[[Path], Stored]) -> TextHeader:
+    with _readable(path):
+        stored = read(path)
+        shape = check_shape(stored.shape, path)
+        stored = replace(stored, shape=shape)
+        stored.check_size(MAX_RATIO)
+    return TextHeader(stored, space_of_text(path, shape, stored.affine, stored.placed))
+
+
+def files_of(path: Path) -> Tuple[Path, ...]:
+    """The files that make up a scan: its own, and the one beside it that its header says holds the voxels. A header that
+    cannot be used stands for itself.
+    """
+    if volume_suffix(path) not in DETACHED_SUFFIXES:
+        return (path,)
+    try:
+        header = read_header(path)
+    except VolumeError:
+        return (path,)
+    data = header.raw.data if isinstance(header, Header) else header.stored.data
+    return (path,) if data is None else (path, data)
 
 
 def parsed(raw: RawHeader) -> Any:
@@ -138,6 +175,10 @@ def parsed(raw: RawHeader) -> Any:
         kind = nib.freesurfer.mghformat.MGHHeader
         return kind(raw.head.ljust(kind.template_dtype.itemsize, b"\0"))
     first = raw.head[:4] in (struct.pack("<i", NIFTI_1), struct.pack(">i", NIFTI_1))
+    if raw.data is not None:
+        return (nib.nifti1.Nifti1PairHeader if first else nib.nifti2.Nifti2PairHeader).from_fileobj(
+            io.BytesIO(raw.head)
+        )
     return (nib.Nifti1Header if first else nib.Nifti2Header).from_fileobj(io.BytesIO(raw.head))
 
 

@@ -53,7 +53,7 @@ class Trust(enum.Enum):
     IDENTITY = "an identity affine"
     #: a NIfTI file
     UNSET = "neither qform nor sform"
-    #: an NRRD or MetaImage file
+    #: an NRRD, MetaImage or Analyze file
     NO_DIRECTIONS = "no directions of the axes in space"
 
     @property
@@ -108,7 +108,7 @@ def space_of(header: Any, raw: RawHeader, shape: Shape) -> Space:
 
 
 def space_of_text(path: Path, shape: Shape, affine: np.ndarray, placed: bool) -> Space:
-    """Position of an NRRD or MetaImage file.
+    """Position of an NRRD, MetaImage or Analyze file.
 
     Parameters
     ----------
@@ -123,7 +123,9 @@ def space_of_text(path: Path, shape: Shape, affine: np.ndarray, placed: bool) ->
     notes: List[str] = []
     grid = _checked(path, shape, affine, ("mm", 1.0), notes)
     if not placed:
-        notes.append("no directions of the axes in its header: orientation and position are unknown, a guess is used")
+        notes.append(
+            "no trusted directions of the axes in its header: orientation and position are unknown, a guess is used"
+        )
         return Space(grid, Trust.NO_DIRECTIONS, tuple(notes))
     # In the file's own space, LPS or RAS, this is what programs write that know no position.
     if np.array_equal(np.abs(grid.affine), np.eye(4)):

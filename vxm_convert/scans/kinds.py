@@ -115,8 +115,8 @@ _PREFIXES: Tuple[Tuple[re.Pattern[str], Kind], ...] = (
 #: suffix of an image that is not read → what makes a file of it that is
 UNREAD: Dict[str, str] = {
     **dict.fromkeys((".dcm", ".dicom", ".ima", ".par", ".rec"), "dcm2niix"),
-    **dict.fromkeys((".nhdr", ".mhd", ".gipl", ".gipl.gz", ".vtk", ".vti"), "SimpleITK or 3D Slicer"),
-    **dict.fromkeys((".img", ".img.gz", ".hdr", ".mnc", ".mnc.gz", ".mnc2", ".bshort", ".spr"), "mri_convert"),
+    **dict.fromkeys((".gipl", ".gipl.gz", ".vtk", ".vti"), "SimpleITK or 3D Slicer"),
+    **dict.fromkeys((".img", ".img.gz", ".mnc", ".mnc.gz", ".mnc2", ".bshort", ".spr"), "mri_convert"),
     **dict.fromkeys((".brik", ".brik.gz", ".head"), "3dAFNItoNIFTI"),
     **dict.fromkeys((".mif", ".mif.gz", ".mih"), "mrconvert"),
     **dict.fromkeys((".v", ".tif", ".tiff", ".fdf", ".2dseq"), "the program that wrote them"),
@@ -128,7 +128,7 @@ UNREAD: Dict[str, str] = {
     ),
 }  # fmt: skip
 #: of two files that are one image, the one that is not counted where the other is there
-_SECOND_OF = {".hdr": (".img", ".img.gz"), ".head": (".brik", ".brik.gz"), ".rec": (".par",)}
+_SECOND_OF = {".img": (".hdr",), ".head": (".brik", ".brik.gz"), ".rec": (".par",)}
 DICOM = ".dcm"
 #: characters of a name behind a prefix, below which the two only look alike
 _LEAST_LEFT = 3

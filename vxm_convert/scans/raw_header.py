@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NIfTI and MGH files by their own bytes: checks the header before nibabel repairs or follows it, and reads voxels to
-the end of the file.
+"""NIfTI (one file, or .hdr with .img) and MGH files by their own bytes: checks the header before nibabel repairs or
+follows it, and reads voxels to the end of the file.
 
 Refuses other than regular files, formats that differ from the name, sides and voxel sizes that are not positive, more
 bytes than the file can hold, and fewer or more voxels than in the header. It allocates what the header claims, after
@@ -18,7 +18,7 @@ import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, Tuple, Type, cast
+from typing import BinaryIO, Optional, Tuple, Type, cast
 
 import numpy as np
 
@@ -47,7 +47,10 @@ _MGH_BYTES = {0: 1, 1: 4, 3: 4, 4: 2, 10: 2}
 _NIFTI_DTYPES = (2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2304)
 _MGH_SUFFIXES = (".mgz", ".mgh")
 NIFTI_1, _NIFTI_2 = 348, 540
-_MAGIC = {NIFTI_1: (b"n+1\0",), _NIFTI_2: (b"n+2\0\r\n\x1a\n",)}
+#: of a NIfTI in one file, and of a header with its voxels in another
+_MAGIC = {NIFTI_1: (b"n+1\0", b"ni1\0"), _NIFTI_2: (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")}
+#: suffix of such a header
+PAIR_SUFFIX = ".hdr"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class RawHeader:
     shape : tuple of int — sides as stored.
     start, voxel_bytes : int — position and size of the voxels in bytes.
     head : bytes — everything before the voxels.
+    data : Path or None — file of the voxels; None if they are behind the header.
     """
 
     path: Path
@@ -70,6 +74,12 @@ class RawHeader:
     start: int
     voxel_bytes: int
     head: bytes = field(default=b"", repr=False)
+    data: Optional[Path] = None
+
+    @property
+    def home(self) -> Path:
+        """The file of the voxels."""
+        return self.data or self.path
 
 
 def require_file(path: Path, what: str) -> Path:
@@ -98,7 +108,7 @@ def require_file(path: Path, what: str) -> Path:
 
 
 def judge(path: Path, what: str = "a scan") -> RawHeader:
-    """The header of a NIfTI (.nii, .nii.gz) or MGH (.mgh, .mgz) file; reads nothing else.
+    """The header of a NIfTI (.nii, .nii.gz, .hdr) or MGH (.mgh, .mgz) file; reads nothing else.
 
     Raises
     ------
@@ -107,6 +117,7 @@ def judge(path: Path, what: str = "a scan") -> RawHeader:
     """
     path = require_file(path, what)
     mgh = path.name.lower().endswith(_MGH_SUFFIXES)
+    data = image_beside(path) if path.name.lower().endswith(PAIR_SUFFIX) else None
     try:
         with open(str(path), "rb") as handle:
             packed = _packed(path, handle.read(2))
@@ -114,19 +125,29 @@ def judge(path: Path, what: str = "a scan") -> RawHeader:
             handle.seek(0)
             stream = _unpacked(handle, packed)
             begin = stream.read(_NIFTI_2)
-            raw = _mgh(path, packed, begin) if mgh else _nifti(path, packed, begin, what)
-            head = begin[: raw.start] + stream.read(max(0, raw.start - len(begin)))
+            raw = _mgh(path, packed, begin) if mgh else _nifti(path, packed, begin, what, data)
+            # The header is all of a file of its own.
+            end = raw.start if data is None else _MAX_VOXEL_START
+            head = begin[:end] + stream.read(max(0, end - len(begin)))
     except _READ_ERRORS as exc:
         raise VolumeError(f"{path}: {_unreadable(exc, 'damaged or truncated')}") from exc
     if not mgh:
         _check_extensions(path, head)
+    have = have if data is None else os.stat(str(data)).st_size
     if raw.start + raw.voxel_bytes > have * (MAX_RATIO if packed else 1):
         sides = "x".join(str(n) for n in raw.shape)
         raise VolumeError(
-            f"{path}: the header claims {sides} voxels, {raw.voxel_bytes} bytes in total, the file has {have}; the "
-            "header is damaged or the file incomplete, copy it again"
+            f"{path}: the header claims {sides} voxels, {raw.voxel_bytes} bytes in total, "
+            f"{'the file' if data is None else data.name} has {have}; the header is damaged or the file incomplete, copy "
+            "it again"
         )
     return replace(raw, head=head)
+
+
+def image_beside(header: Path) -> Path:
+    """The ``.img`` of a ``.hdr``; raises VolumeError if it is not beside it."""
+    suffix = ".IMG" if header.suffix.isupper() else ".img"
+    return require_file(header.with_suffix(suffix), f"the voxels of {header.name}")
 
 
 def read_voxels(raw: RawHeader) -> np.ndarray:
@@ -137,10 +158,10 @@ def read_voxels(raw: RawHeader) -> np.ndarray:
     VolumeError
         For damaged streams, and for fewer or more bytes than in the header.
     """
-    path = raw.path
+    path = raw.home
     flat = np.empty(raw.voxel_bytes, dtype=np.uint8)
     try:
-        with open(str(path), "rb") as handle:
+        with open(str(raw.home), "rb") as handle:
             stream = _unpacked(handle, raw.packed)
             stream.seek(raw.start)
             have = _fill(stream, flat)
@@ -185,7 +206,7 @@ def _unpacked(handle: BinaryIO, packed: bool) -> BinaryIO:
     return cast(BinaryIO, _GZIP.open(handle, "rb")) if packed else handle
 
 
-def _nifti(path: Path, packed: bool, begin: bytes, what: str) -> RawHeader:
+def _nifti(path: Path, packed: bool, begin: bytes, what: str, data: Optional[Path]) -> RawHeader:
     kinds = {
         (order, size) for order in "<>" for size in (NIFTI_1, _NIFTI_2) if begin[:4] == struct.pack(order + "i", size)
     }
@@ -204,25 +225,30 @@ def _nifti(path: Path, packed: bool, begin: bytes, what: str) -> RawHeader:
     spacing = struct.unpack_from(order + ("3f" if first else "3d"), begin, 80 if first else 112)
     start = struct.unpack_from(order + ("f" if first else "q"), begin, 108 if first else 168)[0]
     magic = begin[344:348] if first else begin[4:12]
-    if magic not in _MAGIC[size]:
+    expected = _MAGIC[size][data is not None]
+    if magic != expected:
         pair = ": a header with its voxels in a separate .img file" if magic[:2] == b"ni" else ""
-        raise VolumeError(
-            f"{path}: magic {magic!r}{pair}, expected {_MAGIC[size][0]!r}; save {what} as a single .nii file"
-        )
+        raise VolumeError(f"{path}: magic {magic!r}{pair}, expected {expected!r}; save {what} as a single .nii file")
     if not 1 <= dims[0] <= 7:
         raise VolumeError(f"{path}: {dims[0]} dimensions, expected 1 to 7; the header is damaged")
     if code not in _NIFTI_DTYPES:
         raise VolumeError(
             f"{path}: dtype code {code}, which NIfTI does not have; the header is damaged, export the scan again"
         )
-    _check_spacing(path, spacing)
-    if not (np.isfinite(start) and size + 4 <= start <= _MAX_VOXEL_START):
+    check_spacing(path, spacing)
+    check_start(path, start, size + 4 if data is None else 0)
+    shape = dims[1 : dims[0] + 1]
+    size_of_all = _count(path, shape) * max(bits, 0) // 8
+    return RawHeader(path, "NIfTI", packed, shape, int(start), size_of_all, data=data)
+
+
+def check_start(path: Path, start: float, least: int) -> None:
+    """Refuse voxels that start where they cannot; raises VolumeError."""
+    if not (np.isfinite(start) and least <= start <= _MAX_VOXEL_START):
         raise VolumeError(
-            f"{path}: voxels start at byte {start:g} by the header, expected {size + 4} to {_MAX_VOXEL_START}; the "
+            f"{path}: voxels start at byte {start:g} by the header, expected {least} to {_MAX_VOXEL_START}; the "
             "header is damaged"
         )
-    shape = dims[1 : dims[0] + 1]
-    return RawHeader(path, "NIfTI", packed, shape, int(start), _count(path, shape) * max(bits, 0) // 8)
 
 
 def _check_extensions(path: Path, head: bytes) -> None:
@@ -254,12 +280,13 @@ def _mgh(path: Path, packed: bool, begin: bytes) -> RawHeader:
         known = ", ".join(str(number) for number in sorted(_MGH_BYTES))
         raise VolumeError(f"{path}: voxels of type {kind}, expected one of {known}; the header is damaged")
     if struct.unpack_from(">h", begin, 28)[0] > 0:
-        _check_spacing(path, struct.unpack_from(">3f", begin, 30))
+        check_spacing(path, struct.unpack_from(">3f", begin, 30))
     shape = (x, y, z) + ((frames,) if frames != 1 else ())
     return RawHeader(path, "MGH", packed, shape, _MGH_START, _count(path, shape) * _MGH_BYTES[kind])
 
 
-def _check_spacing(path: Path, sizes: Tuple[float, ...]) -> None:
+def check_spacing(path: Path, sizes: Tuple[float, ...]) -> None:
+    """Refuse voxel sizes that are not positive; raises VolumeError."""
     if not all(np.isfinite(size) and size > 0 for size in sizes):
         text = ", ".join(f"{size:g}" for size in sizes)
         raise VolumeError(

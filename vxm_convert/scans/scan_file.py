@@ -16,7 +16,15 @@ import numpy as np
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.scans.header import MAX_VOLUME_BYTES, Header, TextHeader, check_shape, read_header, volume_suffix
+from vxm_convert.scans.header import (
+    MAX_VOLUME_BYTES,
+    Header,
+    TextHeader,
+    check_shape,
+    files_of,
+    read_header,
+    volume_suffix,
+)
 from vxm_convert.scans.header_space import Trust
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.npz import NPZ_IMAGE_NAMES, NPZ_LABEL_NAMES, NpzReader
@@ -34,7 +42,7 @@ class ScanFile:
 
     Parameters
     ----------
-    path : Path — .nii, .nii.gz, .mgz, .mgh, .nrrd, .mha or .npz.
+    path : Path — of one of `vxm_convert.scans.header.VOLUME_SUFFIXES`; of a header with its voxels beside it, the header.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,8 +59,8 @@ class ScanFile:
 
     @property
     def sha256(self) -> str:
-        """sha256 of the file's bytes; raises ArtifactError if they cannot be read."""
-        return self._once("sha256", lambda: sha256_of(self.path))
+        """As `scan_sha256`."""
+        return self._once("sha256", lambda: scan_sha256(self.path))
 
     @property
     def grid(self) -> Grid:
@@ -157,7 +165,7 @@ class ScanFile:
         return Grid(shape, network_affine(shape))
 
     def _once(self, name: str, read: Callable[[], T]) -> T:
-        """The result of `read`, kept as long as size, time and inode of the file stay the same."""
+        """The result of `read`, kept as long as size, time and inode of the files stay the same."""
         state = self._state()
         if name not in self._kept or state is None or self._kept[name][0] != state:
             self._kept[name] = (state, read())
@@ -166,11 +174,22 @@ class ScanFile:
 
     def _state(self) -> Any:
         try:
-            found = os.stat(str(self.path))
+            found = [os.stat(str(path)) for path in files_of(self.path)]
         except (OSError, ValueError):
             # Reading it will report the reason.
             return None
-        return found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev
+        return [(one.st_size, one.st_mtime_ns, one.st_ino, one.st_dev) for one in found]
+
+
+def scan_sha256(path: Path) -> str:
+    """sha256 of a scan's bytes; of a header with its voxels beside it, of both files, one behind the other.
+
+    Raises
+    ------
+    ArtifactError
+        If they cannot be read.
+    """
+    return sha256_of(*files_of(path))
 
 
 def _named(archive: NpzReader, names: Sequence[str], expected: str) -> str:

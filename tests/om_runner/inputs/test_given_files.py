@@ -114,10 +114,10 @@ def test_a_file_that_is_called_a_mask_is_taken_with_a_warning(bench: Bench, capl
 @pytest.mark.parametrize(
     "name, words",
     [
-        ("scan.nhdr", "not a scan of a kind that is read.*convert it to .nii.gz by SimpleITK"),
+        ("scan.gipl", "not a scan of a kind that is read.*convert it to .nii.gz by SimpleITK"),
         ("IM0001.dcm", "convert it to .nii.gz by dcm2niix"),
         ("IM0001", "convert it to .nii.gz by dcm2niix"),
-        ("notes.md", "expected a folder, or one of .mgh, .mgz, .mha, .nii, .nii.gz, .npz, .nrrd$"),
+        ("notes.md", "expected a folder, or one of .nii.gz, .npz, .nii, .hdr, .mgz, .mgh, .nrrd, .nhdr, .mha, .mhd$"),
         ("none.nii", "no such folder or file"),
     ],
 )

@@ -111,7 +111,7 @@ MESSY = (
     ["sub-01_T1.nii.gz", "sub-01_T1_seg.nii.gz", "sub-02_T1.Nii.GZ", "SUB-03.NII", "sub-04.MGZ", "sub-04_aseg.mgz"]
     + ["sub-01_T1_mask.nii.gz", "sub-01_T1_pve_0.nii.gz", "sub-01_T1_pve_1.nii.gz", "sub-09_seg.nii.gz"]
     + [f"sub-0{n}_mask.nii.gz" for n in range(2, 8)]
-    + ["c.img", "c.hdr", "d.HDR", "b.nhdr", "IM0001.dcm", "IM0002.DCM", "e.par", "e.rec", "f.nii.bz2", "g.mhd"]
+    + ["c.img", "d.IMG", "b.gipl", "IM0001.dcm", "IM0002.DCM", "e.par", "e.rec", "f.nii.bz2", "g.vtk"]
     + ["._sub-01_T1.nii.gz", "Thumbs.db", "notes.txt", "sub-01_T1.json", "participants.tsv", ".DS_Store"]
 )
 MESSY_SCANS = ["SUB-03.NII", "sub-01_T1.nii.gz", "sub-02_T1.Nii.GZ", "sub-04.MGZ"]
@@ -138,9 +138,9 @@ def test_a_messy_folder(tmp_path: Path, caplog, listing) -> None:
     assert sorted(p.name for p in listing(folder)) == MESSY_SCANS
     left_out, unread = told(caplog, folder)
     assert left_out == MESSY_LEFT_OUT
-    counted = "3 .dcm (1.2.840.113619.2, IM0001.dcm, IM0002.DCM), 1 .hdr (d.HDR), 1 .img (c.img), 1 .mhd (g.mhd), "
-    counted += "1 .nhdr (b.nhdr), 1 .nii.bz2 (f.nii.bz2), 1 .par (e.par)"
-    ways = ".mhd and .nhdr by SimpleITK or 3D Slicer, .dcm and .par by dcm2niix, .hdr and .img by mri_convert, "
+    counted = "3 .dcm (1.2.840.113619.2, IM0001.dcm, IM0002.DCM), 1 .gipl (b.gipl), 2 .img (c.img, d.IMG), "
+    counted += "1 .nii.bz2 (f.nii.bz2), 1 .par (e.par), 1 .vtk (g.vtk)"
+    ways = ".gipl and .vtk by SimpleITK or 3D Slicer, .dcm and .par by dcm2niix, .img by mri_convert, "
     ways += ".nii.bz2 by unpacking"
     assert unread == f"9 files of kinds that are not read: {counted}; convert to .nii.gz: {ways}"
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Headers of MetaImage files with their voxels behind them (.mha), as ITK and elastix write them.
+"""Headers of MetaImage files, as ITK and elastix write them: with their voxels behind them (.mha), or in a file beside
+them (.mhd).
 
 Source: ITK's MetaIO; its documentation, https://itk.org/Wiki/ITK/MetaIO/Documentation. Space is LPS, in mm.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Dict, Optional, Tuple
@@ -13,9 +15,10 @@ from typing import Dict, Optional, Tuple
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.scans.textual.beside import named_beside, skipped
 from vxm_convert.scans.textual.stored import MAX_HEADER, Stored, affine_of, numbers, sides, text_of
 
-_LAST = re.compile(rb"^ElementDataFile[ \t]*=[ \t]*([^\r\n]*)\r?\n", re.MULTILINE)
+_LAST = re.compile(rb"^ElementDataFile[ \t]*=[ \t]*([^\r\n]*)(?:\r?\n|\Z)", re.MULTILINE)
 _TYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
@@ -35,32 +38,34 @@ _BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 
 
 def read_metaimage(path: Path) -> Stored:
-    """The header of an .mha file.
+    """The header of an .mha or .mhd file.
 
     Raises
     ------
     VolumeError
-        For a damaged header, voxels in another file or as text, more or fewer than three axes, or several values
-        per voxel.
+        For a damaged header, voxels as text, or (.mhd) in another than one file beside it, more or fewer than three axes,
+        or several values per voxel.
     """
     with open(str(path), "rb") as handle:
         head = handle.read(MAX_HEADER)
     last = _LAST.search(head)
     if last is None:
         raise VolumeError(f"{path}: has no ElementDataFile, with which a MetaImage header ends; it is damaged")
-    if last.group(1).strip() != b"LOCAL":
+    beside = last.group(1).strip() != b"LOCAL"
+    if beside and path.suffix.lower() != ".mhd":
         raise VolumeError(f"{path}: its voxels are in another file; save it as one .mha, or as .nii.gz")
     entries: Dict[str, str] = {}
     for line in text_of(path, head[: last.start()]).splitlines():
         name, _, value = line.partition("=")
         entries.setdefault(name.strip(), value.strip())
     try:
-        return _stored(path, entries, last.end())
+        data = named_beside(path, os.fsdecode(last.group(1).strip())) if beside else None
+        return _stored(path, entries, last.end(), data)
     except ValueError as exc:
         raise VolumeError(f"{path}: {exc}; save it as one 3-D .mha, or as .nii.gz") from exc
 
 
-def _stored(path: Path, entries: Dict[str, str], start: int) -> Stored:
+def _stored(path: Path, entries: Dict[str, str], start: int, data: Optional[Path]) -> Stored:
     kind = _TYPES.get(entries.get("ElementType", ""))
     if kind is None:
         raise ValueError(
@@ -70,7 +75,10 @@ def _stored(path: Path, entries: Dict[str, str], start: int) -> Stored:
         raise ValueError(f"NDims {entries.get('NDims', 'none')[:80]!r}, expected one 3-D scan")
     if entries.get("ElementNumberOfChannels", "1") != "1":
         raise ValueError("several values per voxel (ElementNumberOfChannels)")
-    if entries.get("HeaderSize", "0") != "0":
+    before = entries.get("HeaderSize", "0")
+    if data is not None:
+        start = skipped(before, "HeaderSize")
+    elif before != "0":
         raise ValueError("its voxels do not start behind the header (HeaderSize)")
     if not _said(entries, "BinaryData", default=True):
         raise ValueError("voxels written as text (BinaryData = False)")
@@ -79,7 +87,7 @@ def _stored(path: Path, entries: Dict[str, str], start: int) -> Stored:
     sizes = np.diag(numbers(spacing, 3, "ElementSpacing") if spacing is not None else (1.0, 1.0, 1.0))
     affine, placed = _space(entries, sizes)
     packed = _said(entries, "CompressedData")
-    return Stored(path, sides(entries.get("DimSize", "")), np.dtype(order + kind), packed, start, affine, placed)
+    return Stored(path, sides(entries.get("DimSize", "")), np.dtype(order + kind), packed, start, affine, placed, data)
 
 
 def _space(entries: Dict[str, str], sizes: np.ndarray) -> Tuple[np.ndarray, bool]:

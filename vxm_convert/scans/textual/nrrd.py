@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Headers of NRRD files with their voxels behind them (.nrrd), as Slicer and ITK write them.
+"""Headers of NRRD files, as Slicer and ITK write them: with their voxels behind them (.nrrd), or in a file beside them
+(.nhdr).
 
 Source: the format's definition, https://teem.sourceforge.net/nrrd/format.html.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Dict, Optional, Tuple
@@ -13,6 +15,7 @@ from typing import Dict, Optional, Tuple
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.scans.textual.beside import named_beside, skipped
 from vxm_convert.scans.textual.stored import MAX_HEADER, Stored, affine_of, numbers, sides, text_of
 
 _MAGIC = re.compile(rb"NRRD000[1-5]\r?\n")
@@ -45,13 +48,13 @@ _SPLIT_FILES = ("data file", "datafile")
 
 
 def read_nrrd(path: Path) -> Stored:
-    """The header of an .nrrd file.
+    """The header of an .nrrd or .nhdr file.
 
     Raises
     ------
     VolumeError
-        For a damaged header, voxels in another file, more or fewer than three axes, or an encoding other than raw and
-        gzip.
+        For a damaged header, voxels in another than this file or (.nhdr) one file beside it, more or fewer than three axes,
+        or an encoding other than raw and gzip.
     """
     with open(str(path), "rb") as handle:
         head = handle.read(MAX_HEADER)
@@ -59,15 +62,20 @@ def read_nrrd(path: Path) -> Stored:
         raise VolumeError(
             f"{path}: starts with {head[:8]!r}, expected an NRRD header; it is damaged, or another format"
         )
+    beside = path.suffix.lower() == ".nhdr"
     end = _END.search(head)
-    if end is None:
+    if end is None and (not beside or len(head) == MAX_HEADER):
         raise VolumeError(f"{path}: its header has no end within {MAX_HEADER} bytes; copy the file again")
-    fields = _fields(text_of(path, head[: end.start()]))
+    text = head if end is None else head[: end.start()]
+    fields = _fields(text_of(path, text))
     other = next((name for name in _SPLIT_FILES if name in fields), None)
-    if other is not None:
+    if not beside and other is not None:
         raise VolumeError(f"{path}: its voxels are in another file ({other}); save it as one .nrrd, or as .nii.gz")
     try:
-        return _stored(path, fields, end.end())
+        # Text was decoded as latin-1, the name of a file is what its bytes are.
+        named = "" if other is None else os.fsdecode(fields[other].encode("latin-1"))
+        data = named_beside(path, named) if beside else None
+        return _stored(path, fields, 0 if end is None or beside else end.end(), data)
     except ValueError as exc:
         raise VolumeError(f"{path}: {exc}; save it as one 3-D .nrrd, or as .nii.gz") from exc
 
@@ -82,7 +90,7 @@ def _fields(text: str) -> Dict[str, str]:
     return found
 
 
-def _stored(path: Path, fields: Dict[str, str], start: int) -> Stored:
+def _stored(path: Path, fields: Dict[str, str], start: int, data: Optional[Path]) -> Stored:
     kind, coding = _TYPES.get(fields.get("type", "").lower()), fields.get("encoding", "").lower()
     if kind is None:
         raise ValueError(f"voxels of type {fields.get('type', 'none')[:80]!r}, expected one of integers or floats")
@@ -93,12 +101,19 @@ def _stored(path: Path, fields: Dict[str, str], start: int) -> Stored:
         raise ValueError(f"endian {fields.get('endian', 'none')[:80]!r}, expected little or big")
     if fields.get("dimension") != "3":
         raise ValueError(f"dimension {fields.get('dimension', 'none')[:80]!r}, expected one 3-D scan")
-    if any(fields.get(name, "0") != "0" for name in ("line skip", "lineskip", "byte skip", "byteskip")):
-        raise ValueError("its voxels do not start behind the header (line skip or byte skip)")
+    start += _skip(fields, allowed=data is not None and coding == "raw")
     if not set(re.findall(r'"([^"]*)"', fields.get("space units", ""))) <= {"mm", ""}:
         raise ValueError(f"space units {fields['space units'][:80]}, expected mm")
     affine, placed = _space(fields)
-    return Stored(path, sides(fields.get("sizes", "")), np.dtype(order + kind), _PACKED[coding], start, affine, placed)
+    dtype, packed = np.dtype(order + kind), _PACKED[coding]
+    return Stored(path, sides(fields.get("sizes", "")), dtype, packed, start, affine, placed, data)
+
+
+def _skip(fields: Dict[str, str], allowed: bool) -> int:
+    lines, count = (fields.get(f"{word} skip", fields.get(f"{word}skip", "0")) for word in ("line", "byte"))
+    if lines != "0" or (count != "0" and not allowed):
+        raise ValueError("its voxels do not start behind the header (line skip or byte skip)")
+    return skipped(count, "byte skip")
 
 
 def _space(fields: Dict[str, str]) -> Tuple[np.ndarray, bool]:

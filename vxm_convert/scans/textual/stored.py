@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a header of text says, and the voxels behind it: raw, or one gzip or zlib stream to the end of the file."""
+"""What a header says, and the voxels behind or beside it: raw, or one gzip or zlib stream to the end of the file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Tuple
+from typing import BinaryIO, Optional, Tuple
 
 import numpy as np
 
@@ -31,27 +31,33 @@ class Stored:
 
     Parameters
     ----------
-    shape : three ints — sides, the fastest axis first.
+    shape : ints — sides, the fastest axis first; three when the voxels are read.
     dtype : dtype — of the stored voxels, with their byte order.
     packed : bool — the voxels are compressed.
-    start : int — position of the voxels in the file.
+    start : int — position of the voxels in their file.
     affine : ndarray, shape (4, 4) — voxel → RAS mm.
     placed : bool — whether the header says how the axes lie; otherwise `affine` has voxel sizes only.
+    data : Path or None — file of the voxels; None if they are behind the header.
     """
 
     path: Path
-    shape: Tuple[int, int, int]
+    shape: Tuple[int, ...]
     dtype: np.dtype
     packed: bool
     start: int
     affine: np.ndarray
     placed: bool
+    data: Optional[Path] = None
+
+    @property
+    def home(self) -> Path:
+        """The file of the voxels."""
+        return self.data or self.path
 
     @property
     def voxel_bytes(self) -> int:
         """Size of the voxels in bytes."""
-        x, y, z = self.shape
-        return x * y * z * int(self.dtype.itemsize)
+        return int(np.prod(self.shape, dtype=np.int64)) * int(self.dtype.itemsize)
 
     def check_size(self, ratio: int) -> None:
         """Refuse, before anything is allocated, voxels that the file cannot hold; raises VolumeError.
@@ -60,27 +66,27 @@ class Stored:
         ----------
         ratio : int — bytes that one compressed byte may stand for.
         """
-        have, wanted = os.stat(str(self.path)).st_size - self.start, self.voxel_bytes
+        have, wanted = os.stat(str(self.home)).st_size - self.start, self.voxel_bytes
         fits = wanted <= have * ratio if self.packed else wanted <= have <= wanted + _MAX_BEHIND
         if not fits:
             raise VolumeError(
-                f"{self.path}: the header claims {'x'.join(map(str, self.shape))} voxels, {wanted} bytes in total, the file "
-                f"has {have}{' compressed' if self.packed else ''}; the header is damaged or the file incomplete, copy it "
-                "again"
+                f"{self.path}: the header claims {'x'.join(map(str, self.shape))} voxels, {wanted} bytes in total, "
+                f"{'the file' if self.data is None else self.data.name} has {have}{' compressed' if self.packed else ''}; "
+                "the header is damaged or the file incomplete, copy it again"
             )
 
     def voxels(self) -> np.ndarray:
         """All voxels in their stored dtype, native byte order; raises VolumeError for damaged data."""
         flat = np.empty(self.voxel_bytes, np.uint8)
         try:
-            with open(str(self.path), "rb") as handle:
+            with open(str(self.home), "rb") as handle:
                 handle.seek(self.start)
                 have = _unpack(handle, flat) if self.packed else handle.readinto(memoryview(flat))
         except (OSError, zlib.error) as exc:
-            raise VolumeError(f"{self.path}: damaged data ({read_reason(exc)}); copy the file again") from exc
+            raise VolumeError(f"{self.home}: damaged data ({read_reason(exc)}); copy the file again") from exc
         if have != flat.size:
             number = f"end after {have} of" if have is not None and have < flat.size else "are more than the"
-            raise VolumeError(f"{self.path}: damaged data: the voxels {number} {flat.size} bytes; copy the file again")
+            raise VolumeError(f"{self.home}: damaged data: the voxels {number} {flat.size} bytes; copy the file again")
         voxels = flat.view(self.dtype).reshape(self.shape, order="F")
         return voxels.astype(self.dtype.newbyteorder("="), copy=False)
 

@@ -10,15 +10,13 @@ import pytest
 
 from tests.support import fakes, textual
 from tests.support.registration_bench import Bench
+from tests.support.textual import ARRAY, OBLIQUE
 from vxm_convert.errors import VolumeError
 from vxm_convert.scans.header_space import Trust
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.scans.scan_file import ScanFile
 
 SUFFIXES = (".nrrd", ".mha")
-#: oblique, anisotropic, mirrored
-OBLIQUE = np.array([[0.1, -1.1, 0.3, 20.0], [1.4, 0.1, 0.1, -31.0], [-0.1, 0.2, 1.9, 7.5], [0, 0, 0, 1]])
-ARRAY = np.random.RandomState(0).randint(0, 200, (20, 23, 26))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
