@@ -31,6 +31,8 @@ MOVED_SEG_NAME = "moved_seg.nii.gz"
 INVERSE_NAME = "inverse.nii.gz"
 NATIVE_SEG_NAME = "atlas_seg_in_scan.nii.gz"
 JACOBIAN_NAME = "jacobian.nii.gz"
+#: the affine between atlas and scan, where one was used
+AFFINE_NAME = "affine.txt"
 #: in side-cars, the fixed image and the segmentation of a pair's fixed image
 FIXED_ROLES = ("atlas", "fixed_seg")
 REPORT_NAMES = (REPORT_JSON, REPORT_CSV, REPORT_PAGE, REPORT_JUNIT)

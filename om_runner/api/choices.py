@@ -6,7 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Iterable, Optional
 
-from om_runner.inputs.placement import AUTO, SUBJECT_FIELD, PlacingOptions
+from om_runner.inputs.affine_files import is_choice
+from om_runner.inputs.placement import AUTO, PlacingOptions
 from om_runner.results.products import LABEL_INTERPOLATIONS, SPACES, OutputOptions
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.resample import EDGES
@@ -17,8 +18,8 @@ from vxm_convert.transforms.foreign import refuse_foreign
 
 def placing(affine: str, orientation: Optional[str], intensity: str) -> PlacingOptions:
     """How scans are placed; raises VolumeError for a wrong value."""
-    if affine not in ("none", "auto") and SUBJECT_FIELD not in affine and not Path(affine).is_file():
-        raise VolumeError(f"affine: got {affine!r}, expected 'auto', 'none', or an existing file")
+    if not is_choice(affine):
+        raise VolumeError(f"affine: got {affine!r}, expected 'auto', 'none', an existing file, or the folder of a run")
     refuse_foreign(Path(affine))
     if orientation is not None:
         orientation = orientation.upper()

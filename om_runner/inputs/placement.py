@@ -16,6 +16,7 @@ from typing import Any, Dict, Iterable, Optional, Sequence, Tuple
 import numpy as np
 
 from om_runner.device.offline_model import OfflineModel
+from om_runner.inputs.affine_files import AUTO_AFFINE, NO_AFFINE, affine_file, affine_from
 from om_runner.inputs.scale import Scale, scale_of
 from om_runner.inputs.scans import LoadedScan, Scan, Source
 from vxm_convert.affine.affine_search import Target, search_affine
@@ -33,22 +34,20 @@ from vxm_convert.scans.grid import Laid, Laying, lay, nothing_said
 from vxm_convert.scans.labels import labels_of_scan
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.values import Volume, check_values
-from vxm_convert.transforms.affines import read_affine
 
 LOG = logging.getLogger(__name__)
 
-SUBJECT_FIELD = "{subject}"
 #: intensity rule of the contract
 AUTO = "auto"
 
 
 @dataclass(frozen=True)
 class PlacingOptions:
-    """``--affine`` (``none``, ``auto`` or a file, in which ``{subject}`` is replaced by the name), ``--orientation``
-    and ``--intensity``, whose ``auto`` means the rule in the model's contract.
+    """``--affine`` (see `om_runner.inputs.affine_files.affine_file`), ``--orientation`` and ``--intensity``, whose ``auto``
+    means the rule in the model's contract.
     """
 
-    affine: str = "none"
+    affine: str = NO_AFFINE
     orientation: Optional[str] = None
     intensity: str = CONVENTION
 
@@ -56,13 +55,10 @@ class PlacingOptions:
         """These options with the intensity rule decided."""
         return self if self.intensity != AUTO else replace(self, intensity=contract.intensity.rule)
 
-    def affine_file(self, subject: str) -> Optional[Path]:
-        """The file of a subject's affine, or None if none is read."""
-        return None if self.affine in ("none", "auto") else Path(self.affine.replace(SUBJECT_FIELD, subject))
-
     def files_of(self, subjects: Iterable[str]) -> Dict[str, str]:
         """Absolute path → sha256 of the subjects' affine files, for the list of inputs in run.json."""
-        files = {path for path in map(self.affine_file, subjects) if path is not None and path.is_file()}
+        named = (affine_file(self.affine, subject) for subject in subjects)
+        files = {path for path in named if path is not None and path.is_file()}
         return {os.path.abspath(str(path)): sha256_of(path) for path in sorted(files)}
 
 
@@ -215,16 +211,14 @@ def _loaded(scan: Scan, contract: GraphContract, placement: Placement, opened: _
 def _affine_for(
     scan: Scan, image: np.ndarray, grid: Grid, atlas: LoadedScan, options: PlacingOptions
 ) -> Tuple[Optional[Affine], Dict[str, Any]]:
-    if options.affine == "none":
-        return None, {"affine": "none"}
-    if options.affine == "auto":
+    if options.affine == NO_AFFINE:
+        return None, {"affine": NO_AFFINE}
+    if options.affine == AUTO_AFFINE:
         target = atlas.target or Target(atlas.image, atlas.placed.network)
         found = search_affine(target, image, grid)
         LOG.info("%s: affine found, brains overlap by %.2f (Dice)", scan.path.name, found.overlap)
         return found.affine, found.to_dict()
-    path = Path(options.affine.replace(SUBJECT_FIELD, scan.subject))
-    fixed = atlas.source.grid if atlas.source is not None else atlas.placed.network
-    return read_affine(path, fixed, grid), {"affine": path.name, "affine_sha256": sha256_of(path)}
+    return affine_from(options.affine, scan, (atlas.file_grid, atlas.sha256), grid)
 
 
 def _report_outside(path: Path, image: np.ndarray, placement: Placement, affine: str = "none") -> None:

@@ -98,6 +98,11 @@ class LoadedScan:
     target: Optional[Target] = None
 
     @property
+    def file_grid(self) -> Grid:
+        """The grid of its file."""
+        return self.placed.network if self.source is None else self.source.grid
+
+    @property
     def placed(self) -> Placement:
         """`placement`, of a scan for which it was asked."""
         if self.placement is None:

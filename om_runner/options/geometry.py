@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 from typing import Tuple
 
-from om_runner.inputs.placement import AUTO, SUBJECT_FIELD, PlacingOptions
+from om_runner.inputs.affine_files import SUBJECT_FIELD, is_choice
+from om_runner.inputs.placement import AUTO, PlacingOptions
 from om_runner.results.products import DEFAULT_OUTPUTS, LABEL_INTERPOLATIONS, OUTPUTS, SPACES, OutputOptions
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.resample import EDGES
@@ -25,10 +26,10 @@ def add_geometry_group(parser: argparse.ArgumentParser) -> None:
         "--affine",
         default="none",
         type=_affine,
-        metavar="auto|FILE|none",
+        metavar="auto|FILE|DIR|none",
         help="affine from the atlas's to the scan's space: auto searches it by the intensities; FILE is an LTA, ITK or "
-        f"4x4 text file ({SUBJECT_FIELD} in its name is replaced by the subject); none uses the headers alone "
-        "(default: %(default)s)",
+        f"4x4 text file ({SUBJECT_FIELD} in its name is replaced by the subject); DIR is the --out of an earlier run, whose "
+        "affines are taken instead of searched again; none uses the headers alone (default: %(default)s)",
     )
     group.add_argument(
         "--orientation",
@@ -106,9 +107,9 @@ def _affine(text: str) -> str:
         refuse_foreign(Path(text))
     except VolumeError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc
-    if text in ("auto", "none") or SUBJECT_FIELD in text or Path(text).is_file():
+    if is_choice(text):
         return text
-    raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, none, or an existing file")
+    raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, none, an existing file, or the folder of a run")
 
 
 def _orientation(text: str) -> str:

@@ -16,7 +16,7 @@ from om_runner.qc.case import FIGURES, Case, by_affine_alone, onto
 from om_runner.qc.cohort_page import write_pages
 from om_runner.qc.record import write_case
 from om_runner.results.columns import FailureRow, MetricsRow
-from om_runner.results.products import Registered, atlas_grid
+from om_runner.results.products import Registered
 from om_runner.results.writer import Provenance
 from vxm_convert.artifacts.sha256sums import files_below
 
@@ -61,7 +61,7 @@ class Pictures:
         return Case(
             subject=row.subject,
             grid=grid,
-            fixed=onto(fixed, atlas_grid(atlas), grid),
+            fixed=onto(fixed, atlas.file_grid, grid),
             moved=done.moved,
             before=by_affine_alone(original, place.moving, place.exact_affine().pull, grid),
             warp=done.warp,

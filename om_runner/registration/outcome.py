@@ -61,7 +61,7 @@ def products_of(
         **_dice(done, labels),
         "ncc_before": correlation(atlas.image[every], loaded.image[every], white),
         "ncc_after": correlation(atlas.image[every], model.moved[every], white),
-        "affine_overlap": loaded.placed.how.get("overlap"),
+        "affine_overlap": loaded.placed.how.get("affine_overlap_dice"),
         "folding_fraction": folds.fraction,
         "jacobian_min": folds.minimum,
         "flow_max_voxel": longest,

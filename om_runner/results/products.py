@@ -108,7 +108,7 @@ def output_grid(loaded: LoadedScan, atlas: LoadedScan, space: str) -> Grid:
     """The grid of ``atlas`` (that of its file), ``network``, or ``native`` (the scan's own voxels), all in the atlas's
     space.
     """
-    grids = {"atlas": atlas_grid(atlas), "network": loaded.placed.network, "native": loaded.placed.moving}
+    grids = {"atlas": atlas.file_grid, "network": loaded.placed.network, "native": loaded.placed.moving}
     if space not in grids:
         raise VolumeError(f"space: got {space!r}, expected one of {', '.join(SPACES)}")
     return grids[space]
@@ -121,18 +121,13 @@ def check_formats(loaded: LoadedScan, atlas: LoadedScan, options: OutputOptions)
             check_right_angles(loaded.scan.path, options.warp_format, grid)
 
 
-def atlas_grid(atlas: LoadedScan) -> Grid:
-    """The grid of the atlas's file."""
-    return atlas.placed.network if atlas.source is None else atlas.source.grid
-
-
 def atlas_seg(atlas: LoadedScan) -> Optional[np.ndarray]:
     """The atlas's labels on the grid of its file."""
     return atlas.seg if atlas.source is None else atlas.source.seg
 
 
 def _atlas_labels(atlas: LoadedScan, grid: Grid) -> Optional[np.ndarray]:
-    home, seg = atlas_grid(atlas), atlas_seg(atlas)
+    home, seg = atlas.file_grid, atlas_seg(atlas)
     return seg if seg is None or same_place(grid, home) else resample(seg, identity_warp(grid, home), "nearest")
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from om_runner.device.offline_model import OfflineModel
-from om_runner.inputs.placement import SUBJECT_FIELD, PlacingOptions
+from om_runner.inputs.affine_files import AUTO_AFFINE, NO_AFFINE, affine_file
+from om_runner.inputs.placement import PlacingOptions
 from om_runner.inputs.scans import LoadedScan, Scan
 from om_runner.names import LOG_NAME, STATE_FOLDER
 from om_runner.results.cohort_record import as_strict
@@ -114,7 +115,7 @@ class Keys:
     ) -> None:
         described = model.toolchain.describe()
         self._affine = placing.affine
-        from_file = placing.affine not in ("none", "auto")
+        from_file = placing.affine not in (NO_AFFINE, AUTO_AFFINE)
         self.of_run: Dict[str, Any] = {
             "version": RESULT_VERSION,
             "om": model.contract.hashes["om"],
@@ -125,7 +126,7 @@ class Keys:
             "layout": layout,
             "judged": {limit.figure.name: [limit.figure.relation, limit.value] for limit in judged},
             **{**vars(placing), "affine": "file" if from_file else placing.affine},
-            **({"search": _SEARCH_VERSION} if placing.affine == "auto" else {}),
+            **({"search": _SEARCH_VERSION} if placing.affine == AUTO_AFFINE else {}),
             **outputs.to_dict(),
         }
 
@@ -133,7 +134,8 @@ class Keys:
         """The key of a scan whose files have these sha256; those of the fixed image count if that is the scan's own."""
         affine = None
         if self.of_run["affine"] == "file":
-            affine = sha256_of(Path(self._affine.replace(SUBJECT_FIELD, scan.subject)))
+            path = affine_file(self._affine, scan.subject)
+            affine = None if path is None else sha256_of(path)
         own = {"scan": digests[0], "scan_file": scan.path.name, "seg": digests[1], "affine_file": affine}
         if scan.fixed is not None:
             own["atlas"], own["atlas_seg"] = fixed

@@ -15,8 +15,10 @@ from typing import Any, ContextManager, Dict, Iterator, Optional, Sequence, Tupl
 import numpy as np
 
 from om_runner.device.offline_model import OfflineModel
+from om_runner.inputs.affine_files import NO_AFFINE
 from om_runner.inputs.scans import LoadedScan
 from om_runner.names import (
+    AFFINE_NAME,
     FIXED_ROLES,
     FLOW_NAME,
     INVERSE_NAME,
@@ -25,7 +27,7 @@ from om_runner.names import (
     MOVED_SEG_NAME,
     NATIVE_SEG_NAME,
 )
-from om_runner.results.products import LABEL_INTERPOLATIONS, OutputOptions, Registered, atlas_grid, atlas_seg
+from om_runner.results.products import LABEL_INTERPOLATIONS, OutputOptions, Registered, atlas_seg
 from om_runner.sharing.leftovers import ASIDE
 from vxm_convert.artifacts.files import UMASK, write_sidecar
 from vxm_convert.artifacts.shares import set_mode, write_problem
@@ -40,6 +42,7 @@ from vxm_convert.metrics.labels import label_set
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.scans.conform import Placement
 from vxm_convert.scans.nifti import write_nifti
+from vxm_convert.transforms.affines import write_affine
 from vxm_convert.transforms.warps import write_warp
 
 LOG = logging.getLogger(__name__)
@@ -148,6 +151,8 @@ class Writer:
         with_seg = provenance.of({"moving_seg": loaded.seg_sha256} if loaded.seg_sha256 else {})
         affine, level = done.warp.fixed.affine, self._options.level
         with place as folder:
+            if loaded.placed.how.get("affine") != NO_AFFINE:
+                self._write_affine(folder / AFFINE_NAME, loaded, provenance)
             if "moved" in wanted:
                 write_nifti(folder / MOVED_NAME, done.moved, affine, level=level)
                 record(
@@ -181,6 +186,12 @@ class Writer:
             "resampled_by": "the network" if done.by_network else "the host, from the original scan",
         }
 
+    def _write_affine(self, path: Path, loaded: LoadedScan, provenance: Provenance) -> None:
+        """What `om_runner.inputs.affine_files` reads again: the matrix as it was used, digit for digit."""
+        grids = self._atlas.file_grid, loaded.placed.moving
+        sources = provenance.made_from, provenance.toolchain, provenance.details
+        write_affine(path, loaded.placed.affine, "itk", *grids, *sources)
+
     def _write_warp(self, path: Path, warp: Warp, provenance: Provenance, **details: object) -> None:
         noted: Dict[str, Any] = {**provenance.details, **details, "level": self._options.level}
         write_warp(path, warp, self._options.warp_format, provenance.made_from, provenance.toolchain, **noted)
@@ -206,7 +217,7 @@ class Writer:
         self, folder: Path, loaded: LoadedScan, inverse: Warp, report: InverseReport, provenance: Provenance
     ) -> Dict[str, Any]:
         """The inverse on the scan's own grid, with the atlas's labels carried there."""
-        inverse = inverse.on_moving(atlas_grid(self._atlas))
+        inverse = inverse.on_moving(self._atlas.file_grid)
         self._write_warp(folder / INVERSE_NAME, inverse, provenance, inverse_of=FLOW_NAME, consistency=report.to_dict())
         subject = loaded.scan.subject
         off = report.fixed_mm

@@ -63,8 +63,15 @@ def write_affine(
     fixed: Optional[Grid] = None,
     moving: Optional[Grid] = None,
     made_from: Optional[Dict[str, str]] = None,
+    toolchain: Optional[Dict[str, Any]] = None,
+    details: Optional[Dict[str, Any]] = None,
 ) -> None:
-    """Write an affine and its side-car; lta and fsl need both grids (default: those of `affine`)."""
+    """Write an affine and its side-car; lta and fsl need both grids (default: those of `affine`).
+
+    Parameters
+    ----------
+    toolchain, details : of the side-car; default: no toolchain took part.
+    """
     path = Path(path)
     if format_name not in AFFINE_FORMATS:
         raise VolumeError(f"affine format: got {format_name!r}, expected one of {', '.join(AFFINE_FORMATS)}")
@@ -79,9 +86,8 @@ def write_affine(
     else:
         write_text(path, _text(path, affine, format_name, fixed, moving))
     grids = {key: grid.to_dict() for key, grid in (("fixed_grid", fixed), ("moving_grid", moving)) if grid is not None}
-    write_sidecar(
-        path, made_from or {}, {"kind": "none"}, affine_format=format_name, maps=maps, frame=frame, unit="mm", **grids
-    )
+    entries = {"affine_format": format_name, "maps": maps, "frame": frame, "unit": "mm", **grids}
+    write_sidecar(path, made_from or {}, toolchain or {"kind": "none"}, **{**(details or {}), **entries})
 
 
 def _text(path: Path, affine: Affine, format_name: str, fixed: Optional[Grid], moving: Optional[Grid]) -> str:

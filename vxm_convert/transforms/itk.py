@@ -24,6 +24,8 @@ itk = LazyModule("SimpleITK")
 TEXT_START = "#Insight Transform File V1.0"
 _MAX_TRANSFORMS = 16
 _MAX_VALUES = 64
+#: parameters of an affine transform: rows of its matrix, translation
+_OF_A_MATRIX = 12
 
 
 def parse_text(text: str) -> np.ndarray:
@@ -126,6 +128,10 @@ def matrix_of(name: str, parameters: Sequence[float], fixed: Sequence[float]) ->
         raise FormatError(f"{name}: versor {list(parameters[:3])} is longer than 1")
     if len(fixed) >= 3 and most >= 3:
         transform.SetFixedParameters([float(value) for value in fixed[:most]])
+    if count == _OF_A_MATRIX and not np.any(fixed):
+        # Without a centre the numbers are the matrix, which must be read back digit for digit.
+        values = np.asarray(parameters, dtype=float)
+        return np.vstack([np.column_stack([values[:9].reshape(3, 3), values[9:]]), (0.0, 0.0, 0.0, 1.0)])
     transform.SetParameters([float(value) for value in parameters])
     return _matrix_from(transform)
 

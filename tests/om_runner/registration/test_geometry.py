@@ -469,6 +469,13 @@ def test_affine_auto_through_the_runner(bench, monkeypatch):
     assert bench.run("--affine", "auto") == 0
     told = side(bench.out / "b" / "moved.nii.gz")["placement"]
     assert told["affine"] == "auto" and told["affine_overlap_dice"] > 0.8 and "SimpleITK" in told["affine_tool"]
+    assert float(bench.table("metrics.tsv")[0]["affine_overlap"]) == pytest.approx(
+        told["affine_overlap_dice"], abs=1e-5
+    )
+    searched = {name: (bench.out / "b" / name).read_bytes() for name in ("moved.nii.gz", "flow.nii.gz", "affine.txt")}
+    first, bench.out = bench.out, bench.out.with_name("again")
+    assert bench.run("--affine", str(first)) == 0
+    assert searched == {name: (bench.out / "b" / name).read_bytes() for name in searched}
 
 
 @pytest.mark.parametrize("affine", [NETWORK.affine, np.eye(4), NETWORK.affine + np.diag([0.1, 0, 0, 0])])
