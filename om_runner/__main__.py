@@ -20,7 +20,14 @@ from om_runner.options.common import add_device_group, add_model_options, add_re
 from om_runner.options.geometry import add_geometry_group, outputs_from, placing_from
 from om_runner.options.run import add_batch_group, batch_from
 from om_runner.registration.job import Settings
-from vxm_convert.cliargs import add_common_group, add_toolchain_group, help_texts, run_main, set_up_logging
+from vxm_convert.cliargs import (
+    add_common_group,
+    add_label_map,
+    add_toolchain_group,
+    help_texts,
+    run_main,
+    set_up_logging,
+)
 from vxm_convert.given import refuse_unused, unless
 from vxm_convert.lazy import LazyModule
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
@@ -149,6 +156,7 @@ def build_parser(app: bool = False) -> argparse.ArgumentParser:
         choices=sorted(LABEL_SETS),
         help="structures in the mean Dice (default: %(default)s)",
     )
+    add_label_map(report, "the scans and of the fixed images of --pairs")
     add_reference_python(report)
     report.add_argument(
         "--reference-cache",

@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 from vxm_convert.artifacts.shares import is_environment, write_problem
 from vxm_convert.artifacts.targets import check_not_replaced
 from vxm_convert.errors import EXIT_USER, VxmError
+from vxm_convert.metrics.labels import LABEL_MAPS
 from vxm_convert.model.precision import DEFAULT_PLAN, PLANS
 from vxm_convert.model.spec import VARIANTS
 from vxm_convert.text import printable
@@ -80,6 +81,23 @@ def add_common_group(parser: argparse.ArgumentParser) -> None:
         choices=("text", "json"),
         help="messages as lines of text, or as one JSON object per line for programs that collect them (default: "
         "%(default)s)",
+    )
+
+
+def add_label_map(group: argparse._ActionsContainer, whose: str) -> None:
+    """``--label-map``.
+
+    Parameters
+    ----------
+    whose : str — the segmentations that it is for, in words.
+    """
+    group.add_argument(
+        "--label-map",
+        default=None,
+        metavar="NAME|FILE",
+        help=f"labels of another tool, of {whose}, are turned into FreeSurfer's: {', '.join(LABEL_MAPS)}, or a table with the "
+        "columns from, to and name, separated by tabs; labels that it does not have become background, which is said "
+        "(default: they are FreeSurfer's already)",
     )
 
 

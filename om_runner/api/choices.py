@@ -11,12 +11,13 @@ from om_runner.inputs.placement import AUTO, PlacingOptions
 from om_runner.results.products import LABEL_INTERPOLATIONS, SPACES, OutputOptions
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.resample import EDGES
+from vxm_convert.metrics.label_maps import load_label_map
 from vxm_convert.model.intensity import INTENSITIES
 from vxm_convert.scans.conform import oriented
 from vxm_convert.transforms.foreign import refuse_foreign
 
 
-def placing(affine: str, orientation: Optional[str], intensity: str) -> PlacingOptions:
+def placing(affine: str, orientation: Optional[str], intensity: str, label_map: Optional[str]) -> PlacingOptions:
     """How scans are placed; raises VolumeError for a wrong value."""
     if not is_choice(affine):
         raise VolumeError(f"affine: got {affine!r}, expected 'auto', 'none', an existing file, or the folder of a run")
@@ -25,7 +26,9 @@ def placing(affine: str, orientation: Optional[str], intensity: str) -> PlacingO
         orientation = orientation.upper()
         oriented((2, 2, 2), orientation, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
     check_choice("intensity", intensity, (AUTO, *INTENSITIES))
-    return PlacingOptions(affine, orientation, intensity)
+    if label_map is not None:
+        load_label_map(label_map)
+    return PlacingOptions(affine, orientation, intensity, label_map)
 
 
 def outputs(space: str, edge: Optional[str], label_interpolation: str) -> OutputOptions:

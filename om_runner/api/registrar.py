@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Iterable, Iterator, Optional, Type, Union
@@ -58,6 +59,8 @@ class Registrar:
     edge : str or None — values outside the scan: ``zero`` or ``clamp``; None as on the command line.
     label_interpolation : str — ``nearest`` or ``label-safe``.
     label_set : str — structures of the Dice.
+    label_map : str, path or None — for segmentations of scans, and of fixed images of pairs, with another tool's labels:
+        ``synthseg``, ``neuromorphometrics``, or a table with the columns from and to.
     profile : str — acceptance profile, whose limits of plausibility results must meet: a name, a file, or ``none``.
     device : int — number of the device.
     toolchain : str or None — ``auto``, ``cann`` or ``sim``; None: ``$VXM_TOOLCHAIN``, else ``auto``.
@@ -92,6 +95,7 @@ class Registrar:
         edge: Optional[str] = None,
         label_interpolation: str = "nearest",
         label_set: str = DEFAULT_LABEL_SET,
+        label_map: Optional[PathLike] = None,
         profile: str = DEFAULT_PROFILE,
         device: int = 0,
         toolchain: Optional[str] = None,
@@ -101,7 +105,8 @@ class Registrar:
             choices.check_choice("toolchain", toolchain, ("auto", "cann", "sim"))
         self._model_path, self._contract_path, self._toolchain = Path(model), contract, toolchain
         self._atlas_image, self._atlas_labels = atlas, atlas_labels
-        self._placing = choices.placing(str(affine), orientation, intensity)
+        mapped = None if label_map is None else str(label_map)
+        self._placing = choices.placing(str(affine), orientation, intensity, mapped)
         self._options = choices.outputs(space, edge, label_interpolation)
         self._label_set, self._profile_name, self._device = label_set, str(profile), int(device)
         self._threads = default_threads() if threads is None else max(1, int(threads))
@@ -295,7 +300,9 @@ class Registrar:
     def _load_fixed(self, fixed: Moving, name: str) -> LoadedScan:
         with ExitStack() as files:
             scan = scan_in(fixed, name, files)
-            loaded = load_atlas_anywhere(scan, self._model.contract, self._placing)
+            # An atlas has labels of its own.
+            placing = self._placing if name == FIXED_IMAGE else replace(self._placing, label_map=None)
+            loaded = load_atlas_anywhere(scan, self._model.contract, placing)
         return loaded
 
 

@@ -20,6 +20,7 @@ from om_runner.commands.common import (
 )
 from om_runner.commands.outcome import say_beyond
 from om_runner.commands.structures import score_structures
+from vxm_convert.cliargs import add_label_map
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME|FILE",
         help=f"structures: {', '.join(ALL_SETS)}, or a file with an id and a name per line (default: %(default)s)",
     )
+    add_label_map(labels, "--moved-seg or --moving-seg")
     labels.add_argument(
         "--interpolation",
         default="nearest",
@@ -110,7 +112,9 @@ def _unused(args: argparse.Namespace) -> Dict[str, str]:
     grids = warped or (placed and args.frame == "voxel")
     return {
         **unless(args.moved_seg is None, "--moved-seg is taken as it is; it goes with --moving-seg", "--interpolation"),
-        **unless(scored, "no segmentation is scored; it goes with --fixed-seg", "--labels", "--interpolation"),
+        **unless(
+            scored, "no segmentation is scored; it goes with --fixed-seg", "--labels", "--label-map", "--interpolation"
+        ),
         **unless(placed, "no landmarks are scored; it goes with --fixed-points", "--frame"),
         **unless(warped, "no warp is read; it goes with --warp", "--from"),
         **unless(grids, "it goes with --warp, or with landmarks in --frame voxel", "--fixed", "--moving"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -16,6 +17,7 @@ from vxm_convert.geometry.fields import Warp, identity_warp
 from vxm_convert.geometry.grids import Grid, same_place
 from vxm_convert.geometry.maps import compose
 from vxm_convert.geometry.resample import resample
+from vxm_convert.metrics.label_maps import load_label_map
 from vxm_convert.metrics.labels import LabelSet, load_label_set
 from vxm_convert.metrics.numbering import fitting_set, unknown_ids, wrong_numbering
 from vxm_convert.metrics.overlap import dice
@@ -123,13 +125,14 @@ def _summary(rows: List[Dict[str, Any]], chosen: LabelSet, unit: str, args: argp
         figures[f"{key}_mean"] = float(np.mean(values)) if values else None
         figures[f"{key}_sd"] = float(np.std(values)) if values else None
     figures["rule"] = _SURFACE_RULE
+    figures["label_map"] = args.label_map
     figures["interpolation"] = args.interpolation if args.moving_seg is not None else "given"
     return figures
 
 
 def _moved_labels(args: argparse.Namespace, warp: Optional[Warp], grid: Grid) -> np.ndarray:
     if args.moved_seg is not None:
-        moved = _labels(args.moved_seg)
+        moved = _labels(args.moved_seg, args.label_map)
         where = image_grid(ScanFile(args.moved_seg), grid)
         if moved.affine is None or same_place(where, grid, _SAME_MM):
             return moved.data
@@ -143,7 +146,7 @@ def _moved_labels(args: argparse.Namespace, warp: Optional[Warp], grid: Grid) ->
             grid.describe(),
         )
         return resample(moved.data, onto, "nearest")
-    moving = _labels(args.moving_seg)
+    moving = _labels(args.moving_seg, args.label_map)
     if warp is None:
         raise VolumeError(f"{args.moving_seg}: needs a warp onto the fixed segmentation's grid; pass --warp")
     home = image_grid(ScanFile(args.moving_seg), warp.moving)
@@ -162,8 +165,10 @@ def _moved_labels(args: argparse.Namespace, warp: Optional[Warp], grid: Grid) ->
     return resample(moving.data, warp, args.interpolation)
 
 
-def _labels(path: Path) -> Volume:
+def _labels(path: Path, label_map: Optional[str] = None) -> Volume:
     volume = ScanFile(path).labels()
     if volume is None:
         raise VolumeError(f"{path}: an .npz without 'seg', expected a segmentation")
-    return volume
+    if label_map is None:
+        return volume
+    return replace(volume, data=load_label_map(label_map).apply(volume.data, path))

@@ -25,6 +25,7 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.intensities.matching import reference_of
+from vxm_convert.metrics.label_maps import load_label_map
 from vxm_convert.model.contract import GraphContract
 from vxm_convert.model.intensity import CONTRAST, CONVENTION, MATCH
 from vxm_convert.scans import checks as doubts
@@ -44,12 +45,13 @@ AUTO = "auto"
 @dataclass(frozen=True)
 class PlacingOptions:
     """``--affine`` (see `om_runner.inputs.affine_files.affine_file`), ``--orientation`` and ``--intensity``, whose ``auto``
-    means the rule in the model's contract.
+    means the rule in the model's contract, and ``--label-map``, for the segmentations of all images but an atlas.
     """
 
     affine: str = NO_AFFINE
     orientation: Optional[str] = None
     intensity: str = CONVENTION
+    label_map: Optional[str] = None
 
     def for_model(self, contract: GraphContract) -> PlacingOptions:
         """These options with the intensity rule decided."""
@@ -91,7 +93,7 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
     else:
         placement = replace(place(network, laid.grid, contract.grid), how=how)
     scale, _ = scale_of(volume, contract.intensity, None, CONTRAST if options.intensity == CONTRAST else CONVENTION)
-    loaded = _loaded(scan, contract, placement, _Opened(laid, volume, scale, _labels(scan, contract, laid)))
+    loaded = _loaded(scan, contract, placement, _Opened(laid, volume, scale, _labels(scan, contract, laid, options)))
     if loaded.source is not None:
         LOG.info("%s: atlas on %s, network grid placed in it", scan.path.name, laid.grid.describe())
         _report_outside(scan.path, loaded.source.image, placement)
@@ -127,6 +129,9 @@ def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, option
     opened = _opened(scan, contract, atlas, options)
     laid = opened.laid
     affine, how = _affine_for(scan, opened.volume.data, laid.grid, atlas, options)
+    if options.label_map is not None:
+        mapped = load_label_map(options.label_map)
+        how.update(label_map=mapped.name, label_map_sha256=mapped.sha256)
     placement = place(network, laid.grid, contract.grid, affine, how)
     loaded = _loaded(scan, contract, placement, opened)
     if loaded.source is None:
@@ -168,11 +173,14 @@ def _opened(scan: Scan, contract: GraphContract, atlas: LoadedScan, options: Pla
     _say(scan.path, [doubts.kind_doubt(volume.data)])
     scale, notes = scale_of(volume, contract.intensity, atlas.image, options.intensity, atlas.reference)
     _say(scan.path, notes)
-    return _Opened(laid, volume, scale, _labels(scan, contract, laid))
+    return _Opened(laid, volume, scale, _labels(scan, contract, laid, options))
 
 
-def _labels(scan: Scan, contract: GraphContract, laid: Laid) -> Tuple[Optional[np.ndarray], Optional[str]]:
-    return labels_of_scan(scan.file, scan.seg_file, laid, contract.grid)
+def _labels(
+    scan: Scan, contract: GraphContract, laid: Laid, options: PlacingOptions
+) -> Tuple[Optional[np.ndarray], Optional[str]]:
+    mapped = None if options.label_map is None else load_label_map(options.label_map)
+    return labels_of_scan(scan.file, scan.seg_file, laid, contract.grid, mapped=mapped)
 
 
 def network_home(contract: GraphContract) -> Grid:
@@ -245,7 +253,8 @@ def load_atlas(path: Path, model: OfflineModel, placing: PlacingOptions = BY_HEA
     path = Path(path)
     if not path.is_file():
         raise VolumeError(f"{path}: no such atlas; pass the fixed image with --atlas")
-    return load_fixed(Scan("atlas", path, find_segmentation(path)), model, placing)
+    # An atlas has labels of its own; the fixed images of pairs are scans as the moving ones are.
+    return load_fixed(Scan("atlas", path, find_segmentation(path)), model, replace(placing, label_map=None))
 
 
 def load_fixed(scan: Scan, model: OfflineModel, placing: PlacingOptions = BY_HEADERS) -> LoadedScan:

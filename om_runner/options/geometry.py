@@ -94,7 +94,7 @@ def add_geometry_group(parser: argparse.ArgumentParser) -> None:
 
 def placing_from(args: argparse.Namespace) -> PlacingOptions:
     """The parsed options of the loader."""
-    return PlacingOptions(args.affine, args.orientation, args.intensity)
+    return PlacingOptions(args.affine, args.orientation, args.intensity, args.label_map)
 
 
 def outputs_from(args: argparse.Namespace) -> OutputOptions:

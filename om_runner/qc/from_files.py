@@ -26,6 +26,7 @@ from vxm_convert.errors import ChecksumError, FormatError, VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import Grid, same_place
+from vxm_convert.metrics.label_maps import load_label_map
 from vxm_convert.scans.discovery import find_segmentation
 from vxm_convert.scans.grid import lay
 from vxm_convert.scans.labels import labels_of_scan
@@ -71,6 +72,8 @@ class Results:
     missing: List[str] = field(default_factory=list)
     #: subject → plain name → file, of a BIDS derivative
     placed: Dict[str, Dict[str, Path]] = field(default_factory=dict)
+    #: into whose labels those of scans were turned
+    label_map: Optional[str] = None
 
     def file(self, subject: str, plain: str) -> Path:
         """Path of a subject's file with that plain name."""
@@ -123,12 +126,19 @@ def open_results(folder: Path) -> Results:
         label_set,
         gone,
         placed,
+        _label_map(run),
     )
 
 
-def open_fixed(path: Path, labels: Optional[Path] = None) -> Fixed:
-    """The fixed image with its labels, in that file or those that belong to it; raises VolumeError if it is missing or
-    damaged.
+def _label_map(run: Dict[str, Any]) -> Optional[str]:
+    geometry = run.get("geometry")
+    chosen = geometry.get("label_map") if isinstance(geometry, dict) else None
+    return chosen if isinstance(chosen, str) else None
+
+
+def open_fixed(path: Path, labels: Optional[Path] = None, label_map: Optional[str] = None) -> Fixed:
+    """The fixed image with its labels, in that file or those that belong to it, in the labels of a map if it is a scan;
+    raises VolumeError if it is missing or damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -136,7 +146,8 @@ def open_fixed(path: Path, labels: Optional[Path] = None) -> Fixed:
     file, beside = ScanFile(path), labels or find_segmentation(path)
     volume = file.image()
     laid = lay(file, Grid(file.grid.shape, network_affine(file.grid.shape)), NETWORK_AXES, quiet=True)
-    seg, _ = labels_of_scan(file, None if beside is None else ScanFile(beside), laid)
+    mapped = None if label_map is None else load_label_map(label_map)
+    seg, _ = labels_of_scan(file, None if beside is None else ScanFile(beside), laid, mapped=mapped)
     return Fixed(file, volume.data, file.grid, seg, file.trust.axes_known or not file.has_header)
 
 
@@ -147,7 +158,7 @@ def fixed_of_pair(results: Results, subject: str) -> Fixed:
     image, labels = (results.scans.get(str(made_from.get(role))) for role in FIXED_ROLES)
     if image is None:
         raise VolumeError(f"{results.folder}: its run.json does not say what {subject} was registered to; pass --atlas")
-    return open_fixed(image, labels)
+    return open_fixed(image, labels, results.label_map)
 
 
 def case_of(results: Results, subject: str, fixed: Fixed) -> Case:

@@ -32,6 +32,7 @@ from vxm_convert.artifacts.reports import finite
 from vxm_convert.artifacts.sha256sums import recorded_digest, set_aside
 from vxm_convert.artifacts.temporaries import remove
 from vxm_convert.errors import VxmError
+from vxm_convert.metrics.label_maps import load_label_map
 from vxm_convert.profiles.profile import Limit
 
 #: increased when results of the same inputs change: records of other versions are ignored
@@ -126,6 +127,7 @@ class Keys:
             "layout": layout,
             "judged": {limit.figure.name: [limit.figure.relation, limit.value] for limit in judged},
             **{**vars(placing), "affine": "file" if from_file else placing.affine},
+            "label_map": None if placing.label_map is None else load_label_map(placing.label_map).sha256,
             **({"search": _SEARCH_VERSION} if placing.affine == AUTO_AFFINE else {}),
             **outputs.to_dict(),
         }

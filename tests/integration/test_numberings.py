@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support import fakes
+from tests.support.foreign_labels import other
 from tests.support.registration_bench import Bench
 from train.__main__ import main
 from train.data.checks import check_cohort
@@ -23,15 +24,6 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.metrics.labels import load_label_set
 from vxm_convert.metrics.numbering import ids_in
 from vxm_convert.scans.scan_file import ScanFile
-
-#: FreeSurfer's id → the number that another tool gives that structure
-OTHER = {0: 0, 2: 1, 41: 20, 16: 35}
-
-
-def other(seed: int) -> np.ndarray:
-    """The labels of a scan of `fakes`, numbered as another tool numbers them."""
-    seg = fakes.brain(seed)[1]
-    return np.vectorize(OTHER.get)(seg).astype(np.int16)
 
 
 def test_ids_in_any_array():

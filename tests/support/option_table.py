@@ -61,6 +61,7 @@ SEEN_BY: Dict[str, Dict[str, str]] = {
         "--retry-failed": "om_runner/results/test_resume.py::test_failed_scans_are_tried_again_alone_on_request",
         "--dry-run": "om_runner/results/test_resume.py::test_a_dry_run_writes_nothing_and_opens_no_device",
         "--trace": "om_runner/registration/test_queues.py::test_the_trace_is_json_with_every_stage_of_every_subject",
+        "--label-map": "integration/test_label_maps.py::test_the_runner_takes_labels_of_another_tool",
         "--affine": "om_runner/registration/test_geometry.py::test_an_affine_file_per_subject",
         "--orientation": "om_runner/registration/test_geometry.py::test_a_lying_header_is_explained_and_overridden",
         "--intensity": "om_runner/registration/test_geometry.py::test_any_scale_of_intensities_by_percentile",
@@ -101,7 +102,8 @@ SEEN_BY: Dict[str, Dict[str, str]] = {
             _VERBS,
             "--fixed-seg --moved-seg --moving-seg --labels --interpolation --warp --from --fixed --moving",
             "--fixed-points --moving-points --frame --l2r-compat --format --out",
-        )
+        ),
+        "--label-map": "integration/test_label_maps.py::test_the_verb_scores_labels_of_another_tool",
     },
     "om_runner invert": {
         **_seen(_VERBS, "--warp --from --fixed --moving --inverse --warp-format --mask --tolerance --format --out")
@@ -138,13 +140,15 @@ SEEN_BY: Dict[str, Dict[str, str]] = {
     "train evaluate": {
         **_seen(_EVALUATE, "--checkpoint --data --atlas --atlas-seg --part --labels --variant --h5-indexing --threads"),
         "--out": "train/evaluate/test_evaluate.py::test_the_scores_are_those_of_the_shifted_labels",
+        "--label-map": "integration/test_label_maps.py::test_the_evaluation_of_a_training_scores_labels_of_another_tool",
     },
     "train prepare": {
         **_seen(
             _REQUEST,
             "--data --out --reference --format --array --transform --tool --shape --intensity --orientation",
             "--labels --jobs --force --dry-run",
-        )
+        ),
+        "--label-map": "integration/test_label_maps.py::test_prepared_labels_are_those_of_the_map",
     },
     "train rank-table": {"--hosts": _REQUEST, "--devices": _REQUEST, "--out": _REQUEST},
     "vxm_convert device-check": {

@@ -17,6 +17,7 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.intensities.matching import scale_doubts
 from vxm_convert.intensities.rules import load_scan
+from vxm_convert.metrics.label_maps import LabelMap
 from vxm_convert.metrics.labels import LabelSet
 from vxm_convert.metrics.numbering import ids_in, wrong_numbering
 from vxm_convert.model.contract import NetworkAxes
@@ -53,6 +54,7 @@ def check_cohort(
     shape: Shape3,
     need_labels: bool,
     scored: Optional[LabelSet] = None,
+    mapped: Optional[LabelMap] = None,
 ) -> None:
     """Read everything: shape, finite values, range, overlap with the atlas, segmentations.
 
@@ -60,6 +62,7 @@ def check_cohort(
     ----------
     need_labels : bool — every scan must have a segmentation.
     scored : LabelSet or None — the structures that will be scored, of which ids of other tools are none.
+    mapped : LabelMap or None — into whose labels those of all scans but the atlas are turned.
 
     Raises
     ------
@@ -80,7 +83,8 @@ def check_cohort(
         unlabelled += [atlas] if atlas_seg is None else []
     with ThreadPoolExecutor(_THREADS) as pool:
         problems = [p for p in pool.map(lambda path: _scan_problem(path, shape, frame), scans) if p is not None]
-        found = pool.map(lambda pair: _label_problem(pair[0], pair[1], shape, need_labels, scored), labels)
+        maps = {pair: None if pair == (atlas, atlas_seg) else mapped for pair in labels}
+        found = pool.map(lambda pair: _label_problem(pair[0], pair[1], shape, need_labels, scored, maps[pair]), labels)
         problems += [p for p in found if p is not None]
     if need_labels:
         wanted = "no segmentation, which --dice-weight needs: expected NAME_seg beside it"
@@ -109,7 +113,9 @@ def _lie(scan: ScanFile, shape: Shape3, quiet: bool = False) -> Laid:
     return lay(scan, Grid(shape, network_affine(shape, AXES)), AXES, quiet=quiet)
 
 
-def labels_for(scan: Path, seg: Path, shape: Shape3, quiet: bool = True) -> Optional[np.ndarray]:
+def labels_for(
+    scan: Path, seg: Path, shape: Shape3, quiet: bool = True, mapped: Optional[LabelMap] = None
+) -> Optional[np.ndarray]:
     """Labels of a segmentation on the grid of its scan, or None for an .npz that holds none.
 
     Raises
@@ -121,7 +127,7 @@ def labels_for(scan: Path, seg: Path, shape: Shape3, quiet: bool = True) -> Opti
     laid = _lie(file, shape, quiet=True)
     if laid.grid.shape != tuple(shape):
         file.image(shape)
-    return labels_of_scan(file, None if scan == seg else ScanFile(seg), laid, AXES, quiet)[0]
+    return labels_of_scan(file, None if scan == seg else ScanFile(seg), laid, AXES, quiet, mapped)[0]
 
 
 @dataclass(frozen=True)
@@ -185,10 +191,10 @@ def _differs(path: Path, laid: Laid, frame: Laid) -> Optional[Tuple[Path, str]]:
 
 
 def _label_problem(
-    scan: Path, seg: Path, shape: Shape3, needed: bool, scored: Optional[LabelSet]
+    scan: Path, seg: Path, shape: Shape3, needed: bool, scored: Optional[LabelSet], mapped: Optional[LabelMap]
 ) -> Optional[Tuple[Path, str]]:
     try:
-        found = labels_for(scan, seg, shape, quiet=False)
+        found = labels_for(scan, seg, shape, False, mapped)
         if found is None and needed:
             return seg, "has no array 'seg', which --dice-weight needs"
         wrong = None if found is None or scored is None else wrong_numbering(ids_in(found), scored)

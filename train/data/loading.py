@@ -17,6 +17,7 @@ from train.data.checks import labels_for
 from train.data.pairs import Pair
 from vxm_convert.errors import VolumeError
 from vxm_convert.intensities.rules import load_scan
+from vxm_convert.metrics.label_maps import LabelMap
 from vxm_convert.metrics.labels import label_set
 from vxm_convert.model.intensity import IntensityRule
 from vxm_convert.model.spec import ModelSpec
@@ -42,6 +43,7 @@ class Loader:
     augment : tuple of str — see `train.settings.run`.
     cache : bool — keep decoded files in memory.
     seed : int — of augmentation and noise.
+    mapped : LabelMap or None — into whose labels those of all scans but the atlas are turned.
     """
 
     synthetic = False
@@ -55,13 +57,14 @@ class Loader:
         augment: Tuple[str, ...] = (),
         cache: bool = False,
         seed: int = 0,
+        mapped: Optional[LabelMap] = None,
     ) -> None:
         self.spec = spec
         self.with_labels = with_labels
         self.error: Optional[Exception] = None
         self._augment, self._seed, self._cache_all = augment, seed, cache
         self._rule = IntensityRule()
-        self._atlas, self._atlas_seg = atlas, atlas_seg
+        self._atlas, self._atlas_seg, self._mapped = atlas, atlas_seg, mapped
         self._kept: Dict[Tuple[str, Optional[Path]], np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -129,7 +132,8 @@ class Loader:
         return self._atlas, self._atlas_seg
 
     def _read_labels(self, scan: Path, seg: Optional[Path]) -> np.ndarray:
-        found = labels_for(scan, seg, self.spec.volume_shape) if seg is not None else None
+        mapped = None if (scan, seg) == (self._atlas, self._atlas_seg) else self._mapped
+        found = labels_for(scan, seg, self.spec.volume_shape, mapped=mapped) if seg is not None else None
         if found is None:
             raise VolumeError(
                 f"{seg or 'a scan'}: no segmentation, expected one beside it or in its .npz; omit --dice-weight"

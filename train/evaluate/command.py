@@ -26,9 +26,10 @@ from vxm_convert.artifacts.files import check_output_folder, read_bounded, write
 from vxm_convert.artifacts.names import SPLIT_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, finish_manifest
 from vxm_convert.artifacts.targets import check_apart
-from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
+from vxm_convert.cliargs import add_common_group, add_label_map, help_texts, run_main, set_up_logging
 from vxm_convert.errors import EXIT_OK, ArtifactError, TrainingError
 from vxm_convert.given import refuse_unused, unless
+from vxm_convert.metrics.label_maps import load_label_map
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS, LabelSet, load_label_set
 from vxm_convert.model.spec import VARIANTS, ModelSpec, Shape3
 from vxm_convert.model.spec_file import read_spec
@@ -103,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"structures: {', '.join(sorted(LABEL_SETS))}, or a file with an id and a name per line "
         "(default: %(default)s)",
     )
+    add_label_map(scoring, "all scans but the atlas")
     model = parser.add_argument_group("model")
     model.add_argument(
         "--variant",
@@ -138,6 +140,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise TrainingError(f"threads: got {args.threads}, expected at least 0; pass --threads 0")
     check_apart(args.out, args.data, "--data")
     labels = load_label_set(args.labels)
+    mapped = None if args.label_map is None else load_label_map(args.label_map)
     files = find_checkpoint(checkpoint_or_box(args.checkpoint, args.variant or "vm2"))
     subjects = read_cohort(DataSettings(args.data, args.atlas), 0).subjects
     if args.part != "all":
@@ -145,13 +148,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     cohort = Cohort(subjects)
     spec = _spec(args, files.path.parent, atlas_shape(args.atlas if args.atlas is not None else subjects[0].moving))
     atlas_seg = args.atlas_seg or (segmentation_of(args.atlas) if args.atlas is not None else None)
-    check_cohort(cohort, args.atlas, atlas_seg, spec.volume_shape, False, labels)
+    check_cohort(cohort, args.atlas, atlas_seg, spec.volume_shape, False, labels, mapped)
     from train.data.loading import Loader
     from train.evaluate.register import score_pairs  # TensorFlow loads here, so that --help and bad options need none
 
     out = check_output_folder(args.out)
     pairs = PairOrder(cohort.train, "atlas", 0).each_once()
-    loader = Loader(spec, args.atlas, atlas_seg)
+    loader = Loader(spec, args.atlas, atlas_seg, mapped=mapped)
     scores = score_pairs(
         args.checkpoint, pairs, loader, ids_of(labels, background=True), args.h5_indexing, args.threads
     )
@@ -214,6 +217,7 @@ def _document(
         "checkpoint": str(args.checkpoint),
         "model": spec.to_dict(),
         "label_set": labels.name,
+        "label_map": args.label_map,
         "labels": {str(n): labels.names.get(n, "Background") for n in ids_of(labels, background=True)},
         "n_samples": len(scores),
         "overall": overall(scores, labels),

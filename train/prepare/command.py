@@ -11,7 +11,7 @@ from typing import List, Optional
 from train.prepare.settings import ARRAYS, CHOOSE, FORMATS, INTENSITIES, TOOLS, PrepareSettings
 from train.prepare.work import cpu_count
 from vxm_convert.affine.affine_search import KINDS
-from vxm_convert.cliargs import add_common_group, help_texts, run_main, set_up_logging
+from vxm_convert.cliargs import add_common_group, add_label_map, help_texts, run_main, set_up_logging
 from vxm_convert.given import refuse_unused, unless
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, LABEL_SETS
 from vxm_convert.model.spec import parse_shape
@@ -130,6 +130,7 @@ def _add_registration(parser: argparse.ArgumentParser) -> None:
         help=f"structures in the Dice on the page: {', '.join(sorted(LABEL_SETS))}, or a file with an id and a name "
         "per line (default: %(default)s)",
     )
+    add_label_map(group, "the scans")
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -154,6 +155,7 @@ def _prepare(args: argparse.Namespace) -> int:
         array=args.array,
         orientation=args.orientation,
         labels=args.labels,
+        label_map=args.label_map,
         jobs=cpu_count() if args.jobs is None else args.jobs,
         force=args.force,
         dry_run=args.dry_run,

@@ -13,11 +13,12 @@ from typing import Iterator, List, Optional, Tuple
 import numpy as np
 
 from train.prepare.settings import AXES, RULE, PrepareSettings
-from train.prepare.subjects import Source
+from train.prepare.subjects import REFERENCE, Source
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.intensities.matching import scale_doubts
 from vxm_convert.intensities.rules import Intensity, detect_intensity, percentile_intensity
+from vxm_convert.metrics.label_maps import load_label_map
 from vxm_convert.scans.checks import kind_doubt
 from vxm_convert.scans.grid import Laying, lay
 from vxm_convert.scans.labels import labels_of_scan
@@ -74,7 +75,10 @@ def load_source(
     if doubt:
         LOG.warning("%s: %s", source.path, doubt)
     image, rule = to_unit(volume, settings.intensity, beside)
-    seg, seg_digest = labels_of_scan(source.file, source.seg_file, laid, AXES)
+    # A reference that is no scan of --data has labels of its own.
+    choice = None if source.name == REFERENCE else settings.label_map
+    mapped = None if choice is None else load_label_map(choice)
+    seg, seg_digest = labels_of_scan(source.file, source.seg_file, laid, AXES, mapped=mapped)
     as_filed = laid.source is Laying.HEADER and settings.orientation is None and not source.file.notes
     return Loaded(source, image, laid.grid, seg, rule, as_filed, digest, seg_digest)
 

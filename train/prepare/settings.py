@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 from vxm_convert.errors import TrainingError
+from vxm_convert.metrics.label_maps import load_label_map
 from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.model.intensity import IntensityRule
 from vxm_convert.model.spec import ModelSpec, Shape3
@@ -35,6 +36,7 @@ class PrepareSettings:
     reference : str — a file, a scan's name, or ``auto``.
     transform : str — ``rigid`` or ``affine``.
     orientation : str or None — letters that override the headers of the scans.
+    label_map : str or None — a packaged table or a file, for the segmentations of the scans.
     jobs : int — scans at a time, each in a process of its own; 0: one at a time in this process.
     """
 
@@ -49,6 +51,7 @@ class PrepareSettings:
     array: str = "vol"
     orientation: Optional[str] = None
     labels: str = "paper30"
+    label_map: Optional[str] = None
     jobs: int = 0
     force: bool = False
     dry_run: bool = False
@@ -63,7 +66,8 @@ class PrepareSettings:
     def shaping(self) -> Dict[str, Any]:
         """The settings that decide the bytes of every result, the reference's own ones included."""
         names = ("transform", "intensity", "format", "array", "orientation")
-        return {"schema": _SCHEMA, "shape": list(self.shape), **{name: getattr(self, name) for name in names}}
+        mapped = {} if self.label_map is None else {"label_map": load_label_map(self.label_map).sha256}
+        return {"schema": _SCHEMA, "shape": list(self.shape), **{name: getattr(self, name) for name in names}, **mapped}
 
 
 def key_of(settings: PrepareSettings, **more: str) -> str:

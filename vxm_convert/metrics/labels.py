@@ -87,6 +87,8 @@ _OASIS = (
 OTHER_SETS: Dict[str, Dict[int, str]] = {"oasis35": {n: name for n, name in enumerate(_OASIS, start=1)}}
 ALL_SETS: Tuple[str, ...] = tuple(sorted(LABEL_SETS)) + tuple(sorted(OTHER_SETS))
 DEFAULT_LABEL_SET = "paper30"
+#: packaged tables of `vxm_convert.metrics.label_maps`
+LABEL_MAPS: Tuple[str, ...] = ("neuromorphometrics", "synthseg")
 _MAX_BYTES = 1 << 20
 _MAX_LABELS = 10000
 

@@ -13,6 +13,7 @@ import numpy as np
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.grids import Grid, apply_affine, same_place
+from vxm_convert.metrics.label_maps import LabelMap
 from vxm_convert.model.contract import NetworkAxes
 from vxm_convert.scans.conform import Placement, conform, same_axes
 from vxm_convert.scans.grid import Laid, Laying, say_notes, trusted_place
@@ -33,7 +34,12 @@ _NUDGED = Affine(np.eye(4) + np.array([[0, 0, 0, 5e-4]] * 3 + [[0, 0, 0, 0]]))
 
 
 def labels_of_scan(
-    scan: ScanFile, seg: Optional[ScanFile], laid: Laid, axes: NetworkAxes = NETWORK_AXES, quiet: bool = False
+    scan: ScanFile,
+    seg: Optional[ScanFile],
+    laid: Laid,
+    axes: NetworkAxes = NETWORK_AXES,
+    quiet: bool = False,
+    mapped: Optional[LabelMap] = None,
 ) -> Tuple[Optional[np.ndarray], Optional[str]]:
     """Labels on the grid of their scan, from a separate file or from the scan's .npz, and the sha256 of the separate
     file.
@@ -42,7 +48,8 @@ def labels_of_scan(
     ----------
     laid : Laid — the assumed position of the scan.
     axes : NetworkAxes — of the network grid, on which an .npz is.
-    quiet : bool — do not log what is doubtful about its header: it was said before.
+    quiet : bool — do not log what is doubtful about its header or its labels: it was said before.
+    mapped : LabelMap or None — into whose labels they are turned.
 
     Raises
     ------
@@ -54,6 +61,7 @@ def labels_of_scan(
     if source is None or volume is None:
         return None, None
     digest = None if seg is None else seg.sha256
+    labels = volume.data if mapped is None else mapped.apply(volume.data, source.path, quiet)
     if seg is not None and seg.trust.axes_known and not quiet:
         say_notes(seg)
     if (
@@ -62,12 +70,12 @@ def labels_of_scan(
         or source is not scan
         and _one_grid(scan, source, laid, axes)
     ):
-        return volume.data, digest
+        return labels, digest
     if source is scan or not (trusted_place(source) and laid.source is Laying.HEADER and trusted_place(scan)):
         raise VolumeError(_refusal(scan, source, volume.data.shape, laid))
     LOG.info("%s: on %s, resampled by its header to %s", source.path, source.grid.describe(), laid.grid.describe())
-    _check_outside(scan, source, volume.data, laid.grid)
-    return conform(volume.data, Placement(laid.grid, source.grid, _NUDGED), "nearest"), digest
+    _check_outside(scan, source, labels, laid.grid)
+    return conform(labels, Placement(laid.grid, source.grid, _NUDGED), "nearest"), digest
 
 
 def _one_grid(scan: ScanFile, seg: ScanFile, laid: Laid, axes: NetworkAxes) -> bool:
