@@ -247,7 +247,7 @@ def _unused(parser: argparse.ArgumentParser, args: argparse.Namespace, app: bool
     return {
         **unless(bool(warps), "no warp is written; it goes with --outputs warp or inverse", "--warp-format"),
         **unless({*args.outputs} != {"qc"}, "no image is written but pictures", "--compress"),
-        **unless(not pairs, "--pairs names moving and fixed images itself", "--input", "--atlas"),
+        **unless(not pairs, "--pairs names moving and fixed images itself", "--input", "--atlas", "--series"),
         **unless(
             not pairs,
             "--pairs is no BIDS dataset",

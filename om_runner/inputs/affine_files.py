@@ -20,7 +20,7 @@ from vxm_convert.transforms.affines import read_affine
 SUBJECT_FIELD = "{subject}"
 AUTO_AFFINE, NO_AFFINE = "auto", "none"
 #: what the search said of its result, in the side-car of the affine
-_OF_SEARCH = ("affine_metric", "affine_metric_value", "affine_overlap_dice", "affine_tool")
+_OF_SEARCH = ("affine_metric", "affine_metric_value", "affine_overlap_dice", "affine_tool", "affine_searched_on")
 
 
 def is_choice(text: str) -> bool:

@@ -19,6 +19,7 @@ from om_runner.device.offline_model import OfflineModel
 from om_runner.inputs.affine_files import AUTO_AFFINE, NO_AFFINE, affine_file, affine_from
 from om_runner.inputs.scale import Scale, scale_of
 from om_runner.inputs.scans import LoadedScan, Scan, Source
+from om_runner.inputs.series import MEAN, searched_on
 from vxm_convert.affine.affine_search import Target, search_affine
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
@@ -46,12 +47,14 @@ AUTO = "auto"
 class PlacingOptions:
     """``--affine`` (see `om_runner.inputs.affine_files.affine_file`), ``--orientation`` and ``--intensity``, whose ``auto``
     means the rule in the model's contract, and ``--label-map``, for the segmentations of all images but an atlas.
+    ``--series``: the image on which the affine of all frames of a series is searched.
     """
 
     affine: str = NO_AFFINE
     orientation: Optional[str] = None
     intensity: str = CONVENTION
     label_map: Optional[str] = None
+    series: Optional[str] = None
 
     def for_model(self, contract: GraphContract) -> PlacingOptions:
         """These options with the intensity rule decided."""
@@ -194,6 +197,8 @@ def _loaded(scan: Scan, contract: GraphContract, placement: Placement, opened: _
     laid, volume, scale = opened.laid, opened.volume, opened.scale
     if not scale.plain:
         placement.how["intensity"] = scale.describe()
+    if scan.frame is not None:
+        placement.how["frame"] = scan.frame
     LOG.info("%s: intensities %s, on %s", scan.path.name, scale.describe(), laid.grid.describe())
     image = conform(scale.apply(volume.data), placement)
     seg, digest = opened.labels
@@ -223,9 +228,17 @@ def _affine_for(
         return None, {"affine": NO_AFFINE}
     if options.affine == AUTO_AFFINE:
         target = atlas.target or Target(atlas.image, atlas.placed.network)
-        found = search_affine(target, image, grid)
+        if scan.frame is None or options.series is None:
+            found, on = search_affine(target, image, grid), {}
+        else:
+            choice = options.series
+            found = target.found_once(
+                (scan.file.sha256, choice, grid.affine.tobytes()),
+                lambda: search_affine(target, searched_on(scan, choice, grid.shape), grid),
+            )
+            on = {"affine_searched_on": "the mean of all frames" if choice == MEAN else f"frame {choice}"}
         LOG.info("%s: affine found, brains overlap by %.2f (Dice)", scan.path.name, found.overlap)
-        return found.affine, found.to_dict()
+        return found.affine, {**found.to_dict(), **on}
     return affine_from(options.affine, scan, (atlas.file_grid, atlas.sha256), grid)
 
 

@@ -33,7 +33,7 @@ class Scan:
     """One moving scan to register: subject name (unique, safe as a folder name), its file, and its segmentation file if
     separate. `file` and `seg_file` are these files, opened once. `fixed` is the fixed image of a pair; None for a scan
     of a run with one atlas. `called` is what a table of pairs calls a fixed image, which its file's name may not tell
-    from others.
+    from others. `frame` is the number of a frame of a series, from 0.
     """
 
     subject: str
@@ -41,11 +41,12 @@ class Scan:
     seg_path: Optional[Path] = None
     fixed: Optional[Scan] = None
     called: str = ""
+    frame: Optional[int] = None
     file: ScanFile = field(init=False, compare=False, repr=False)
     seg_file: Optional[ScanFile] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "file", ScanFile(self.path))
+        object.__setattr__(self, "file", ScanFile(self.path, self.frame))
         object.__setattr__(self, "seg_file", None if self.seg_path is None else ScanFile(self.seg_path))
 
 

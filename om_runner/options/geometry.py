@@ -9,6 +9,7 @@ from typing import Tuple
 
 from om_runner.inputs.affine_files import SUBJECT_FIELD, is_choice
 from om_runner.inputs.placement import AUTO, PlacingOptions
+from om_runner.inputs.series import MEAN, is_series_choice
 from om_runner.results.products import DEFAULT_OUTPUTS, LABEL_INTERPOLATIONS, OUTPUTS, SPACES, OutputOptions
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.resample import EDGES
@@ -30,6 +31,15 @@ def add_geometry_group(parser: argparse.ArgumentParser) -> None:
         help="affine from the atlas's to the scan's space: auto searches it by the intensities; FILE is an LTA, ITK or "
         f"4x4 text file ({SUBJECT_FIELD} in its name is replaced by the subject); DIR is the --out of an earlier run, whose "
         "affines are taken instead of searched again; none uses the headers alone (default: %(default)s)",
+    )
+    group.add_argument(
+        "--series",
+        default=None,
+        type=_series,
+        metavar="mean|N",
+        help="files of several frames (4-D) are registered frame by frame, each frame as a scan SUBJECT_frame-000, … of its "
+        "own; --affine auto searches one affine for all frames of a file, on their mean or on frame N, counted from 0 "
+        "(default: such files are refused)",
     )
     group.add_argument(
         "--orientation",
@@ -94,7 +104,7 @@ def add_geometry_group(parser: argparse.ArgumentParser) -> None:
 
 def placing_from(args: argparse.Namespace) -> PlacingOptions:
     """The parsed options of the loader."""
-    return PlacingOptions(args.affine, args.orientation, args.intensity, args.label_map)
+    return PlacingOptions(args.affine, args.orientation, args.intensity, args.label_map, args.series)
 
 
 def outputs_from(args: argparse.Namespace) -> OutputOptions:
@@ -110,6 +120,12 @@ def _affine(text: str) -> str:
     if is_choice(text):
         return text
     raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, none, an existing file, or the folder of a run")
+
+
+def _series(text: str) -> str:
+    if not is_series_choice(text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {MEAN}, or the number of a frame such as 0")
+    return text
 
 
 def _orientation(text: str) -> str:

@@ -233,7 +233,7 @@ def _before(results: Results, side: Dict[str, Any], grid: Grid, notes: List[str]
     if not path.is_file():
         notes.append(f"no picture before the warp: {path.name} is no longer at its path in the run")
         return None
-    scan = ScanFile(path)
+    scan = ScanFile(path, placement.get("frame"))
     if scan.sha256 != sha:
         notes.append(f"no picture before the warp: {path.name} has changed since the run")
         return None

@@ -18,6 +18,7 @@ from om_runner.inputs.lists import without_lists
 from om_runner.inputs.pairs import read_pairs
 from om_runner.inputs.placement import load_atlas
 from om_runner.inputs.scans import LoadedScan, Scan, discover
+from om_runner.inputs.series import frame_by_frame
 from om_runner.precision.reference import check_reference_python, reference_python
 from om_runner.registration.dry_run import dry_run
 from om_runner.registration.engine import Engine
@@ -137,13 +138,18 @@ def _cohort(model: OfflineModel, settings: Settings) -> Tuple[List[Scan], Layout
     if settings.atlas is None:
         return read_pairs(settings.input), Layout(settings.out)
     dataset = _dataset_run(settings)
+    if dataset is not None and settings.placing.series is not None:
+        raise VolumeError(
+            "--series: results of a BIDS dataset have no names for frames; name the files themselves with --input"
+        )
     if dataset is not None:
         return dataset_cohort(dataset, model)
     if settings.bids != BidsRequest():
         raise VolumeError("--input: several folders or scans, for which BIDS options have no meaning; give one dataset")
     for source in without_lists((settings.input, *settings.more_inputs)):
         check_apart(settings.out, source, "--input")
-    return discover(settings.input, settings.atlas, more=settings.more_inputs), Layout(settings.out)
+    scans = discover(settings.input, settings.atlas, more=settings.more_inputs)
+    return scans if settings.placing.series is None else frame_by_frame(scans), Layout(settings.out)
 
 
 def _files(scan: Scan) -> Iterator[Path]:

@@ -33,7 +33,7 @@ _SHOWN = 12
 
 class Known(NamedTuple):
     """A scan as the folder knows it: subject, file, and segmentation file or None; of a pair, both files of its fixed
-    image, and what the table calls it.
+    image, and what the table calls it; of a series, the number of the frame.
     """
 
     subject: str
@@ -42,11 +42,12 @@ class Known(NamedTuple):
     fixed: Optional[str] = None
     fixed_seg: Optional[str] = None
     called: Optional[str] = None
+    frame: Optional[str] = None
 
 
 def known(scans: Sequence[Scan]) -> List[Known]:
     """Scans of an input."""
-    return [Known(scan.subject, *_files(scan), *_of_fixed(scan.fixed)) for scan in scans]
+    return [Known(scan.subject, *_files(scan), *_of_fixed(scan.fixed), _frame_of(scan)) for scan in scans]
 
 
 def scans_from(entries: Sequence[Known], opened: Dict[Tuple[Optional[str], ...], Scan]) -> List[Scan]:
@@ -62,7 +63,8 @@ def scans_from(entries: Sequence[Known], opened: Dict[Tuple[Optional[str], ...],
         if entry.fixed is not None:
             files = (entry.fixed, entry.fixed_seg)
             fixed = opened.setdefault(files, Scan(FIXED_IMAGE, *_paths(*files), called=entry.called or ""))
-        found.append(Scan(entry.subject, *_paths(entry.path, entry.seg_path), fixed))
+        frame = None if entry.frame is None else int(entry.frame)
+        found.append(Scan(entry.subject, *_paths(entry.path, entry.seg_path), fixed, frame=frame))
     return found
 
 
@@ -111,12 +113,14 @@ class CohortRecord:
         listed = known(scans)
         if self.scans() != listed:
             short = len(Known._fields) - len(Known._field_defaults)
-            write_json(self._folder / SCANS_NAME, [list(scan if scan.fixed else scan[:short]) for scan in listed])
+            write_json(
+                self._folder / SCANS_NAME, [list(scan if any(scan[short:]) else scan[:short]) for scan in listed]
+            )
 
     def scans(self) -> Optional[List[Known]]:
         """The scans of the input of the last run; None if unknown."""
         data = self._read(SCANS_NAME)
-        if not isinstance(data, list) or not all(isinstance(entry, list) and len(entry) in (3, 6) for entry in data):
+        if not isinstance(data, list) or not all(isinstance(entry, list) and len(entry) in (3, 7) for entry in data):
             return None
         cells = [[None if cell is None else str(cell) for cell in entry] for entry in data]
         return [Known(str(subject), str(path), *files) for subject, path, *files in cells]
@@ -173,8 +177,12 @@ def _files(scan: Scan) -> Tuple[str, Optional[str]]:
     return os.path.abspath(str(scan.path)), None if scan.seg_path is None else os.path.abspath(str(scan.seg_path))
 
 
-def _of_fixed(fixed: Optional[Scan]) -> Tuple[Any, ...]:
-    return () if fixed is None else (*_files(fixed), fixed.called)
+def _of_fixed(fixed: Optional[Scan]) -> Tuple[Optional[str], Optional[str], Optional[str]]:
+    return (None, None, None) if fixed is None else (*_files(fixed), fixed.called)
+
+
+def _frame_of(scan: Scan) -> Optional[str]:
+    return None if scan.frame is None else str(scan.frame)
 
 
 def _paths(path: str, seg_path: Optional[str]) -> Tuple[Path, Optional[Path]]:

@@ -61,6 +61,7 @@ SEEN_BY: Dict[str, Dict[str, str]] = {
         "--retry-failed": "om_runner/results/test_resume.py::test_failed_scans_are_tried_again_alone_on_request",
         "--dry-run": "om_runner/results/test_resume.py::test_a_dry_run_writes_nothing_and_opens_no_device",
         "--trace": "om_runner/registration/test_queues.py::test_the_trace_is_json_with_every_stage_of_every_subject",
+        "--series": "om_runner/inputs/test_series.py::test_frames_are_registered_as_scans_are",
         "--label-map": "integration/test_label_maps.py::test_the_runner_takes_labels_of_another_tool",
         "--affine": "om_runner/registration/test_geometry.py::test_an_affine_file_per_subject",
         "--orientation": "om_runner/registration/test_geometry.py::test_a_lying_header_is_explained_and_overridden",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Hashable, Optional, Tuple
 
 import numpy as np
 
@@ -45,7 +45,8 @@ class Target:
 
     def __init__(self, image: np.ndarray, grid: Grid) -> None:
         self.image, self.grid = image, grid
-        self._lock = threading.Lock()
+        self._lock, self._searching = threading.Lock(), threading.Lock()
+        self._found: Dict[Hashable, AffineFound] = {}
         self._sampled: Optional[Sampled] = None
 
     def sampled(self) -> Sampled:
@@ -54,6 +55,13 @@ class Target:
             if self._sampled is None:
                 self._sampled = sampled(self.image, self.grid)
             return self._sampled
+
+    def found_once(self, key: Hashable, search: Callable[[], AffineFound]) -> AffineFound:
+        """What `search` returned for this key, which others wait for while it searches."""
+        with self._searching:
+            if key not in self._found:
+                self._found[key] = search()
+            return self._found[key]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,16 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.lazy import LazyModule
 from vxm_convert.scans.analyze import is_analyze, read_analyze
 from vxm_convert.scans.header_space import Space, space_of, space_of_text
-from vxm_convert.scans.raw_header import MAX_RATIO, NIFTI_1, PAIR_SUFFIX, RawHeader, judge, read_voxels, require_file
+from vxm_convert.scans.raw_header import (
+    MAX_RATIO,
+    NIFTI_1,
+    PAIR_SUFFIX,
+    RawHeader,
+    judge,
+    read_part,
+    read_voxels,
+    require_file,
+)
 from vxm_convert.scans.textual.metaimage import read_metaimage
 from vxm_convert.scans.textual.nrrd import read_nrrd
 from vxm_convert.scans.textual.stored import Stored
@@ -56,6 +65,8 @@ _HEADER_REASONS = (
     ("dim", "its sides cannot be"),
     ("xml", "an extension of the header is damaged"),
 )
+#: of a series
+_MAX_FRAMES = 10000
 #: 512³ voxels of float64: far above any brain grid, far below memory limits
 MAX_VOLUME_BYTES = 512**3 * 8
 
@@ -70,16 +81,20 @@ class Header:
     dtype : dtype — of the stored voxels.
     scale : two floats — slope and intercept of the stored voxels.
     space : Space — shape without trailing ones, position, and doubts about them.
+    frames, frame : int — number of images in a series, and the one that this header is of; 1 and 0 for a scan.
     """
 
     raw: RawHeader
     dtype: np.dtype
     scale: Tuple[float, float]
     space: Space
+    frames: int = 1
+    frame: int = 0
 
     def voxels(self) -> np.ndarray:
-        """All voxels, slope and intercept applied; raises VolumeError for damaged data and sizes that disagree."""
-        return scaled(read_voxels(self.raw).view(self.dtype).reshape(self.space.grid.shape, order="F"), self.scale)
+        """The voxels, slope and intercept applied; raises VolumeError for damaged data and sizes that disagree."""
+        stored = read_voxels(self.raw) if self.frames == 1 else read_part(self.raw, self.frame, self.frames)
+        return scaled(stored.view(self.dtype).reshape(self.space.grid.shape, order="F"), self.scale)
 
 
 @dataclass(frozen=True)
@@ -94,8 +109,12 @@ class TextHeader:
         return self.stored.voxels()
 
 
-def read_header(path: Path) -> Union[Header, TextHeader]:
+def read_header(path: Path, frame: Optional[int] = None) -> Union[Header, TextHeader]:
     """The header of a file of any kind but .npz.
+
+    Parameters
+    ----------
+    frame : int — of a series in a NIfTI or MGH file, or 0 of a scan; None: a series is refused.
 
     Raises
     ------
@@ -121,10 +140,35 @@ def read_header(path: Path) -> Union[Header, TextHeader]:
             f"{path}: {what} voxels, expected plain integers or floats; colour and complex volumes are not scans, save "
             "one channel, or the magnitude"
         )
-    shape, scale = check_shape(header.get_data_shape(), path), scale_of(header, path)
-    if np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
+    every = tuple(int(side) for side in header.get_data_shape())
+    frames = 1 if frame is None else _frames(every, path)
+    shape, scale = check_shape(every if frames == 1 else every[:3], path), scale_of(header, path)
+    if frames * np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
         raise VolumeError(f"{path}: bits per voxel and dtype {dtype} disagree in the header; export the scan again")
-    return Header(replace(raw, head=b""), dtype, scale, space_of(header, raw, shape))
+    return Header(replace(raw, head=b""), dtype, scale, space_of(header, raw, shape), frames, frame or 0)
+
+
+def frames_in(path: Path) -> int:
+    """Number of images in a file: 1 for a scan, and for a file of a kind that is read as a scan only.
+
+    Raises
+    ------
+    VolumeError
+        As `read_header`.
+    """
+    if volume_suffix(path) == ".npz":
+        return 1
+    header = read_header(path, 0)
+    return header.frames if isinstance(header, Header) else 1
+
+
+def _frames(every: Tuple[int, ...], path: Path) -> int:
+    if len(every) < 4 or max(every[3:]) == 1:
+        return 1
+    if not 0 < every[3] <= _MAX_FRAMES or max(every[4:], default=1) != 1:
+        sides = "x".join(str(side) for side in every)
+        raise VolumeError(f"{path}: {len(every)}-D volume {sides}, expected a series of at most {_MAX_FRAMES} frames")
+    return every[3]
 
 
 def _own_reader(path: Path) -> Optional[Callable[[Path], Stored]]:
@@ -161,7 +205,7 @@ def files_of(path: Path) -> Tuple[Path, ...]:
     if volume_suffix(path) not in DETACHED_SUFFIXES:
         return (path,)
     try:
-        header = read_header(path)
+        header = read_header(path, 0)
     except VolumeError:
         return (path,)
     data = header.raw.data if isinstance(header, Header) else header.stored.data
@@ -217,7 +261,10 @@ def check_shape(shape: Tuple[int, ...], path: Path) -> Tuple[int, int, int]:
         sides = sides[:-1]
     text = "x".join(str(n) for n in shape)
     if len(sides) != 3:
-        raise VolumeError(f"{path}: {len(sides)}-D volume {text}, expected one 3-D scan; extract a single frame first")
+        raise VolumeError(
+            f"{path}: {len(sides)}-D volume {text}, expected one 3-D scan; extract a single frame first, "
+            "or let om_runner register every frame with --series mean"
+        )
     if min(sides) < 1 or np.prod(sides, dtype=float) * 8 > MAX_VOLUME_BYTES:
         raise VolumeError(
             f"{path}: shape {text}, expected between 1 and {MAX_VOLUME_BYTES // 8} voxels; the header is damaged"

@@ -181,6 +181,30 @@ def read_voxels(raw: RawHeader) -> np.ndarray:
     return flat
 
 
+def read_part(raw: RawHeader, number: int, of: int) -> np.ndarray:
+    """The bytes of one of several equal parts of the voxels, counted from 0: uint8. What follows is not read, so a checksum
+    at the end is not verified.
+
+    Raises
+    ------
+    VolumeError
+        For damaged streams, for a number that is too large, and for fewer bytes than in the header.
+    """
+    if not 0 <= number < of:
+        raise VolumeError(f"{raw.path}: has the frames 0 to {of - 1}, got {number}")
+    flat = np.empty(raw.voxel_bytes // of, dtype=np.uint8)
+    try:
+        with open(str(raw.home), "rb") as handle:
+            stream = _unpacked(handle, raw.packed)
+            stream.seek(raw.start + number * flat.size)
+            have = _fill(stream, flat)
+    except _READ_ERRORS as exc:
+        raise VolumeError(f"{raw.home}: {_unreadable(exc, 'damaged data')}") from exc
+    if have < flat.size:
+        raise VolumeError(f"{raw.home}: damaged data: ends within frame {number} of {of}; copy the file again")
+    return flat
+
+
 def _unreadable(exc: Exception, damage: str) -> str:
     """What is wrong and what to do: of the system's errors, only the file's own bytes are damage."""
     if getattr(exc, "errno", None) is None:

@@ -43,10 +43,11 @@ class ScanFile:
     Parameters
     ----------
     path : Path — of one of `vxm_convert.scans.header.VOLUME_SUFFIXES`; of a header with its voxels beside it, the header.
+    frame : int — of a series of images in the file, from 0; None: the file is one image.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, frame: Optional[int] = None) -> None:
+        self.path, self.frame = Path(path), frame
         self._kept: Dict[str, Tuple[Any, Any]] = {}
 
     def __repr__(self) -> str:
@@ -132,7 +133,7 @@ class ScanFile:
     def _header(self) -> Union[Header, TextHeader]:
         def read() -> Union[Header, TextHeader]:
             self._require()
-            return read_header(self.path)
+            return read_header(self.path, self.frame)
 
         return self._once("header", read)
 

@@ -128,7 +128,7 @@ def test_a_file_is_opened_once(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(scan_file, "sha256_of", lambda path: calls.append("hash") or "0" * 64)
     read = scan_file.read_header
-    monkeypatch.setattr(scan_file, "read_header", lambda path: calls.append("header") or read(path))
+    monkeypatch.setattr(scan_file, "read_header", lambda *args: calls.append("header") or read(*args))
     image, seg = brain(1)
     for name, data in (("s.nii", image), ("s_seg.nii", seg)):
         nib.save(nib.Nifti1Image(data, network_affine(SHAPE) @ np.diag([0.9, 0.9, 0.9, 1])), str(tmp_path / name))
