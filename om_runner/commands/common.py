@@ -124,7 +124,7 @@ def read_transform(
     path = Path(word[len(INVERSE) :] if turned else word)
     if is_composite(path) and not turned:
         return read_composite(path, moving=moving)
-    if not is_affine_file(path):
+    if not is_affine_file(path) and not is_composite(path):
         if turned:
             raise VolumeError(
                 f"{word}: a warp cannot be inverted here; invert it with 'om_runner invert' and pass that file"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from om_runner.__main__ import main
 from tests.support.grids import PAIRS, SOME
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
@@ -84,6 +85,37 @@ def test_a_field_and_a_matrix_make_one_warp(tmp_path):
 def test_a_single_transform_needs_no_composite(tmp_path):
     found = read_composite(written(tmp_path, euler()))
     assert isinstance(found, Affine) and abs(np.linalg.det(found.pull) - 1) < 1e-9
+
+
+@pytest.mark.any_python("the reading of these files has tests on both")
+@pytest.mark.parametrize("with_field", [True, False])
+def test_the_command_resamples_as_itk_does(tmp_path, own_start, with_field):
+    """``om_runner apply --transform t.h5``, and ``inverse:`` of one that has only matrices."""
+    steps = [itk.DisplacementFieldTransform(field_image())] if with_field else []
+    transform = composite(euler(), *steps)
+    centre = np.array(field_image().TransformContinuousIndexToPhysicalPoint((9.5, 10.5, 11.5)))
+    moving = itk.GetImageFromArray(np.random.RandomState(1).rand(20, 24, 22).astype(np.float32))
+    moving.SetSpacing((2.0, 2.0, 2.5))
+    moving.SetOrigin((centre - 24).tolist())
+    # Inside the field, whose border ITK ends abruptly.
+    fixed = itk.Image(10, 11, 12, itk.sitkFloat32)
+    fixed.SetSpacing((1.5, 1.5, 1.5))
+    fixed.SetOrigin((centre - 7).tolist())
+    for name, image in (("moving", moving), ("fixed", fixed + 1)):
+        itk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    path, out = written(tmp_path, transform), tmp_path / "out.nii.gz"
+    words = ["--image", str(tmp_path / "moving.nii.gz"), "--fixed", str(tmp_path / "fixed.nii.gz"), "--out", str(out)]
+    for word, theirs in [(str(path), transform)] + (
+        [] if with_field else [(f"inverse:{path}", transform.GetInverse())]
+    ):
+        assert main(["apply", "--transform", word, *words, "--interpolation", "linear"]) == 0
+        expected = itk.GetArrayFromImage(itk.Resample(moving, fixed, theirs, itk.sitkLinear, 0.0))
+        found = itk.GetArrayFromImage(itk.ReadImage(str(out)))
+        # At its faces, where an image ends is a matter of rounding.
+        inside = (found != 0) & (expected != 0)
+        assert inside.mean() > 0.5
+        np.testing.assert_allclose(found[inside], expected[inside], atol=1e-4)
+        out.unlink()
 
 
 def test_other_kinds_are_named(tmp_path):
