@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import time
 from pathlib import Path
-from typing import Dict
+from typing import Dict, get_type_hints
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +14,9 @@ import pytest
 
 from om_runner import Failure, Moving, Registrar
 from om_runner import __main__ as cli
+from om_runner.api.result import Metrics
 from om_runner.registration import session
+from om_runner.results.columns import COLUMNS, MetricsRow
 from tests.support import fakes
 from tests.support.shift import ShiftBench, ShiftRuntime, flow_of
 from vxm_convert import ToolchainError, VolumeError
@@ -230,3 +232,10 @@ def test_saved_files_are_those_of_the_command(bench: ShiftBench, tmp_path: Path,
         result.save(tmp_path / "x", ["qc"])
     with pytest.raises(VolumeError, match="save: got 'ants'"):
         result.save(tmp_path / "x", warp_format="ants")
+
+
+def test_figures_are_columns_of_the_table() -> None:
+    """Same names, same types: `Metrics` is the part of a row that a Python program has no other place for."""
+    ours, rows = get_type_hints(Metrics), get_type_hints(MetricsRow)
+    assert {name: rows.get(name) for name in ours} == ours
+    assert set(ours) - {"structures"} <= set(COLUMNS)
