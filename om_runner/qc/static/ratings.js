@@ -3,7 +3,8 @@
 var vxmRatings = (function () {
   "use strict";
   var held = {}, said = document.getElementById("said");
-  var key = "vxm-qc " + document.querySelector("[data-cohort]").dataset.cohort;
+  // A cohort in which every scan failed has nothing to rate.
+  var home = document.querySelector("[data-cohort]"), key = "vxm-qc " + (home ? home.dataset.cohort : "");
   function complain() {
     said.textContent = "This browser keeps no ratings for this page; export them from the cohort's page before you leave it.";
   }

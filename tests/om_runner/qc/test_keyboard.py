@@ -87,6 +87,12 @@ def test_a_cohort_of_one_can_be_rated(folder: Path, tmp_path: Path) -> None:
     assert visit((page, 'key("n"); key("r"); return rated();')) == [["reject"]]
 
 
+def test_a_cohort_without_pictures_has_nothing_to_rate(tmp_path: Path) -> None:
+    page = tmp_path / "index.html"
+    page.write_text(cohort_page([], [("lost", "its file is damaged")]), encoding="utf-8")
+    assert visit((page, 'key("n"); key("a"); return document.querySelectorAll("kbd").length;')) == [0]
+
+
 def test_walking_turns_the_page(tmp_path: Path) -> None:
     records = [Record(subject=f"s{at:03d}", simulated=True, figures={}, pictures={}) for at in range(101)]
     page = tmp_path / "index.html"

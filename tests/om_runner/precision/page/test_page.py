@@ -13,7 +13,7 @@ import pytest
 
 import om_runner.precision.page.page
 from om_runner.precision.page.charts import distribution
-from om_runner.precision.page.limits import failure_words, judge
+from om_runner.precision.page.limits import failure_words, judge, limits_table
 from om_runner.precision.page.page import build_page
 from om_runner.precision.page.quantities import figure, share_of_limit, worst_first
 from om_runner.precision.page.structures import largest_change_words, structure_changes
@@ -284,6 +284,18 @@ def test_a_report_of_the_runner_validates_and_is_shown(tmp_path, monkeypatch, sc
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "which judges only NaN and Inf" in page and sha256_of(folder / "report.json") in page
     assert page.count("<img ") == 2 * 3 * 5
+
+
+def test_two_thousand_scans_draw_a_few_hundred_marks(example):
+    row = example[0]["rows"][0]
+    rows = [
+        {**row, "subject": str(n), "failures": [], "moved": {**row["moved"], "max_abs": 10 ** (-5 + n / 500)}}
+        for n in range(2000)
+    ]
+    report = {**example[0], "rows": rows}
+    strip = limits_table(report)
+    drawn = [len(re.findall("<path ", svg)) for svg in re.findall(r"<svg.*?</svg>", strip, re.S)]
+    assert 100 < max(drawn) < 300
 
 
 def test_histograms_on_one_grid_are_put_together():
