@@ -61,8 +61,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         sys.stdout.write(text + "\n")
         if others:
             raise PrecisionError(
-                f"{args.out / PAGE_NAME}: {others} points differ from the prediction or failed, expected none; the page "
-                "says what to do, and --compare which assumptions they touch"
+                f"{args.out / PAGE_NAME}: points that differ from the prediction or failed: {others}, expected none; the "
+                "page says what to do, and --compare which assumptions they touch"
             )
         return EXIT_OK
 

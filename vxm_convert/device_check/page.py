@@ -35,8 +35,8 @@ def build_page(data: Mapping[str, Any], rungs: Sequence[Rung]) -> str:
 
 def _headline(numbers: Mapping[str, int]) -> str:
     if not numbers[DIFFERS] + numbers[FAILED]:
-        return f"{numbers[AS_PREDICTED]} points are as predicted"
-    return f"{numbers[DIFFERS]} points differ, {numbers[FAILED]} failed, {numbers[AS_PREDICTED]} are as predicted"
+        return f"All as predicted: {numbers[AS_PREDICTED]}"
+    return f"Different from the prediction: {numbers[DIFFERS]}, failed: {numbers[FAILED]}, as predicted: {numbers[AS_PREDICTED]}"
 
 
 def _facts(data: Mapping[str, Any], numbers: Mapping[str, int]) -> List[Tuple[str, str]]:

@@ -55,7 +55,7 @@ def test_a_comparison_names_the_assumptions_and_where_they_are(tmp_path: Path, c
 def test_the_page_of_a_device_that_differs(tmp_path: Path) -> None:
     data, found = read_archive(written(tmp_path))
     page = build_page(data, found)
-    assert "2 points differ, 1 failed, 0 are as predicted" in page and "SIMULATED" not in page
+    assert "Different from the prediction: 2, failed: 1, as predicted: 0" in page and "SIMULATED" not in page
     assert "it rounds toward zero" in page and "touches the assumption" in page
     assert "pass --soc-version Ascend310" in page
 
