@@ -113,7 +113,7 @@ class Cohort:
         behind: WriteBehind,
         stop: Callable[[], bool],
     ) -> None:
-        overlap = runtime.reserve(BUFFER_SETS) >= BUFFER_SETS
+        overlap = runtime.reserve(_buffer_sets(self.job)) >= BUFFER_SETS
         flight: Optional[_Flight] = None
         try:
             for batch in batches:
@@ -292,7 +292,7 @@ class LocalEngine(Engine):
     @contextmanager
     def _opened(self, job: Job) -> Iterator[None]:
         with self._factory(job.model, job.settings.device) as runtime:
-            runtime.reserve(BUFFER_SETS)
+            runtime.reserve(_buffer_sets(job))
             self._runtime = runtime
             try:
                 yield
@@ -303,6 +303,11 @@ class LocalEngine(Engine):
         if self._runtime is None:
             raise RuntimeError("the engine is not open: use it in a with statement")
         Cohort(work.job, work.store, work.recorder, work.turns, work.timeline, work.pictures).run(scans, self._runtime)
+
+
+def _buffer_sets(job: Job) -> int:
+    """Of host and device memory, 0.3 GB for both at full size; a run of one batch has nothing to overlap."""
+    return BUFFER_SETS if len(job.looked_at) > job.contract.model.batch else 1
 
 
 @contextmanager

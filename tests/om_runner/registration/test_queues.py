@@ -113,6 +113,13 @@ def test_through_the_simulated_device_results_are_those_of_one_at_a_time(tmp_pat
     assert [row["subject"] for row in bench.table("metrics.tsv")] == ["s0", "s1", "s2", "s3"]
 
 
+def test_a_single_batch_needs_one_set_of_buffers(tmp_path, monkeypatch, sim):
+    bench, sets, reserve = SimBench(tmp_path, monkeypatch, sim, 1), [], AclRuntime.reserve
+    monkeypatch.setattr(AclRuntime, "reserve", lambda runtime, most: sets.append(most) or reserve(runtime, most))
+    assert bench.run() == 0 and sets == [1, 1]
+    assert [row["subject"] for row in bench.table("metrics.tsv")] == ["s0"]
+
+
 @pytest.mark.parametrize(
     "fault, done, message",
     [("device_lost:2", ["s0", "s1"], "507899"), ("device_lost", [], "507899"), ("half_output", [], "unwritten")],
