@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
@@ -57,8 +57,10 @@ def products_of(
     check_moved(path, done.moved, loaded.image if loaded.source is None else loaded.source.image)
     white = white_of(atlas.image)
     every = tuple(slice(None, None, 2) for _ in range(3))
-    return done, {
-        **_dice(done, labels),
+    overlaps = _dice(done, labels)
+    # They only serve the Dice before; on the atlas's grid they take as much memory as the moved labels.
+    return replace(done, seg_before=None), {
+        **overlaps,
         "ncc_before": correlation(atlas.image[every], loaded.image[every], white),
         "ncc_after": correlation(atlas.image[every], model.moved[every], white),
         "affine_overlap": loaded.placed.how.get("affine_overlap_dice"),
