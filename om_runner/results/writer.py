@@ -174,7 +174,7 @@ class Writer:
             if "jacobian" in wanted:
                 self._write_jacobian(folder / JACOBIAN_NAME, done.warp, provenance)
             if "inverse" in wanted:
-                return self._write_inverse(folder, loaded, *_inverse(loaded.placed, flow, done.backward), provenance)
+                return self._write_inverse(folder, loaded, flow, done.backward, provenance)
         return {}
 
     def _image_entries(self, done: Registered, interpolation: str) -> Dict[str, Any]:
@@ -214,9 +214,16 @@ class Writer:
         )
 
     def _write_inverse(
-        self, folder: Path, loaded: LoadedScan, inverse: Warp, report: InverseReport, provenance: Provenance
+        self,
+        folder: Path,
+        loaded: LoadedScan,
+        flow: np.ndarray,
+        backward: Optional[np.ndarray],
+        provenance: Provenance,
     ) -> Dict[str, Any]:
         """The inverse on the scan's own grid, with the atlas's labels carried there."""
+        inverse, report = _inverse(loaded.placed, flow, backward)
+        # On 256³ voxels each of the two takes 200 MB; the first is let go.
         inverse = inverse.on_moving(self._atlas.file_grid)
         self._write_warp(folder / INVERSE_NAME, inverse, provenance, inverse_of=FLOW_NAME, consistency=report.to_dict())
         subject = loaded.scan.subject
