@@ -82,8 +82,7 @@ def add_batch_group(parser: argparse.ArgumentParser) -> None:
         default=default_threads(),
         type=whole_number,
         metavar="N",
-        help="number of scans finished at the same time, half as many where the atlas's file has more than 10 million voxels; "
-        "each takes about 0.3 GB at full size, 1 GB with an atlas of 256x256x256 (default: one per "
+        help="number of scans finished at the same time; each takes about 0.3 GB at full size (default: one per "
         f"processor, at most {_MOST_THREADS})",
     )
     group.add_argument(

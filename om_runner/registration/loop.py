@@ -44,8 +44,6 @@ LOG = logging.getLogger(__name__)
 
 #: sets of buffers: one is executed while the other is filled and emptied
 BUFFER_SETS = 2
-#: voxels of the atlas's file; results on 256³ of them take 1 GB for each scan
-_LARGE = 10000000
 #: seconds that the device gets to end its execution after an error or a second signal
 _GRACE = 5.0
 
@@ -96,7 +94,7 @@ class Cohort:
         drops them.
         """
         todo = list(scans)
-        with stop_between_scans() as stop, WriteBehind(_in_work(self.job), self._written) as behind:
+        with stop_between_scans() as stop, WriteBehind(self.job.settings.batch.threads, self._written) as behind:
             with _device_thread(runtime) as device:
                 while todo:
                     self._held = []
@@ -310,13 +308,6 @@ class LocalEngine(Engine):
 def _buffer_sets(job: Job) -> int:
     """Of host and device memory, 0.3 GB for both at full size; a run of one batch has nothing to overlap."""
     return BUFFER_SETS if len(job.looked_at) > job.contract.model.batch else 1
-
-
-def _in_work(job: Job) -> int:
-    """Scans that are finished at the same time: half as many on large grids, where their loops share the threads."""
-    threads = job.settings.batch.threads
-    large = job.atlas is not None and np.prod(job.atlas.file_grid.shape) > _LARGE
-    return max(1, threads // 2) if large else threads
 
 
 @contextmanager

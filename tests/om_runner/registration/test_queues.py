@@ -6,20 +6,17 @@ from __future__ import annotations
 import json
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from om_runner.device.acl_runtime import AclRuntime
-from om_runner.registration import loop
 from om_runner.registration.queues import WriteBehind
 from om_runner.registration.timeline import STAGES, Timeline
 from tests.support import fakes
 from tests.support.registration_bench import Bench
 from tests.support.sim_device import feeds, runtime_of
 from vxm_convert.errors import AclError
-from vxm_convert.geometry.grids import Grid
 from vxm_convert.sim.acl.base.state import SIM
 from vxm_convert.sim.faults import injected
 
@@ -114,16 +111,6 @@ def test_through_the_simulated_device_results_are_those_of_one_at_a_time(tmp_pat
         "each run reserves before its first execution and for its loop"
     )
     assert [row["subject"] for row in bench.table("metrics.tsv")] == ["s0", "s1", "s2", "s3"]
-
-
-@pytest.mark.parametrize("side, expected", [(200, [1, 2, 4]), (256, [1, 1, 2])])
-def test_fewer_scans_are_in_work_on_large_grids(side, expected):
-    def job(threads, atlas):
-        return SimpleNamespace(settings=SimpleNamespace(batch=SimpleNamespace(threads=threads)), atlas=atlas)
-
-    atlas = SimpleNamespace(file_grid=Grid((side, side, side), np.eye(4)))
-    assert [loop._in_work(job(threads, atlas)) for threads in (1, 2, 4)] == expected
-    assert loop._in_work(job(4, None)) == 4
 
 
 def test_a_single_batch_needs_one_set_of_buffers(tmp_path, monkeypatch, sim):
