@@ -39,6 +39,8 @@ _LEAST_BUSY, _FIRST_SECONDS = 0.6, 10.0
 #: host CPU-seconds that a raw scan may take; also bounds the scans per second beside a device that sleeps
 _HOST_SECONDS = 12.0
 _NETWORK, _COHORT, _RAW, _SLEEPING = "one on the network grid", "on the network grid", "raw", "raw, sleeping device"
+#: of raw scans; on two processors three keep the device busier than two
+_RAW_THREADS, _SLEEPING_THREADS = "3", "4"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,11 +85,12 @@ def _bench(args: argparse.Namespace) -> int:
     rows = {
         _NETWORK: registered(["om_runner"], one, flat, model, out / "one", []),
         _COHORT: registered(["om_runner"], several, flat, model, out / "cohort", []),
-        _RAW: registered(["om_runner"], raw, atlas, model, out / "all", _EVERYTHING),
+        _RAW: registered(["om_runner"], raw, atlas, model, out / "all", [*_EVERYTHING, "--threads", _RAW_THREADS]),
     }
     with environment(SLEEP_VARIABLE, f"{args.sleep:g}"):
         sleeping = ["scripts.benchmark.sleeping"]
-        rows[_SLEEPING] = registered(sleeping, raw, atlas, model, out / "sleeping", [*_EVERYTHING, "--threads", "4"])
+        options = [*_EVERYTHING, "--threads", _SLEEPING_THREADS]
+        rows[_SLEEPING] = registered(sleeping, raw, atlas, model, out / "sleeping", options)
     result = {"schema": 1, "kind": "raw benchmark", "machine": before, "sleep": args.sleep, "rows": rows}
     result["processors"] = _processors()
     result["beyond"] = beyond(result)
@@ -187,7 +190,8 @@ def table(result: Mapping[str, Any]) -> str:
         for name, row in result["rows"].items()
     ]
     lines.append(
-        "host CPU-s: per scan; bound: of scans/s by the host's processors; first: from the start of the process"
+        "host CPU-s: per scan; bound: of scans/s by the host's processors; first: from the start of the process; threads: "
+        f"{_RAW_THREADS} for raw scans, {_SLEEPING_THREADS} beside the device that sleeps, else the default"
     )
     lines += [f"BEYOND a limit: {text}" for text in result["beyond"]]
     if not result["machine"]["idle"]:
