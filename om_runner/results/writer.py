@@ -214,12 +214,7 @@ class Writer:
         )
 
     def _write_inverse(
-        self,
-        folder: Path,
-        loaded: LoadedScan,
-        flow: np.ndarray,
-        backward: Optional[np.ndarray],
-        provenance: Provenance,
+        self, folder: Path, loaded: LoadedScan, flow: np.ndarray, backward: Optional[np.ndarray], provenance: Provenance
     ) -> Dict[str, Any]:
         """The inverse on the scan's own grid, with the atlas's labels carried there."""
         inverse, report = _inverse(loaded.placed, flow, backward)
