@@ -136,17 +136,17 @@ def _register(work: Path, count: int) -> Dict[str, float]:
     Into a folder of its own: results that are there already would be taken over.
     """
     out = Path(tempfile.mkdtemp(prefix=f"registered_{count}_", dir=str(work)))
+    # With --limit the others would be missing, which is an error.
+    scans = sorted((work / "cohort" / "scans").glob("*.npz"))[:count]
     ran = run_stage(
         [
             "om_runner",
             "--input",
-            str(work / "cohort" / "scans"),
+            *map(str, scans),
             "--atlas",
             str(work / "cohort" / "atlas.npz"),
             "--model",
             str(work / "model" / OM_NAME),
-            "--limit",
-            str(count),
             "--compare",
             "none",
             "--out",
