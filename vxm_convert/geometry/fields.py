@@ -9,7 +9,7 @@ matrices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Iterator, Tuple
 
 import numpy as np
@@ -38,7 +38,8 @@ class Warp:
         If the shapes disagree.
     """
 
-    u: np.ndarray
+    # At a prompt, its millions of numbers would fill the screen.
+    u: np.ndarray = field(repr=False)
     fixed: Grid
     moving: Grid
 

@@ -51,6 +51,8 @@ def test_one_scan(bench: ShiftBench, tmp_path: Path) -> None:
     assert result.ok and result.name == "sub-1" and result.simulated
     assert result.warnings[0].startswith("left/right flip suspected")
     assert np.array_equal(result.warp.u, flow_of(fakes.SHAPE)) and np.array_equal(result.flow, result.warp.u)
+    # At a prompt neither fills the screen.
+    assert "dice_after" in repr(result) and len(repr(result)) < 3000 and len(repr(result.warp)) < 1000
     assert result.moved.shape == fakes.SHAPE and result.moved.get_data_dtype() == np.uint8
     again = result.warp.apply((image, result.warp.moving.affine), edge="clamp")
     assert np.abs(np.asarray(again.dataobj).astype(int) - np.asarray(result.moved.dataobj)).max() <= 1
