@@ -128,5 +128,5 @@ def _parsed(path: Path, lines: List[str]) -> Dict[int, int]:
             )
         found[pair[0]] = pair[1]
     if not found:
-        raise VolumeError(f"{path}: maps no label")
+        raise VolumeError(f"{path}: maps no label, expected a line for each below its first; add them")
     return found
