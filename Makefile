@@ -86,10 +86,10 @@ demo: $(STAMP) ## everything once, on scans it makes itself (OUT=build/demo)
 	@$(PY) -m scripts.demo --out $(or $(OUT),build/demo)
 
 test: $(STAMP) ## the tests, on Python 3.7 and on a current Python where there is one (TESTS=tests JOBS=3)
-	@status=0; if scripts/find_python.sh current >/dev/null 2>&1; \
+	@rm -f build/failed-tests-*.txt; status=0; if scripts/find_python.sh current >/dev/null 2>&1; \
 	then $(PY) -m pytest -n $(JOBS) --dist loadfile $(call whole,any_python) $(TESTS) || status=$$?; $(AGAIN) test-current || status=$$?; \
 	else $(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS) || status=$$?; \
-	echo "no Python 3.11 or newer here: tests ran on 3.7 only"; fi; exit $$status
+	echo "no Python 3.11 or newer here: tests ran on 3.7 only"; fi; cat build/failed-tests-*.txt 2>/dev/null; exit $$status
 
 test-all: $(STAMP) ## the slow tests too
 	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "" $(TESTS)

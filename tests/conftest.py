@@ -54,6 +54,28 @@ def pytest_sessionfinish() -> None:
         shared.close()
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """`make test` shows at its end what failed here: the summary of the other Python has come between."""
+    failed = [report for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, [])]
+    if not failed:
+        return
+    lines = []
+    for report in failed:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        why = (crash.message if crash else str(report.longrepr)).strip().splitlines()[:1]
+        lines.append(" ".join([f"FAILED on {platform.python_version()}: {report.nodeid}", *why])[:300] + "\n")
+    (ROOT / "build").mkdir(exist_ok=True)
+    path = ROOT / "build" / f"failed-tests-{platform.python_version()}.txt"
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """What takes minutes gets an hour."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(3600))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Workers that collect all tests share the compiling of modules."""

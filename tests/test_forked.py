@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import pytest
 
+from tests.support import forked
 from tests.support.forked import run_python
-from tests.support.forking.start.sitecustomize import order_of
+from tests.support.forking.start.sitecustomize import order_of, settings_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="commands are forked on Linux only")
 
@@ -44,6 +48,13 @@ done = subprocess.run(
     [sys.executable, *sys.argv[1:]], input=b"[1]", stdout=subprocess.PIPE, stderr=subprocess.PIPE
 )
 print(done.returncode, done.stdout.decode(), done.stderr.decode())
+"""
+#: a server that loads no packages
+_SERVE = """
+import sys
+from tests.support.forking import server
+server.PACKAGES = ()
+server.main(sys.argv[1], int(sys.argv[2]))
 """
 _OWN_LINE = "print(open('/proc/self/cmdline').read())"
 
@@ -104,12 +115,61 @@ def test_orders_that_a_fork_cannot_follow() -> None:
     )
 
 
+@pytest.fixture
+def server(project_root: Path, tmp_path: Path) -> Iterator[Path]:
+    """The socket of a server that has loaded nothing."""
+    place = tmp_path / "place"
+    place.mkdir()
+    words = [sys.executable, "-c", _SERVE, str(place / "s"), str(os.getpid())]
+    with subprocess.Popen(words, cwd=str(project_root)) as process:
+        while not (place / "s").exists():
+            time.sleep(0.01)
+        yield place / "s"
+        process.kill()
+
+
+def _connected(place: Path) -> socket.socket:
+    for _ in range(500):
+        connection = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(ConnectionRefusedError):
+            connection.connect(str(place))
+            return connection
+        time.sleep(0.01)
+    raise AssertionError("no server")
+
+
+def _user(place: Path) -> forked.Server:
+    return forked.Server(str(place), settings_of({**os.environ, "PYTHONHASHSEED": forked.HASH_SEED}))
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0\0\0", (2).to_bytes(8, "big") + b"{", (2).to_bytes(8, "big") + b"{}"])
+def test_a_caller_that_goes_while_it_asks_stops_nobody_else(sent: bytes, server: Path, tmp_path: Path) -> None:
+    with _connected(server) as connection:
+        connection.sendall(sent)
+    done = _user(server).run(["-c", _OWN_LINE], str(tmp_path), dict(os.environ))
+    assert "server.main" in done.stdout, "started, not forked"
+
+
+def test_without_a_server_commands_are_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forked, "_START_SECONDS", 0.1)
+    done = _user(tmp_path / "s").run(["-c", _OWN_LINE], str(tmp_path), dict(os.environ))
+    assert done.stdout.split("\0")[2] == _OWN_LINE
+
+
+def test_a_command_that_hangs_shows_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(forked, "TIMEOUT_SECONDS", 0.5)
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_python(["-c", "import time\ndef waits(): time.sleep(60)\nwaits()"], tmp_path, dict(os.environ))
+    assert "in waits" in capsys.readouterr().err
+
+
 def test_the_server_ends_with_the_run_that_uses_it(project_root: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    serve = "import sys; from tests.support.forking.server import Server; Server(sys.argv[1], int(sys.argv[2])).serve()"
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as owner:
-        words = [sys.executable, "-c", serve, str(place / "s"), str(owner.pid)]
+        words = [sys.executable, "-c", _SERVE, str(place / "s"), str(owner.pid)]
         server = subprocess.Popen(words, cwd=str(project_root))
         with pytest.raises(subprocess.TimeoutExpired):
             server.wait(timeout=2)

@@ -18,6 +18,7 @@ process keeps a test with a start of its own.
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import select
@@ -28,42 +29,51 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import IO, Any, Dict, Optional, Sequence
 
-from tests.support.forking.start.sitecustomize import VARIABLE, fits, order_of, settings_of
+from tests.support.forking.start.sitecustomize import STARTED, VARIABLE, fits, order_of, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 900
 _START_SECONDS = 60
+#: between its first two calls a server that starts refuses connections, and so does one that has ended
+_REFUSED_SECONDS = 3
+_STACK_SECONDS = 5
 _FORKING = Path(__file__).resolve().parent / "forking"
 #: hashes of texts are those of the conversion to ONNX, which asks for them
-_HASH_SEED = "0"
+HASH_SEED = "0"
 
 
-class _Server:
+class Server:
     """The process that forks, as its user sees it; the workers of a run share one."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str, settings: Dict[str, str]) -> None:
+        self._socket, self._settings = path, settings
+        self._gone = False
+
+    @classmethod
+    def of_this_run(cls) -> Server:
+        """The one of this test run; its first user starts it."""
         run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
         # Workers end at different times; the run that they belong to ends last.
         owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
         folder = os.path.join(tempfile.gettempdir(), f"vxm-fork-{run}")
-        self._socket = os.path.join(folder, "s")
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        environment["PYTHONHASHSEED"] = _HASH_SEED
-        self._settings = settings_of(environment)
+        environment["PYTHONHASHSEED"] = HASH_SEED
+        server = cls(os.path.join(folder, "s"), settings_of(environment))
         try:
             os.mkdir(folder, 0o700)
         except FileExistsError:
-            return  # another worker has started it
+            return server  # another worker has started it
         subprocess.Popen(
-            [sys.executable, str(_FORKING / "server.py"), self._socket, str(owner)],
+            [sys.executable, str(_FORKING / "server.py"), server._socket, str(owner)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=environment,
             start_new_session=True,
         )
+        return server
 
     def environment(self, asked: Dict[str, str]) -> Dict[str, str]:
         """The asked one, with what lets the command's own commands be forked."""
@@ -78,46 +88,78 @@ class _Server:
             return _start(argv, cwd, asked)
         order.update(cwd=cwd, environment=environment)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull, "rb") as nothing:
-            streams = [stream.fileno() for stream in (nothing, out, err)]
-            code = self._ask(order, streams)
-            texts = []
-            for stream in (out, err):
-                stream.seek(0)
-                texts.append(stream.read().decode("utf-8", "replace"))
-        return subprocess.CompletedProcess(["python", *argv], code, *texts)
+            try:
+                code = self._ask(order, [stream.fileno() for stream in (nothing, out, err)])
+            except BaseException:
+                print(_text_of(err), file=sys.stderr)  # noqa: T201
+                raise
+            if code is None:
+                return _start(argv, cwd, asked)
+            return subprocess.CompletedProcess(["python", *argv], code, _text_of(out), _text_of(err))
 
-    def _ask(self, order: Dict[str, Any], streams: Sequence[int]) -> int:
+    def _ask(self, order: Dict[str, Any], streams: Sequence[int]) -> Optional[int]:
+        """The exit code; None if nothing was started."""
         text = json.dumps(order).encode()
         size = len(text).to_bytes(8, "big")
-        with self._connected() as connection:
-            connection.sendmsg([size[:1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))])
-            connection.sendall(size[1:] + text)
-            if not select.select([connection], [], [], TIMEOUT_SECONDS)[0]:
-                connection.sendall(bytes([signal.SIGKILL]))
-                raise subprocess.TimeoutExpired([order["what"], *order["words"]], TIMEOUT_SECONDS)
-            return int(connection.recv(16).decode())
+        with contextlib.closing(self._connected()) as connection:
+            try:
+                connection.sendmsg([size[:1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))])
+                connection.sendall(size[1:] + text)
+                connection.settimeout(_START_SECONDS)
+                if connection.recv(1) != STARTED:
+                    return None
+                connection.settimeout(None)
+            except OSError:
+                return None
+            try:
+                return self._answer(connection, [order["what"], *order["words"]])
+            except BaseException:  # the time of the test may be over
+                _end_with_its_stack(connection)
+                raise
+
+    @staticmethod
+    def _answer(connection: socket.socket, command: Sequence[str]) -> int:
+        if not select.select([connection], [], [], TIMEOUT_SECONDS)[0]:
+            raise subprocess.TimeoutExpired(command, TIMEOUT_SECONDS)
+        answer = connection.recv(16).decode()
+        if not answer:
+            raise RuntimeError(f"the process that forks ended while this ran: {command}")
+        return int(answer)
 
     def _connected(self) -> socket.socket:
-        """A connection; the server listens before it loads anything."""
+        """A connection, to nobody if the server is gone; it listens before it loads anything."""
         connection = socket.socket(socket.AF_UNIX)
         end = time.monotonic() + _START_SECONDS
-        while True:
+        while not self._gone:
             try:
                 connection.connect(self._socket)
                 return connection
-            except OSError:
-                if time.monotonic() > end:
-                    raise
+            except OSError as exc:
+                left = _START_SECONDS - _REFUSED_SECONDS if isinstance(exc, ConnectionRefusedError) else 0
+                self._gone = time.monotonic() > end - left
                 time.sleep(0.01)
+        return connection
 
 
-_server: Optional[_Server] = None
+def _end_with_its_stack(connection: socket.socket) -> None:
+    """End a command; where it hangs goes to its stream of errors."""
+    with contextlib.suppress(OSError):
+        connection.sendall(bytes([signal.SIGABRT]))
+        select.select([connection], [], [], _STACK_SECONDS)
 
 
-def _the_server() -> _Server:
+def _text_of(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode("utf-8", "replace")
+
+
+_server: Optional[Server] = None
+
+
+def _the_server() -> Server:
     global _server
     if _server is None:
-        _server = _Server()
+        _server = Server.of_this_run()
     return _server
 
 

@@ -4,14 +4,17 @@
 It ends soon after the process OWNER does, and removes the folder of its socket.
 
 Every connection is one command. Its first message holds the three standard streams as descriptors, then the order as
-JSON; later bytes are numbers of signals for the command. The answer is the exit code as text. A connection that closes
-early kills its command.
+JSON; later bytes are numbers of signals for the command. The answer is ``+`` once the command is forked, then its exit
+code as text; a connection that closes without ``+`` has started nothing. A caller that closes its connection early
+kills its command. Whatever one caller does, the server goes on for the others.
 """
 
 from __future__ import annotations
 
 import array
 import atexit
+import contextlib
+import faulthandler
 import gc
 import importlib
 import json
@@ -26,7 +29,7 @@ import sys
 import threading
 import types
 import warnings
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List
 
 #: what is loaded before the first fork, where it is installed; none of them starts threads of its own when imported
 PACKAGES = (
@@ -50,18 +53,24 @@ PACKAGES = (
 HEADER_BYTES = 8
 _STREAMS = 3
 _LOOK_SECONDS = 1.0
+#: a caller that is stopped or killed while it sends its order holds up the others no longer than that
+_ORDER_SECONDS = 10.0
 
 
-def receive_order(connection: socket.socket) -> Tuple[Dict[str, Any], List[int]]:
-    """The order at the start of a connection, and the descriptors of the command's standard streams."""
+def receive_order(connection: socket.socket, streams: List[int]) -> Dict[str, Any]:
+    """The order at the start of a connection; the descriptors of the command's standard streams go into `streams`."""
     numbers = array.array("i")
     first, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(_STREAMS * numbers.itemsize))
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             numbers.frombytes(content)
+    streams.extend(numbers)
     with connection.makefile("rb") as stream:
         size = int.from_bytes(first + stream.read(HEADER_BYTES - 1), "big")
-        return json.loads(stream.read(size).decode()), list(numbers)
+        order = json.loads(stream.read(size).decode())
+    if len(streams) != _STREAMS:
+        raise ValueError(f"{len(streams)} descriptors came with an order, {_STREAMS} belong to it")
+    return order
 
 
 class Server:
@@ -99,17 +108,26 @@ class Server:
 
     def _start(self, connection: socket.socket) -> Any:
         """Fork; the order in the child, None in the server."""
-        order, streams = receive_order(connection)
-        child = os.fork()
+        streams: List[int] = []
+        connection.settimeout(_ORDER_SECONDS)
+        try:
+            order = receive_order(connection, streams)
+            child = os.fork()
+        except (OSError, ValueError):  # its caller has gone, or there is no room for one process more
+            connection.close()
+            child = None
         if child == 0:
             self._forget(connection)
             become(order, streams)
             return order
         for number in streams:
             os.close(number)
-        os.setpgid(child, child)
-        self._running[child] = connection
-        self._selector.register(connection, selectors.EVENT_READ, child)
+        if child is not None:
+            with contextlib.suppress(OSError):  # it has done so itself, and may run another program by now
+                os.setpgid(child, child)
+            self._running[child] = connection
+            self._selector.register(connection, selectors.EVENT_READ, child)
+            self._answer(connection, b"+")
         return None
 
     def _forget(self, connection: socket.socket) -> None:
@@ -122,10 +140,20 @@ class Server:
 
     def _forward(self, child: int) -> None:
         """Signals for a command; without any more of them its caller has gone."""
-        for number in self._running[child].recv(64) or b"\x09":
-            (os.killpg if number == signal.SIGKILL else os.kill)(child, number)
-            if number == signal.SIGKILL:
-                self._selector.unregister(self._running[child])
+        connection = self._running[child]
+        numbers = b""
+        with contextlib.suppress(OSError):
+            numbers = connection.recv(64)
+        for number in numbers or bytes([signal.SIGKILL]):
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and is reaped next
+                (os.killpg if number == signal.SIGKILL else os.kill)(child, number)
+        if not numbers or signal.SIGKILL in numbers:
+            self._selector.unregister(connection)
+
+    @staticmethod
+    def _answer(connection: socket.socket, text: bytes) -> None:
+        with contextlib.suppress(OSError):  # its caller has gone
+            connection.sendall(text)
 
     def _reap(self) -> None:
         while self._running:
@@ -134,17 +162,15 @@ class Server:
                 return
             connection = self._running.pop(child)
             code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-            if connection in [key.fileobj for key in self._selector.get_map().values()]:
+            with contextlib.suppress(KeyError):  # it was killed, and nothing more is read
                 self._selector.unregister(connection)
-            try:
-                connection.sendall(str(code).encode())
-            except OSError:
-                pass  # its caller has gone
+            self._answer(connection, str(code).encode())
             connection.close()
 
     def _end(self) -> None:
         for child in self._running:
-            os.killpg(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
         shutil.rmtree(os.path.dirname(self._path), ignore_errors=True)
         sys.exit(0)
 
@@ -220,6 +246,7 @@ def main(path: str, owner: int) -> None:
     gc.collect()
     gc.freeze()  # what the children never collect stays shared with them
     order = server.serve()
+    faulthandler.enable(sys.stderr)  # one that hangs says where, on SIGABRT
     try:
         run(order["way"], order["what"], order["words"])
     except SystemExit as exc:

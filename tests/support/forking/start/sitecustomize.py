@@ -12,6 +12,8 @@ VARIABLE = "VXM_TESTS_FORK"
 #: variables that an interpreter reads before its first line; PYTHONPATH is the exception
 READ_AT_START = ("PYTHON", "LC_", "LANG")
 _FLAGS = ("-u", "-B")
+#: what the server says once it has forked
+STARTED = b"+"
 
 
 def settings_of(environment):
@@ -57,17 +59,24 @@ def _hand_over(place, settings):
         return
     order.update(cwd=os.getcwd(), environment=dict(os.environ))
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(place)
     text = json.dumps(order).encode()
     streams = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))]
     size = len(text).to_bytes(8, "big")
-    connection.sendmsg([size[:1]], streams)
-    connection.sendall(size[1:] + text)
+    try:
+        connection.settimeout(60)
+        connection.connect(place)
+        connection.sendmsg([size[:1]], streams)
+        connection.sendall(size[1:] + text)
+        if connection.recv(1) != STARTED:
+            return
+        connection.settimeout(None)
+    except OSError:
+        return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, _: connection.send(bytes([number])))
     for number in (0, 1):
         os.close(number)
-    code = int(connection.recv(16).decode())
+    code = int(connection.recv(16).decode() or signal.SIGABRT + 128)
     if code < 0:
         signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
         os.kill(os.getpid(), -code)
