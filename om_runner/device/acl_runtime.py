@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -50,6 +51,9 @@ _PADDING = 64
 #: Every byte of the output buffers before an execution: NaN in every float dtype, with a payload that no arithmetic
 #: produces.
 _POISON = 0xFF
+#: id of an acl module → its users in this process, and whether they have started it
+_USERS: Dict[int, Tuple[int, bool]] = {}
+_USERS_LOCK = threading.Lock()
 
 
 class _Caller:
@@ -139,14 +143,24 @@ class _Caller:
 
 @contextmanager
 def acl_started(acl_module: ModuleType, where: str) -> Iterator[None]:
-    """ACL started once around several runtimes: older CANN cannot start it again in a process that has ended it."""
-    caller = _Caller(acl_module, where)
-    ours = caller.initialise()
+    """ACL for as long as this is open: started for the first of its users in this process, ended after the last one.
+
+    What else has started it in the process must end it. Around several runtimes one after the other it keeps ACL
+    started: older CANN cannot start it again in a process that has ended it.
+    """
+    caller, key = _Caller(acl_module, where), id(acl_module)
+    with _USERS_LOCK:
+        users, ours = _USERS.get(key, (0, False))
+        _USERS[key] = users + 1, caller.initialise() or ours
     try:
         yield
     finally:
-        if ours:
-            caller.release("finalize")
+        with _USERS_LOCK:
+            users, ours = _USERS.pop(key)
+            if users > 1:
+                _USERS[key] = users - 1, ours
+            elif ours:
+                caller.release("finalize")
 
 
 class AclRuntime(Runtime):
@@ -238,8 +252,7 @@ class AclRuntime(Runtime):
         self._releases.callback(self._call.release, name, *args)
 
     def _open_device(self) -> None:
-        if self._call.initialise():
-            self._later("finalize")
+        self._releases.enter_context(acl_started(self._call.module, str(self.om_path)))
         self._call.do("rt.set_device", self.device_id)
         self._later("rt.reset_device", self.device_id)
         self._check_chip()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Dict, Iterator, List, Optional
 
-from om_runner.device.acl_runtime import AclRuntime, _Caller
+from om_runner.device.acl_runtime import AclRuntime, _Caller, acl_started
 from om_runner.device.buffers import Buffers
 from vxm_convert.ascend.acl_codes import DEVICE_TO_HOST, HOST_TO_DEVICE, MALLOC_HUGE_FIRST
 from vxm_convert.errors import AclError
@@ -104,18 +104,13 @@ def facts_of(acl: ModuleType, device: int) -> Dict[str, Any]:
         If ACL cannot be started or the device cannot be set.
     """
     call = _Caller(acl, f"device {device}")
-    ours = call.initialise()
-    try:
+    with acl_started(acl, f"device {device}"):
         count = int(call.get("rt.get_device_count"))
         call.do("rt.set_device", device)
         try:
-            facts = {"soc": str(call.ask("get_soc_name")), "count": count, "memory": memory_of(call)}
+            return {"soc": str(call.ask("get_soc_name")), "count": count, "memory": memory_of(call)}
         finally:
             call.release("rt.reset_device", device)
-    finally:
-        if ours:
-            call.release("finalize")
-    return facts
 
 
 def memory_of(call: _Caller) -> Optional[Dict[str, int]]:

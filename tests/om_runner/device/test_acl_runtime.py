@@ -166,6 +166,18 @@ def test_process_that_has_initialised_acl_keeps_it(sim):
     assert acl.rt.malloc(64, 0)[1] == 0
 
 
+def test_acl_ends_with_its_last_user(sim):
+    """The one that was opened first may be closed first."""
+    first, second = runtime_of(sim).__enter__(), runtime_of(sim).__enter__()
+    first.close()
+    second.run(feeds())
+    first = runtime_of(sim).__enter__()
+    second.close()
+    first.run(feeds())
+    first.close()
+    assert not SIM.initialised and sim.leftovers() == []
+
+
 def test_only_long_standing_calls_are_made_and_none_of_util(sim, monkeypatch):
     """All of these exist in CANN 5 already; a newer one would fail on older installations, so two are used only where
     they are.
