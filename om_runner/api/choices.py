@@ -6,6 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Iterable, Optional
 
+import numpy as np
+
 from om_runner.inputs.affine_files import is_choice
 from om_runner.inputs.placement import AUTO, PlacingOptions
 from om_runner.results.products import LABEL_INTERPOLATIONS, SPACES, OutputOptions
@@ -23,7 +25,7 @@ def placing(affine: str, orientation: Optional[str], intensity: str, label_map: 
         raise VolumeError(f"affine: got {affine!r}, expected 'auto', 'none', an existing file, or the folder of a run")
     refuse_foreign(Path(affine))
     if orientation is not None:
-        orientation = orientation.upper()
+        orientation = str(orientation).upper()
         oriented((2, 2, 2), orientation, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
     check_choice("intensity", intensity, (AUTO, *INTENSITIES))
     if label_map is not None:
@@ -44,3 +46,10 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     """Raise VolumeError unless `value` is one of `choices`."""
     if value not in tuple(choices):
         raise VolumeError(f"{name}: got {value!r}, expected one of {', '.join(choices)}")
+
+
+def whole(name: str, value: object, least: int) -> int:
+    """A whole number; raises VolumeError for anything else and for less than `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise VolumeError(f"{name}: got {value!r}, expected a whole number of at least {least}")
+    return int(value)

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Hashable, List, Optional
+from dataclasses import dataclass, field, replace
+from typing import Dict, Hashable, Iterable, Iterator, List, Optional
 
 from om_runner.api.result import Moving, Pair
 from om_runner.inputs.scans import Scan
 from vxm_convert.images import Image, on_disk, path_of
-from vxm_convert.scans.discovery import find_segmentation
+from vxm_convert.scans.discovery import find_segmentation, freesurfer_scan
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -27,9 +30,26 @@ class Item:
 def scan_in(moving: Moving, name: str, files: ExitStack) -> Scan:
     """The files of a scan, which are there as long as `files` is open."""
     path = files.enter_context(on_disk(moving.image, name))
+    path = freesurfer_scan(path) or path
     if moving.labels is not None:
         return Scan(name, path, files.enter_context(on_disk(moving.labels, name + "_seg")))
     return Scan(name, path, None if path_of(moving.image) is None else find_segmentation(path))
+
+
+def told_apart(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, each under a name of its own: a later one with the name of an earlier one gets a number."""
+    last: Dict[str, int] = {}
+    for item in items:
+        # On file systems that ignore case, Sub1 and sub1 are one folder.
+        name, number = item.name, last.get(item.name.lower(), 0)
+        while name.lower() in last:
+            number += 1
+            name = f"{item.name}_{number + 1}"
+        last[item.name.lower()] = number
+        last.setdefault(name.lower(), 0)
+        if name != item.name:
+            LOG.warning("%s: the name of an earlier scan; this one's results are named %s", item.name, name)
+        yield replace(item, name=name)
 
 
 def pair_of(scan: Scan) -> Pair:

@@ -10,10 +10,10 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Iterable, Iterator, Optional, Type, Union
+from typing import Any, Generator, Iterable, Iterator, Optional, Type, Union
 
 from om_runner.api import choices
-from om_runner.api.items import Item, identity, pair_of, scan_in
+from om_runner.api.items import Item, identity, pair_of, scan_in, told_apart
 from om_runner.api.result import Context, Failure, Metrics, Moving, Pair, Registration
 from om_runner.api.stream import Loaded, Stream
 from om_runner.device.acl_runtime import open_runtime
@@ -29,9 +29,10 @@ from om_runner.results.subject_log import collecting, notes_to, warnings_in
 from om_runner.results.writer import provenance_of
 from vxm_convert.errors import VolumeError, VxmError
 from vxm_convert.images import Image, path_of
-from vxm_convert.metrics.labels import DEFAULT_LABEL_SET, label_set
+from vxm_convert.metrics.labels import DEFAULT_LABEL_SET
+from vxm_convert.metrics.labels import label_set as find_label_set
 from vxm_convert.profiles.profile import DEFAULT_PROFILE, load_profile
-from vxm_convert.scans.discovery import safe_name, volume_stem
+from vxm_convert.scans.discovery import named_after, safe_name, volume_stem
 
 LOG = logging.getLogger(__name__)
 
@@ -108,12 +109,13 @@ class Registrar:
         mapped = None if label_map is None else str(label_map)
         self._placing = choices.placing(str(affine), orientation, intensity, mapped)
         self._options = choices.outputs(space, edge, label_interpolation)
-        self._label_set, self._profile_name, self._device = label_set, str(profile), int(device)
-        self._threads = default_threads() if threads is None else max(1, int(threads))
+        self._label_set, self._labels, self._profile = label_set, find_label_set(label_set), load_profile(str(profile))
+        self._device = choices.whole("device", device, 0)
+        self._threads = default_threads() if threads is None else choices.whole("threads", threads, 1)
         self._opened = ExitStack()
         self._stream: Optional[Stream[Item, Registration]] = None
         self._numbers = itertools.count(1)
-        self._busy = False
+        self._running: Optional[Generator[Any, None, None]] = None
 
     # open and close -----------------------------------------------------------------------------------------
     def __enter__(self) -> Registrar:
@@ -121,8 +123,6 @@ class Registrar:
         if self._stream is not None:
             raise RuntimeError("the registrar is open already")
         with ExitStack() as opened:
-            self._labels = label_set(self._label_set)
-            self._profile = load_profile(self._profile_name)
             contract = None if self._contract_path is None else Path(self._contract_path)
             self._model = open_model(self._model_path, contract, self._toolchain)
             LOG.info("%s", self._model.toolchain.sentence())
@@ -145,9 +145,13 @@ class Registrar:
         self.close()
 
     def close(self) -> None:
-        """Release the device; closing twice is no error."""
-        self._stream = None
-        self._opened.close()
+        """Release the device, once what it works on is done; closing twice is no error. Results of a generator that is not
+        used up are lost: asking it for the next one raises RuntimeError.
+        """
+        running, self._stream, self._running = self._running, None, None
+        with self._opened:
+            if running is not None:
+                running.close()
 
     @property
     def simulated(self) -> bool:
@@ -204,6 +208,8 @@ class Registrar:
         """
         if self._open_stream() and self._atlas_image is None:
             raise VolumeError("atlas: none given, expected the fixed image; pass atlas='atlas.nii.gz', or use pairs")
+        if isinstance(scans, (str, os.PathLike)):
+            raise VolumeError(f"many: got the path {scans}, expected several scans; pass a list of them")
         yield from self._results(map(self._item, scans), on_error)
 
     def pairs(
@@ -232,11 +238,11 @@ class Registrar:
     def _results(self, items: Iterable[Item], on_error: str) -> Iterator[Union[Registration, Failure]]:
         choices.check_choice("on_error", on_error, ON_ERROR)
         stream = self._open_stream()
-        if self._busy:
+        if self._running is not None:
             raise RuntimeError("another stream of this registrar is not finished: use it up or close it first")
-        self._busy = True
-        try:
-            with closing(stream.run(items)) as results:  # type: ignore[type-var]
+        with closing(stream.run(told_apart(items))) as results:
+            self._running = results
+            try:
                 for item, result in results:
                     if isinstance(result, VxmError):
                         if on_error == "raise":
@@ -244,8 +250,13 @@ class Registrar:
                         yield Failure(item.name, result)
                     else:
                         yield result
-        finally:
-            self._busy = False
+            finally:
+                if self._running is results:
+                    self._running = None
+        if self._stream is not stream:
+            raise RuntimeError(
+                "the registrar was closed before these results were used up: use them in its with statement"
+            )
 
     def _open_stream(self) -> Stream[Item, Registration]:
         if self._stream is None:
@@ -267,7 +278,7 @@ class Registrar:
         paths = [path for path in map(path_of, images) if path is not None]
         if len(paths) < len(images):
             return f"scan{next(self._numbers)}"
-        return JOINT.join(volume_stem(path) for path in paths)
+        return JOINT.join(volume_stem(named_after(path)) for path in paths)
 
     # in threads ---------------------------------------------------------------------------------------------
     def _load(self, item: Item) -> Loaded:

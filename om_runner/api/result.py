@@ -12,7 +12,8 @@ import numpy as np
 from om_runner.inputs.scans import LoadedScan
 from om_runner.registration.outcome import ModelOutputs
 from om_runner.results.products import OUTPUTS, OutputOptions, Registered
-from om_runner.results.writer import Provenance, Writer, whole_folder
+from om_runner.results.writer import Provenance, Writer, check_replaceable, whole_folder
+from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.errors import VolumeError, VxmError
 from vxm_convert.geometry.velocity import inverse_flow
 from vxm_convert.images import Image
@@ -161,14 +162,17 @@ class Registration:
         return self._model.flow
 
     def save(
-        self, folder: Union[str, Path], outputs: Iterable[str] = ("moved", "warp", "seg"), warp_format: str = "itk"
+        self,
+        folder: Union[str, Path],
+        outputs: Union[str, Iterable[str]] = ("moved", "warp", "seg"),
+        warp_format: str = "itk",
     ) -> Path:
         """Write the files of one subject as ``python -m om_runner`` does, with their side-cars.
 
         Parameters
         ----------
-        folder : str or Path — appears complete or not at all; one that is there is replaced.
-        outputs : any of ``moved``, ``warp``, ``inverse``, ``seg`` and ``jacobian``.
+        folder : str or Path — appears complete or not at all; one with earlier results is replaced as a whole.
+        outputs : one or several of ``moved``, ``warp``, ``inverse``, ``seg`` and ``jacobian``.
         warp_format : str — ``itk``, ``fsl``, ``freesurfer``, ``l2r`` or ``vxm``.
 
         Returns
@@ -180,9 +184,9 @@ class Registration:
         VolumeError
             For an unknown output or format, or a warp that the format cannot hold.
         ArtifactError
-            If the folder cannot be written.
+            If the folder cannot be written, or would replace a file or a folder without results.
         """
-        wanted, context = tuple(outputs), self._context
+        wanted, context = tuple([outputs] if isinstance(outputs, str) else outputs), self._context
         wrong = [word for word in wanted if word not in OUTPUTS or word == "qc"]
         if wrong or warp_format not in FORMATS:
             raise VolumeError(
@@ -197,7 +201,8 @@ class Registration:
         made_from = {"moving": self._loaded.sha256}
         provenance = context.provenance.of(made_from, subject=self.name, moving_header_agrees=agrees)
         target = Path(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        check_replaceable(target, "choose another folder")
+        check_output_folder(target.parent)
         Writer(options, context.atlas, context.label_set).write(
             whole_folder(target), self._loaded, done, self._model.flow, provenance
         )

@@ -9,7 +9,21 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any, Callable, Deque, Generic, Iterable, Iterator, List, Optional, Sequence, Tuple, TypeVar, Union
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Generator,
+    Generic,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 import numpy as np
 
@@ -58,7 +72,7 @@ class Stream(Generic[T, R]):
         self._fixed = FixedBatches(self._shape[0])
         self._overlap = runtime.reserve(BUFFER_SETS) >= BUFFER_SETS
 
-    def run(self, items: Iterable[T]) -> Iterator[Tuple[T, Union[R, VxmError]]]:
+    def run(self, items: Iterable[T]) -> Generator[Tuple[T, Union[R, VxmError]], None, None]:
         """(item, result) in order; in place of the result of a bad scan, its error.
 
         Raises

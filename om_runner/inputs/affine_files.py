@@ -5,6 +5,7 @@ file that a run wrote belongs to the scan and the fixed image that it is used fo
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
@@ -25,7 +26,8 @@ _OF_SEARCH = ("affine_metric", "affine_metric_value", "affine_overlap_dice", "af
 
 def is_choice(text: str) -> bool:
     """Whether a text is a value of ``--affine``: a word, a name with ``{subject}`` in it, or what is there."""
-    return text in (AUTO_AFFINE, NO_AFFINE) or SUBJECT_FIELD in text or Path(text).is_file() or Path(text).is_dir()
+    # An empty text, as of a variable that is not set, would be the current folder.
+    return text in (AUTO_AFFINE, NO_AFFINE) or SUBJECT_FIELD in text or (bool(text) and os.path.exists(text))
 
 
 def affine_file(choice: str, subject: str) -> Optional[Path]:

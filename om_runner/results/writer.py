@@ -23,6 +23,7 @@ from om_runner.names import (
     FLOW_NAME,
     INVERSE_NAME,
     JACOBIAN_NAME,
+    LOG_NAME,
     MOVED_NAME,
     MOVED_SEG_NAME,
     NATIVE_SEG_NAME,
@@ -42,10 +43,14 @@ from vxm_convert.metrics.labels import label_set
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.scans.conform import Placement
 from vxm_convert.scans.nifti import write_nifti
+from vxm_convert.text import line_of
 from vxm_convert.transforms.affines import write_affine
 from vxm_convert.transforms.warps import write_warp
 
 LOG = logging.getLogger(__name__)
+
+#: files by which a folder of ours is known
+_RESULTS = (MOVED_NAME, FLOW_NAME, MOVED_SEG_NAME, INVERSE_NAME, NATIVE_SEG_NAME, JACOBIAN_NAME, LOG_NAME)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,30 @@ class Provenance:
     def of(self, made_from: Dict[str, str], **details: object) -> Provenance:
         """A copy with additional sources and entries."""
         return replace(self, made_from={**self.made_from, **made_from}, details={**self.details, **details})
+
+
+def check_replaceable(folder: Path, advice: str) -> None:
+    """Refuse, before any work, a folder of results that would replace what is not ours.
+
+    Parameters
+    ----------
+    advice : str — where results may go instead.
+
+    Raises
+    ------
+    ArtifactError
+        For a file, and for a folder with anything in it and no result. A link is replaced itself; what it points to is
+        not touched.
+    """
+    if not os.path.lexists(str(folder)) or folder.is_symlink():
+        return
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: a file where the folder of the results belongs; {advice}")
+    names = sorted(path.name for path in folder.iterdir())
+    if names and not set(names) & set(_RESULTS):
+        raise ArtifactError(
+            f"{folder}: holds {line_of(names[0])} and no result of om_runner, and results would replace the folder; {advice}"
+        )
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from om_runner.registration import session
 from om_runner.results.columns import COLUMNS, MetricsRow
 from tests.support import fakes
 from tests.support.shift import ShiftBench, ShiftRuntime, flow_of
-from vxm_convert import ToolchainError, VolumeError
+from vxm_convert import ArtifactError, ToolchainError, VolumeError
 from vxm_convert.scans.nifti import write_nifti
 
 #: LIA, 1 mm, as the network's own grid of that shape
@@ -107,6 +107,37 @@ def test_a_stream_that_is_left_early_frees_its_buffers(bench: ShiftBench, tmp_pa
         assert len(list(register.many(scans))) == 9
 
 
+def test_closing_ends_a_stream_that_is_not_used_up(bench: ShiftBench, tmp_path: Path) -> None:
+    """What is in work is waited for before the device is released; what is lost is no silent end of the results."""
+    scans = [tmp_path / "scans" / f"sub-{n}.npz" for n in (1, 2, 3)] * 3
+    register = registrar(tmp_path, threads=1)
+    with register:
+        results = register.many(scans)
+        next(results)
+    assert bench.runtimes[0].free == 2 and bench.runtimes[0].opened == 0
+    with register:
+        assert register(scans[1]).name == "sub-2"
+        with pytest.raises(RuntimeError, match="closed before these results were used up"):
+            next(results)
+        assert register(scans[2]).name == "sub-3"
+
+
+def test_names_that_collide_are_told_apart(bench: ShiftBench, tmp_path: Path, caplog) -> None:
+    """A program saves under `result.name`: two results of one name would replace each other."""
+    for place in ("a/T1", "b/T1", "b/t1"):
+        fakes.write_scan(tmp_path / f"{place}.npz", 1)
+    write_nifti(tmp_path / "image.nii.gz", fakes.brain(2)[0], AFFINE)
+    (tmp_path / "anna" / "mri").mkdir(parents=True)
+    nib.MGHImage(fakes.brain(2)[0], AFFINE).to_filename(str(tmp_path / "anna" / "mri" / "norm.mgz"))
+    scans = ["a/T1.npz", "b/T1.npz", "b/t1.npz", "anna", "anna/mri/norm.mgz", "no.nii", "no.nii"]
+    with registrar(tmp_path, threads=1) as register:
+        found = [result.name for result in register.many([tmp_path / scan for scan in scans], "yield")]
+        with pytest.raises(VolumeError, match="expected several scans; pass a list"):
+            next(register.many(str(tmp_path / "image.nii.gz")))
+    assert found == ["T1", "T1_2", "t1_3", "anna", "anna_2", "no", "no_2"]
+    assert "T1: the name of an earlier scan; this one's results are named T1_2" in caplog.messages
+
+
 def test_the_device_works_while_the_caller_does(bench: ShiftBench, tmp_path: Path) -> None:
     """Between two results nobody asks for anything, and the next scans are registered all the same."""
     scans = [tmp_path / "scans" / f"sub-{n}.npz" for n in (1, 2, 3)] * 4
@@ -145,7 +176,7 @@ def test_path_image_and_array_give_the_same_bits(bench: ShiftBench, tmp_path: Pa
     ]
     with Registrar("vxm.om", (atlas[0], AFFINE), atlas_labels=(atlas[1], AFFINE)) as register:
         results = list(register.many(inputs))
-    assert [result.name for result in results] == ["a", "a", "scan1", "scan2", "scan3"]
+    assert [result.name for result in results] == ["a", "a_2", "scan1", "scan2", "scan3"]
     for result in results:
         assert np.array_equal(np.asarray(result.moved.dataobj), np.asarray(results[0].moved.dataobj))
         assert np.array_equal(np.asarray(result.labels.dataobj), np.asarray(results[0].labels.dataobj))
@@ -189,6 +220,12 @@ def test_what_is_no_image_is_refused(bench: ShiftBench, tmp_path: Path, scan, sa
         ({"edge": "wrap"}, "expected one of zero"),
         ({"label_interpolation": "linear"}, "expected one of"),
         ({"toolchain": "gpu"}, "expected one of auto"),
+        ({"affine": ""}, "affine: got ''"),
+        ({"orientation": 3}, "grid orientation: got '3'"),
+        ({"label_set": "mine"}, "label set: got 'mine'"),
+        ({"device": -1}, "device: got -1, expected a whole number of at least 0"),
+        ({"device": "first"}, "device: got 'first'"),
+        ({"threads": 0}, "threads: got 0, expected a whole number of at least 1"),
     ],
 )
 def test_wrong_values_are_refused_before_anything_is_opened(tmp_path: Path, options: dict, said: str) -> None:
@@ -234,6 +271,16 @@ def test_saved_files_are_those_of_the_command(bench: ShiftBench, tmp_path: Path,
         result.save(tmp_path / "x", ["qc"])
     with pytest.raises(VolumeError, match="save: got 'ants'"):
         result.save(tmp_path / "x", warp_format="ants")
+    with pytest.raises(ArtifactError, match="raw: holds plain.nii.gz and no result of om_runner"):
+        result.save(tmp_path / "raw")
+    with pytest.raises(ArtifactError, match="fixed.nii.gz: a file where the folder"):
+        result.save(tmp_path / "fixed.nii.gz")
+    with pytest.raises(ArtifactError, match="cannot write there"):
+        result.save(tmp_path / "fixed.nii.gz" / "x")
+    assert sorted(p.name for p in result.save(tmp_path / "saved" / "plain", "moved").iterdir()) == [
+        "moved.nii.gz",
+        "moved.nii.gz.json",
+    ]
 
 
 def test_figures_are_columns_of_the_table() -> None:
