@@ -20,7 +20,7 @@ from vxm_convert.artifacts.tsv import MISSING
 from vxm_convert.errors import VolumeError
 from vxm_convert.parser import meant
 from vxm_convert.scans.discovery import find_segmentations, freesurfer_scan, named_after, safe_name, volume_stem
-from vxm_convert.scans.header import KINDS_READ, volume_suffix
+from vxm_convert.scans.header import kinds_for, volume_suffix
 from vxm_convert.text import line_of, one_line
 
 MOVING, FIXED, MOVING_LABELS, FIXED_LABELS, NAME = COLUMNS = (
@@ -142,7 +142,7 @@ def _file(folder: Path, column: str, cell: str) -> Optional[Path]:
     if not os.path.isfile(str(path)):
         raise _Bad(f"{column}: {path}: {'a folder' if os.path.isdir(str(path)) else 'no such file'}")
     if volume_suffix(path) is None:
-        raise _Bad(f"{column}: {path}: not of a kind that is read, expected {KINDS_READ}")
+        raise _Bad(f"{column}: {path}: not of a kind that is read, expected one of {kinds_for(path)}")
     return path
 
 

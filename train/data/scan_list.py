@@ -16,7 +16,7 @@ from typing import Dict, List, Optional, Tuple
 
 from train.settings.run import SPLIT_NAMES
 from vxm_convert.errors import TrainingError
-from vxm_convert.scans.header import KINDS_READ, volume_suffix
+from vxm_convert.scans.header import kinds_for, volume_suffix
 from vxm_convert.text import read_reason
 
 SUFFIXES = (".csv", ".txt")
@@ -126,7 +126,7 @@ def _file(folder: Path, cell: str) -> Optional[Path]:
         return None
     path = folder / cell
     if volume_suffix(path) is None:
-        raise ValueError(f"{cell}: not a scan ({KINDS_READ})")
+        raise ValueError(f"{cell}: not a scan, expected one of {kinds_for(path)}")
     if not path.is_file():
         raise ValueError(f"{cell}: no such file")
     return path

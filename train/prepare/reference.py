@@ -30,7 +30,7 @@ from vxm_convert.metrics.labels import load_label_set
 from vxm_convert.scans.checks import REFUSED_OUTSIDE, image_doubts, outside_doubt
 from vxm_convert.scans.conform import Placement, brain_mask, conform, network_grid_of, outside_network
 from vxm_convert.scans.discovery import find_segmentation
-from vxm_convert.scans.header import KINDS_READ, volume_suffix
+from vxm_convert.scans.header import kinds_for, volume_suffix
 
 LOG = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def find_reference(settings: PrepareSettings, sources: Sequence[Source], earlier
     path = Path(settings.reference)
     if path.is_file():
         if volume_suffix(path) is None:
-            raise TrainingError(f"{path}: no scan ({KINDS_READ}); pass one as --reference")
+            raise TrainingError(f"{path}: no scan to take as --reference, expected one of {kinds_for(path)}")
         if settings.out.resolve() in path.resolve().parents:
             raise TrainingError(
                 f"{path}: lies in the output folder, where the new reference would replace it; "

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from vxm_convert.errors import ArtifactError, VolumeError
-from vxm_convert.scans.header import FREESURFER_SUFFIXES, KINDS_READ, volume_suffix
+from vxm_convert.scans.header import FREESURFER_SUFFIXES, KINDS_READ, kinds_for, volume_suffix
 from vxm_convert.scans.kinds import UNREAD, Kind, made_of_another, no_scan, unread_images
-from vxm_convert.scans.raw_header import PAIR_SUFFIX
 from vxm_convert.scans.scan_file import scan_sha256
 from vxm_convert.text import line_of
 
@@ -99,19 +98,13 @@ def scans_of(source: Path, atlas: Path) -> List[Path]:
     if not os.path.lexists(str(source)):
         raise VolumeError(f"{source}: no such folder or file; pass a folder of scans, or a scan, with --input")
     if volume_suffix(source) is None:
-        raise VolumeError(f"{source}: not a scan of a kind that is read, expected a folder, or one of {_kinds(source)}")
+        raise VolumeError(
+            f"{source}: not a scan of a kind that is read, expected a folder, or one of {kinds_for(source)}"
+        )
     kind = no_scan(volume_stem(source))
     if kind is not None:
         LOG.warning("%s: by its name a %s; taken as a scan, because it is given itself", source, kind.one)
     return [source]
-
-
-def _kinds(path: Path) -> str:
-    """The kinds that are read, and how a file of another kind becomes one of them."""
-    header, unread = path.with_suffix(PAIR_SUFFIX), unread_images([path])
-    if path.suffix.lower() == ".img" and header.is_file():
-        return f"{KINDS_READ}; give its header, {header.name}"
-    return f"{KINDS_READ}; convert it to .nii.gz by {UNREAD[next(iter(unread))]}" if unread else KINDS_READ
 
 
 def freesurfer_scans(folder: Path) -> List[Path]:

@@ -22,6 +22,7 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.lazy import LazyModule
 from vxm_convert.scans.analyze import is_analyze, read_analyze
 from vxm_convert.scans.header_space import Space, space_of, space_of_text
+from vxm_convert.scans.kinds import UNREAD, unread_images
 from vxm_convert.scans.raw_header import (
     MAX_RATIO,
     NIFTI_1,
@@ -67,6 +68,9 @@ _HEADER_REASONS = (
 )
 #: of a series
 _MAX_FRAMES = 10000
+#: what to do with more than three axes, and with the files that `om_runner.inputs.series` takes
+_FRAME = "extract a single frame first"
+_FRAME_OR_SERIES = f"{_FRAME}, or let om_runner register every frame of a scan with --series mean"
 #: 512³ voxels of float64: far above any brain grid, far below memory limits
 MAX_VOLUME_BYTES = 512**3 * 8
 
@@ -122,7 +126,7 @@ def read_header(path: Path, frame: Optional[int] = None) -> Union[Header, TextHe
         For damaged or hostile bytes, other than 3-D data, an invalid affine, or voxels that are not plain numbers.
     """
     if volume_suffix(path) is None:
-        raise VolumeError(f"{path}: unknown kind of file, expected one of {KINDS_READ}")
+        raise VolumeError(f"{path}: unknown kind of file, expected one of {kinds_for(path)}")
     read = _own_reader(path)
     if read is not None:
         return _read_own(path, read)
@@ -142,7 +146,7 @@ def read_header(path: Path, frame: Optional[int] = None) -> Union[Header, TextHe
         )
     every = tuple(int(side) for side in header.get_data_shape())
     frames = 1 if frame is None else _frames(every, path)
-    shape, scale = check_shape(every if frames == 1 else every[:3], path), scale_of(header, path)
+    shape, scale = check_shape(every if frames == 1 else every[:3], path, _FRAME_OR_SERIES), scale_of(header, path)
     if frames * np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
         raise VolumeError(f"{path}: bits per voxel and dtype {dtype} disagree in the header; export the scan again")
     return Header(replace(raw, head=b""), dtype, scale, space_of(header, raw, shape), frames, frame or 0)
@@ -167,7 +171,10 @@ def _frames(every: Tuple[int, ...], path: Path) -> int:
         return 1
     if not 0 < every[3] <= _MAX_FRAMES or max(every[4:], default=1) != 1:
         sides = "x".join(str(side) for side in every)
-        raise VolumeError(f"{path}: {len(every)}-D volume {sides}, expected a series of at most {_MAX_FRAMES} frames")
+        raise VolumeError(
+            f"{path}: {len(every)}-D volume {sides}, expected a series of at most {_MAX_FRAMES} frames along the fourth "
+            f"axis; {_FRAME}"
+        )
     return every[3]
 
 
@@ -254,17 +261,22 @@ def volume_suffix(path: Path) -> Optional[str]:
     return next((suffix for suffix in VOLUME_SUFFIXES if name.endswith(suffix) and len(name) > len(suffix)), None)
 
 
-def check_shape(shape: Tuple[int, ...], path: Path) -> Tuple[int, int, int]:
-    """The three sides of `shape` without trailing ones; raises VolumeError unless there are three."""
+def kinds_for(path: Path) -> str:
+    """The kinds that are read, and how a file of another kind becomes one of them."""
+    header, unread = path.with_suffix(PAIR_SUFFIX), unread_images([path])
+    if path.suffix.lower() == ".img" and header.is_file():
+        return f"{KINDS_READ}; give its header, {header.name}"
+    return f"{KINDS_READ}; convert it to .nii.gz by {UNREAD[next(iter(unread))]}" if unread else KINDS_READ
+
+
+def check_shape(shape: Tuple[int, ...], path: Path, advice: str = _FRAME) -> Tuple[int, int, int]:
+    """The three sides of `shape` without trailing ones; raises VolumeError, with advice for more, unless there are three."""
     sides = [int(n) for n in shape]
     while len(sides) > 3 and sides[-1] == 1:
         sides = sides[:-1]
     text = "x".join(str(n) for n in shape)
     if len(sides) != 3:
-        raise VolumeError(
-            f"{path}: {len(sides)}-D volume {text}, expected one 3-D scan; extract a single frame first, "
-            "or let om_runner register every frame with --series mean"
-        )
+        raise VolumeError(f"{path}: {len(sides)}-D volume {text}, expected one 3-D scan; {advice}")
     if min(sides) < 1 or np.prod(sides, dtype=float) * 8 > MAX_VOLUME_BYTES:
         raise VolumeError(
             f"{path}: shape {text}, expected between 1 and {MAX_VOLUME_BYTES // 8} voxels; the header is damaged"

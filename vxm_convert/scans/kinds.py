@@ -116,19 +116,19 @@ _PREFIXES: Tuple[Tuple[re.Pattern[str], Kind], ...] = (
 UNREAD: Dict[str, str] = {
     **dict.fromkeys((".dcm", ".dicom", ".ima", ".par", ".rec"), "dcm2niix"),
     **dict.fromkeys((".gipl", ".gipl.gz", ".vtk", ".vti"), "SimpleITK or 3D Slicer"),
-    **dict.fromkeys((".img", ".img.gz", ".mnc", ".mnc.gz", ".mnc2", ".bshort", ".spr"), "mri_convert"),
+    **dict.fromkeys((".img", ".mnc", ".mnc.gz", ".mnc2", ".bshort", ".spr"), "mri_convert"),
     **dict.fromkeys((".brik", ".brik.gz", ".head"), "3dAFNItoNIFTI"),
     **dict.fromkeys((".mif", ".mif.gz", ".mih"), "mrconvert"),
     **dict.fromkeys((".v", ".tif", ".tiff", ".fdf", ".2dseq"), "the program that wrote them"),
     **dict.fromkeys((".npy",), "numpy.savez(FILE, vol=ARRAY)"),
     **dict.fromkeys(
-        (".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip", ".nii.7z", ".nii.z", ".nii.gz.zip", ".zip", ".tar", ".tgz",
-         ".tar.gz", ".7z"),
+        (".hdr.gz", ".img.gz", ".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip", ".nii.7z", ".nii.z", ".nii.gz.zip", ".zip",
+         ".tar", ".tgz", ".tar.gz", ".7z"),
         "unpacking",
     ),
 }  # fmt: skip
 #: of two files that are one image, the one that is not counted where the other is there
-_SECOND_OF = {".img": (".hdr",), ".head": (".brik", ".brik.gz"), ".rec": (".par",)}
+_SECOND_OF = {".img": (".hdr",), ".img.gz": (".hdr.gz",), ".head": (".brik", ".brik.gz"), ".rec": (".par",)}
 DICOM = ".dcm"
 #: characters of a name behind a prefix, below which the two only look alike
 _LEAST_LEFT = 3

@@ -133,8 +133,9 @@ def judge(path: Path, what: str = "a scan") -> RawHeader:
         raise VolumeError(f"{path}: {_unreadable(exc, 'damaged or truncated')}") from exc
     if not mgh:
         _check_extensions(path, head)
-    have = have if data is None else os.stat(str(data)).st_size
-    if raw.start + raw.voxel_bytes > have * (MAX_RATIO if packed else 1):
+    have, wanted = have if data is None else os.stat(str(data)).st_size, raw.start + raw.voxel_bytes
+    # In a file of their own, more bytes mean that the voxels start elsewhere.
+    if wanted > have * (MAX_RATIO if packed else 1) or (data is not None and wanted != have):
         sides = "x".join(str(n) for n in raw.shape)
         raise VolumeError(
             f"{path}: the header claims {sides} voxels, {raw.voxel_bytes} bytes in total, "
@@ -146,8 +147,11 @@ def judge(path: Path, what: str = "a scan") -> RawHeader:
 
 def image_beside(header: Path) -> Path:
     """The ``.img`` of a ``.hdr``; raises VolumeError if it is not beside it."""
-    suffix = ".IMG" if header.suffix.isupper() else ".img"
-    return require_file(header.with_suffix(suffix), f"the voxels of {header.name}")
+    path = header.with_suffix(".IMG" if header.suffix.isupper() else ".img")
+    packed = path.with_name(path.name + ".gz")
+    if packed.is_file() and not path.exists():
+        raise VolumeError(f"{packed}: the voxels of {header.name}, expected {path.name}; unpack it with gunzip")
+    return require_file(path, f"the voxels of {header.name}")
 
 
 def read_voxels(raw: RawHeader) -> np.ndarray:

@@ -51,7 +51,7 @@ def read_metaimage(path: Path) -> Stored:
     last = _LAST.search(head)
     if last is None:
         raise VolumeError(f"{path}: has no ElementDataFile, with which a MetaImage header ends; it is damaged")
-    beside = last.group(1).strip() != b"LOCAL"
+    beside = last.group(1).strip().upper() != b"LOCAL"
     if beside and path.suffix.lower() != ".mhd":
         raise VolumeError(f"{path}: its voxels are in another file; save it as one .mha, or as .nii.gz")
     entries: Dict[str, str] = {}

@@ -43,6 +43,8 @@ _SPACES = {
     **dict.fromkeys(("left-anterior-superior", "las"), (-1.0, 1.0, 1.0)),
     **dict.fromkeys(("left-posterior-superior", "lps"), (-1.0, -1.0, 1.0)),
 }
+#: kinds of an axis along which the scan lies in space
+_SPATIAL = ("space", "domain", "???", "none")
 _VECTOR = re.compile(r"\(([^()]*)\)")
 _SPLIT_FILES = ("data file", "datafile")
 
@@ -93,7 +95,7 @@ def _fields(text: str) -> Dict[str, str]:
 def _stored(path: Path, fields: Dict[str, str], start: int, data: Optional[Path]) -> Stored:
     kind, coding = _TYPES.get(fields.get("type", "").lower()), fields.get("encoding", "").lower()
     if kind is None:
-        raise ValueError(f"voxels of type {fields.get('type', 'none')[:80]!r}, expected one of integers or floats")
+        raise ValueError(f"voxels of type {fields.get('type', 'none')[:80]!r}, expected integers or floats")
     if coding not in _PACKED:
         raise ValueError(f"encoding {coding[:80]!r}, expected raw or gzip")
     order = _ENDIAN.get(fields.get("endian", "").lower(), "")
@@ -101,9 +103,13 @@ def _stored(path: Path, fields: Dict[str, str], start: int, data: Optional[Path]
         raise ValueError(f"endian {fields.get('endian', 'none')[:80]!r}, expected little or big")
     if fields.get("dimension") != "3":
         raise ValueError(f"dimension {fields.get('dimension', 'none')[:80]!r}, expected one 3-D scan")
+    for kind_of_axis in fields.get("kinds", "").lower().split():
+        if kind_of_axis not in _SPATIAL:
+            raise ValueError(f"an axis of the kind {kind_of_axis[:80]!r}, expected three axes in space")
     start += _skip(fields, allowed=data is not None and coding == "raw")
-    if not set(re.findall(r'"([^"]*)"', fields.get("space units", ""))) <= {"mm", ""}:
-        raise ValueError(f"space units {fields['space units'][:80]}, expected mm")
+    for name in ("space units", "units"):
+        if not set(re.findall(r'"([^"]*)"', fields.get(name, ""))) <= {"mm", ""}:
+            raise ValueError(f"{name} {fields[name][:80]}, expected mm")
     affine, placed = _space(fields)
     dtype, packed = np.dtype(order + kind), _PACKED[coding]
     return Stored(path, sides(fields.get("sizes", "")), dtype, packed, start, affine, placed, data)

@@ -16,7 +16,7 @@ from vxm_convert.text import read_reason
 
 #: longest header; Slicer's segmentations describe every segment in theirs
 MAX_HEADER = 1 << 20
-#: bytes allowed after raw voxels
+#: bytes allowed after raw voxels that are behind their header
 _MAX_BEHIND = 1 << 10
 _CHUNK = 1 << 20
 #: more of them are no side of an image
@@ -66,8 +66,10 @@ class Stored:
         ----------
         ratio : int — bytes that one compressed byte may stand for.
         """
-        have, wanted = os.stat(str(self.home)).st_size - self.start, self.voxel_bytes
-        fits = wanted <= have * ratio if self.packed else wanted <= have <= wanted + _MAX_BEHIND
+        have, wanted = max(0, os.stat(str(self.home)).st_size - self.start), self.voxel_bytes
+        # In a file of their own, more bytes mean that they start elsewhere.
+        behind = _MAX_BEHIND if self.data is None else 0
+        fits = wanted <= have * ratio if self.packed else wanted <= have <= wanted + behind
         if not fits:
             raise VolumeError(
                 f"{self.path}: the header claims {'x'.join(map(str, self.shape))} voxels, {wanted} bytes in total, "

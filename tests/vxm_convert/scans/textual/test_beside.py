@@ -19,6 +19,7 @@ from tests.support.registration_bench import Bench
 from tests.support.textual import ARRAY, OBLIQUE, write
 from vxm_convert.errors import VolumeError
 from vxm_convert.inspection.verify import BROKEN, OK, _Sums, verify_folders
+from vxm_convert.scans.header import read_header
 from vxm_convert.scans.header_space import Trust
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.scans.scan_file import ScanFile, scan_sha256
@@ -109,10 +110,16 @@ def test_the_size_is_checked_before_the_voxels_are_read(tmp_path: Path, suffix: 
     path = write(tmp_path / f"a{suffix}", ARRAY.astype("u1"), OBLIQUE)
     data = tmp_path / f"a{suffix}.raw"
     sound = data.read_bytes()
-    for content in (sound[:-1], sound + b"\0" * 2000, b""):
+    for content in (sound[:-1], sound + b"\0", b""):
         data.write_bytes(content)
         with pytest.raises(VolumeError, match=f"claims 20x23x26 voxels, 11960 bytes in total, {data.name} has"):
             ScanFile(path).grid  # noqa: B018  # the header alone
+    field = "byte skip" if suffix == ".nhdr" else "HeaderSize"
+    for skip, has in (("6", 11961), ("999999999", 0)):
+        write(path, ARRAY.astype("u1"), OBLIQUE, **{field: skip})
+        data.write_bytes(b"before." + sound)
+        with pytest.raises(VolumeError, match=f"{data.name} has {has};"):
+            ScanFile(path).grid  # noqa: B018  # the voxels start at byte 7
     with pytest.raises(VolumeError, match="expected between 1 and"):
         ScanFile(write(path, ARRAY.astype("u1"), **{"sizes": "9999 9999 9999", "DimSize": "9999 9999 9999"})).image()
 
@@ -160,7 +167,10 @@ def test_analyze_has_voxels_and_no_place(tmp_path: Path, big: bool, dtype: str) 
 @pytest.mark.parametrize(
     "fields, said",
     [
-        ({"dim": (40, "5h", 4, 20, 23, 26, 3)}, "4-D volume 20x23x26x3"),
+        (
+            {"dim": (40, "5h", 4, 20, 23, 26, 3)},
+            "4-D volume 20x23x26x3, expected one 3-D scan; extract a single frame first$",
+        ),
         ({"dim": (40, "5h", 4, 20, 23, -26, 1)}, "shape 20x23x-26x1, expected between 1 and"),
         ({"dim": (40, "h", 900)}, "900 dimensions, expected 1 to 7"),
         ({"dim": (40, "5h", 4, 20, 23, 27, 1)}, "claims 20x23x27 voxels, 12420 bytes in total, a.img has 11960"),
@@ -178,11 +188,27 @@ def test_hostile_headers_of_pairs(tmp_path: Path, fields: dict, said: str) -> No
         ScanFile(path).image()
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti2Pair, nib.AnalyzeImage])
+def test_an_image_with_more_than_its_voxels(tmp_path: Path, kind) -> None:
+    """They start elsewhere than the header says: read from there, every voxel would be a neighbour's."""
+    nib.save(kind(ARRAY.astype("u1"), textual.LIA), str(tmp_path / "a.hdr"))
+    image = tmp_path / "a.img"
+    image.write_bytes(b"front" + image.read_bytes())
+    with pytest.raises(VolumeError, match="11960 bytes in total, a.img has 11965"):
+        ScanFile(tmp_path / "a.hdr").grid  # noqa: B018  # the header alone
+
+
 def test_a_pair_without_its_image(tmp_path: Path) -> None:
     path = textual.write_analyze(tmp_path / "a", ARRAY.astype("u1"))
     (tmp_path / "a.img").unlink()
     with pytest.raises(VolumeError, match="a.img: no such file, expected the voxels of a.hdr"):
         ScanFile(path).image()
+    (tmp_path / "a.img.gz").write_bytes(b"")
+    with pytest.raises(VolumeError, match="a.img.gz: the voxels of a.hdr, expected a.img; unpack it with gunzip"):
+        ScanFile(path).image()
+    for name, advice in (("a.img", "; give its header, a.hdr"), ("a.hdr.gz", "; convert it to .nii.gz by unpacking")):
+        with pytest.raises(VolumeError, match=f"{name}: unknown kind of file, expected one of .*{advice}"):
+            read_header(tmp_path / name)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(VolumeError, match="the header ends after 200 bytes, expected 348"):
         ScanFile(path).image()

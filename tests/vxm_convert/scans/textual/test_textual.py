@@ -95,6 +95,10 @@ def test_a_header_without_directions_is_not_trusted(tmp_path: Path, name: str, r
         ("a.nrrd", {"space directions": "(1,0,0) (0,1,0) (0,nan,0)"}, "expected 3 numbers"),
         ("a.nrrd", {"space directions": "(1,0,0) (0,1,0) (0,1,0)"}, "affine"),
         ("a.nrrd", {"space units": '"um" "um" "um"'}, "expected mm"),
+        ("a.nrrd", {"units": '"cm" "cm" "cm"'}, "units .* expected mm"),
+        ("a.nrrd", {"kinds": "vector domain domain"}, "an axis of the kind 'vector', expected three axes in space"),
+        ("a.nrrd", {"kinds": "space space time"}, "an axis of the kind 'time'"),
+        ("a.nrrd", {"kinds": "domain domain list"}, "an axis of the kind 'list'"),
         ("a.mha", {"NDims": "4"}, "NDims '4', expected one 3-D scan"),
         ("a.mha", {"DimSize": "20 23 9999999"}, "shape 20x23x9999999, expected between 1 and"),
         ("a.mha", {"ElementNumberOfChannels": "3"}, "several values per voxel"),
@@ -111,6 +115,19 @@ def test_hostile_headers(tmp_path: Path, name: str, replaced: dict, said: str) -
     with pytest.raises(VolumeError, match=said) as failed:
         ScanFile(path).image()
     assert str(path) in str(failed.value) and len(str(failed.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "name, replaced",
+    [
+        ("a.nrrd", {"kinds": "space space space", "units": '"mm" "mm" "mm"'}),
+        ("a.nrrd", {"kinds": "??? none domain"}),
+        ("a.mha", {"ElementDataFile": "Local"}),
+    ],
+)
+def test_other_spellings(tmp_path: Path, name: str, replaced: dict) -> None:
+    file = ScanFile(textual.write(tmp_path / name, ARRAY.astype("u1"), OBLIQUE, **replaced))
+    assert np.array_equal(file.image().data, ARRAY) and np.allclose(file.grid.affine, OBLIQUE)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
