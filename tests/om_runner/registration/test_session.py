@@ -330,6 +330,6 @@ def test_the_bar_shows_on_a_terminal_only(bench, monkeypatch, capsys):
     bench.run()
     assert "registration:" not in capsys.readouterr().err
     monkeypatch.setattr(progress_module, "on_terminal", lambda: True)
-    monkeypatch.setattr(progress_module.shutil, "get_terminal_size", lambda: os.terminal_size((0, 0)))
+    monkeypatch.setattr(progress_module.shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((0, 0)))
     bench.run("--force")
     assert "2/2" in capsys.readouterr().err
