@@ -10,12 +10,12 @@ matrices.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Iterator, Tuple
+from typing import Callable, Iterator, Optional, Tuple
 
 import numpy as np
 
 from vxm_convert.errors import VolumeError
-from vxm_convert.geometry.compiled import compiled_for, mapped
+from vxm_convert.geometry.compiled import as_field, compiled_for, kernel, mapped, plain, rows_of
 from vxm_convert.geometry.grids import Grid, apply_affine
 
 SLAB = 8
@@ -99,6 +99,27 @@ def to_frame(u: np.ndarray, fixed: np.ndarray, moving: np.ndarray, dtype: type =
     for part in slabs(u.shape[0]):
         out[part] = u[part].astype(np.float64) @ moving[:3, :3].T + _offset(u.shape, part, moving - fixed)
     return out
+
+
+def frame_planes(u: np.ndarray, fixed: np.ndarray, moving: np.ndarray) -> Optional[Callable[[int, slice], np.ndarray]]:
+    """`to_frame` of a float32 field by compiled loops, to float32, a part at a time and with the same bits; None where
+    loops are not compiled.
+
+    Returns
+    -------
+    Of a component and planes of the third axis: its values there, shape (planes, Y, X).
+    """
+    if u.dtype != np.float32 or not compiled_for(u.shape):
+        return None
+    source, loop = as_field(u), kernel("component")
+    turn, along = plain(moving[:3, :3], np.float64), rows_of(moving - fixed)
+
+    def planes(component: int, part: slice) -> np.ndarray:
+        out = np.empty((part.stop - part.start,) + u.shape[1::-1], dtype=np.float32)
+        loop(source, turn[component], along[component], part.start, out)
+        return out
+
+    return planes
 
 
 def from_frame(field: np.ndarray, fixed: np.ndarray, moving: np.ndarray, dtype: type = np.float64) -> np.ndarray:

@@ -249,6 +249,21 @@ def linear_map(field: Any, turn: Any, along: Any, start: int, out: Any) -> None:
                     out[n, j, k, d] = turn[d, 0] * a + turn[d, 1] * b + turn[d, 2] * c + base
 
 
+def component(field: Any, turn: Any, along: Any, start: int, out: Any) -> None:
+    """One component of `linear_map`, by a row of either matrix, in the order of files: `out` is (planes, Y, X), its planes
+    start at `start` of the third axis.
+    """
+    for j in range(out.shape[1]):
+        # A few voxels of the field in all planes before the next few: the field is in another order, and so is read once.
+        for first in range(0, out.shape[2], 16):
+            for n in range(out.shape[0]):
+                k = start + n
+                for i in range(first, min(first + 16, out.shape[2])):
+                    a, b, c = float(field[i, j, k, 0]), float(field[i, j, k, 1]), float(field[i, j, k, 2])
+                    base = along[0] * i + along[1] * j + along[2] * k + along[3]
+                    out[n, j, i] = turn[0] * a + turn[1] * b + turn[2] * c + base
+
+
 @inner
 def _volume(a: Any, b: Any, c: Any) -> float:
     """Determinant of three columns."""
@@ -543,6 +558,7 @@ KERNELS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "compose": (compose, (MATRIX, _FIELD, MATRIX, MATRIX, BOOL, I64, made(F32, 4))),
     "through": (through, (MATRIX, _FIELD, MATRIX, BOOL, made(F64, 2))),
     "linear_map": (linear_map, (_FIELD, MATRIX, MATRIX, I64, made(F32, 4))),
+    "component": (component, (_FIELD, read(F64, 1), read(F64, 1), I64, _PLANES)),
     "determinant": (determinant, (_FIELD, F64, I64, _PLANES)),
     "invert": (
         invert,

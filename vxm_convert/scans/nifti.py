@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Iterator, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -46,9 +48,25 @@ _QUATERNION_SLACK = 3e-7
 _STORED_AS = {"bool": "uint8", "int64": "int32", "uint64": "int32", "float16": "float32"}
 
 
+@dataclass(frozen=True)
+class Made:
+    """Voxels that are computed while they are written.
+
+    Parameters
+    ----------
+    shape : tuple of int — as of an array for `write_nifti`.
+    planes : callable — of the index behind the third axis, last axis first, and planes of the third axis: the voxels there,
+        shape (planes, Y, X), in C order.
+    """
+
+    shape: Tuple[int, ...]
+    dtype: np.dtype
+    planes: Callable[[Tuple[int, ...], slice], np.ndarray]
+
+
 def write_nifti(
     path: Path,
-    data: np.ndarray,
+    data: Union[np.ndarray, Made],
     affine: np.ndarray,
     dtype: Optional[np.dtype] = None,
     intent: Union[str, int] = "none",
@@ -61,7 +79,7 @@ def write_nifti(
 
     Parameters
     ----------
-    data : ndarray, shape (X, Y, Z), (X, Y, Z, C) or (X, Y, Z, 1, C).
+    data : ndarray or Made, shape (X, Y, Z), (X, Y, Z, C) or (X, Y, Z, 1, C).
     affine : ndarray, shape (4, 4) — voxel index → RAS mm.
     dtype : dtype-like — of the stored voxels; default: that of `data` (64-bit integers are stored as int32).
     intent : str or int — nibabel's name or the number of the intent code.
@@ -154,10 +172,10 @@ def _set_qform(header: nibabel.Nifti1Header, affine: np.ndarray) -> None:
             header[name] = value
 
 
-def _stored_dtype(data: np.ndarray, dtype: Optional[np.dtype], path: Path) -> np.dtype:
+def _stored_dtype(data: Union[np.ndarray, Made], dtype: Optional[np.dtype], path: Path) -> np.dtype:
     wanted = np.dtype(dtype or data.dtype)
     stored = np.dtype(_STORED_AS.get(wanted.name, wanted.name)).newbyteorder("<")
-    if stored.kind in "ui" and data.dtype.kind in "ui" and data.size:
+    if isinstance(data, np.ndarray) and stored.kind in "ui" and data.dtype.kind in "ui" and data.size:
         limits = np.iinfo(stored)
         low, high = int(data.min()), int(data.max())
         if low < limits.min or high > limits.max:
@@ -169,14 +187,20 @@ def _stored_dtype(data: np.ndarray, dtype: Optional[np.dtype], path: Path) -> np
     return stored
 
 
-def _blocks(head: bytes, data: np.ndarray, stored: np.dtype) -> Iterator[bytes]:
+def _blocks(head: bytes, data: Union[np.ndarray, Made], stored: np.dtype) -> Iterator[Union[bytes, memoryview]]:
     """Header, then voxels with the first axis fastest, a few MB at a time, so that there is never a second copy of the
     volume.
     """
     yield head
-    turned = data.T
-    step = max(1, _SLAB_BYTES // max(1, int(np.prod(turned.shape[-2:])) * stored.itemsize))
-    for index in np.ndindex(*turned.shape[:-3]):
-        volume = turned[index]
-        for start in range(0, volume.shape[0], step):
-            yield np.ascontiguousarray(volume[start : start + step], dtype=stored).tobytes()
+    planes = data.planes if isinstance(data, Made) else partial(_planes_of, data.T)
+    backwards = data.shape[::-1]
+    step = max(1, _SLAB_BYTES // max(1, int(np.prod(backwards[-2:])) * stored.itemsize))
+    for index in np.ndindex(*backwards[:-3]):
+        for start in range(0, backwards[-3], step):
+            block = planes(index, slice(start, min(start + step, backwards[-3])))
+            yield np.ascontiguousarray(block, dtype=stored).data
+
+
+def _planes_of(turned: np.ndarray, index: Tuple[int, ...], part: slice) -> np.ndarray:
+    found: np.ndarray = turned[index][part]
+    return found

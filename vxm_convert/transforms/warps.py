@@ -13,16 +13,16 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
 from vxm_convert.artifacts.files import atomic_path, sha256_of, sidecar_path, write_sidecar
 from vxm_convert.ascend.limits import HALF_MAX
 from vxm_convert.errors import ChecksumError, FormatError, VolumeError
-from vxm_convert.geometry.fields import Warp, check_finite, index_block, slabs, to_frame, warp_from_frame
+from vxm_convert.geometry.fields import Warp, check_finite, frame_planes, index_block, slabs, to_frame, warp_from_frame
 from vxm_convert.geometry.grids import Grid, apply_affine, same_place
-from vxm_convert.scans.nifti import DEFAULT_LEVEL, write_nifti
+from vxm_convert.scans.nifti import DEFAULT_LEVEL, Made, write_nifti
 from vxm_convert.transforms import freesurfer
 from vxm_convert.transforms.formats import FORMATS, WarpFormat, describe, recognise, warp_format
 from vxm_convert.transforms.itk_composite import is_composite, read_composite
@@ -69,15 +69,17 @@ def write_warp(
     check_right_angles(path, form.name, warp.fixed)
     one_grid = same_place(warp.moving, warp.fixed)
     fixed = warp.fixed if suffix == ".npz" or one_grid else warp.fixed.as_stored()
-    data = _stored_field(replace(warp, moving=fixed) if one_grid else warp, fixed, form, dtype, path)
+    meant = replace(warp, moving=fixed) if one_grid else warp
     if suffix == ".npz":
         with atomic_path(path) as temporary, open(str(temporary), "wb") as handle:
-            np.savez_compressed(handle, data)
+            np.savez_compressed(handle, _stored_field(meant, fixed, form, dtype, path))
     else:
+        made = _made_field(meant, fixed, form, path)
+        data = _shaped(_stored_field(meant, fixed, form, dtype, path), form) if made is None else made
         freesurfer_part = form.name == "freesurfer"
         write_nifti(
             path,
-            data[:, :, :, np.newaxis, :] if form.ndim == 5 else data,
+            data,
             warp.fixed.affine,
             np.float32,
             intent=form.intent,
@@ -91,10 +93,7 @@ def write_warp(
         )
     grids = {"fixed_grid": fixed.to_dict(), "moving_grid": warp.moving.to_dict()}
     write_sidecar(
-        path,
-        made_from or {},
-        toolchain or {"kind": "none"},
-        **{**describe(form), **grids, "dtype": data.dtype.name, **details},
+        path, made_from or {}, toolchain or {"kind": "none"}, **{**describe(form), **grids, "dtype": dtype, **details}
     )
 
 
@@ -196,15 +195,41 @@ def _check_numbers(path: Path, field: Field) -> None:
 def _stored_field(warp: Warp, fixed: Grid, form: WarpFormat, dtype: str, path: Path) -> np.ndarray:
     if form.frame == "voxel":
         with np.errstate(over="ignore"):
-            data = warp.u.astype(dtype)
+            data = warp.u.astype(dtype, copy=False)
     else:
         data = to_frame(
             warp.u, fixed.frame_matrix(form.frame), warp.moving.frame_matrix(form.frame), np.dtype(dtype).type
         )
     largest = max(float(np.abs(data[part]).max()) for part in slabs(data.shape[0]))
     if not np.isfinite(largest):
-        raise VolumeError(f"{path}: displacements beyond {HALF_MAX:g} do not fit {dtype}; write float32")
+        raise _too_long(path, dtype)
     return data
+
+
+def _made_field(warp: Warp, fixed: Grid, form: WarpFormat, path: Path) -> Optional[Made]:
+    """`_stored_field` as it is written, without a second copy of the field; None where only the whole can be computed."""
+    matrices = fixed.frame_matrix(form.frame), warp.moving.frame_matrix(form.frame)
+    found = None if form.frame == "voxel" else frame_planes(warp.u, *matrices)
+    if found is None:
+        return None
+    planes = found
+
+    def checked(index: Tuple[int, ...], part: slice) -> np.ndarray:
+        block = planes(index[0], part)
+        if not np.isfinite(block).all():
+            raise _too_long(path, "float32")
+        return block
+
+    return Made(_shaped(warp.u, form).shape, np.dtype(np.float32), checked)
+
+
+def _shaped(field: np.ndarray, form: WarpFormat) -> np.ndarray:
+    """With the axis of length 1 that some formats have before the components."""
+    return field[:, :, :, np.newaxis, :] if form.ndim == 5 else field
+
+
+def _too_long(path: Path, dtype: str) -> VolumeError:
+    return VolumeError(f"{path}: displacements beyond {HALF_MAX:g} do not fit {dtype}; write float32")
 
 
 def check_right_angles(path: Path, format_name: str, fixed: Grid) -> None:

@@ -13,9 +13,10 @@ import pytest
 
 from tests.support.grids import PAIRS, displacement, known_warp, points_of
 from vxm_convert.errors import FormatError, VolumeError
+from vxm_convert.geometry import compiled
 from vxm_convert.geometry.fields import Warp, identity_warp
 from vxm_convert.geometry.grids import Grid
-from vxm_convert.transforms import freesurfer
+from vxm_convert.transforms import freesurfer, warps
 from vxm_convert.transforms.formats import FORMATS
 from vxm_convert.transforms.nifti_field import MAX_FIELD_VOXELS
 from vxm_convert.transforms.warps import read_warp, write_warp
@@ -46,6 +47,31 @@ def test_our_own_round_trip(tmp_path, pair, form):
         and "fixed points to moving points" in side["maps"]
     )
     assert side["made_from"] == {"moving": "0" * 64} and side["moving_grid"]["shape"] == list(warp.moving.shape)
+
+
+@pytest.mark.parametrize("pair", PAIR_NAMES)
+@pytest.mark.parametrize("form", ["freesurfer", "fsl", "itk"])
+def test_a_field_made_while_it_is_written_has_the_bytes_of_the_whole(tmp_path, monkeypatch, pair, form):
+    pytest.importorskip("numba")
+    monkeypatch.setenv(compiled.VARIABLE, "numba")
+    fixed, moving = PAIRS[pair]
+    warp = Warp(known_warp(fixed, moving).u.astype(np.float32), fixed, moving)
+    write_warp(tmp_path / "made.nii.gz", warp, form)
+    monkeypatch.setattr(warps, "frame_planes", lambda *args: None)
+    write_warp(tmp_path / "whole.nii.gz", warp, form)
+    made, whole = ((tmp_path / f"{name}.nii.gz").read_bytes() for name in ("made", "whole"))
+    assert made == whole and len(whole) > 1000
+
+
+def test_a_field_made_while_it_is_written_is_refused_beyond_float32(tmp_path, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setenv(compiled.VARIABLE, "numba")
+    grid = Grid((6, 5, 4), np.diag([2.0, 2.0, 2.0, 1.0]))
+    u = np.zeros((6, 5, 4, 3), dtype=np.float32)
+    u[5, 4, 3, 2] = 3e38
+    with pytest.raises(VolumeError, match="do not fit float32"):
+        write_warp(tmp_path / "w.nii.gz", Warp(u, grid, grid))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("pair", PAIR_NAMES)
