@@ -12,7 +12,6 @@ import contextlib
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional, Sequence, Tuple, Union
@@ -47,6 +46,8 @@ _QUATERNION_SLACK = 3e-7
 #: dtypes that every NIfTI-1 reader knows, and replacements for the others
 _STORED_AS = {"bool": "uint8", "int64": "int32", "uint64": "int32", "float16": "float32"}
 
+_Planes = Callable[[Tuple[int, ...], slice], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Made:
@@ -61,7 +62,7 @@ class Made:
 
     shape: Tuple[int, ...]
     dtype: np.dtype
-    planes: Callable[[Tuple[int, ...], slice], np.ndarray]
+    planes: _Planes
 
 
 def write_nifti(
@@ -192,8 +193,7 @@ def _blocks(head: bytes, data: Union[np.ndarray, Made], stored: np.dtype) -> Ite
     volume.
     """
     yield head
-    planes = data.planes if isinstance(data, Made) else partial(_planes_of, data.T)
-    backwards = data.shape[::-1]
+    planes, backwards = _planes_of(data), data.shape[::-1]
     step = max(1, _SLAB_BYTES // max(1, int(np.prod(backwards[-2:])) * stored.itemsize))
     for index in np.ndindex(*backwards[:-3]):
         for start in range(0, backwards[-3], step):
@@ -201,6 +201,8 @@ def _blocks(head: bytes, data: Union[np.ndarray, Made], stored: np.dtype) -> Ite
             yield np.ascontiguousarray(block, dtype=stored).data
 
 
-def _planes_of(turned: np.ndarray, index: Tuple[int, ...], part: slice) -> np.ndarray:
-    found: np.ndarray = turned[index][part]
-    return found
+def _planes_of(data: Union[np.ndarray, Made]) -> _Planes:
+    if isinstance(data, Made):
+        return data.planes
+    turned = data.T
+    return lambda index, part: turned[index][part]
