@@ -188,7 +188,8 @@ class AclRuntime(Runtime):
     buffers are filled with NaN before every execution and searched for it afterwards: a value of an earlier run can
     never be taken for a result. Both together take about 40 ms for the 110 MB of a pair at 160x192x224 on one core.
     Several threads may use a runtime one after the other, never two at the same time; with two sets of buffers
-    (`reserve`) one thread may execute one set while another stages or fetches the other.
+    (`reserve`) one thread may execute one set while another stages or fetches the other. An execution is collected
+    before the next one starts.
     """
 
     def __init__(
@@ -238,11 +239,21 @@ class AclRuntime(Runtime):
         return len(self._sets)
 
     def _add_buffers(self) -> None:
-        """Allocate another set; on failure, its parts are released at once."""
-        made = Buffers([replace(port) for port in self._inputs], [replace(port) for port in self._outputs])
+        """Allocate another set; on failure, its parts are released at once.
+
+        Sets share what is never in use by two at a time: inputs are staged one after the other, and outputs leave the device
+        before the next execution.
+        """
+        first = self._sets[0] if self._sets else None
+        inputs, outputs = (self._inputs, self._outputs) if first is None else (first.inputs, first.outputs)
+        made = Buffers([replace(port) for port in inputs], [replace(port) for port in outputs])
         with ExitStack() as undo:
+            for port in made.inputs if first is None else ():
+                self._allocate_host(port, undo)
+            for port in made.outputs:
+                self._allocate_host(port, undo)
             made.input_set = self._make_dataset(made.inputs, undo)
-            made.output_set = self._make_dataset(made.outputs, undo)
+            made.output_set = self._make_dataset(made.outputs, undo) if first is None else first.output_set
             self._releases.push(undo.pop_all())
         self._sets.append(made)
         self._free.append(made)
@@ -331,10 +342,16 @@ class AclRuntime(Runtime):
             "model and contract.json are from different exports; export again"
         )
 
+    def _allocate_host(self, port: Port, undo: ExitStack) -> None:
+        """Page-locked memory for a port; `undo` releases it."""
+        port.host_address = self._call.get("rt.malloc_host", port.size)
+        undo.callback(self._call.release, "rt.free_host", port.host_address)
+        port.host = view_of(port.host_address, port.spec)
+        # Touch it here, so that the first run does not wait for its pages.
+        ctypes.memset(port.host_address, 0, port.size)
+
     def _make_dataset(self, ports: List[Port], undo: ExitStack) -> int:
-        """Memory on both sides for every port, and a dataset of the device side in model order; `undo` releases all of
-        it.
-        """
+        """Device memory for every port, and a dataset of it in model order; `undo` releases all of it."""
 
         def later(name: str, *args: object) -> None:
             undo.callback(self._call.release, name, *args)
@@ -342,11 +359,6 @@ class AclRuntime(Runtime):
         dataset = self._call.make("mdl.create_dataset")
         later("mdl.destroy_dataset", dataset)
         for port in ports:
-            port.host_address = self._call.get("rt.malloc_host", port.size)
-            later("rt.free_host", port.host_address)
-            port.host = view_of(port.host_address, port.spec)
-            # Touch it here, so that the first run does not wait for its pages.
-            ctypes.memset(port.host_address, 0, port.size)
             port.device_address = self._call.get("rt.malloc", port.size, MALLOC_HUGE_FIRST)
             later("rt.free", port.device_address)
             buffer = self._call.make("create_data_buffer", port.device_address, port.size)
@@ -370,16 +382,24 @@ class AclRuntime(Runtime):
                 # Removed from the feeds, so that an array without other references is freed before the device works.
                 self._send(buffers, port, feeds.pop(port.spec.meaning))
             for port in buffers.outputs:
-                self._poison(port)
+                ctypes.memset(port.host_address, _POISON, port.size)
         return buffers
 
     def execute(self, staged: Buffers) -> Buffers:
         with self._keeping(staged):
+            self._poison(staged)
             start = time.perf_counter()
             self._call.do("mdl.execute_async", self._model_id, staged.input_set, staged.output_set, self._stream)
             self._synchronize(_HANG_MS)
             staged.seconds = time.perf_counter() - start
         return staged
+
+    def _poison(self, staged: Buffers) -> None:
+        """Fill the device's outputs, as `stage` does the host's: neither an incomplete execution nor an incomplete copy can
+        leave an earlier result in place.
+        """
+        for port in staged.outputs:
+            self._call.do("rt.memset", port.device_address, port.size, _POISON, port.size)
 
     def _synchronize(self, milliseconds: int) -> None:
         """Wait for the stream; where pyACL can, for a limited time, so that a hung device ends in an error."""
@@ -415,20 +435,17 @@ class AclRuntime(Runtime):
 
     def _send(self, buffers: Buffers, port: Port, array: np.ndarray) -> None:
         is_fixed = port.spec.meaning == FIXED
-        # Comparing bytes takes a few ms for a full-size volume and, unlike identity, detects changes in place.
-        if is_fixed and buffers.fixed_is_there and same_bytes(port.array, array):
-            return
         if is_fixed:
-            buffers.fixed_is_there = False
+            # Comparing bytes takes a few ms for a full-size volume and, unlike identity, detects changes in place.
+            if not (any(one.fixed_is_there for one in self._sets) and same_bytes(port.array, array)):
+                for one in self._sets:
+                    one.fixed_is_there = False
+            elif buffers.fixed_is_there:
+                return
         np.copyto(port.array, array)
         self._call.do("rt.memcpy", port.device_address, port.size, port.host_address, array.nbytes, HOST_TO_DEVICE)
         if is_fixed:
             buffers.fixed_is_there = True
-
-    def _poison(self, port: Port) -> None:
-        """Fill both sides, so that an incomplete execution or copy cannot leave an earlier result in place."""
-        self._call.do("rt.memset", port.device_address, port.size, _POISON, port.size)
-        ctypes.memset(port.host_address, _POISON, port.size)
 
     def _taken(self, port: Port) -> np.ndarray:
         self._check_written(port)

@@ -47,7 +47,8 @@ class Port:
 
 @dataclass
 class Buffers:
-    """One set: both ends of the model with memory and datasets. `seconds` is set by the execution.
+    """One set: both ends of the model with memory and datasets. `seconds` is set by the execution. All sets have the host
+    side of the inputs and the device side of the outputs in common.
 
     Parameters
     ----------

@@ -60,6 +60,7 @@ class MeasuredRuntime(AclRuntime):
     def split(self, staged: Buffers, speed: float) -> Split:
         """Execute a staged run, counting in another thread; `speed` is what `count_speed` gave with nothing running."""
         with self._keeping(staged):
+            self._poison(staged)
             with _counting() as counter:
                 start = time.perf_counter()
                 self._call.do("mdl.execute_async", self._model_id, staged.input_set, staged.output_set, self._stream)

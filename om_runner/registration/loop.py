@@ -306,7 +306,7 @@ class LocalEngine(Engine):
 
 
 def _buffer_sets(job: Job) -> int:
-    """Of host and device memory, 0.3 GB for both at full size; a run of one batch has nothing to overlap."""
+    """Of host and device memory, the second one of 0.16 GB at full size; a run of one batch has nothing to overlap."""
     return BUFFER_SETS if len(job.looked_at) > job.contract.model.batch else 1
 
 

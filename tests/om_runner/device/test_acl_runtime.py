@@ -83,6 +83,30 @@ def test_fixed_image_is_copied_once_until_it_changes(sim):
     np.testing.assert_array_equal(moved, arrays["moving"] + 2 * arrays["fixed"])
 
 
+def test_two_sets_in_turn_keep_their_own_fixed_images(sim):
+    """The host side of the inputs and the device side of the outputs are one for both sets."""
+    first, second = feeds(1), feeds(2)
+    second["fixed"] = second["fixed"] + 5
+    runs = [first, second, first, dict(first, moving=second["moving"]), dict(second, moving=first["moving"]), second]
+    found = []
+    with runtime_of(sim) as runtime:
+        assert runtime.reserve(2) == 2
+        copies, before = Copies(), None
+        for arrays in runs:
+            staged = runtime.stage(arrays)
+            if before is not None:
+                found.append(runtime.fetch(before).outputs["moved"])
+            before = runtime.collect(runtime.execute(staged))
+        found.append(runtime.fetch(before).outputs["moved"])
+        # For the fourth run and the last the fixed image did not change, but the set does not have it yet.
+        assert copies.count == 2 * len(runs)
+        for _ in range(4):
+            runtime.fetch(runtime.collect(runtime.execute(runtime.stage(second))))
+        assert copies.count == 2 * len(runs) + 4
+    for arrays, moved in zip(runs, found):
+        np.testing.assert_array_equal(moved, arrays["moving"] + 2 * arrays["fixed"])
+
+
 def test_set_fixed_completes_the_feeds(sim):
     arrays = feeds()
     with runtime_of(sim) as runtime:

@@ -70,7 +70,7 @@ def test_a_third_set_is_refused_until_one_is_free(sim):
 def test_a_device_without_memory_for_a_second_set_goes_on_with_one(sim, caplog):
     with runtime_of(sim) as runtime:
         used = SIM.devices[0].used_bytes
-        with injected("oom_malloc:2calls"):
+        with injected("oom_malloc:1calls"):
             assert runtime.reserve(2) == 1
         assert "continuing with 1 set of buffers" in caplog.text and SIM.devices[0].used_bytes == used
         runtime.run(feeds())
