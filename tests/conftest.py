@@ -69,6 +69,16 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """``--dist loadfile`` begins with the files that take longest."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from tests.support.longest_first import LongestFirst
+
+    return LongestFirst(config, log)
+
+
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
     """What takes minutes gets an hour."""
     for item in items:

@@ -9,6 +9,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 from typing import List, Set
 
@@ -16,6 +17,7 @@ import pytest
 
 from scripts.layout import imported
 from tests.support.command_lines import make_targets
+from tests.support.longest_first import LONGEST, LongestFirst
 
 pytestmark = pytest.mark.any_python("reads the texts of this project")
 
@@ -161,6 +163,29 @@ def test_no_path_of_one_machine(project_root: Path) -> None:
 )
 def test_the_path_check_itself(text: str, hit: bool) -> None:
     assert bool(MACHINE_PATHS.search(text)) == hit
+
+
+def test_the_files_that_workers_begin_with_are_there(project_root: Path) -> None:
+    assert not [name for name in LONGEST if not (project_root / name).is_file()]
+
+
+class _Worker:
+    def __init__(self) -> None:
+        self.given: List[int] = []
+
+    def send_runtest_some(self, places: List[int]) -> None:
+        self.given += places
+
+
+def test_workers_begin_with_the_longest_file() -> None:
+    names = ["tests/a.py", "tests/b.py", LONGEST[1], LONGEST[0]]
+    worker, scheduling = _Worker(), object.__new__(LongestFirst)
+    scheduling.workqueue = OrderedDict((name, OrderedDict({f"{name}::test": False})) for name in names)
+    scheduling.assigned_work = OrderedDict()
+    scheduling.registered_collections = {worker: [f"{name}::test" for name in names]}
+    while scheduling.workqueue:
+        scheduling._assign_work_unit(worker)
+    assert worker.given == [3, 2, 0, 1]
 
 
 def test_a_test_that_one_python_leaves_out_says_why(project_root: Path) -> None:
