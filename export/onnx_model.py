@@ -21,6 +21,7 @@ from vxm_convert.artifacts.files import write_bytes
 from vxm_convert.artifacts.shares import write_problem
 from vxm_convert.cliargs import run_main
 from vxm_convert.errors import EXIT_OK, ArtifactError, ToolchainError
+from vxm_convert.lazy import silence_openvino
 from vxm_convert.model.contract import GraphContract
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ def run_onnx(onnx_path: Path, contract: GraphContract, pair: Dict[str, np.ndarra
 
 
 def _run_openvino(onnx_path: Path, contract: GraphContract, feeds: Dict[str, np.ndarray]) -> Dict[str, Any]:
+    silence_openvino()
     from openvino.runtime import Core, get_version
 
     threads = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": os.cpu_count() or 1}

@@ -9,6 +9,7 @@ has fences of its own, and not for packages that may be missing: the error would
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any, Callable, Dict, List, Tuple
 
 
@@ -29,6 +30,16 @@ class LazyModule:
 
     def __repr__(self) -> str:
         return f"<{self._lazy_name}, imported when used>"
+
+
+def silence_openvino() -> None:
+    """Keep OpenVINO from reporting over the network; call it before OpenVINO is imported.
+
+    OpenVINO 2024 and newer tell its makers of every import (``openvino/tools/ovc/__init__.py``) where the package
+    ``openvino_telemetry`` is installed, as it is with OpenVINO, and start a thread for it. Without that package they use
+    a stub of their own.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def public_names(

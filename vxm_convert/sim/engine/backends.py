@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTup
 import numpy as np
 
 from vxm_convert.errors import ToolchainError
+from vxm_convert.lazy import silence_openvino
 from vxm_convert.sim.engine.lowering.onnx_graph import OnnxBuilder
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def find_engine() -> Engine:
         raise ToolchainError(f"{VARIABLE}: got {choice!r}, expected auto, openvino or onnxruntime")
     if choice in ("auto", "openvino"):
         try:
+            silence_openvino()
             import openvino  # noqa: F401
 
             return Engine(_openvino, _fastest_in_openvino)
@@ -67,6 +69,7 @@ def find_engine() -> Engine:
 
 
 def _core() -> openvino.Core:
+    silence_openvino()
     try:
         from openvino import Core
     except ImportError:
