@@ -22,6 +22,7 @@ from vxm_convert.affine.schedule import AUTO_OPTION, NotFound
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.compiled import compiled_for, numba_version
+from vxm_convert.geometry.fields import check_finite
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.scans.conform import Placement, brain_mask, conform
 
@@ -107,11 +108,13 @@ def search_affine(
     ToolchainError
         Without SimpleITK, where it is needed.
     VolumeError
-        For sheared grids, and if the two brains do not overlap after the search.
+        For sheared grids, for values that are not finite, and if the two brains do not overlap after the search.
     """
     if kind not in KINDS:
         raise VolumeError(f"{asked_by}: transform {kind!r}, expected one of {', '.join(KINDS)}")
-    for role, grid in (("fixed", target.grid), ("moving", moving_grid)):
+    for role, image, grid in (("fixed", target.image, target.grid), ("moving", moving, moving_grid)):
+        # With NaN, ITK looks for the principal axes forever.
+        check_finite(image, f"{asked_by}: the {role} image", "finite voxels")
         if grid.sheared:
             raise VolumeError(
                 f"{asked_by}: the {role} image has sheared axes, but the search needs orthogonal ones; resample it"

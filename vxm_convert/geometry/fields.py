@@ -146,7 +146,7 @@ def index_block(shape: Tuple[int, ...], part: slice) -> np.ndarray:
     return block
 
 
-def check_finite(field: np.ndarray, what: str) -> None:
+def check_finite(field: np.ndarray, what: str, expected: str = "finite displacements") -> None:
     """Raise VolumeError with the count and the first index of NaN or Inf."""
     bad, first = 0, None
     for part in slabs(field.shape[0]):
@@ -158,7 +158,7 @@ def check_finite(field: np.ndarray, what: str) -> None:
         bad += n
     if bad:
         raise VolumeError(
-            f"{what}: {bad} values are NaN or infinite, the first at index {first}; expected finite displacements"
+            f"{what}: {bad} values are NaN or infinite, the first at index {first}; expected {expected}"
         )
 
 

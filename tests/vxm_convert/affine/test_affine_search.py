@@ -118,6 +118,12 @@ def test_what_cannot_be_searched_is_refused(engine):
         search_affine(TARGET, empty, NETWORK)
     with pytest.raises(VolumeError, match="one of the two images is empty"):
         search_affine(Target(empty, NETWORK), FIXED, NETWORK)
+    for value in (np.nan, np.inf):
+        broken = np.where(FIXED > FIXED.max() - 1e-3, np.float32(value), FIXED)
+        with pytest.raises(VolumeError, match="the moving image: [0-9]+ values are NaN or infinite.*finite voxels"):
+            search_affine(TARGET, broken, NETWORK)
+        with pytest.raises(VolumeError, match="the fixed image: [0-9]+ values are NaN or infinite"):
+            search_affine(Target(broken, NETWORK), FIXED, NETWORK)
     with pytest.raises(VolumeError, match="transform 'free', expected one of rigid, affine"):
         search_affine(TARGET, FIXED, NETWORK, "free")
 
