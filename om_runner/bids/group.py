@@ -16,6 +16,7 @@ from om_runner.bids.participant_tables import failed, registered, write_tables
 from om_runner.bids.participants import Participants, read_participants
 from om_runner.bids.request import check_output, open_dataset
 from om_runner.names import PRECISION_FOLDER, QC_FOLDER, STATE_FOLDER
+from om_runner.sharing.claims import TABLES
 from om_runner.sharing.folder import output_folder
 from vxm_convert.artifacts.names import RUN_NAME
 from vxm_convert.artifacts.sha256sums import begin_manifest, files_below, finish_manifest
@@ -41,7 +42,7 @@ def run_group(bids_dir: Path, out: Path) -> int:
     if not rows and not failures:
         raise VolumeError(f"{out}: no scan was registered into it; run the level participant first")
     participants = read_participants(dataset.root)
-    with output_folder(out):
+    with output_folder(out) as claims, claims.alone(TABLES):
         _write(out, participants)
     people = {row.subject.partition("_")[0] for row in rows}
     LOG.info("%d scans of %d participants, %d failed; tables in %s", len(rows), len(people), len(failures), out)

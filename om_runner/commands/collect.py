@@ -17,6 +17,7 @@ from om_runner.results.cohort_record import CohortRecord
 from om_runner.results.collect import View, list_files, view_of, write_tables
 from om_runner.results.layout import Layout
 from om_runner.results.run_record import collected, write_run
+from om_runner.sharing.claims import TABLES
 from om_runner.sharing.folder import output_folder
 from vxm_convert.artifacts.files import read_json
 from vxm_convert.artifacts.sha256sums import files_below
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise ArtifactError(f"{out}: no run has registered scans into it; register first, or check the name")
     if str(settings["key"].get("layout")).startswith("BIDS"):
         return run_group(Path(str(settings["about"].get("input"))), out)
-    with output_folder(out):
+    with output_folder(out) as claims, claims.alone(TABLES):
         layout = Layout(out)
         view = view_of(layout, common.scans(), settings["key"])
         write_tables(layout, view)

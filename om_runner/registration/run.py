@@ -31,7 +31,7 @@ from om_runner.results.failures import FailureRecords
 from om_runner.results.resume import Decision, Record, Records, decide, matches_run
 from om_runner.results.run_record import precision_entry, run_document, run_head, utc, write_run
 from om_runner.results.turns import Turns
-from om_runner.sharing.claims import Claims
+from om_runner.sharing.claims import TABLES, Claims
 from om_runner.sharing.owners import about_this_process
 from vxm_convert.artifacts.sha256sums import begin_manifest
 from vxm_convert.errors import EXIT_OK, EXIT_USER, PrecisionError, VxmError
@@ -242,7 +242,14 @@ class CohortRun:
         return view_of(self._job.layout, known(self._job.scans), self._job.keys.of_run, stale)
 
     def _write(self) -> None:
-        """Make all tables from the records, those of other processes included."""
+        """Make all tables from the records, those of other processes included.
+
+        By one process at a time: tables of a process that looked earlier and wrote later would lack scans.
+        """
+        with self._claims.alone(TABLES):
+            self._write_alone()
+
+    def _write_alone(self) -> None:
         job, settings = self._job, self._job.settings
         # Read once: the summary says what the tables say.
         view = self._seen = self._view()

@@ -15,9 +15,11 @@ import os
 import threading
 import time
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
+from om_runner.names import METRICS_NAME
 from om_runner.sharing.names import file_name
 from om_runner.sharing.owners import Owners, about_this_process, describe, listed, read_about
 from vxm_convert.artifacts.shares import write_problem
@@ -26,8 +28,12 @@ from vxm_convert.errors import ArtifactError
 LOG = logging.getLogger(__name__)
 
 CLAIMS_FOLDER = "claims"
+#: a name that no subject has, for the claim on the tables that all processes make
+TABLES = METRICS_NAME
 #: seconds after which a claim without content belongs to a process that died while writing it
 _EMPTY = 5.0
+#: seconds between two looks at a claim that is waited for
+_LOOK = 0.05
 #: the sets of claims of this process that are in use
 _LIVE: Set[str] = set()
 
@@ -163,6 +169,22 @@ class Claims:
         # The lowest first: while ours is there, nobody else can hold the subject.
         for number in [number for number in self._numbers(name) if number <= mine]:
             _unlink(self._folder / f"{name}.{number}")
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Do something while no other process does, after waiting for whoever does it now.
+
+        Raises
+        ------
+        ArtifactError
+            If claims cannot be written.
+        """
+        while self.take(what) is not None:
+            time.sleep(_LOOK)
+        try:
+            yield
+        finally:
+            self.release(what)
 
     def close(self) -> None:
         """Give back everything that is held here."""

@@ -87,6 +87,36 @@ def test_three_processes_share_a_cohort(bench, tmp_path):
     assert sum(entry["registered"] for entry in run["processes"]) == 8
 
 
+#: begins with the tables when the other one has looked at the records already
+LATE = """
+(folder / "there").touch()
+from om_runner.registration.run import CohortRun
+write = CohortRun._write
+CohortRun._write = lambda self: (time.sleep(1), write(self))
+"""
+#: looks at the records of all processes, and writes what it saw when the other one would have ended
+SLOW_TO_WRITE = """
+while not (folder / "there").exists():
+    time.sleep(0.01)
+from om_runner.registration import run as run_module
+write = run_module.write_run
+def write_late(*content):
+    (folder / "looked").touch()
+    time.sleep(2)
+    write(*content)
+run_module.write_run = write_late
+"""
+
+
+def test_tables_of_a_slow_writer_lack_nobody(bench, tmp_path):
+    slow, other = start(tmp_path, text=SLOW_TO_WRITE + RUN), start(tmp_path, text=LATE + RUN)
+    said = [child.communicate(timeout=120)[1] for child in (slow, other)]
+    assert [slow.returncode, other.returncode] == [0, 0] and (tmp_path / "looked").exists(), said
+    run = json.loads((bench.out / "run.json").read_text(encoding="utf-8"))
+    assert sum(entry["registered"] for entry in run["processes"]) == 8
+    assert len(bench.table("metrics.tsv")) == 8 and nothing_left(bench.out) and intact(bench.out)
+
+
 def test_scans_of_a_killed_process_go_to_a_living_one(bench, tmp_path):
     victim = start(tmp_path)
     while not (tmp_path / "executed").exists():
