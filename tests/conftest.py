@@ -5,6 +5,7 @@ area.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -18,6 +19,7 @@ import re
 import signal
 import sys
 import types
+import uuid
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -67,6 +69,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     (ROOT / "build").mkdir(exist_ok=True)
     path = ROOT / "build" / f"failed-tests-{platform.python_version()}.txt"
     path.write_text("".join(lines), encoding="utf-8")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
+    """Workers are forked with everything loaded."""
+    with contextlib.ExitStack() as stack:
+        if sys.platform == "linux" and session.config.getoption("numprocesses", None):
+            from tests.support.forked import forked_workers
+
+            stack.enter_context(forked_workers(uuid.uuid4().hex))
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -16,8 +16,8 @@ from typing import Any, Iterator
 import pytest
 
 from tests.support import forked
-from tests.support.forked import run_python
-from tests.support.forking.start.sitecustomize import order_of, settings_of
+from tests.support.forked import ROOT, run_python
+from tests.support.forking.start.sitecustomize import VARIABLE, order_of, settings_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="commands are forked on Linux only")
 
@@ -53,7 +53,7 @@ print(done.returncode, done.stdout.decode(), done.stderr.decode())
 _SERVE = """
 import sys
 from tests.support.forking import server
-server.PACKAGES = ()
+server.load = lambda: None
 server.main(sys.argv[1], int(sys.argv[2]))
 """
 _OWN_LINE = "print(open('/proc/self/cmdline').read())"
@@ -98,6 +98,28 @@ def test_commands_of_a_command_are_forked_too(words: Any, tmp_path: Path) -> Non
     assert "server.py" in run_python(["-c", _STARTER, "-c", _OWN_LINE], tmp_path, dict(os.environ)).stdout
     with_options = run_python(["-c", _STARTER, "-I", "-c", _OWN_LINE], tmp_path, dict(os.environ)).stdout
     assert "server.py" not in with_options and with_options.startswith("0 ")
+
+
+def test_a_module_of_the_project_is_a_program_too(tmp_path: Path) -> None:
+    forked_one, real = both(["-W", "always", "-m", "vxm_convert.text"], ROOT)
+    assert forked_one == real == (0, "", [])
+
+
+def test_another_copy_of_the_project_is_the_one_that_runs(tmp_path: Path) -> None:
+    (tmp_path / "vxm_convert").mkdir()
+    (tmp_path / "vxm_convert" / "__init__.py").write_text("copy = 'the other'\n", encoding="utf-8")
+    for words in (["-c", "import vxm_convert; print(vxm_convert.copy)"], ["-m", "vxm_convert.text"]):
+        forked_one, real = both(words, tmp_path)
+        assert forked_one[:2] == real[:2] and ("the other" in real[1] or real[0] == 1)
+
+
+def test_what_a_worker_starts_is_started(tmp_path: Path) -> None:
+    """A worker is forked; its own commands are those of users."""
+    code = f"{_OWN_LINE}; import os; print(os.environ.get('{VARIABLE}'), os.environ['PYTHONPATH'])"
+    environment = forked._the_server().environment(dict(os.environ), once="mine")
+    done = subprocess.run([sys.executable, "-u", "-c", code], env=environment, stdout=subprocess.PIPE, timeout=60)
+    line, told = done.stdout.decode().rsplit("\n", 2)[:2]
+    assert "server.py" in line and told == "None mine"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

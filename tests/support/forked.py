@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m …`` without its start-up: a process that has loaded the large packages forks for every command.
+"""``python -m …`` without its start-up: a process that has loaded the large packages and the project forks for every
+command, and for the workers of a test run.
 
-TensorFlow alone takes two seconds of every start, Matplotlib one. `run_python` runs a module or a text as
-``python -m`` and ``python -c`` do; it ends as any interpreter does, with its own folder, environment, standard streams
-and exit code; of the project itself nothing is loaded before. What such a command starts with the same interpreter
-(the reference, the conversion to ONNX, the simulator's compiler) is forked as well, by the ``sitecustomize`` in
-``forking/start``.
+TensorFlow alone takes two seconds of every start, Matplotlib one, the project a half. `run_python` runs a module or a
+text as ``python -m`` and ``python -c`` do; it ends as any interpreter does, with its own folder, environment, standard
+streams and exit code. What such a command starts with the same interpreter (the reference, the conversion to ONNX, the
+simulator's compiler) is forked as well, by the ``sitecustomize`` in ``forking/start``.
 
 For new tests: take ``run_stage`` of ``tests.support.stages``, or `run_python` where the environment matters: it costs
 a twentieth of a second before the command does anything. Where the code under test starts the processes itself, ask
@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO, Any, Dict, Optional, Sequence
+from typing import IO, Any, Dict, Iterator, Optional, Sequence
 
 from tests.support.forking.start.sitecustomize import STARTED, VARIABLE, fits, order_of, settings_of
 
@@ -40,6 +40,8 @@ _START_SECONDS = 60
 _REFUSED_SECONDS = 3
 _STACK_SECONDS = 5
 _FORKING = Path(__file__).resolve().parent / "forking"
+#: variable with the name of the test run and the process that ends last in it
+RUN = "VXM_TEST_RUN"
 #: hashes of texts are those of the conversion to ONNX, which asks for them
 HASH_SEED = "0"
 
@@ -52,11 +54,8 @@ class Server:
         self._gone = False
 
     @classmethod
-    def of_this_run(cls) -> Server:
-        """The one of this test run; its first user starts it."""
-        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-        # Workers end at different times; the run that they belong to ends last.
-        owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    def of_run(cls, run: str, owner: int) -> Server:
+        """The one of a test run, which ends with its process `owner`; its first user starts it."""
         folder = os.path.join(tempfile.gettempdir(), f"vxm-fork-{run}")
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment["PYTHONHASHSEED"] = HASH_SEED
@@ -75,9 +74,9 @@ class Server:
         )
         return server
 
-    def environment(self, asked: Dict[str, str]) -> Dict[str, str]:
+    def environment(self, asked: Dict[str, str], **more: str) -> Dict[str, str]:
         """The asked one, with what lets the command's own commands be forked."""
-        place = {"socket": self._socket, "python": sys.executable, "settings": self._settings}
+        place = {"socket": self._socket, "python": sys.executable, "settings": self._settings, **more}
         paths = [str(_FORKING / "start"), asked.get("PYTHONPATH", "")]
         return {**asked, "PYTHONPATH": os.pathsep.join(filter(None, paths)), VARIABLE: json.dumps(place)}
 
@@ -159,8 +158,23 @@ _server: Optional[Server] = None
 def _the_server() -> Server:
     global _server
     if _server is None:
-        _server = Server.of_this_run()
+        # Workers end at different times; the process that started them ends last, and its number is in what they know.
+        run, owner = os.environ.get(RUN, f"alone {os.getpid()}").split()
+        _server = Server.of_run(run, int(owner))
     return _server
+
+
+@contextlib.contextmanager
+def forked_workers(run: str) -> Iterator[None]:
+    """While it lasts, interpreters that pytest-xdist starts are forked with everything loaded; what they start is not."""
+    os.environ[RUN] = f"{run} {os.getpid()}"
+    before = dict(os.environ)
+    os.environ.update(_the_server().environment(before, once=before.get("PYTHONPATH", "")))
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+        os.environ["PYTHONPATH"] = before.get("PYTHONPATH", "")
 
 
 def forking(environment: Dict[str, str]) -> Dict[str, str]:

@@ -29,8 +29,10 @@ import sys
 import threading
 import types
 import warnings
+from pathlib import Path
 from typing import Any, Dict, List
 
+ROOT = Path(__file__).resolve().parents[3]
 #: what is loaded before the first fork, where it is installed; none of them starts threads of its own when imported
 PACKAGES = (
     "tensorflow",
@@ -43,6 +45,7 @@ PACKAGES = (
     "yaml",
     "jinja2",
     "SimpleITK",
+    "numba",
     "onnx",
     "tf2onnx",
     "openvino.runtime" if sys.version_info < (3, 8) else "openvino",
@@ -50,6 +53,8 @@ PACKAGES = (
     "matplotlib.backends.backend_svg",
     "matplotlib.backends.backend_agg",
 )
+#: our own, of which every module is loaded but those that are programs only
+OURS = ("vxm_convert", "train", "export", "om_runner")
 HEADER_BYTES = 8
 _STREAMS = 3
 _LOOK_SECONDS = 1.0
@@ -196,6 +201,9 @@ def become(order: Dict[str, Any], streams: List[int]) -> None:
     folder = os.path.dirname(os.path.realpath(order["what"])) if order["way"] == "file" else order["cwd"]
     paths = order["environment"].get("PYTHONPATH", "")
     sys.path[:1] = [folder, *filter(None, paths.split(os.pathsep))]
+    homes = [path for path in sys.path if os.path.isdir(os.path.join(path, OURS[0]))]
+    if not homes or os.path.realpath(homes[0]) != str(ROOT):
+        _keep_only_packages()
     multiprocessing.process.ORIGINAL_DIR = order["cwd"]  # type: ignore[attr-defined]
     for action in order["warnings"]:
         warnings.simplefilter(action)
@@ -206,6 +214,8 @@ def run(way: str, what: str, words: List[str]) -> None:
     """As ``python -m what words…``, ``python -c what words…`` or ``python what words…``."""
     sys.argv = [what, *words]
     if way == "-m":
+        if not hasattr(sys.modules.get(what), "__path__"):
+            sys.modules.pop(what, None)  # a module that is run as a program is loaded anew
         runpy.run_module(what, run_name="__main__", alter_sys=True)
         return
     program = types.ModuleType("__main__")
@@ -220,12 +230,32 @@ def run(way: str, what: str, words: List[str]) -> None:
     exec(compile(source, name, "exec"), program.__dict__)
 
 
-def _load() -> None:
-    for name in PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            pass
+def load() -> None:
+    """Import everything that commands share; of the project all but what is a program, or needs a package that is not
+    here.
+    """
+    sys.path.insert(0, str(ROOT))
+    from vxm_convert.lazy import silence_openvino
+
+    silence_openvino()
+    names = list(PACKAGES)
+    for ours in OURS:
+        for path in sorted((ROOT / ours).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            if parts[-1] != "__main__" and "shims" not in parts:
+                names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", module=rf"({'|'.join(OURS)})(\.|$)")
+        for name in names:
+            with contextlib.suppress(Exception):  # the command that needs it says what is wrong
+                importlib.import_module(name)
+    del sys.path[0]
+
+
+def _keep_only_packages() -> None:
+    """For a command of another copy of the project: what was loaded of this one is forgotten."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
+        del sys.modules[name]
 
 
 def end(code: Any) -> None:
@@ -242,7 +272,7 @@ def end(code: Any) -> None:
 
 def main(path: str, owner: int) -> None:
     server = Server(path, owner)
-    _load()
+    load()
     gc.collect()
     gc.freeze()  # what the children never collect stays shared with them
     order = server.serve()
