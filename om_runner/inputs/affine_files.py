@@ -82,8 +82,8 @@ def affine_from(choice: str, scan: Scan, fixed: Tuple[Grid, str], moving: Grid) 
                 f"{path}: {reason}; search this one with --affine {AUTO_AFFINE}, or remove {sidecar_path(path).name} if the "
                 "matrix is right all the same"
             )
-    said = (noted or {}).get("placement") or {}
-    how = {name: said[name] for name in _OF_SEARCH if name in said}
+    said = (noted or {}).get("placement")
+    how = {name: said[name] for name in _OF_SEARCH if name in said} if isinstance(said, dict) else {}
     return read_affine(path, fixed[0], moving), {"affine": path.name, "affine_sha256": digest, **how}
 
 
@@ -108,7 +108,7 @@ def _foreign(noted: Dict[str, Any], digest: str, scan: Scan, fixed: Tuple[Grid, 
     ):
         was = sources.get(role)
         if was is not None and was != wanted:
-            return f"was made for another image than {what} (sha256 {was[:12]}, {what} has {wanted[:12]})"
+            return f"was made for another image than {what} (sha256 {str(was)[:12]}, {what} has {wanted[:12]})"
     for entry, what, grid in (("moving_grid", "scan", moving), ("fixed_grid", "fixed image", fixed[0])):
         if entry in noted and noted[entry] != grid.to_dict():
             return f"was made when the {what} was read with other axes (--orientation)"

@@ -19,7 +19,14 @@ from om_runner.names import RESERVED_SUBJECTS
 from vxm_convert.artifacts.tsv import MISSING
 from vxm_convert.errors import VolumeError
 from vxm_convert.parser import meant
-from vxm_convert.scans.discovery import find_segmentations, freesurfer_scan, named_after, safe_name, volume_stem
+from vxm_convert.scans.discovery import (
+    find_segmentations,
+    freesurfer_scan,
+    named_after,
+    safe_name,
+    unique_names,
+    volume_stem,
+)
 from vxm_convert.scans.header import kinds_for, volume_suffix
 from vxm_convert.text import line_of, one_line
 
@@ -110,7 +117,7 @@ def _columns(path: Path, rows: Sequence[Tuple[int, List[str]]]) -> List[str]:
     got = one_line(", ".join(line_of(name) or "(none)" for name in columns))
     missing = [name for name in (MOVING, FIXED) if name not in columns]
     if missing:
-        hint = "; separate them by tabs or commas" if ";" in got else ""
+        hint = "; separate them by tabs or commas" if len(columns) == 1 else ""
         raise VolumeError(f"{path}: has no column {' and no column '.join(missing)}, its first line says: {got}{hint}")
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown or len(set(columns)) != len(columns):
@@ -153,8 +160,8 @@ def _names(pairs: Sequence[_Pair]) -> List[str]:
 
 
 def _labels(images: Sequence[Path]) -> Dict[Path, str]:
-    """A name per image: its stem, behind as many of its folders' names as tell it from the others; with the suffix as a
-    last resort.
+    """A name per image: its stem, behind as many of its folders' names as tell it from the others; with suffix and number
+    as a last resort, of names in other letters than a to z for example.
     """
     labels: Dict[Path, str] = {}
     left = list(images)
@@ -163,7 +170,7 @@ def _labels(images: Sequence[Path]) -> Dict[Path, str]:
         counts = Counter(label.lower() for label in [*made.values(), *labels.values()])
         labels.update((image, label) for image, label in made.items() if counts[label.lower()] == 1)
         left = [image for image in left if image not in labels]
-    return {**labels, **{image: safe_name(image.name.replace(".", "_")) for image in left}}
+    return {**labels, **dict(zip(left, unique_names(left, labels.values())))}
 
 
 def _below(path: Path, depth: int) -> str:

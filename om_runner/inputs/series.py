@@ -57,15 +57,26 @@ def searched_on(scan: Scan, choice: str, shape: Tuple[int, int, int]) -> np.ndar
     Raises
     ------
     VolumeError
-        If the series has no such frame.
+        If the series has no such frame, and for frames that cannot be read or have values that are no numbers, with which a
+        search would not end.
     """
     count = frames_in(scan.path)
     number = whole_in(choice)
     if number is not None:
         if number >= count:
             raise VolumeError(f"{scan.path}: has the frames 0 to {count - 1}, --series asks for {choice}")
-        return ScanFile(scan.path, number).image(shape).data
+        return _frame(scan, number, shape)
     total = np.zeros(shape, np.float64)
     for frame in range(count):
-        total += ScanFile(scan.path, frame).image(shape).data
+        total += _frame(scan, frame, shape)
     return (total / count).astype(np.float32)
+
+
+def _frame(scan: Scan, number: int, shape: Tuple[int, int, int]) -> np.ndarray:
+    image = ScanFile(scan.path, number).image(shape).data
+    if not np.isfinite(image).all():
+        raise VolumeError(
+            f"{scan.path}: frame {number}, on which the affine of all frames would be searched, has values that are NaN or "
+            "infinite; correct it, or name a sound frame with --series N"
+        )
+    return image

@@ -146,7 +146,8 @@ def read_header(path: Path, frame: Optional[int] = None) -> Union[Header, TextHe
         )
     every = tuple(int(side) for side in header.get_data_shape())
     frames = 1 if frame is None else _frames(every, path)
-    shape, scale = check_shape(every if frames == 1 else every[:3], path, _FRAME_OR_SERIES), scale_of(header, path)
+    advice = _FRAME_OR_SERIES if max(every[4:], default=1) == 1 else _FRAME
+    shape, scale = check_shape(every if frames == 1 else every[:3], path, advice), scale_of(header, path)
     if frames * np.prod(shape, dtype=np.int64) * dtype.itemsize != raw.voxel_bytes:
         raise VolumeError(f"{path}: bits per voxel and dtype {dtype} disagree in the header; export the scan again")
     return Header(replace(raw, head=b""), dtype, scale, space_of(header, raw, shape), frames, frame or 0)

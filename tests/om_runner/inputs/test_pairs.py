@@ -150,12 +150,23 @@ def test_equal_names_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     assert [scan.fixed.called for scan in scans_from(known(scans), {})] == called
 
 
+def test_names_in_other_letters_are_told_apart(tmp_path: Path) -> None:
+    """None of their letters is kept in the name of a folder."""
+    for name in ("张三.npz", "李四.npz", "b.npz"):
+        fakes.write_scan(tmp_path / name, 1)
+    table = tmp_path / "pairs.tsv"
+    table.write_text("moving\tfixed\n张三.npz\t李四.npz\n李四.npz\tb.npz\n", encoding="utf-8")
+    assert [scan.subject for scan in read_pairs(table)] == ["___npz_____npz_2", "___npz_2__b"]
+    assert [scan.path.name for scan in read_pairs(table)] == ["张三.npz", "李四.npz"]
+
+
 @pytest.mark.parametrize(
     "lines, said",
     [
         ([], "is empty, expected a table of pairs"),
         (["a\tb"], "has no column moving and no column fixed, its first line says: a, b"),
         (["moving;fixed", "x;y"], "separate them by tabs or commas"),
+        (["moving fixed", "x y"], "separate them by tabs or commas"),
         (["moving\tfixed"], "names no pair"),
         (["moving\tfixed\tmoving_label", "a\tb\tc"], "did you mean moving_labels"),
         (["moving\tfixed\tmoving", "a\tb\tc"], "each at most once"),

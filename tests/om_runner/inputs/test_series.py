@@ -15,7 +15,7 @@ from om_runner import __main__ as cli
 from om_runner.commands import qc
 from om_runner.inputs import placement
 from om_runner.inputs.scans import Scan
-from om_runner.inputs.series import frame_by_frame
+from om_runner.inputs.series import frame_by_frame, searched_on
 from om_runner.results.cohort_record import known, scans_from
 from tests.support import fakes
 from tests.support.registration_bench import Bench
@@ -69,6 +69,8 @@ def test_more_than_a_series_is_refused(tmp_path: Path) -> None:
     for name in ("five.nii", "many.nii"):
         with pytest.raises(VolumeError, match="expected a series of at most 10000 frames"):
             frames_in(tmp_path / name)
+    with pytest.raises(VolumeError, match="5-D volume 4x4x4x2x3, expected one 3-D scan; extract a single frame first$"):
+        ScanFile(tmp_path / "five.nii").image()
 
 
 def test_frames_are_registered_as_scans_are(bench: Bench, tmp_path: Path, caplog) -> None:
@@ -117,6 +119,17 @@ def test_one_affine_is_searched_for_all_frames(bench: Bench, tmp_path: Path, mon
     first, bench.out = bench.out, tmp_path / "again"
     (bench.inputs / "b.nii").unlink()
     assert bench.run("--series", choice, "--affine", str(first)) == 0, "a later run takes the affine of each frame"
+
+
+@pytest.mark.parametrize("choice", ["mean", "1"])
+def test_no_affine_is_searched_on_what_is_no_number(tmp_path: Path, choice: str) -> None:
+    """SimpleITK's search never ends on a NaN. The other frames are sound, so nothing else refuses them."""
+    data = np.ones((8, 9, 10, 3), np.float32)
+    data[4, 4, 4, 1] = np.nan
+    nib.save(nib.Nifti1Image(data, LIA), str(tmp_path / "a.nii"))
+    with pytest.raises(VolumeError, match="a.nii: frame 1, on which .* name a sound frame with --series N"):
+        searched_on(Scan("a_frame-000", tmp_path / "a.nii", frame=0), choice, (8, 9, 10))
+    assert np.array_equal(searched_on(Scan("a", tmp_path / "a.nii", frame=1), "2", (8, 9, 10)), data[..., 2])
 
 
 def test_names_of_frames(tmp_path: Path) -> None:
