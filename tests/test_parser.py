@@ -90,6 +90,26 @@ def help_text(module: str, option: str, capsys) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "module, option",
+    [
+        ("om_runner", "--input"),
+        ("om_runner", "--pairs"),
+        ("om_runner", "--out"),
+        ("om_runner", "--atlas"),
+        ("train", "--data"),
+        ("train", "--out"),
+        ("export", "--out"),
+        ("vxm_convert", "verify"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(module: str, option: str, capsys) -> None:
+    """A variable of the shell that is not set leaves one."""
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"{module}.__main__").main([option, ""])
+    assert ended.value.code == 2 and "is empty, expected a path; is a variable" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("module", ["om_runner", "train"])
 def test_help_shows_the_common_options_and_help_all_the_rest(module: str, capsys) -> None:
     short, full = help_text(module, "--help", capsys), help_text(module, "--help-all", capsys)

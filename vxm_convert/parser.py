@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parser of every command: completes words in a shell, suggests what was meant, and shows common options first."""
+"""The parser of every command: completes words in a shell, suggests what was meant, and shows common options first.
+Refuses empty paths.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import difflib
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any, Iterable, List, NoReturn, Optional, Sequence
 
 #: set by the shell's completion: position of the program's name among the words, from 1
@@ -28,6 +31,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, verbs: Sequence[str] = (), common: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.verbs, self.common, self._everything = tuple(verbs), tuple(common), False
+        self.register("type", Path, _given_path)
         said = "show every option and exit" if common else argparse.SUPPRESS
         self.add_argument("--help-all", action=_HelpAll, help=said)
 
@@ -87,6 +91,13 @@ class Parser(argparse.ArgumentParser):
         if self.verbs and not words:
             self.add_argument("verb", choices=sorted(self.verbs), nargs="?")
         argcomplete.autocomplete(self)
+
+
+def _given_path(word: str) -> Path:
+    """A path; nothing, as of a variable of the shell that is not set, would be the current folder."""
+    if not word:
+        raise argparse.ArgumentTypeError("is empty, expected a path; is a variable of the shell not set?")
+    return Path(word)
 
 
 class _HelpAll(argparse.Action):

@@ -265,7 +265,8 @@ def load_atlas(path: Path, model: OfflineModel, placing: PlacingOptions = BY_HEA
     """
     path = Path(path)
     if not path.is_file():
-        raise VolumeError(f"{path}: no such atlas; pass the fixed image with --atlas")
+        found = "a folder, expected the fixed image in one file" if path.is_dir() else "no such atlas"
+        raise VolumeError(f"{path}: {found}; pass the fixed image with --atlas")
     # An atlas has labels of its own; the fixed images of pairs are scans as the moving ones are.
     return load_fixed(Scan("atlas", path, find_segmentation(path)), model, replace(placing, label_map=None))
 

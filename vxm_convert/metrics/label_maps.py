@@ -2,7 +2,7 @@
 """From the labels of one tool to those of another, by a table: packaged ones by name, or a file.
 
 A table is text with tabs; its first line names the columns ``from`` and ``to``, and ``name`` if it has names. Several labels
-may go to one. A label that the table does not have becomes background, which is counted and said.
+may go to one; lines that start with # are comments. A label that the table does not have becomes background, which is counted and said.
 
 `synthseg` are SynthSeg's labels, with its parcels of the cortex (``--parc``) put together: the 32 structures are FreeSurfer's
 under FreeSurfer's ids. `neuromorphometrics` are the labels of the MICCAI 2012 challenge, which SPM's
@@ -102,7 +102,9 @@ def load_label_map(choice: str) -> LabelMap:
 
 
 def _parsed(path: Path, lines: List[str]) -> Dict[int, int]:
-    rows = [(number, line.split("\t")) for number, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
+    rows = [
+        (number, line.split("\t")) for number, line in enumerate(lines, 1) if line.strip() and line.lstrip()[0] != "#"
+    ]
     head = [cell.strip().lower() for cell in rows[0][1]] if rows else []
     if not {"from", "to"} <= set(head) or not set(head) <= set(_COLUMNS) or len(set(head)) != len(head):
         raise VolumeError(
@@ -124,7 +126,8 @@ def _parsed(path: Path, lines: List[str]) -> Dict[int, int]:
             pair.append(label)
         if pair[0] == 0 or pair[0] in found:
             raise VolumeError(
-                f"{path}, line {number}: label {pair[0]} {'is background' if pair[0] == 0 else 'appears twice'}"
+                f"{path}, line {number}: label {pair[0]} {'is background' if pair[0] == 0 else 'appears twice'}; "
+                "remove the line"
             )
         found[pair[0]] = pair[1]
     if not found:

@@ -15,6 +15,7 @@ from om_runner.inputs.affine_files import affine_file
 from tests.support import fakes
 from tests.support.registration_bench import Bench
 from tests.support.searched import MOVED, PLACE, Searched
+from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.inspection.verify import BROKEN, verify_folders
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.transforms.affines import read_affine, write_affine
@@ -131,5 +132,8 @@ def test_a_side_car_of_another_tool_says_nothing(bench: Bench, tmp_path: Path) -
     Path(f"{file}.json").write_text('{"Description": "by hand"}')
     bench.out = tmp_path / "given"
     assert bench.run("--affine", str(file)) == 0
+    odd = {"affine_format": "itk", "sha256": sha256_of(file), "made_from": {"moving": 3}, "placement": ["affine_tool"]}
+    Path(f"{file}.json").write_text(json.dumps(odd))
+    assert "for another image than the scan a.nii.gz (sha256 3, the" in failures(bench, tmp_path / "odd", file)["a"]
     Path(f"{file}.json").write_text("{")
     assert "given.txt.json: not JSON" in failures(bench, tmp_path / "damaged", file)["a"]

@@ -68,7 +68,7 @@ def test_neuromorphometrics() -> None:
 
 
 def test_what_a_table_does_not_have_is_counted_and_said(tmp_path: Path, caplog) -> None:
-    (tmp_path / "m.tsv").write_text("# mine\nTO\tfrom\n17\t1\n17\t2\n0\t5\n53\t900000\n")
+    (tmp_path / "m.tsv").write_text("# mine\nTO\tfrom\n  # the left side\n17\t1\n17\t2\n0\t5\n53\t900000\n")
     mapped = load_label_map(str(tmp_path / "m.tsv"))
     seg = np.array([[0, 1, 2, 5], [7, 7, 900000, 12]])
     with caplog.at_level(logging.WARNING):
@@ -92,7 +92,7 @@ def test_what_a_table_does_not_have_is_counted_and_said(tmp_path: Path, caplog) 
         (b"from\tto\nx\t2\n", "line 2: from 'x', expected a label"),
         (b"from\tto\n1\t-2\n", "line 2: to '-2'"),
         (b"from\tto\n1\t99999999999\n", "line 2: to '99999999999'"),
-        (b"from\tto\n1\t2\n1\t3\n", "line 3: label 1 appears twice"),
+        (b"from\tto\n1\t2\n1\t3\n", "line 3: label 1 appears twice; remove the line"),
         (b"from\tto\n0\t3\n", "line 2: label 0 is background"),
         (b"\xff\xfe\x00", "is no UTF-8 text"),
     ],

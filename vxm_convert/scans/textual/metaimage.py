@@ -16,7 +16,7 @@ import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.scans.textual.beside import named_beside, skipped
-from vxm_convert.scans.textual.stored import MAX_HEADER, Stored, affine_of, numbers, sides, text_of
+from vxm_convert.scans.textual.stored import MAX_HEADER, Stored, affine_of, lines_of, numbers, sides
 
 _LAST = re.compile(rb"^ElementDataFile[ \t]*=[ \t]*([^\r\n]*)(?:\r?\n|\Z)", re.MULTILINE)
 _TYPES = {
@@ -55,7 +55,7 @@ def read_metaimage(path: Path) -> Stored:
     if beside and path.suffix.lower() != ".mhd":
         raise VolumeError(f"{path}: its voxels are in another file; save it as one .mha, or as .nii.gz")
     entries: Dict[str, str] = {}
-    for line in text_of(path, head[: last.start()]).splitlines():
+    for line in lines_of(path, head[: last.start()]):
         name, _, value = line.partition("=")
         entries.setdefault(name.strip(), value.strip())
     try:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Dict, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
 from vxm_convert.errors import VolumeError
 from vxm_convert.scans.textual.beside import named_beside, skipped
-from vxm_convert.scans.textual.stored import MAX_HEADER, Stored, affine_of, numbers, sides, text_of
+from vxm_convert.scans.textual.stored import MAX_HEADER, Stored, affine_of, lines_of, numbers, sides
 
 _MAGIC = re.compile(rb"NRRD000[1-5]\r?\n")
 _END = re.compile(rb"\r?\n\r?\n")
@@ -69,7 +69,7 @@ def read_nrrd(path: Path) -> Stored:
     if end is None and (not beside or len(head) == MAX_HEADER):
         raise VolumeError(f"{path}: its header has no end within {MAX_HEADER} bytes; copy the file again")
     text = head if end is None else head[: end.start()]
-    fields = _fields(text_of(path, text))
+    fields = _fields(lines_of(path, text))
     other = next((name for name in _SPLIT_FILES if name in fields), None)
     if not beside and other is not None:
         raise VolumeError(f"{path}: its voxels are in another file ({other}); save it as one .nrrd, or as .nii.gz")
@@ -82,10 +82,10 @@ def read_nrrd(path: Path) -> Stored:
         raise VolumeError(f"{path}: {exc}; save it as one 3-D .nrrd, or as .nii.gz") from exc
 
 
-def _fields(text: str) -> Dict[str, str]:
+def _fields(lines: List[str]) -> Dict[str, str]:
     """Field → value; keys with ``:=`` are of programs."""
     found: Dict[str, str] = {}
-    for line in text.splitlines()[1:]:
+    for line in lines[1:]:
         name, colon, value = line.partition(": ")
         if colon and not line.startswith("#") and ":=" not in line.split(": ")[0]:
             found.setdefault(name.strip().lower(), value.strip())

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Optional, Tuple
+from typing import BinaryIO, List, Optional, Tuple
 
 import numpy as np
 
@@ -23,6 +24,7 @@ _CHUNK = 1 << 20
 _DIGITS = 10
 #: of zlib: the stream is one of gzip or zlib, which its first bytes tell
 _ANY_STREAM = 32 + zlib.MAX_WBITS
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,9 @@ def affine_of(axes: np.ndarray, origin: np.ndarray, flip: Tuple[float, float, fl
     return np.diag((*flip, 1.0)) @ affine
 
 
-def text_of(path: Path, head: bytes) -> str:
-    """A header's bytes as text; raises VolumeError if they are none."""
+def lines_of(path: Path, head: bytes) -> List[str]:
+    """The lines of a header; raises VolumeError if it is no text."""
     if b"\0" in head:
         raise VolumeError(f"{path}: its header is no text; the file is damaged, or of another format")
-    # Names in it may be of any encoding; what is read of it is ASCII.
-    return head.decode("latin-1")
+    # Names in it may be of any encoding, in which a byte may be one at which Python would end a line; the rest is ASCII.
+    return _LINE_END.split(head.decode("latin-1"))

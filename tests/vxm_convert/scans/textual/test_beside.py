@@ -58,6 +58,13 @@ def test_files_of_itk(tmp_path: Path, suffix: str, packed: bool) -> None:
         assert np.array_equal(itk.GetArrayFromImage(theirs).T, ARRAY)
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_names_in_any_script(tmp_path: Path, suffix: str) -> None:
+    """Some of their bytes end a line in Latin-1."""
+    path = write(tmp_path / f"全脑{suffix}", ARRAY.astype("u1"), OBLIQUE, content="先 Å\x1cx")
+    assert np.array_equal(ScanFile(path).image().data, ARRAY)
+
+
 def test_a_number_of_bytes_before_the_voxels(tmp_path: Path) -> None:
     for suffix, field in ((".mhd", "HeaderSize"), (".nhdr", "byte skip")):
         path = write(tmp_path / f"a{suffix}", ARRAY.astype("u1"), OBLIQUE, **{field: "7"})
