@@ -6,7 +6,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, Tuple, Union
+
+import numpy as np
 
 from vxm_convert.artifacts.files import sha256_of
 from vxm_convert.errors import VolumeError
@@ -67,9 +69,10 @@ class Warp(fields.Warp):
         Raises
         ------
         VolumeError
-            For an image that cannot be read or that the warp does not lead into, unknown names, and labels that are no
-            whole numbers.
+            For an image that cannot be read or that the warp does not lead into, unknown names, labels that are no whole
+            numbers, and a warp with NaN or infinite values.
         """
+        fields.check_finite(self.u, "warp")
         with on_disk(image) as path:
             file = ScanFile(path)
             grid = image_grid(file, self.moving)
@@ -93,13 +96,21 @@ class Warp(fields.Warp):
         Raises
         ------
         VolumeError
-            For a warp that collapses space.
+            For a warp that collapses space or has NaN or infinite values, and a tolerance that is not above 0.
         """
-        return Warp.of(invert_field(self, tolerance=tolerance_mm)[0])
+        return Warp.of(self._inverted(tolerance_mm)[0])
 
     def inverse_report(self, tolerance_mm: float = TOLERANCE_MM) -> InverseReport:
-        """How well the warp can be inverted: errors in mm in both directions, voxels in folds, voxels not solved."""
-        return invert_field(self, tolerance=tolerance_mm)[2]
+        """How well the warp can be inverted: errors in mm in both directions, voxels in folds, voxels not solved; raises as
+        `invert`.
+        """
+        return self._inverted(tolerance_mm)[2]
+
+    def _inverted(self, tolerance_mm: float) -> Tuple[fields.Warp, np.ndarray, InverseReport]:
+        if not tolerance_mm > 0:
+            raise VolumeError(f"tolerance_mm: got {tolerance_mm}, expected mm above 0")
+        fields.check_finite(self.u, "warp")
+        return invert_field(self, tolerance=tolerance_mm)
 
     def save(self, path: Union[str, Path], format: str = "itk", dtype: str = "float32") -> Path:
         """Write the warp and its side-car (``<file>.json``).

@@ -100,3 +100,29 @@ def test_refusals(bench: Path) -> None:
         (bench / "f.nii.gz.json").unlink()
         warps.read(bench / "f.nii.gz", "fsl")
     assert not (bench / "x.nii.gz").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("use", ["apply", "apply to labels", "invert", "inverse_report"])
+def test_a_warp_that_is_no_number_somewhere(value: float, use: str) -> None:
+    """A program makes it from an array; files are checked when they are read."""
+    good = known_warp(FIXED, MOVING)
+    u = good.u.copy()
+    u[1, 2, 3, 0] = value
+    warp, image = Warp(u, FIXED, MOVING), (np.ones(MOVING.shape, np.uint8), MOVING.affine)
+    uses = {
+        "apply": lambda: warp.apply(image),
+        "apply to labels": lambda: warps.apply(warp, image, "labels"),
+        "invert": lambda: warps.invert(warp),
+        "inverse_report": warp.inverse_report,
+    }
+    with pytest.raises(VolumeError, match=r"warp: 1 values are NaN or infinite, the first at index \(1, 2, 3, 0\)"):
+        uses[use]()
+
+
+@pytest.mark.parametrize("tolerance", [0, -1, float("nan")])
+def test_a_tolerance_that_nothing_meets(tolerance: float) -> None:
+    warp = Warp.of(known_warp(FIXED, MOVING))
+    for use in (warp.invert, warp.inverse_report):
+        with pytest.raises(VolumeError, match=f"tolerance_mm: got {tolerance}, expected mm above 0"):
+            use(tolerance)
