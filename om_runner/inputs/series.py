@@ -57,8 +57,7 @@ def searched_on(scan: Scan, choice: str, shape: Tuple[int, int, int]) -> np.ndar
     Raises
     ------
     VolumeError
-        If the series has no such frame, and for frames that cannot be read or have values that are no numbers, with which a
-        search would not end.
+        If the series has no such frame, and for frames that cannot be read or have values that are NaN or infinite.
     """
     count = frames_in(scan.path)
     number = whole_in(choice)

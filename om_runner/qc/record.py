@@ -17,7 +17,7 @@ from om_runner.qc.case import Case
 from om_runner.qc.measures import correlation, empty_share, warnings_of, white_of
 from om_runner.qc.pictures import Drawn, draw
 from om_runner.qc.structures import MOST_LABELS
-from om_runner.results.writer import whole_folder
+from om_runner.results.writer import check_replaceable, whole_folder
 from vxm_convert.artifacts.files import read_bounded, write_json
 from vxm_convert.errors import ArtifactError, FormatError, VxmError
 from vxm_convert.metrics.labels import label_name
@@ -82,8 +82,9 @@ def write_case(folder: Path, case: Case) -> Record:
     Raises
     ------
     ArtifactError
-        If the folder cannot be written.
+        If the folder cannot be written, or would replace a file or a folder of other files.
     """
+    check_replaceable(Path(folder) / case.subject, "choose another --out", (RECORD_NAME,))
     drawn = draw(case)
     record = _record(case, drawn)
     folder = Path(folder)

@@ -74,12 +74,13 @@ class Provenance:
         return replace(self, made_from={**self.made_from, **made_from}, details={**self.details, **details})
 
 
-def check_replaceable(folder: Path, advice: str) -> None:
+def check_replaceable(folder: Path, advice: str, known: Sequence[str] = _RESULTS) -> None:
     """Refuse, before any work, a folder of results that would replace what is not ours.
 
     Parameters
     ----------
     advice : str — where results may go instead.
+    known : sequence of str — files by which a folder of ours is known.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def check_replaceable(folder: Path, advice: str) -> None:
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: a file where the folder of the results belongs; {advice}")
     names = sorted(path.name for path in folder.iterdir())
-    if names and not set(names) & set(_RESULTS):
+    if names and not set(names) & set(known):
         raise ArtifactError(
             f"{folder}: holds {line_of(names[0])} and no result of om_runner, and results would replace the folder; {advice}"
         )

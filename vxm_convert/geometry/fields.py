@@ -157,9 +157,7 @@ def check_finite(field: np.ndarray, what: str, expected: str = "finite displacem
             first = (int(at[0]) + part.start,) + tuple(int(i) for i in at[1:])
         bad += n
     if bad:
-        raise VolumeError(
-            f"{what}: {bad} values are NaN or infinite, the first at index {first}; expected {expected}"
-        )
+        raise VolumeError(f"{what}: {bad} values are NaN or infinite, the first at index {first}; expected {expected}")
 
 
 def _offset(shape: Tuple[int, ...], part: slice, difference: np.ndarray) -> np.ndarray:

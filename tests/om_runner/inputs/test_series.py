@@ -123,7 +123,7 @@ def test_one_affine_is_searched_for_all_frames(bench: Bench, tmp_path: Path, mon
 
 @pytest.mark.parametrize("choice", ["mean", "1"])
 def test_no_affine_is_searched_on_what_is_no_number(tmp_path: Path, choice: str) -> None:
-    """SimpleITK's search never ends on a NaN. The other frames are sound, so nothing else refuses them."""
+    """The frame is named: to the other frames, whose affine it is, nothing is wrong."""
     data = np.ones((8, 9, 10, 3), np.float32)
     data[4, 4, 4, 1] = np.nan
     nib.save(nib.Nifti1Image(data, LIA), str(tmp_path / "a.nii"))

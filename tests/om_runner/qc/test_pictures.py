@@ -15,7 +15,7 @@ from om_runner.qc.pictures import draw, line_spacing
 from om_runner.qc.record import PICTURES, read_record, read_records, write_case
 from om_runner.qc.slices import VIEWS, Slices, shown_box
 from tests.support.qc_cases import RAS_SHAPE, case, colours, grid_of, head, in_axes
-from vxm_convert.errors import FormatError, VolumeError
+from vxm_convert.errors import ArtifactError, FormatError, VolumeError
 from vxm_convert.geometry.fields import Warp
 
 ALL = (0, 0, 0), tuple(n - 1 for n in RAS_SHAPE)
@@ -242,6 +242,15 @@ def test_before_is_the_scan_by_affine_alone():
     with pytest.raises(VolumeError, match="another scan"):
         by_affine_alone(image[:-1], moving, pull, fixed)
     assert onto(None, moving, fixed) is None and onto(image, moving, moving) is image
+
+
+def test_pictures_replace_pictures_only(tmp_path):
+    mine = tmp_path / "a b" / "precious.txt"
+    mine.parent.mkdir()
+    mine.write_text("x")
+    with pytest.raises(ArtifactError, match="a b: holds precious.txt and no result of om_runner"):
+        write_case(tmp_path, case())
+    assert mine.read_text() == "x"
 
 
 def test_a_record_must_be_one(tmp_path):
