@@ -272,9 +272,12 @@ def end(code: Any) -> None:
 
 def main(path: str, owner: int) -> None:
     server = Server(path, owner)
+    gc.disable()
     load()
     gc.collect()
     gc.freeze()  # what the children never collect stays shared with them
+    gc.set_threshold(20000, 10, 10)
+    gc.enable()
     order = server.serve()
     faulthandler.enable(sys.stderr)  # one that hangs says where, on SIGABRT
     try:
