@@ -50,15 +50,20 @@ def on_disk(image: Image, name: str = "image") -> Iterator[Path]:
     if path is not None:
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="vxm-") as folder:
-        try:
-            path = _write(image, Path(folder), safe_name(name))
-            yield path
-        except VolumeError as exc:
-            if folder not in str(exc):
-                raise
-            # That folder is gone when somebody reads this.
-            raise type(exc)(str(exc).replace(folder + os.sep, "")) from exc
+    with tempfile.TemporaryDirectory(prefix="vxm-") as folder, without_folder(Path(folder)):
+        yield _write(image, Path(folder), safe_name(name))
+
+
+@contextmanager
+def without_folder(folder: Path) -> Iterator[None]:
+    """Errors name files of this temporary folder by their names alone: it is gone when somebody reads them."""
+    try:
+        yield
+    except VolumeError as exc:
+        text = str(exc).replace(f"{folder}{os.sep}", "")
+        if text == str(exc):
+            raise
+        raise type(exc)(text) from exc
 
 
 def path_of(image: Image) -> Optional[Path]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,7 @@ from om_runner.registration.outcome import ModelOutputs, products_of
 from om_runner.results.subject_log import collecting, notes_to, warnings_in
 from om_runner.results.writer import provenance_of
 from vxm_convert.errors import VolumeError, VxmError
-from vxm_convert.images import Image, path_of
+from vxm_convert.images import Image, path_of, without_folder
 from vxm_convert.metrics.labels import DEFAULT_LABEL_SET
 from vxm_convert.metrics.labels import label_set as find_label_set
 from vxm_convert.profiles.profile import DEFAULT_PROFILE, load_profile
@@ -52,8 +52,8 @@ class Registrar:
     atlas : path, nibabel image, (array, affine), or None — the fixed image; only `pairs` needs none.
     atlas_labels : the same or None — its segmentation; for a path, None takes what belongs to it.
     contract : str, Path or None — the contract, where it is not beside the model.
-    affine : str — ``none``: headers alone; ``auto``: search an affine for every scan; or an affine file (``{subject}`` in
-        its name is replaced by the scan's name).
+    affine : str — ``none``: headers alone; ``auto``: search an affine for every scan; an affine file (``{subject}`` in its
+        name is replaced by the scan's name); or the folder of a run, whose affines are taken again.
     orientation : str or None — letters of the array axes instead of those in the scans' headers, e.g. ``LIA``.
     intensity : str — ``auto`` (the rule in the contract), ``convention``, ``match``, ``percentile`` or ``contrast``.
     space : str — grid of the results: ``atlas``, ``network`` or ``native``.
@@ -291,7 +291,8 @@ class Registrar:
 
     def _make(self, item: Item, both: Loaded, model: ModelOutputs, device_seconds: float) -> Registration:
         loaded = both.scan
-        with notes_to(item.notes):
+        in_memory = path_of(item.moving.image) is None
+        with notes_to(item.notes), without_folder(loaded.scan.path.parent) if in_memory else nullcontext():
             done, figures = products_of(loaded, both.fixed, model, self._options, self._profile, self._labels)
         scan = loaded.scan
         said = warnings_in(item.notes, item.name, (scan.path, scan.seg_path)) + tuple(table_warnings(figures))

@@ -31,7 +31,8 @@ class Moving:
     image : path, nibabel image, or (array, affine)
     labels : path, nibabel image, (array, affine) or None — segmentation on the grid of the image; for a path, None takes
         what belongs to it (``seg`` in an .npz, ``<scan>_seg.nii.gz`` beside it).
-    name : str — for messages and results; default: the file's name, or ``scan1``, ``scan2``, …
+    name : str — for messages and results; default: the name of the file or of the FreeSurfer subject, or ``scan1``,
+        ``scan2``, …
     """
 
     image: Image

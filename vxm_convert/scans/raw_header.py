@@ -165,7 +165,7 @@ def read_voxels(raw: RawHeader) -> np.ndarray:
     path = raw.home
     flat = np.empty(raw.voxel_bytes, dtype=np.uint8)
     try:
-        with open(str(raw.home), "rb") as handle:
+        with open(str(path), "rb") as handle:
             stream = _unpacked(handle, raw.packed)
             stream.seek(raw.start)
             have = _fill(stream, flat)

@@ -19,7 +19,7 @@ from om_runner.registration import session
 from om_runner.results.columns import COLUMNS, MetricsRow
 from tests.support import fakes
 from tests.support.shift import ShiftBench, ShiftRuntime, flow_of
-from vxm_convert import ArtifactError, ToolchainError, VolumeError
+from vxm_convert import ArtifactError, ImplausibleError, ToolchainError, VolumeError
 from vxm_convert.scans.nifti import write_nifti
 
 #: LIA, 1 mm, as the network's own grid of that shape
@@ -191,6 +191,18 @@ def test_images_in_memory_leave_nothing_on_the_disk(bench: ShiftBench, tmp_path:
         with pytest.raises(VolumeError, match="NaN|finite"):
             register((np.full(fakes.SHAPE, np.nan), AFFINE))
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_an_error_after_the_network_names_no_temporary_file(bench: ShiftBench, tmp_path: Path, monkeypatch) -> None:
+    def implausible(loaded, *_):
+        raise ImplausibleError(f"{loaded.scan.path}: the model returned NaN")
+
+    monkeypatch.setattr("om_runner.api.registrar.products_of", implausible)
+    with registrar(tmp_path) as register:
+        with pytest.raises(ImplausibleError, match=r"^scan1\.nii: the model"):
+            register((fakes.brain(1)[0], AFFINE))
+        with pytest.raises(ImplausibleError, match="^/.*/sub-1.npz: the model"):
+            register(tmp_path / "scans" / "sub-1.npz")
 
 
 @pytest.mark.parametrize(
