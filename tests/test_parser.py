@@ -99,7 +99,6 @@ def help_text(module: str, option: str, capsys) -> str:
         ("om_runner", "--atlas"),
         ("train", "--data"),
         ("train", "--out"),
-        ("export", "--out"),
         ("vxm_convert", "verify"),
     ],
 )
