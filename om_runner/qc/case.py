@@ -11,6 +11,8 @@ from typing import Any, Dict, Optional, Tuple
 import numpy as np
 
 from vxm_convert.errors import VolumeError
+from vxm_convert.geometry import loops
+from vxm_convert.geometry.compiled import compiled_for
 from vxm_convert.geometry.fields import Warp, identity_warp
 from vxm_convert.geometry.grids import Grid, same_place
 from vxm_convert.geometry.resample import resample
@@ -72,6 +74,8 @@ def by_affine_alone(image: np.ndarray, moving: Grid, pull: np.ndarray, grid: Gri
         )
     matrix = moving.inverse @ pull @ grid.affine
     image = np.asarray(image, dtype=np.float32)
+    if compiled_for(grid.shape):
+        return loops.resampled(image, grid.shape, matrix, None, "linear", True)
     rule = {"order": 1, "mode": "constant", "prefilter": False}
     return ndimage.affine_transform(image, matrix[:3, :3], matrix[:3, 3], grid.shape, np.float32, **rule)
 

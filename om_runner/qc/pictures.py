@@ -13,7 +13,7 @@ import numpy as np
 from om_runner.qc.case import Case
 from om_runner.qc.colours import GREYS, SIGNS, Palette, edges, greys, mosaic, put_letters, signs, thicken
 from om_runner.qc.measures import Brightness, brightness
-from om_runner.qc.slices import CELL, Cut, Slices, interpolate, shown_box
+from om_runner.qc.slices import CELL, Cut, Slices, interpolate, nearest, shown_box
 from om_runner.qc.structures import structures
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import apply_affine
@@ -207,12 +207,13 @@ class _Pen:
 
     def jacobian(self, values: np.ndarray) -> Picture:
         """Logarithm of the volume ratio; folds in the colour of undefined values, one pixel wider than they are."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.where(values > 0, np.log2(np.maximum(values, 2.0**-LOG2_END)), 0.0)
 
         def cell(cut: Cut) -> np.ndarray:
-            out = signs(self.slices.smooth(logs, cut), LOG2_END)
-            out[thicken(self.slices.nearest(~(values > 0), cut))] = SIGNS.bad
+            plane = self.slices.plane(values, cut)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                logs = np.where(plane > 0, np.log2(np.maximum(plane, 2.0**-LOG2_END)), 0.0)
+            out = signs(interpolate(logs, cut), LOG2_END)
+            out[thicken(nearest(~(plane > 0), cut))] = SIGNS.bad
             return out
 
         return self._rows([[cell(cut) for cut in row] for row in self.slices.cuts], SIGNS)

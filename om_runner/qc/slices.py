@@ -116,14 +116,18 @@ class Slices:
 
     def nearest(self, volume: np.ndarray, cut: Cut) -> np.ndarray:
         """Pixels by nearest neighbour, for labels and masks."""
-        plane = self.plane(volume, cut)
-        rows, columns = (np.rint(at).astype(np.intp) for at in (cut.rows, cut.columns))
-        return plane[rows][:, columns]
+        return nearest(self.plane(volume, cut), cut)
 
 
 def interpolate(plane: np.ndarray, cut: Cut) -> np.ndarray:
     """(rows, columns[, C]) voxels of a slice → pixels, linear, float64."""
     return _mix(_mix(np.asarray(plane, dtype=np.float64), cut.rows, 0), cut.columns, 1)
+
+
+def nearest(plane: np.ndarray, cut: Cut) -> np.ndarray:
+    """(rows, columns) voxels of a slice → pixels by nearest neighbour."""
+    rows, columns = (np.rint(at).astype(np.intp) for at in (cut.rows, cut.columns))
+    return plane[rows][:, columns]
 
 
 def _mix(values: np.ndarray, at: np.ndarray, axis: int) -> np.ndarray:

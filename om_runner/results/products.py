@@ -55,8 +55,8 @@ class Registered:
     ----------
     moved : ndarray, shape of the warp's fixed grid — the scan's own intensities and dtype.
     warp : Warp — output grid → voxels of the scan's file.
-    moved_seg, seg_before, fixed_seg : ndarray or None — labels after the warp, after the affine alone, and of the
-        atlas, all on that grid.
+    moved_seg, seg_before, fixed_seg : ndarray or None — labels after the warp, after the affine alone (if the atlas has
+        some to compare them with), and of the atlas, all on that grid.
     edge : str — rule for values outside the scan.
     by_network : bool — the moved image is the network's own.
     backward : ndarray or None — the inverse flow on the network grid in voxels, if the model gave its velocity.
@@ -96,12 +96,14 @@ def register(
         original = loaded.image * np.float32(loaded.factor) if loaded.source is None else loaded.source.image
         image = to_dtype(resample(original, warp, "linear", edge), loaded.stored_dtype)
     moved_seg = before = None
+    fixed_seg = _atlas_labels(atlas, grid)
     if seg is not None:
         how = LABEL_INTERPOLATIONS[options.label_interpolation]
         moved_seg = warp_nearest(seg, flow) if by_network and how == "nearest" else resample(seg, warp, how, edge)
-        by_affine = Placement(grid, place.moving, place.exact_affine())
-        before = seg if plain else conform(seg, by_affine, "nearest", edge)
-    return Registered(image, warp, moved_seg, before, _atlas_labels(atlas, grid), edge, by_network)
+        if fixed_seg is not None:
+            by_affine = Placement(grid, place.moving, place.exact_affine())
+            before = seg if plain else conform(seg, by_affine, "nearest", edge)
+    return Registered(image, warp, moved_seg, before, fixed_seg, edge, by_network)
 
 
 def output_grid(loaded: LoadedScan, atlas: LoadedScan, space: str) -> Grid:

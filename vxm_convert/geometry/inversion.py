@@ -18,7 +18,7 @@ from vxm_convert.geometry import loops
 from vxm_convert.geometry.compiled import compiled_for
 from vxm_convert.geometry.fields import SLAB, Warp, index_block, slabs
 from vxm_convert.geometry.grids import Grid, apply_affine
-from vxm_convert.geometry.jacobian import determinant_slabs
+from vxm_convert.geometry.jacobian import folds
 from vxm_convert.geometry.maps import SpaceMap
 from vxm_convert.geometry.resample import resample, sample_nearest
 
@@ -125,7 +125,7 @@ def invert(
         return _compiled(warp, target, affine, tolerance)
     mapping = SpaceMap([warp])
     u, mask = np.empty(target.shape + (3,), dtype=np.float32), np.zeros(target.shape, dtype=np.uint8)
-    folded, errors = _fold_mask(warp), []
+    folded, errors = folds(warp), []
     for part in slabs(target.shape[0]):
         index = index_block(target.shape, part)
         found, residual = solve(mapping, apply_affine(target.affine, index).reshape(-1, 3), affine, tolerance)
@@ -144,7 +144,7 @@ def invert(
 
 def _compiled(warp: Warp, target: Grid, affine: np.ndarray, tolerance: float) -> Tuple[Warp, np.ndarray, InverseReport]:
     """`invert` by compiled loops: Newton's steps, each voxel from the solution of the one before."""
-    u, residual, mask = loops.inverted(warp, target, affine, _fold_mask(warp), tolerance, MAX_ITERATIONS)
+    u, residual, mask = loops.inverted(warp, target, affine, folds(warp), tolerance, MAX_ITERATIONS)
     inverse = Warp(u, target, warp.fixed)
     figures = _spread(residual), _spread(loops.there_and_back(warp, inverse))
     return inverse, mask, InverseReport(*figures, *_counts(mask), tolerance)
@@ -153,7 +153,7 @@ def _compiled(warp: Warp, target: Grid, affine: np.ndarray, tolerance: float) ->
 def _measured(warp: Warp, inverse: Warp, method: str) -> InverseReport:
     """`measure` by compiled loops."""
     there = loops.there_and_back(inverse, warp)
-    folded = resample(_fold_mask(warp).view(np.uint8), inverse, "nearest")
+    folded = resample(folds(warp).view(np.uint8), inverse, "nearest")
     figures = _spread(there), _spread(loops.there_and_back(warp, inverse))
     in_fold, outside = int(np.count_nonzero(folded)), int(np.count_nonzero(there < 0))
     return InverseReport(*figures, in_fold, 0, outside, TOLERANCE_MM, method)
@@ -179,7 +179,7 @@ def measure(warp: Warp, inverse: Warp, method: str) -> InverseReport:
     """
     if compiled_for(inverse.fixed.shape):
         return _measured(warp, inverse, method)
-    mapping, back, folded = SpaceMap([warp]), SpaceMap([inverse]), _fold_mask(warp)
+    mapping, back, folded = SpaceMap([warp]), SpaceMap([inverse]), folds(warp)
     errors, counts = [], np.zeros(2, dtype=int)
     for part in slabs(inverse.fixed.shape[0]):
         q = apply_affine(inverse.fixed.affine, index_block(inverse.fixed.shape, part)).reshape(-1, 3)
@@ -210,13 +210,6 @@ def affine_part(warp: Warp) -> np.ndarray:
     if abs(np.linalg.det(matrix[:3, :3])) < 1e-3:
         raise VolumeError("inversion: the warp collapses space and has no inverse; was it read in the right format?")
     return matrix
-
-
-def _fold_mask(warp: Warp) -> np.ndarray:
-    folded = np.empty(warp.fixed.shape, dtype=bool)
-    for part, block in determinant_slabs(warp):
-        folded[part] = ~(block > 0)
-    return folded
 
 
 def _back_and_forth(mapping: SpaceMap, inverse: Warp, fixed: Grid) -> Consistency:

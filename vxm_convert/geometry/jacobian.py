@@ -57,27 +57,43 @@ class JacobianFigures:
         return asdict(self)
 
 
-def determinant_slabs(warp: Warp) -> Iterator[Tuple[slice, np.ndarray]]:
-    """Determinant of the map in space, slab by slab along the first axis; float64, float32
-    from compiled loops.
-    """
-    if min(warp.fixed.shape) < 2:
-        raise VolumeError(f"Jacobian: a warp on {warp.fixed.describe()}, expected at least 2 voxels along each axis")
-    if warp.u.dtype == np.float32 and compiled_for(warp.fixed.shape):
-        yield from loops.determinant_slabs(warp.u, _scale(warp))
-        return
+def determinant(warp: Warp) -> np.ndarray:
+    """Determinant of the map in space, float32."""
+    _check_size(warp)
+    if _by_loops(warp):
+        return loops.determinants(warp.u, _scale(warp))
+    out = np.empty(warp.fixed.shape, dtype=np.float32)
+    for part, block in _slabs_of(warp):
+        out[part] = block
+    return out
+
+
+def folds(warp: Warp) -> np.ndarray:
+    """Where the determinant is not above 0; bool."""
+    _check_size(warp)
+    if _by_loops(warp):
+        return loops.folds(warp.u, _scale(warp))
+    out = np.empty(warp.fixed.shape, dtype=bool)
+    for part, block in _slabs_of(warp):
+        out[part] = ~(block > 0)
+    return out
+
+
+def _slabs_of(warp: Warp) -> Iterator[Tuple[slice, np.ndarray]]:
+    """The determinant slab by slab along the first axis, float64."""
     scale, at = _scale(warp), 0
     for block in jacobian_slabs(warp.u):
         yield slice(at, at + block.shape[0]), block * scale
         at += block.shape[0]
 
 
-def determinant(warp: Warp) -> np.ndarray:
-    """The whole map of determinants, float32."""
-    out = np.empty(warp.fixed.shape, dtype=np.float32)
-    for part, block in determinant_slabs(warp):
-        out[part] = block
-    return out
+def _by_loops(warp: Warp) -> bool:
+    return warp.u.dtype == np.float32 and compiled_for(warp.fixed.shape)
+
+
+def _check_size(warp: Warp) -> None:
+    if min(warp.fixed.shape) < 2:
+        raise VolumeError(f"Jacobian: a warp on {warp.fixed.describe()}, expected at least 2 voxels along each axis")
 
 
 def strict_folds(warp: Warp) -> np.ndarray:
@@ -85,9 +101,8 @@ def strict_folds(warp: Warp) -> np.ndarray:
 
     At the faces only existing differences count.
     """
+    _check_size(warp)
     shape, scale = warp.fixed.shape, _scale(warp)
-    if min(shape) < 2:
-        raise VolumeError(f"Jacobian: a warp on {warp.fixed.describe()}, expected at least 2 voxels along each axis")
     out = np.zeros(shape, dtype=bool)
     for part in slabs(shape[0], _STRICT_SLAB):
         low, high = max(part.start - 1, 0), min(part.stop + 1, shape[0])

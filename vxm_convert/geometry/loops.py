@@ -7,12 +7,12 @@ Fields of displacement are float32 here. At 256 voxels that is a step of 1.5e-5 
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from vxm_convert.geometry.compiled import as_field, by_planes, kernel, plain, rows_of
-from vxm_convert.geometry.fields import Warp, index_block, slabs
+from vxm_convert.geometry.fields import Warp, index_block
 from vxm_convert.geometry.grids import Grid, apply_affine
 
 _NO_FIELD = np.empty((0, 0, 0, 3), dtype=np.float32)
@@ -220,9 +220,23 @@ def spread(values: np.ndarray, percent: float) -> Tuple[int, float, float, float
     return n, total / n, value + (rank - int(rank)) * (after - value), float(largest)
 
 
-def determinant_slabs(u: np.ndarray, scale: float) -> Iterator[Tuple[slice, np.ndarray]]:
-    """Determinant of I + du/dx, times `scale`, of a float32 field, slab by slab; float32."""
+def determinants(u: np.ndarray, scale: float) -> np.ndarray:
+    """Determinant of I + du/dx, times `scale`, of a float32 field; float32."""
     out, field, loop = np.empty(u.shape[:3], dtype=np.float32), as_field(u), kernel("determinant")
     by_planes(u.shape[0], lambda part: loop(field, scale, part.start, out[part]))
-    for part in slabs(u.shape[0]):
-        yield part, out[part]
+    return out
+
+
+def folds(u: np.ndarray, scale: float) -> np.ndarray:
+    """Where the determinant of I + du/dx, times `scale`, is not above 0; bool. The determinants are never in memory as a
+    whole.
+    """
+    out, field, loop = np.empty(u.shape[:3], dtype=bool), as_field(u), kernel("determinant")
+
+    def judge(part: slice) -> None:
+        block = np.empty((part.stop - part.start,) + u.shape[1:3], dtype=np.float32)
+        loop(field, scale, part.start, block)
+        out[part] = ~(block > 0)
+
+    by_planes(u.shape[0], judge)
+    return out

@@ -17,7 +17,7 @@ import numpy as np
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import LPS, Grid, apply_affine
-from vxm_convert.geometry.jacobian import determinant_slabs
+from vxm_convert.geometry.jacobian import folds
 from vxm_convert.transforms.formats import WarpFormat
 
 #: log of a stretch: one reading is believed over the other by this much
@@ -171,10 +171,10 @@ def _folded_share(warp: Warp) -> float:
         block = Warp(
             warp.u[part], Grid((part.stop - part.start,) + warp.fixed.shape[1:], warp.fixed.affine), warp.moving
         )
-        for _, values in determinant_slabs(block):
-            middle = values[1:-1] if values.shape[0] > 2 else values
-            folded += int(np.count_nonzero(~(middle > 0)))
-            seen += middle.size
+        found = folds(block)
+        middle = found[1:-1] if found.shape[0] > 2 else found
+        folded += int(np.count_nonzero(middle))
+        seen += middle.size
     return folded / seen
 
 
