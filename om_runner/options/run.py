@@ -82,8 +82,8 @@ def add_batch_group(parser: argparse.ArgumentParser) -> None:
         default=default_threads(),
         type=whole_number,
         metavar="N",
-        help="number of scans finished at the same time; each takes about 0.3 GB at full size (default: one per "
-        f"processor, at most {_MOST_THREADS})",
+        help="number of scans finished at the same time, fewer on the grid of a large atlas; each takes about 0.3 GB at full "
+        f"size (default: one per processor, at most {_MOST_THREADS})",
     )
     group.add_argument(
         "--trace",

@@ -94,7 +94,8 @@ class Cohort:
         drops them.
         """
         todo = list(scans)
-        with stop_between_scans() as stop, WriteBehind(self.job.settings.batch.threads, self._written) as behind:
+        threads = self.job.settings.batch.threads
+        with stop_between_scans() as stop, WriteBehind(threads, self._written, _places(self.job)) as behind:
             with _device_thread(runtime) as device:
                 while todo:
                     self._held = []
@@ -225,6 +226,8 @@ class Cohort:
         if flight is None:
             return
         collected = self._wait(flight)
+        # Until then, the outputs stay where the device has put them.
+        behind.make_room()
         with self._on_device(flight.batch, D2H):
             outcome = runtime.fetch(collected)
         self._recorder.result.n_run += len(flight.batch)
@@ -308,6 +311,16 @@ class LocalEngine(Engine):
 def _buffer_sets(job: Job) -> int:
     """Of host and device memory, the second one of 0.16 GB at full size; a run of one batch has nothing to overlap."""
     return BUFFER_SETS if len(job.looked_at) > job.contract.model.batch else 1
+
+
+def _places(job: Job) -> int:
+    """Of ``--threads``, those that finishing one scan takes: as many as its results have voxels per voxel of the network's
+    grid, since a warp on 256³ voxels and what follows from it are two to three times as large as what the device returns.
+    """
+    if job.atlas is None or job.settings.outputs.space != "atlas":
+        return 1
+    sizes = [float(np.prod(grid.shape)) for grid in (job.atlas.file_grid, job.atlas.placed.network)]
+    return max(1, round(sizes[0] / sizes[1]))
 
 
 @contextmanager

@@ -44,10 +44,12 @@ class WriteBehind:
     ----------
     threads : int — items in work at the same time; one more may wait.
     done : callable — called with item and future, in the order of `submit`, in the submitting thread.
+    places : int — of the threads that each item takes; if more than one, no item waits.
     """
 
-    def __init__(self, threads: int, done: Callable[[Any, Future[Any]], None]) -> None:
-        self._most = threads + 1
+    def __init__(self, threads: int, done: Callable[[Any, Future[Any]], None], places: int = 1) -> None:
+        threads = max(1, threads // places)
+        self._most = threads + (places == 1)
         self._done = done
         self._pool = ThreadPoolExecutor(threads, "write")
         self._waiting: Deque[Tuple[Any, Future[Any]]] = deque()
@@ -64,10 +66,14 @@ class WriteBehind:
         finally:
             self._pool.shutdown()
 
-    def submit(self, item: Any, job: Callable[..., Any], *args: object) -> None:
-        """Let a thread call ``job(item, *args)``; blocks while too many are unfinished, so that memory is bounded."""
+    def make_room(self) -> None:
+        """Wait while too many items are unfinished, so that memory is bounded."""
         while len(self._waiting) >= self._most:
             self._reap()
+
+    def submit(self, item: Any, job: Callable[..., Any], *args: object) -> None:
+        """Let a thread call ``job(item, *args)``, when there is room."""
+        self.make_room()
         self._waiting.append((item, self._pool.submit(job, item, *args)))
         while self._waiting and self._waiting[0][1].done():
             self._reap()

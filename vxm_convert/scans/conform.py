@@ -187,7 +187,11 @@ def outside_network(image: np.ndarray, placement: Placement) -> Tuple[int, int]:
     corners = np.array(np.meshgrid(*zip(*_box(mask)), indexing="ij")).reshape(3, -1).T
     if placement.network.contains(apply_affine(back, corners)).all():
         return 0, total
-    return total - int(np.count_nonzero(placement.network.contains(apply_affine(back, np.argwhere(mask))))), total
+    inside = 0
+    for part in slabs(mask.shape[0]):
+        index = index_block(mask.shape, part)[mask[part]]
+        inside += int(np.count_nonzero(placement.network.contains(apply_affine(back, index))))
+    return total - inside, total
 
 
 def network_grid_of(image: np.ndarray, atlas: Grid, shape: Tuple[int, int, int], axes: NetworkAxes) -> Grid:

@@ -162,7 +162,8 @@ def test_a_trace_of_a_run_that_fails_is_kept_whole(tmp_path):
     assert event["args"]["subject"] == 'a "quoted" name' and timeline.sums["decode"].wall > 0
 
 
-def test_writing_behind_is_bounded_and_in_order():
+@pytest.mark.parametrize("threads, places, works, waits", [(2, 1, 2, 1), (4, 2, 2, 0), (3, 2, 1, 0), (1, 5, 1, 0)])
+def test_writing_behind_is_bounded_and_in_order(threads, places, works, waits):
     running, most, order = [], [], []
 
     def job(item):
@@ -172,11 +173,11 @@ def test_writing_behind_is_bounded_and_in_order():
         running.remove(item)
         return item
 
-    with WriteBehind(2, lambda item, future: order.append(future.result())) as behind:
+    with WriteBehind(threads, lambda item, future: order.append(future.result()), places) as behind:
         for item in range(12):
             behind.submit(item, job)
-            assert len(behind._waiting) <= 3
-    assert order == list(range(12)) and max(most) <= 2
+            assert len(behind._waiting) <= works + waits
+    assert order == list(range(12)) and max(most) <= works
 
 
 def test_when_stopped_what_waits_is_dropped_and_what_runs_is_finished():
