@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, List
 
 import pytest
 
@@ -113,13 +113,14 @@ def test_another_copy_of_the_project_is_the_one_that_runs(tmp_path: Path) -> Non
         assert forked_one[:2] == real[:2] and ("the other" in real[1] or real[0] == 1)
 
 
-def test_what_a_worker_starts_is_started(tmp_path: Path) -> None:
-    """A worker is forked; its own commands are those of users."""
+@pytest.mark.parametrize("flags", [["-u"], ["-u", "-X", "dev"]], ids=["forked", "started"])
+def test_what_a_worker_starts_is_started(flags: List[str], tmp_path: Path) -> None:
+    """A worker is forked where it can be; its own commands are those of users in any case."""
     code = f"{_OWN_LINE}; import os; print(os.environ.get('{VARIABLE}'), os.environ['PYTHONPATH'])"
     environment = forked._the_server().environment(dict(os.environ), once="mine")
-    done = subprocess.run([sys.executable, "-u", "-c", code], env=environment, stdout=subprocess.PIPE, timeout=60)
+    done = subprocess.run([sys.executable, *flags, "-c", code], env=environment, stdout=subprocess.PIPE, timeout=60)
     line, told = done.stdout.decode().rsplit("\n", 2)[:2]
-    assert "server.py" in line and told == "None mine"
+    assert ("server.py" in line) == (flags == ["-u"]) and told == "None mine"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

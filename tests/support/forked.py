@@ -80,6 +80,10 @@ class Server:
         paths = [str(_FORKING / "start"), asked.get("PYTHONPATH", "")]
         return {**asked, "PYTHONPATH": os.pathsep.join(filter(None, paths)), VARIABLE: json.dumps(place)}
 
+    def wait_for_it(self) -> None:
+        """Until it listens: interpreters that are to be forked start as always while nobody does."""
+        self._connected().close()
+
     def run(self, argv: Sequence[str], cwd: str, asked: Dict[str, str]) -> subprocess.CompletedProcess:
         order = order_of(list(argv))
         environment = self.environment(asked)
@@ -169,7 +173,9 @@ def forked_workers(run: str) -> Iterator[None]:
     """While it lasts, interpreters that pytest-xdist starts are forked with everything loaded; what they start is not."""
     os.environ[RUN] = f"{run} {os.getpid()}"
     before = dict(os.environ)
-    os.environ.update(_the_server().environment(before, once=before.get("PYTHONPATH", "")))
+    server = _the_server()
+    server.wait_for_it()
+    os.environ.update(server.environment(before, once=before.get("PYTHONPATH", "")))
     try:
         yield
     finally:

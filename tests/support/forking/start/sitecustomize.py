@@ -3,7 +3,7 @@
 
 The interpreter hands its order to the process in VXM_TESTS_FORK and ends as the forked one does; signals are passed
 on. What a fork cannot be (other options, variables or interpreters, inherited descriptors) starts as always. With
-``once``, the PYTHONPATH of the forked process, what it starts itself is not forked.
+``once``, the PYTHONPATH from then on, what it starts itself is not forked.
 """
 
 import os
@@ -46,7 +46,7 @@ def order_of(words):
     return {"way": way, "what": words[0], "words": words[1:], "warnings": actions}
 
 
-def _hand_over(place, settings, once):
+def _hand_over(place, settings, environment):
     import array
     import json
     import signal
@@ -58,10 +58,6 @@ def _hand_over(place, settings, once):
     inherited = [int(name) for name in os.listdir("/proc/self/fd")]
     if order is None or not fits(settings, os.environ) or not {0, 1, 2} <= set(inherited) or len(inherited) > 4:
         return
-    environment = dict(os.environ)
-    if once is not None:
-        del environment[VARIABLE]
-        environment["PYTHONPATH"] = once
     order.update(cwd=os.getcwd(), environment=environment)
     connection = socket.socket(socket.AF_UNIX)
     text = json.dumps(order).encode()
@@ -93,4 +89,7 @@ if VARIABLE in os.environ and sys.platform == "linux":
 
     _place = _json.loads(os.environ[VARIABLE])
     if _place["python"] == sys.executable:
-        _hand_over(_place["socket"], _place["settings"], _place.get("once"))
+        if "once" in _place:
+            del os.environ[VARIABLE]
+            os.environ["PYTHONPATH"] = _place["once"]
+        _hand_over(_place["socket"], _place["settings"], dict(os.environ))
