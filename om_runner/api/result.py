@@ -11,7 +11,7 @@ import numpy as np
 
 from om_runner.inputs.scans import LoadedScan
 from om_runner.registration.outcome import ModelOutputs
-from om_runner.results.products import OUTPUTS, OutputOptions, Registered
+from om_runner.results.products import OUTPUTS, OutputOptions, Registered, inverse_of
 from om_runner.results.writer import Provenance, Writer, check_replaceable, whole_folder
 from vxm_convert.artifacts.files import check_output_folder
 from vxm_convert.errors import VolumeError, VxmError
@@ -195,16 +195,16 @@ class Registration:
                 f"{', '.join(word for word in OUTPUTS if word != 'qc')} and a format from {', '.join(sorted(FORMATS))}"
             )
         options = replace(context.options, outputs=wanted, warp_format=warp_format)
-        done = self._done
-        if self._model.velocity is not None and "inverse" in wanted:
-            done = replace(done, backward=inverse_flow(self._model.velocity, context.integration_steps))
         agrees = bool(np.allclose(self._loaded.affine, context.atlas.affine, atol=1e-3))
         made_from = {"moving": self._loaded.sha256}
         provenance = context.provenance.of(made_from, subject=self.name, moving_header_agrees=agrees)
         target = Path(folder)
         check_replaceable(target, "choose another folder")
         check_output_folder(target.parent)
-        Writer(options, context.atlas, context.label_set).write(
-            whole_folder(target), self._loaded, done, self._model.flow, provenance
-        )
+        done, model = self._done, self._model
+        if "inverse" in wanted:
+            backward = None if model.velocity is None else inverse_flow(model.velocity, context.integration_steps)
+            found = inverse_of(self._loaded.placed, context.atlas.file_grid, model.flow, backward)
+            done = replace(done, inverse=found)
+        Writer(options, context.atlas, context.label_set).write(whole_folder(target), self._loaded, done, provenance)
         return target

@@ -27,6 +27,7 @@ from om_runner.precision.store import save_arrays
 from om_runner.registration.finish import Finisher, Ready, TakenOver, compared
 from om_runner.registration.job import Job
 from om_runner.registration.loop import BUFFER_SETS, hanging, read_scan, unreadable, unwritable
+from om_runner.registration.outcome import ModelOutputs
 from om_runner.registration.queues import DeviceThread
 from om_runner.registration.recorder import disk_full, note_failure
 from om_runner.registration.timeline import D2H, EXECUTE, H2D, Timeline
@@ -232,7 +233,7 @@ class Station:
             stem = chunk.keep.get(ready.subject)
             if stem is not None:
                 save_arrays(Path(stem), *compared(self.job, ready, moved, flow))
-            row = finisher.finish(ready, moved, flow, None if velocity is None else velocity[n])
+            row = finisher.finish(ready, [ModelOutputs(moved, flow, None if velocity is None else velocity[n])])
         except TakenOver:
             return Outcome(ready.subject, ELSEWHERE)
         except VxmError as exc:

@@ -17,7 +17,7 @@ from om_runner.qc.slices import CELL, Cut, Slices, interpolate, nearest, shown_b
 from om_runner.qc.structures import structures
 from vxm_convert.geometry.fields import Warp
 from vxm_convert.geometry.grids import apply_affine
-from vxm_convert.geometry.jacobian import determinant
+from vxm_convert.geometry.jacobian import determinant_plane, determinant_range
 from vxm_convert.webpage.png import coloured_png
 
 #: end of the scale of differences, as a share of the fixed image's white
@@ -82,10 +82,9 @@ def draw(case: Case) -> Drawn:
         pictures["grid"] = large.deformed_grid(case.warp, spacing)
         figures["grid_mm"] = spacing
         if min(case.grid.shape) >= 2:
-            values = determinant(case.warp)
-            pictures["jacobian"] = pen.jacobian(values)
-            folded = int(np.count_nonzero(~(values > 0)))
-            figures.update(folded=folded, jacobian_low=float(values.min()), jacobian_high=float(values.max()))
+            pictures["jacobian"] = pen.jacobian(case.warp)
+            extent = determinant_range(case.warp)
+            figures.update(folded=extent.folded, jacobian_low=extent.lowest, jacobian_high=extent.highest)
     return Drawn(pictures, figures, labels)
 
 
@@ -205,11 +204,13 @@ class _Pen:
         axes = [self.slices.axes[ras] for ras in (cut.view.rows, cut.view.columns)]
         return np.stack([at[..., axis] * self.case.grid.spacing_mm[axis] for axis in axes], axis=-1)
 
-    def jacobian(self, values: np.ndarray) -> Picture:
+    def jacobian(self, warp: Warp) -> Picture:
         """Logarithm of the volume ratio; folds in the colour of undefined values, one pixel wider than they are."""
 
         def cell(cut: Cut) -> np.ndarray:
-            plane = self.slices.plane(values, cut)
+            axis = self.slices.axes[cut.view.axis]
+            values = determinant_plane(warp, axis, int(self.slices.indices(cut)[0, 0, axis]))
+            plane = self.slices.plane(np.broadcast_to(values, warp.fixed.shape), cut)
             with np.errstate(divide="ignore", invalid="ignore"):
                 logs = np.where(plane > 0, np.log2(np.maximum(plane, 2.0**-LOG2_END)), 0.0)
             out = signs(interpolate(logs, cut), LOG2_END)

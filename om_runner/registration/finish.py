@@ -28,7 +28,6 @@ from om_runner.results.resume import Records
 from om_runner.results.subject_log import log_text, notes_to, warnings_in
 from om_runner.results.writer import Writer, provenance_of
 from vxm_convert.artifacts.files import write_text
-from vxm_convert.geometry.velocity import inverse_flow
 from vxm_convert.metrics.labels import label_set
 
 if TYPE_CHECKING:
@@ -81,16 +80,12 @@ class Finisher:
         self._records, self._failures = Records(job.layout), FailureRecords(job.layout.out)
         self._ours = ours
 
-    def finish(
-        self, ready: Ready, moved: np.ndarray, flow: np.ndarray, velocity: Optional[np.ndarray] = None
-    ) -> MetricsRow:
+    def finish(self, ready: Ready, outputs: List[ModelOutputs]) -> MetricsRow:
         """All results of a subject, and its record.
 
         Parameters
         ----------
-        moved, flow : ndarray, shapes (X, Y, Z) and (X, Y, Z, 3) — the model's outputs: network intensities, voxels.
-        velocity : ndarray, shape (X/2, Y/2, Z/2, 3), or None — of a diffeomorphic model: its negative gives the
-            inverse.
+        outputs : list of one ModelOutputs — taken from it, so that they are let go when the results are made.
 
         Raises
         ------
@@ -103,24 +98,24 @@ class Finisher:
         """
         with notes_to(ready.notes):
             with self._timeline.span(PRODUCTS, [ready.subject]) as span:
-                done, figures = self._products(ready, moved, flow, velocity)
-                if velocity is not None and "inverse" in self._outputs.outputs:
-                    done = replace(done, backward=inverse_flow(velocity, self._job.contract.model.integration_steps))
+                done, figures = self._products(ready, outputs)
             ready.seconds[PRODUCTS] = span.wall
-            return self._write(ready, done, flow, figures)
+            made = [done]
+            del done
+            return self._write(ready, made, figures)
 
-    def _products(
-        self, ready: Ready, moved: np.ndarray, flow: np.ndarray, velocity: Optional[np.ndarray]
-    ) -> Tuple[Registered, Dict[str, Any]]:
+    def _products(self, ready: Ready, outputs: List[ModelOutputs]) -> Tuple[Registered, Dict[str, Any]]:
         job = self._job
-        model = ModelOutputs(moved, flow, velocity)
-        done, figures = products_of(ready.loaded, ready.fixed, model, self._outputs, job.profile, self._labels)
+        steps = job.contract.model.integration_steps
+        model = outputs.pop()
+        done, figures = products_of(ready.loaded, ready.fixed, model, self._outputs, job.profile, self._labels, steps)
         for text in table_warnings(figures):
             LOG.warning("%s: %s", ready.subject, text)
         return done, figures
 
-    def _write(self, ready: Ready, done: Registered, flow: np.ndarray, figures: Dict[str, Any]) -> MetricsRow:
-        loaded, job = ready.loaded, self._job
+    def _write(self, ready: Ready, made: List[Registered], figures: Dict[str, Any]) -> MetricsRow:
+        """`made` is emptied, so that what the pictures do not show can be let go."""
+        loaded, job, done = ready.loaded, self._job, made.pop()
         agrees = bool(np.allclose(loaded.affine, ready.fixed.affine, atol=1e-3))
         provenance = provenance_of(job.model, ready.fixed, job.atlas is None).of(
             {"moving": loaded.sha256}, subject=ready.subject, moving_header_agrees=agrees
@@ -131,7 +126,8 @@ class Finisher:
         with self._timeline.span(WRITE, [ready.subject]) as span:
             place = self._with_log(job.layout.place(loaded.scan), ready, figures)
             writer = Writer(self._outputs, ready.fixed, self._label_set)
-            own = writer.write(place, loaded, done, flow, provenance)
+            own = writer.write(place, loaded, done, provenance)
+        done = replace(done, inverse=None)
         ready.seconds[WRITE] = span.wall
         row = MetricsRow(
             subject=ready.subject,

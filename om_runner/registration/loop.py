@@ -24,6 +24,7 @@ from om_runner.precision.store import CompareStore
 from om_runner.registration.engine import Engine, Work
 from om_runner.registration.finish import Finisher, Ready, TakenOver, compared
 from om_runner.registration.job import Job
+from om_runner.registration.outcome import ModelOutputs
 from om_runner.registration.queues import DeviceThread, WriteBehind, read_ahead
 from om_runner.registration.recorder import Recorder
 from om_runner.registration.signals import stop_between_scans, wait_for
@@ -241,7 +242,10 @@ class Cohort:
                 self._recorder.failed(ready.loaded.scan, "write", exc)
                 continue
             velocity = outcome.outputs.get("velocity")
-            behind.submit(ready, self._finisher.finish, moved, flow, None if velocity is None else velocity[position])
+            outputs = [ModelOutputs(moved, flow, None if velocity is None else velocity[position])]
+            # Only the list has them from here on.
+            del moved, flow, velocity
+            behind.submit(ready, self._finisher.finish, outputs)
 
     def _land_after_error(self, flight: Optional[_Flight], runtime: Runtime, behind: WriteBehind) -> None:
         """Fetch the batch on the device even after another error; the first error is the one to report."""

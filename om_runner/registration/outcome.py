@@ -12,7 +12,8 @@ import numpy as np
 from om_runner.inputs.scans import LoadedScan
 from om_runner.qc.measures import correlation, white_of
 from om_runner.registration.plausible import check_moved, check_outputs
-from om_runner.results.products import OutputOptions, Registered, register
+from om_runner.results.products import OutputOptions, Registered, inverse_of, register
+from vxm_convert.geometry.velocity import inverse_flow
 from vxm_convert.metrics.numbering import are_foreign, ids_in
 from vxm_convert.metrics.overlap import dice
 from vxm_convert.profiles.profile import Profile
@@ -41,8 +42,13 @@ def products_of(
     options: OutputOptions,
     profile: Profile,
     labels: Sequence[int],
+    steps: int,
 ) -> Tuple[Registered, Dict[str, Any]]:
     """Results and figures of a scan; the figures have the names of the columns of metrics.tsv.
+
+    Parameters
+    ----------
+    steps : int — integration steps of a diffeomorphic model: its negative velocity gives the inverse.
 
     Raises
     ------
@@ -53,7 +59,12 @@ def products_of(
     """
     path = loaded.scan.path
     folds, longest = check_outputs(path, loaded.image, atlas.image, model.moved, model.flow, model.velocity, profile)
-    done = register(loaded, atlas, model.moved, model.flow, options)
+    inverse = None
+    if "inverse" in options.outputs:
+        # Before the warp on the grid of the results, which at 256³ voxels takes 200 MB: each needs the room alone.
+        backward = None if model.velocity is None else inverse_flow(model.velocity, steps)
+        inverse = inverse_of(loaded.placed, atlas.file_grid, model.flow, backward)
+    done = replace(register(loaded, atlas, model.moved, model.flow, options), inverse=inverse)
     check_moved(path, done.moved, loaded.image if loaded.source is None else loaded.source.image)
     white = white_of(atlas.image)
     every = tuple(slice(None, None, 2) for _ in range(3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from om_runner.inputs.scans import LoadedScan
 from vxm_convert.errors import VolumeError
 from vxm_convert.geometry.fields import Warp, identity_warp
 from vxm_convert.geometry.grids import Grid, same_place
+from vxm_convert.geometry.inversion import InverseReport, invert, measure
+from vxm_convert.geometry.maps import compose
 from vxm_convert.geometry.reference_warp import warp_nearest
 from vxm_convert.geometry.resample import resample, to_dtype
 from vxm_convert.scans.conform import Placement, conform
@@ -59,7 +61,7 @@ class Registered:
         some to compare them with), and of the atlas, all on that grid.
     edge : str — rule for values outside the scan.
     by_network : bool — the moved image is the network's own.
-    backward : ndarray or None — the inverse flow on the network grid in voxels, if the model gave its velocity.
+    inverse : InverseFound or None — the inverse, if it is known already.
     """
 
     moved: np.ndarray
@@ -69,7 +71,35 @@ class Registered:
     fixed_seg: Optional[np.ndarray]
     edge: str
     by_network: bool
-    backward: Optional[np.ndarray] = None
+    inverse: Optional[InverseFound] = None
+
+
+class InverseFound(NamedTuple):
+    """From the voxels of the scan's file to those of the atlas's, and how well that undoes the warp."""
+
+    warp: Warp
+    report: InverseReport
+
+
+def inverse_of(
+    placement: Placement, home: Grid, flow: np.ndarray, backward: Optional[np.ndarray] = None
+) -> InverseFound:
+    """The inverse on the scan's own grid, by the model's negative velocity if there is one, else numerically.
+
+    Parameters
+    ----------
+    home : Grid — of the atlas's file.
+    flow, backward : ndarray, shape of the network grid + (3,) — voxels: the model's flow, and its inverse if the model gave
+        its velocity.
+    """
+    forward = placement.final_warp(flow, placement.network)
+    if backward is None:
+        inverse, _, report = invert(forward)
+    else:
+        inner = Warp(backward, placement.network, placement.network)
+        inverse = compose([placement.exact_affine().inverse(), inner], placement.moving, placement.network)
+        report = measure(forward, inverse, "negative velocity")
+    return InverseFound(inverse.on_moving(home), report)
 
 
 def register(

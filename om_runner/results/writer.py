@@ -10,7 +10,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ContextManager, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Any, ContextManager, Dict, Iterator, Optional, Sequence
 
 import numpy as np
 
@@ -28,20 +28,17 @@ from om_runner.names import (
     MOVED_SEG_NAME,
     NATIVE_SEG_NAME,
 )
-from om_runner.results.products import LABEL_INTERPOLATIONS, OutputOptions, Registered, atlas_seg
+from om_runner.results.products import LABEL_INTERPOLATIONS, InverseFound, OutputOptions, Registered, atlas_seg
 from om_runner.sharing.leftovers import ASIDE
 from vxm_convert.artifacts.files import UMASK, write_sidecar
 from vxm_convert.artifacts.shares import set_mode, write_problem
 from vxm_convert.artifacts.temporaries import temporary_prefix
 from vxm_convert.errors import ArtifactError
 from vxm_convert.geometry.fields import Warp
-from vxm_convert.geometry.inversion import InverseReport, invert, measure
 from vxm_convert.geometry.jacobian import determinant
-from vxm_convert.geometry.maps import compose
 from vxm_convert.geometry.resample import resample
 from vxm_convert.metrics.labels import label_set
 from vxm_convert.metrics.overlap import dice
-from vxm_convert.scans.conform import Placement
 from vxm_convert.scans.nifti import write_nifti
 from vxm_convert.text import line_of
 from vxm_convert.transforms.affines import write_affine
@@ -165,15 +162,10 @@ class Writer:
         self._options, self._atlas, self._labels = options, atlas, labels
 
     def write(
-        self,
-        place: ContextManager[Path],
-        loaded: LoadedScan,
-        done: Registered,
-        flow: np.ndarray,
-        provenance: Provenance,
+        self, place: ContextManager[Path], loaded: LoadedScan, done: Registered, provenance: Provenance
     ) -> Dict[str, Any]:
         """Write all files of a subject into the folder that `place` opens; raises VolumeError if the format cannot hold
-        the warp. Returns the figures of the inverse, named as in metrics.tsv, if it is wanted.
+        the warp. An inverse that is wanted is known by now. Returns the figures of the inverse, named as in metrics.tsv, if it is wanted.
         """
         wanted = self._options.outputs
         affine_sha = loaded.placed.how.get("affine_sha256")
@@ -204,7 +196,7 @@ class Writer:
             if "jacobian" in wanted:
                 self._write_jacobian(folder / JACOBIAN_NAME, done.warp, provenance)
             if "inverse" in wanted:
-                return self._write_inverse(folder, loaded, flow, done.backward, provenance)
+                return self._write_inverse(folder, loaded, done.inverse, provenance)
         return {}
 
     def _image_entries(self, done: Registered, interpolation: str) -> Dict[str, Any]:
@@ -244,12 +236,12 @@ class Writer:
         )
 
     def _write_inverse(
-        self, folder: Path, loaded: LoadedScan, flow: np.ndarray, backward: Optional[np.ndarray], provenance: Provenance
+        self, folder: Path, loaded: LoadedScan, found: Optional[InverseFound], provenance: Provenance
     ) -> Dict[str, Any]:
         """The inverse on the scan's own grid, with the atlas's labels carried there."""
-        inverse, report = _inverse(loaded.placed, flow, backward)
-        # On 256³ voxels each of the two takes 200 MB; the first is let go.
-        inverse = inverse.on_moving(self._atlas.file_grid)
+        if found is None:
+            raise RuntimeError(f"{loaded.scan.path}: its inverse was not computed")
+        inverse, report = found
         self._write_warp(folder / INVERSE_NAME, inverse, provenance, inverse_of=FLOW_NAME, consistency=report.to_dict())
         subject = loaded.scan.subject
         off = report.fixed_mm
@@ -279,17 +271,6 @@ class Writer:
             **({} if score is None else {"dice_mean": score, "label_set": self._labels}),
         )
         return {"inverse_mm_p95": off.p95, "dice_native": score}
-
-
-def _inverse(placement: Placement, flow: np.ndarray, backward: Optional[np.ndarray]) -> Tuple[Warp, InverseReport]:
-    """From the scan's own grid to the network grid: by the model's negative velocity if there is one, else numerically."""
-    forward = placement.final_warp(flow, placement.network)
-    if backward is None:
-        inverse, _, report = invert(forward)
-        return inverse, report
-    inner = Warp(backward, placement.network, placement.network)
-    inverse = compose([placement.exact_affine().inverse(), inner], placement.moving, placement.network)
-    return inverse, measure(forward, inverse, "negative velocity")
 
 
 def _mean_dice(a: np.ndarray, b: np.ndarray, labels: Sequence[int]) -> Optional[float]:

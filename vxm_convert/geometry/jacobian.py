@@ -9,7 +9,7 @@ axes or voxel sizes do not count as folds. For equal grids it is the determinant
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from vxm_convert.metrics.jacobian import jacobian_slabs
 
 _FLOOR = 1e-9
 _STRICT_SLAB = 8
+_RANGE_SLAB = 32
 SDLOGJ_FORMULA = "standard deviation (divisor n) of ln(max(J, 1e-9))"
 L2R_FORMULA = (
     "standard deviation (divisor n) of ln(max(J + 3, 1e-9)) without the outer 2 voxels; folds counted after "
@@ -59,36 +60,71 @@ class JacobianFigures:
 
 def determinant(warp: Warp) -> np.ndarray:
     """Determinant of the map in space, float32."""
-    _check_size(warp)
-    if _by_loops(warp):
-        return loops.determinants(warp.u, _scale(warp))
-    out = np.empty(warp.fixed.shape, dtype=np.float32)
-    for part, block in _slabs_of(warp):
-        out[part] = block
-    return out
+    return _Determinant(warp).of(warp.u)
+
+
+def determinant_plane(warp: Warp, axis: int, index: int) -> np.ndarray:
+    """One plane of `determinant`, computed from its neighbours alone; the side across it is 1."""
+    low = max(index - 1, 0)
+    near = [slice(None)] * 3
+    near[axis] = slice(low, min(index + 2, warp.fixed.shape[axis]))
+    return np.take(_Determinant(warp).of(warp.u[tuple(near)]), [index - low], axis)
+
+
+class DeterminantRange(NamedTuple):
+    """Extremes of `determinant`, and at how many voxels it is not above 0."""
+
+    folded: int
+    lowest: float
+    highest: float
+
+
+def determinant_range(warp: Warp) -> DeterminantRange:
+    """The range of `determinant`, which is never in memory as a whole."""
+    computed, parts = _Determinant(warp), []
+    for part in slabs(warp.fixed.shape[0], _RANGE_SLAB):
+        # With a neighbour on either side, which counts for nothing but the differences.
+        low, high = max(part.start - 1, 0), min(part.stop + 1, warp.fixed.shape[0])
+        values = computed.of(warp.u[low:high])[part.start - low : part.stop - low]
+        parts.append((int(np.count_nonzero(~(values > 0))), float(values.min()), float(values.max())))
+    folded, lowest, highest = zip(*parts)
+    return DeterminantRange(sum(folded), float(np.min(lowest)), float(np.max(highest)))
 
 
 def folds(warp: Warp) -> np.ndarray:
     """Where the determinant is not above 0; bool."""
-    _check_size(warp)
-    if _by_loops(warp):
-        return loops.folds(warp.u, _scale(warp))
+    computed = _Determinant(warp)
+    if computed.by_loops:
+        return loops.folds(warp.u, computed.scale)
     out = np.empty(warp.fixed.shape, dtype=bool)
-    for part, block in _slabs_of(warp):
+    for part, block in computed.slabs_of(warp.u):
         out[part] = ~(block > 0)
     return out
 
 
-def _slabs_of(warp: Warp) -> Iterator[Tuple[slice, np.ndarray]]:
-    """The determinant slab by slab along the first axis, float64."""
-    scale, at = _scale(warp), 0
-    for block in jacobian_slabs(warp.u):
-        yield slice(at, at + block.shape[0]), block * scale
-        at += block.shape[0]
+class _Determinant:
+    """How a warp's determinants are computed, of the whole or of a part of its field with the same bits."""
 
+    def __init__(self, warp: Warp) -> None:
+        _check_size(warp)
+        self.scale = _scale(warp)
+        self.by_loops = warp.u.dtype == np.float32 and compiled_for(warp.fixed.shape)
 
-def _by_loops(warp: Warp) -> bool:
-    return warp.u.dtype == np.float32 and compiled_for(warp.fixed.shape)
+    def of(self, u: np.ndarray) -> np.ndarray:
+        """Of a field, float32."""
+        if self.by_loops:
+            return loops.determinants(u, self.scale)
+        out = np.empty(u.shape[:3], dtype=np.float32)
+        for part, block in self.slabs_of(u):
+            out[part] = block
+        return out
+
+    def slabs_of(self, u: np.ndarray) -> Iterator[Tuple[slice, np.ndarray]]:
+        """Slab by slab along the first axis, float64, without loops."""
+        at = 0
+        for block in jacobian_slabs(u):
+            yield slice(at, at + block.shape[0]), block * self.scale
+            at += block.shape[0]
 
 
 def _check_size(warp: Warp) -> None:
