@@ -209,7 +209,7 @@ def _loaded(scan: Scan, contract: GraphContract, placement: Placement, opened: _
     return LoadedScan(
         scan=scan,
         image=scale.finish(image, str(scan.path)),
-        seg=None if seg is None else conform(seg, placement, "nearest"),
+        taken_seg=seg if plain else None,
         affine=np.array(own.affine),
         intensity=scale.intensity.name,
         factor=scale.intensity.factor,

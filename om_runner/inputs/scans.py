@@ -18,7 +18,7 @@ from om_runner.names import RESERVED_SUBJECTS
 from vxm_convert.affine.affine_search import Target
 from vxm_convert.geometry.grids import Grid
 from vxm_convert.intensities.matching import Reference
-from vxm_convert.scans.conform import Placement
+from vxm_convert.scans.conform import Placement, conform
 from vxm_convert.scans.discovery import find_segmentations, named_after, safe_name, scans_of, unique_names, volume_stem
 from vxm_convert.scans.scan_file import ScanFile
 
@@ -72,7 +72,7 @@ class LoadedScan:
     Parameters
     ----------
     image : ndarray, shape (X, Y, Z), float32 — network intensities (value / scale).
-    seg : ndarray, shape (X, Y, Z), integer, or None.
+    taken_seg : ndarray, shape (X, Y, Z), integer, or None — the labels of a scan that was not resampled.
     affine : ndarray, shape (4, 4) — the file's own affine, or that of the network grid if the format has none.
     intensity, factor : str, float — convention found in the file, and file value per network value.
     stored_dtype : str — dtype of the file's values.
@@ -86,7 +86,7 @@ class LoadedScan:
 
     scan: Scan
     image: np.ndarray
-    seg: Optional[np.ndarray]
+    taken_seg: Optional[np.ndarray]
     affine: np.ndarray
     intensity: str
     factor: float
@@ -97,6 +97,15 @@ class LoadedScan:
     source: Optional[Source] = None
     reference: Optional[Reference] = None
     target: Optional[Target] = None
+
+    @property
+    def seg(self) -> Optional[np.ndarray]:
+        """Its labels on the network grid, shape (X, Y, Z). Those of a resampled scan are resampled each time that they are
+        asked for: only comparisons need them.
+        """
+        if self.source is None or self.source.seg is None:
+            return self.taken_seg
+        return conform(self.source.seg, self.placed, "nearest")
 
     @property
     def file_grid(self) -> Grid:
