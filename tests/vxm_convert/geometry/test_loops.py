@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.grids import ISO, PAIRS, known_warp, some_affine
 from vxm_convert.errors import ToolchainError
-from vxm_convert.geometry import compiled
+from vxm_convert.geometry import compiled, jacobian
 from vxm_convert.geometry.affines import Affine
 from vxm_convert.geometry.fields import Warp, index_block, to_frame
 from vxm_convert.geometry.grids import Grid
@@ -233,11 +233,28 @@ def test_without_numba(monkeypatch, caplog):
         compiled.compiled_for((128, 128, 128))
 
 
+@pytest.mark.parametrize("engine", ["numba", "scipy"])
+@pytest.mark.parametrize("pair", PAIR_NAMES)
+def test_parts_of_the_determinants_have_the_bits_of_the_whole(monkeypatch, engine, pair):
+    monkeypatch.setenv(compiled.VARIABLE, engine)
+    monkeypatch.setattr(jacobian, "_RANGE_SLAB", 5)
+    fixed, moving = PAIRS[pair]
+    warp = Warp(wild(fixed, 1.2), fixed, moving)
+    whole = determinant(warp)
+    for axis, side in enumerate(fixed.shape):
+        for index in (0, 1, side // 2, side - 1):
+            assert np.array_equal(jacobian.determinant_plane(warp, axis, index), np.take(whole, [index], axis))
+    folded = ~(whole > 0)
+    extent = jacobian.determinant_range(warp)
+    assert extent == (np.count_nonzero(folded), whole.min(), whole.max()) and 0 < extent.folded < whole.size
+    assert np.array_equal(jacobian.folds(warp), folded)
+
+
 _ONE_LOOP = """
 import logging
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 import numpy as np
-from vxm_convert.geometry import compiled
+from vxm_convert.geometry import compiled, jacobian
 out = np.empty((2, 3, 4, 3), np.float32)
 compiled.kernel("linear_map")(out * 0, np.eye(3), np.eye(4)[:3], 0, out)
 assert out[1, 2, 3].tolist() == [1, 2, 3]
