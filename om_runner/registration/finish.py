@@ -28,6 +28,7 @@ from om_runner.results.resume import Records
 from om_runner.results.subject_log import log_text, notes_to, warnings_in
 from om_runner.results.writer import Writer, provenance_of
 from vxm_convert.artifacts.files import write_text
+from vxm_convert.memory import give_back
 from vxm_convert.metrics.labels import label_set
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Finisher:
             with self._timeline.span(PRODUCTS, [ready.subject]) as span:
                 done, figures = self._products(ready, outputs)
             ready.seconds[PRODUCTS] = span.wall
+            give_back()
             made = [done]
             del done
             return self._write(ready, made, figures)

@@ -36,6 +36,7 @@ from om_runner.results.turns import Turn, Turns
 from om_runner.sharing.claims import Claims
 from vxm_convert.artifacts.shares import write_problem
 from vxm_convert.errors import AclError, ArtifactError, ImplausibleError, ToolchainError, VolumeError, VxmError
+from vxm_convert.memory import give_back
 from vxm_convert.text import read_reason
 
 if TYPE_CHECKING:
@@ -266,6 +267,7 @@ class Cohort:
     # results ------------------------------------------------------------------------------------------------
     def _written(self, ready: Ready, future: Future[MetricsRow]) -> None:
         """Record the result of a subject, in order."""
+        give_back()
         try:
             row = future.result()
         except TakenOver:
@@ -351,6 +353,7 @@ def read_scan(job: Job, scan: Scan, timeline: Timeline) -> Ready:
         with notes_to(notes):
             loaded = load_anywhere(scan, job.contract, fixed, job.settings.placing)
             check_formats(loaded, fixed, job.settings.outputs)
+    give_back()
     return Ready(loaded, fixed, notes, {DECODE: span.wall})
 
 
