@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 from export.contracts import build_contract
 from export.preflight.rules.resolution import find_positions
@@ -153,11 +154,22 @@ def main(argv: List[str], default_soc: str) -> int:
     """Exit code of ``python -m export tune``."""
     args = build_parser(default_soc).parse_args(argv)
     cliargs.set_up_logging(args)
-    if not args.verbose:
-        # Each candidate runs the whole compiler; its words are of interest where it fails, and then they are in the
-        # verdict.
-        logging.getLogger("export.atc").setLevel(logging.WARNING)
-    return cliargs.run_main(lambda: _run(args), _PROG)
+    with contextlib.nullcontext() if args.verbose else _quiet_compiler():
+        return cliargs.run_main(lambda: _run(args), _PROG)
+
+
+@contextlib.contextmanager
+def _quiet_compiler() -> Iterator[None]:
+    """Each candidate runs the whole compiler; its words are of interest where it fails, and then they are in the
+    verdict.
+    """
+    logger = logging.getLogger("export.atc")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _run(args: argparse.Namespace) -> int:
