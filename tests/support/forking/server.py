@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import array
 import atexit
+import compileall
 import contextlib
 import faulthandler
 import gc
@@ -30,7 +31,7 @@ import threading
 import types
 import warnings
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterable, List
 
 ROOT = Path(__file__).resolve().parents[3]
 #: what is loaded before the first fork, where it is installed; none of them starts threads of its own when imported
@@ -235,10 +236,11 @@ def load() -> None:
     here.
     """
     sys.path.insert(0, str(ROOT))
+    compiling = _compile_ours()
     from vxm_convert.lazy import silence_openvino
 
     silence_openvino()
-    names = list(PACKAGES)
+    names = []
     for ours in OURS:
         for path in sorted((ROOT / ours).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
@@ -246,10 +248,27 @@ def load() -> None:
                 names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", module=rf"({'|'.join(OURS)})(\.|$)")
-        for name in names:
-            with contextlib.suppress(Exception):  # the command that needs it says what is wrong
-                importlib.import_module(name)
+        _import_all(PACKAGES)
+        os.waitpid(compiling, 0)
+        _import_all(names)
     del sys.path[0]
+
+
+def _import_all(names: Iterable[str]) -> None:
+    for name in names:
+        with contextlib.suppress(Exception):  # the command that needs it says what is wrong
+            importlib.import_module(name)
+
+
+def _compile_ours() -> int:
+    """A process that writes the bytecode of the project, on a fresh checkout seconds of work, while packages load."""
+    child = os.fork()
+    if child == 0:
+        if not sys.dont_write_bytecode:
+            for ours in OURS:
+                compileall.compile_dir(str(ROOT / ours), quiet=2)
+        os._exit(0)
+    return child
 
 
 def _keep_only_packages() -> None:
