@@ -114,7 +114,7 @@ def search_affine(
         raise VolumeError(f"{asked_by}: transform {kind!r}, expected one of {', '.join(KINDS)}")
     for role, image, grid in (("fixed", target.image, target.grid), ("moving", moving, moving_grid)):
         # With NaN, ITK looks for the principal axes forever.
-        check_finite(image, f"{asked_by}: the {role} image", "finite voxels")
+        check_finite(image, f"{asked_by}: the {role} image", "finite voxels; correct the image")
         if grid.sheared:
             raise VolumeError(
                 f"{asked_by}: the {role} image has sheared axes, but the search needs orthogonal ones; resample it"
