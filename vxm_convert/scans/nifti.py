@@ -2,14 +2,14 @@
 """Writing NIfTI-1: atomic, streamed, equal arrays give equal voxels and headers. Reading is in scan_file.py.
 
 Compression is at level 1 unless another is asked for; levels 1 to 3 use ISA-L where the package `isal` is installed (14
-times faster than zlib on a flow at equal size), the others zlib. The gzip header contains neither time nor name. The two
-compressors give different bytes for the same voxels. Equal arrays are meant to give equal compressed bytes too, and zlib's
-are; those of isal 1.3.0, the last for Python 3.7, were seen to differ now and then, for a reason that is not known.
+times faster than zlib on a flow at equal size), the others zlib. The gzip header contains neither time nor name: equal
+arrays give equal files. The two compressors give different bytes for the same voxels.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 import zlib
 from dataclasses import dataclass
@@ -41,6 +41,11 @@ _GZIP_WBITS = 31
 DEFAULT_LEVEL, MOST_LEVEL = 1, 9
 #: levels that ISA-L has; its 0 compresses
 _FAST_LEVELS = (1, 2, 3)
+#: bytes at the start of a stream that ISA-L gets alone: at least 5, so that it enters the first in its table of matches, and
+#: at most 16, so that this is not done by the loop that reads a register it never set (`.write_first_byte` in
+#: igzip_icf_body_h1_gr_bt.asm of ISA-L 2.30 and 2.31). That loop takes a hash of the stream's address for one of data, and
+#: once in some thousand streams finds other matches: the voxels are right, the bytes are not those of the last time.
+_FIRST_BYTES = 8
 _SLAB_BYTES = 4 << 20
 #: largest excess of b² + c² + d² over 1 that nibabel and the NIfTI library treat as rounding
 _QUATERNION_SLACK = 3e-7
@@ -108,16 +113,23 @@ def write_nifti(
     tail = _extension_block(extensions)
     header["vox_offset"] = 348 + len(tail)
     with atomic_path(Path(path)) as temporary, open(str(temporary), "wb") as handle:
-        squeeze = _compressor(level) if str(path).lower().endswith(".gz") else None
-        for block in _blocks(header.binaryblock + tail, data, stored):
-            handle.write(block if squeeze is None else squeeze.compress(block))
-        if squeeze is not None:
-            handle.write(squeeze.flush())
+        head, blocks = header.binaryblock + tail, _blocks(data, stored)
+        for part in (
+            _gzipped(head, blocks, level) if str(path).lower().endswith(".gz") else itertools.chain([head], blocks)
+        ):
+            handle.write(part)
 
 
-def _compressor(level: int) -> Any:
+def _gzipped(head: bytes, blocks: Iterator[memoryview], level: int) -> Iterator[bytes]:
     maker = _deflate if level in _FAST_LEVELS else zlib
-    return maker.compressobj(level, zlib.DEFLATED, _GZIP_WBITS)
+    stream = maker.compressobj(level, zlib.DEFLATED, _GZIP_WBITS)
+    if maker is not zlib:
+        yield stream.compress(head[:_FIRST_BYTES]) + stream.flush(zlib.Z_SYNC_FLUSH)
+        head = head[_FIRST_BYTES:]
+    yield stream.compress(head)
+    for block in blocks:
+        yield stream.compress(block)
+    yield stream.flush()
 
 
 def nifti_image(data: np.ndarray, affine: np.ndarray) -> Any:
@@ -189,11 +201,8 @@ def _stored_dtype(data: Union[np.ndarray, Made], dtype: Optional[np.dtype], path
     return stored
 
 
-def _blocks(head: bytes, data: Union[np.ndarray, Made], stored: np.dtype) -> Iterator[Union[bytes, memoryview]]:
-    """Header, then voxels with the first axis fastest, a few MB at a time, so that there is never a second copy of the
-    volume.
-    """
-    yield head
+def _blocks(data: Union[np.ndarray, Made], stored: np.dtype) -> Iterator[memoryview]:
+    """The voxels with the first axis fastest, a few MB at a time, so that there is never a second copy of the volume."""
     planes, backwards = _planes_of(data), data.shape[::-1]
     step = max(1, _SLAB_BYTES // max(1, int(np.prod(backwards[-2:])) * stored.itemsize))
     for index in np.ndindex(*backwards[:-3]):
