@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import pytest
@@ -55,8 +55,11 @@ class FakeProgram:
         self.gate: Optional[threading.Event] = None
         self.fault: Optional[Callable[[], None]] = None
         self.seen: List[List[np.ndarray]] = []
+        #: where the last execution could have written
+        self.places: List[Optional[np.ndarray]] = []
 
-    def lend(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+    def lend(self, arrays: List[np.ndarray], places: Sequence[Optional[np.ndarray]] = ()) -> List[np.ndarray]:
+        self.places = list(places)
         return self.run(arrays)
 
     def run(self, arrays: List[np.ndarray]) -> List[np.ndarray]:

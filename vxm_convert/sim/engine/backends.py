@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     import openvino
 
 VARIABLE = "VXM_SIM_ENGINE"
+#: Where the results of a run may be written, in their order; None, or nothing at all: in the engine's own memory.
+Places = Sequence[Optional[np.ndarray]]
 #: Arrays in, arrays out; results may be the engine's own memory and are valid until the next call, because a second
-#: copy of inner tensors, or of the largest layers alone, would not fit.
-Runner = Callable[[List[np.ndarray]], List[np.ndarray]]
+#: copy of inner tensors, or of the largest layers alone, would not fit. An engine writes into a place if it can, and
+#: returns an array elsewhere if it cannot.
+Runner = Callable[[List[np.ndarray], Places], List[np.ndarray]]
 _INTERLEAVING = [0, 4, 5, 1, 6, 2, 7, 3]
 _OPTIONS = {
     # Without the hint, processors with bf16 instructions would compute in bf16.
@@ -126,15 +129,40 @@ def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runne
     request = compiled.create_infer_request()
     # The compiled form has no inputs that nothing reads.
     read = {name for port in compiled.inputs for name in port.get_names()}
+    place = _placer(compiled, request, outputs)
 
-    def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
+    def run(arrays: List[np.ndarray], places: Places) -> List[np.ndarray]:
         # `infer` would return copies; inputs are read where they are.
         fed = {name: _lent(_finite(array)) for name, array in zip(inputs, arrays) if name in read}
+        place(places)
         request.start_async(fed, share_inputs=True)
         request.wait()
         return [request.get_tensor(name).data for name in outputs]
 
     return run
+
+
+def _placer(compiled: Any, request: Any, outputs: List[str]) -> Callable[[Places], None]:
+    """Lets a request write its outputs into the places of the next run, and all others into memory of its own."""
+    try:
+        from openvino import Tensor
+    except ImportError:
+        from openvino.runtime import Tensor
+    ports = {name: port for port in compiled.outputs for name in port.get_names()}
+    placed: Set[str] = set()
+
+    def place(places: Places) -> None:
+        for number, name in enumerate(outputs):
+            port, wanted = ports[name], places[number] if places else None
+            shape, dtype = tuple(port.shape), port.element_type.to_dtype()
+            if wanted is not None and wanted.dtype == dtype and wanted.size == int(np.prod(shape, dtype=np.int64)):
+                request.set_tensor(name, Tensor(wanted.reshape(shape), shared_memory=True))
+                placed.add(name)
+            elif name in placed:
+                request.set_tensor(name, Tensor(port.element_type, port.shape))
+                placed.remove(name)
+
+    return place
 
 
 def _interleave_in_blocks(model: openvino.Model) -> None:
@@ -218,7 +246,7 @@ def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str]) -> Ru
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
 
-    def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
+    def run(arrays: List[np.ndarray], places: Places) -> List[np.ndarray]:
         # The device's fp16 inputs are fp32 in the lowered graph; this engine, unlike the other, does not convert them.
         wide = [array.astype(np.float32) if array.dtype == np.float16 else array for array in arrays]
         results: List[np.ndarray] = session.run(outputs, {name: _finite(array) for name, array in zip(inputs, wide)})

@@ -14,7 +14,7 @@ from vxm_convert.errors import FormatError, ToolchainError
 from vxm_convert.formats.ge_ir import Op
 from vxm_convert.formats.om import OmModel
 from vxm_convert.sim.engine import backends as engines
-from vxm_convert.sim.engine.backends import Runner
+from vxm_convert.sim.engine.backends import Places, Runner
 from vxm_convert.sim.engine.lowering.lower import RANDOM, lower
 from vxm_convert.sim.engine.rewrites import settings as rewrites
 from vxm_convert.sim.refusal import AtcRefusal
@@ -54,10 +54,10 @@ class Form:
         self._compile = compile_it
         self._runner: Optional[Runner] = compile_it()
 
-    def __call__(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+    def __call__(self, arrays: List[np.ndarray], places: Places) -> List[np.ndarray]:
         if self._runner is None:
             self._runner = self._compile()
-        return self._runner(arrays)
+        return self._runner(arrays, places)
 
     def close(self) -> None:
         self._runner = None
@@ -86,12 +86,14 @@ class Program:
         """
         return [np.array(result) for result in self.lend(arrays)]
 
-    def lend(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
-        """As `run`, but the results may be the engine's own memory, valid until the next call."""
+    def lend(self, arrays: List[np.ndarray], places: Places = ()) -> List[np.ndarray]:
+        """As `run`, but the results may be the engine's own memory, valid until the next call, or one of `places`: memory
+        of the caller, shape and dtype of `outputs`, that the engine may write a result into, or None.
+        """
         self._check(arrays)
         if self.work_bytes >= LARGE:
             self._dumping = None
-        results = self._run(arrays)
+        results = self._run(arrays, places)
         return [np.asarray(result, desc.dtype).reshape(desc.shape) for result, desc in zip(results, self.outputs)]
 
     def run_with_dumps(self, arrays: List[np.ndarray], tensors: Iterable[str]) -> Iterator[Tuple[str, int, np.ndarray]]:
@@ -118,7 +120,7 @@ class Program:
             if self.work_bytes >= LARGE:
                 self._form.close()
             self._dumping = (inner, self._compile_for(inner, producers))
-        values = dict(zip(inner, self._dumping[1](arrays) if inner else []))
+        values = dict(zip(inner, self._dumping[1](arrays, ()) if inner else []))
         for name in wanted:
             op, index = producers[name]
             value = op.data if op.data is not None else values[source.get(name, name)]
@@ -211,11 +213,11 @@ def _with_random(ops: List[Op], inputs: List[str], runner: Runner) -> Runner:
         np.random.RandomState([int(op.attrs.get(key) or 0) & 0xFFFFFFFF for key in ("seed", "seed2")]) for op in drawn
     ]
 
-    def run(arrays: List[np.ndarray]) -> List[np.ndarray]:
+    def run(arrays: List[np.ndarray], places: Places) -> List[np.ndarray]:
         values = [
             DRAWS[op.attrs["original_type"]](source, op).astype(op.output_descs[0].dtype)
             for source, op in zip(sources, drawn)
         ]
-        return runner(list(arrays) + values)
+        return runner(list(arrays) + values, places)
 
     return run

@@ -11,6 +11,7 @@ import pytest
 from tests.support.sim_device import COUNT, FLOW_SHAPE, MAGIC, SHAPE, dataset, io_spans, on_device
 from vxm_convert.sim.acl.base.state import SIM
 from vxm_convert.sim.acl.models import loading as model_module
+from vxm_convert.sim.faults import injected
 
 
 def description(sim, acl):
@@ -67,6 +68,40 @@ def test_execute_reads_and_writes_device_memory(sim):
     assert acl.mdl.execute(sim.load_model(), dataset(acl, inputs), dataset(acl, outputs)) == 0
     np.testing.assert_array_equal(acl.util.ptr_to_numpy(outputs[1][0], SHAPE, 11), moving + 2)
     np.testing.assert_array_equal(acl.util.ptr_to_numpy(outputs[0][0], FLOW_SHAPE, 11)[..., 2:], moving)
+
+
+def addresses(places):
+    return [None if place is None else place.ctypes.data for place in places]
+
+
+def test_the_engine_may_write_where_the_outputs_belong(sim):
+    acl = sim.start()
+    inputs, outputs = io_spans(acl)
+    assert acl.mdl.execute(sim.load_model(), dataset(acl, inputs), dataset(acl, outputs)) == 0
+    assert [(place.shape, place.dtype.name) for place in sim.program.places] == [
+        (FLOW_SHAPE, "float32"),
+        (SHAPE, "float32"),
+    ]
+    assert addresses(sim.program.places) == [address for address, _ in outputs]
+
+
+def test_the_engine_may_not_write_where_its_inputs_are_or_another_output(sim):
+    acl = sim.start()
+    inputs, outputs = io_spans(acl)
+    shared = [outputs[0], inputs[1]]
+    assert acl.mdl.execute(sim.load_model(), dataset(acl, inputs), dataset(acl, shared)) == 0
+    assert addresses(sim.program.places) == [outputs[0][0], None]
+    twice = [outputs[0], (outputs[0][0], outputs[1][1])]
+    assert acl.mdl.execute(sim.load_model(), dataset(acl, inputs), dataset(acl, twice)) == 0
+    assert addresses(sim.program.places) == [None, None]
+
+
+def test_the_engine_may_not_write_what_a_fault_keeps_unwritten(sim):
+    acl = sim.start()
+    inputs, outputs = io_spans(acl)
+    with injected("half_output:0"):
+        assert acl.mdl.execute(sim.load_model(), dataset(acl, inputs), dataset(acl, outputs)) == 0
+    assert addresses(sim.program.places) == [None, outputs[1][0]]
 
 
 def test_the_engine_cannot_write_into_inputs(sim):

@@ -11,7 +11,7 @@ import numpy as np
 
 from vxm_convert.sim.acl.base.args import CONTEXT, call
 from vxm_convert.sim.acl.base.state import SIM, AclFailure, log
-from vxm_convert.sim.acl.memory.blocks import Block, allocate_on_device, check_span
+from vxm_convert.sim.acl.memory.blocks import ALIGNMENT, Block, allocate_on_device, check_span
 from vxm_convert.sim.acl.memory.dataset import DataBuffer, dataset_of
 from vxm_convert.sim.acl.memory.tensordesc import describe_outputs
 from vxm_convert.sim.acl.models.describe import tensor_bytes
@@ -152,10 +152,26 @@ def _compute(model: Model, bound: Bound) -> None:
     """Read device memory, run the engine, write device memory; dump on request."""
     program = bound.setting.program() if bound.setting else model.program
     arrays = [_array(s, t) for s, t in zip(bound.sources, bound.in_tensors)]
-    _give(program.lend(arrays), bound)
+    _give(program.lend(arrays, _places(bound)), bound)
     # Results are now only in device memory; a dump needs the space.
     if model.dumper is not None:
         model.dumper.execution(program, arrays)
+
+
+def _places(bound: Bound) -> List[Optional[np.ndarray]]:
+    """The outputs' device memory, for the engine to write its results into; None where they must be copied: to memory that
+    is smaller than the output or shared with another tensor, and where a fault keeps a part of it unwritten.
+    """
+    spans = [*bound.sources, *bound.targets]
+    places: List[Optional[np.ndarray]] = []
+    for index, (span, tensor) in enumerate(zip(bound.targets, bound.out_tensors)):
+        whole = FAULTS.written(index, span.size) == span.size == tensor_bytes(tensor)
+        alone = (
+            sum(one.address < span.address + span.size and span.address < one.address + one.size for one in spans) == 1
+        )
+        fits = whole and alone and span.address % ALIGNMENT == 0
+        places.append(_writable(span).view(tensor.dtype).reshape(tuple(tensor.shape)) if fits else None)
+    return places
 
 
 def _give(results: List[np.ndarray], bound: Bound) -> None:
@@ -165,6 +181,9 @@ def _give(results: List[np.ndarray], bound: Bound) -> None:
             got, expected = f"{result.dtype}{result.shape}", f"{tensor.dtype}{tensor.shape}"
             raise AclFailure(507011, f"{tensor.name}: the engine returned {got}, expected {expected}")
         count = FAULTS.written(index, span.size)
+        if result.ctypes.data == span.address and result.flags.c_contiguous:
+            # The engine has written it there.
+            continue
         _view(span.address, count)[:] = np.ascontiguousarray(result).reshape(-1).view(np.uint8)[:count]
     FAULTS.spoil([_writable(span) for span in bound.targets])
 
