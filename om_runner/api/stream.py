@@ -9,26 +9,10 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import (
-    Any,
-    Callable,
-    Deque,
-    Generator,
-    Generic,
-    Iterable,
-    Iterator,
-    List,
-    Optional,
-    Sequence,
-    Tuple,
-    TypeVar,
-    Union,
-)
-
-import numpy as np
+from typing import Any, Callable, Deque, Generator, Generic, Iterable, Iterator, List, Optional, Tuple, TypeVar, Union
 
 from om_runner.device.runtime import RunResult, Runtime
-from om_runner.inputs.fixed import FixedBatches
+from om_runner.inputs.fixed import FixedBatches, batch_of
 from om_runner.inputs.scans import LoadedScan
 from om_runner.registration.outcome import ModelOutputs
 from om_runner.registration.queues import read_ahead
@@ -68,8 +52,8 @@ class Stream(Generic[T, R]):
         threads: int,
     ) -> None:
         self._runtime, self._load, self._make, self._threads = runtime, load, make, threads
-        self._shape = runtime.contract.model.image_shape
-        self._fixed = FixedBatches(self._shape[0])
+        self._size = runtime.contract.model.batch
+        self._fixed = FixedBatches(self._size)
         self._overlap = runtime.reserve(BUFFER_SETS) >= BUFFER_SETS
 
     def run(self, items: Iterable[T]) -> Generator[Tuple[T, Union[R, VxmError]], None, None]:
@@ -86,7 +70,7 @@ class Stream(Generic[T, R]):
                 with closing(self._executed(items, device)) as batches:
                     for batch, outcome in batches:
                         ready.extend(self._finishing(pool, batch, outcome))
-                        while len(ready) > self._threads + self._shape[0]:
+                        while len(ready) > self._threads + self._size:
                             item, future = ready.popleft()
                             yield _done(item, future)
                 while ready:
@@ -121,7 +105,8 @@ class Stream(Generic[T, R]):
         if not good:
             return None
         fixed = self._fixed.of([loaded.fixed for loaded in good])
-        staged = self._runtime.stage({"moving": self._moving([loaded.scan for loaded in good]), "fixed": fixed})
+        moving = batch_of([loaded.scan.image for loaded in good], self._size)
+        staged = self._runtime.stage({"moving": moving, "fixed": fixed})
         return device.submit(lambda: self._runtime.collect(self._runtime.execute(staged)))
 
     def _landed(self, batch: List[Any], executed: Optional[Future[Any]]) -> Tuple[List[Any], Optional[RunResult]]:
@@ -129,7 +114,7 @@ class Stream(Generic[T, R]):
 
     def _batches(self, items: Iterable[T]) -> Any:
         """Lists of (item, Loaded or VxmError) with at most as many scans as the model takes at once."""
-        size, readers = self._shape[0], max(1, self._threads // 2)
+        size, readers = self._size, max(1, self._threads // 2)
         batch: List[Tuple[T, Union[Loaded, VxmError]]] = []
         with closing(read_ahead(items, self._load, max(size, readers), readers)) as loading:
             for item, future in loading:
@@ -139,13 +124,6 @@ class Stream(Generic[T, R]):
                     batch = []
         if batch:
             yield batch
-
-    def _moving(self, scans: Sequence[LoadedScan]) -> np.ndarray:
-        """(B, X, Y, Z, 1) float32; unused positions repeat the last scan."""
-        moving = np.empty(self._shape, dtype=np.float32)
-        for position in range(len(moving)):
-            moving[position, ..., 0] = scans[min(position, len(scans) - 1)].image
-        return moving
 
     def _finishing(
         self, pool: ThreadPoolExecutor, batch: List[Any], outcome: Optional[RunResult]

@@ -108,8 +108,20 @@ class FixedBatches:
         """(B, X, Y, Z, 1) float32; unused positions repeat the last image."""
         wanted = tuple(images[min(place, len(images) - 1)].image for place in range(self._batch))
         if len(wanted) != len(self._images) or any(a is not b for a, b in zip(wanted, self._images)):
-            self._images, self._array = wanted, np.stack(wanted)[..., np.newaxis]
+            self._images, self._array = wanted, batch_of(wanted, self._batch)
         return self._array
+
+
+def batch_of(images: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """(B, X, Y, Z, 1) float32 of up to `size` images; unused positions repeat the last one. A batch of one is the image
+    itself, not a copy.
+    """
+    if size == 1:
+        return images[0][np.newaxis, ..., np.newaxis]
+    batch = np.empty((size, *images[0].shape, 1), dtype=np.float32)
+    for position in range(size):
+        batch[position, ..., 0] = images[min(position, len(images) - 1)]
+    return batch
 
 
 def by_fixed(scans: Sequence[Scan]) -> List[Scan]:

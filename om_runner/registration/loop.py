@@ -17,7 +17,7 @@ import numpy as np
 
 from om_runner.device.offline_model import OfflineModel
 from om_runner.device.runtime import InFlight, Runtime
-from om_runner.inputs.fixed import FixedBatches
+from om_runner.inputs.fixed import FixedBatches, batch_of
 from om_runner.inputs.placement import load_anywhere
 from om_runner.inputs.scans import Scan
 from om_runner.precision.store import CompareStore
@@ -201,7 +201,8 @@ class Cohort:
     def _stage(self, batch: List[Ready], runtime: Runtime) -> Any:
         with self._on_device(batch, H2D):
             fixed = self._fixed.of([ready.fixed for ready in batch])
-            return runtime.stage({"moving": self._moving(batch), "fixed": fixed})
+            moving = batch_of([ready.loaded.image for ready in batch], self.job.contract.model.batch)
+            return runtime.stage({"moving": moving, "fixed": fixed})
 
     def _execute(self, batch: List[Ready], staged: InFlight, runtime: Runtime) -> Any:
         """Called by the device's thread."""
@@ -256,13 +257,6 @@ class Cohort:
             self._land(flight, runtime, behind)
         except VxmError as exc:
             LOG.error("the batch on the device is lost as well: %s", exc)
-
-    def _moving(self, batch: List[Ready]) -> np.ndarray:
-        """(B, X, Y, Z, 1) float32; unused positions repeat the last scan and are cut from the result."""
-        moving = np.empty(self.job.contract.model.image_shape, dtype=np.float32)
-        for position in range(moving.shape[0]):
-            moving[position, ..., 0] = batch[min(position, len(batch) - 1)].loaded.image
-        return moving
 
     # results ------------------------------------------------------------------------------------------------
     def _written(self, ready: Ready, future: Future[MetricsRow]) -> None:

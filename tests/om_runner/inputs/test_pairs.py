@@ -16,7 +16,7 @@ import pytest
 from om_runner import Failure, Pair, Registrar
 from om_runner import __main__ as cli
 from om_runner.commands import collect, qc
-from om_runner.inputs.fixed import FixedBatches, LatelyUsed, by_fixed
+from om_runner.inputs.fixed import FixedBatches, LatelyUsed, batch_of, by_fixed
 from om_runner.inputs.pairs import read_pairs
 from om_runner.inputs.scans import FIXED_IMAGE, Scan
 from om_runner.registration import session
@@ -355,3 +355,11 @@ def test_batches_of_the_same_images_are_one_array() -> None:
     assert batches.of([one, one, one]) is first  # type: ignore[list-item]
     mixed = batches.of([one, two])  # type: ignore[list-item]
     assert mixed[:, 0, 0, 0, 0].tolist() == [1, 2, 2] and (first == 1).all()
+
+
+def test_a_batch_of_one_is_the_image_itself_and_a_larger_one_repeats_the_last() -> None:
+    one, two = np.zeros((2, 3, 4), np.float32), np.ones((2, 3, 4), np.float32)
+    single = batch_of([one], 1)
+    assert single.shape == (1, 2, 3, 4, 1) and np.shares_memory(single, one)
+    batch = batch_of([one, two], 3)
+    assert batch.shape == (3, 2, 3, 4, 1) and batch[:, 1, 2, 3, 0].tolist() == [0, 1, 1]
