@@ -294,7 +294,7 @@ class Registrar:
         in_memory = path_of(item.moving.image) is None
         steps = self._model.contract.model.integration_steps
         with notes_to(item.notes), without_folder(loaded.scan.path.parent) if in_memory else nullcontext():
-            done, figures = products_of(loaded, both.fixed, model, self._options, self._profile, self._labels, steps)
+            done, figures = products_of(loaded, both.fixed, [model], self._options, self._profile, self._labels, steps)
         scan = loaded.scan
         said = warnings_in(item.notes, item.name, (scan.path, scan.seg_path)) + tuple(table_warnings(figures))
         metrics = Metrics(label_set=self._label_set, device_seconds=device_seconds, **figures)

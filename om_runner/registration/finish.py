@@ -86,7 +86,7 @@ class Finisher:
 
         Parameters
         ----------
-        outputs : list of one ModelOutputs — taken from it, so that they are let go when the results are made.
+        outputs : list of one ModelOutputs — taken from it, so that they are let go while the results are made.
 
         Raises
         ------
@@ -109,8 +109,7 @@ class Finisher:
     def _products(self, ready: Ready, outputs: List[ModelOutputs]) -> Tuple[Registered, Dict[str, Any]]:
         job = self._job
         steps = job.contract.model.integration_steps
-        model = outputs.pop()
-        done, figures = products_of(ready.loaded, ready.fixed, model, self._outputs, job.profile, self._labels, steps)
+        done, figures = products_of(ready.loaded, ready.fixed, outputs, self._outputs, job.profile, self._labels, steps)
         for text in table_warnings(figures):
             LOG.warning("%s: %s", ready.subject, text)
         return done, figures

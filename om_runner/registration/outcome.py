@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from om_runner.inputs.scans import LoadedScan
 from om_runner.qc.measures import correlation, white_of
 from om_runner.registration.plausible import check_moved, check_outputs
-from om_runner.results.products import OutputOptions, Registered, inverse_of, register
+from om_runner.results.products import OutputOptions, Registered, by_network, inverse_of, register, warp_of
 from vxm_convert.geometry.velocity import inverse_flow
 from vxm_convert.metrics.numbering import are_foreign, ids_in
 from vxm_convert.metrics.overlap import dice
@@ -38,7 +38,7 @@ class ModelOutputs:
 def products_of(
     loaded: LoadedScan,
     atlas: LoadedScan,
-    model: ModelOutputs,
+    outputs: List[ModelOutputs],
     options: OutputOptions,
     profile: Profile,
     labels: Sequence[int],
@@ -48,6 +48,7 @@ def products_of(
 
     Parameters
     ----------
+    outputs : list of one ModelOutputs — taken from it, and let go as soon as nothing more follows from them.
     steps : int — integration steps of a diffeomorphic model: its negative velocity gives the inverse.
 
     Raises
@@ -57,23 +58,28 @@ def products_of(
     VolumeError
         If the results cannot be made on the requested grid.
     """
-    path = loaded.scan.path
+    path, model = loaded.scan.path, outputs.pop()
     folds, longest = check_outputs(path, loaded.image, atlas.image, model.moved, model.flow, model.velocity, profile)
     inverse = None
     if "inverse" in options.outputs:
         # Before the warp on the grid of the results, which at 256³ voxels takes 200 MB: each needs the room alone.
         backward = None if model.velocity is None else inverse_flow(model.velocity, steps)
         inverse = inverse_of(loaded.placed, atlas.file_grid, model.flow, backward)
-    done = replace(register(loaded, atlas, model.moved, model.flow, options), inverse=inverse)
+    white, every = white_of(atlas.image), tuple(slice(None, None, 2) for _ in range(3))
+    ncc_after = correlation(atlas.image[every], model.moved[every], white)
+    warp, moved = warp_of(loaded, atlas, model.flow, options), None
+    if by_network(loaded, atlas, options):
+        moved = model.moved
+    # Moved scan and labels have the room of the model's outputs, 110 MB at full size.
+    del model
+    done = replace(register(loaded, atlas, warp, moved, options), inverse=inverse)
     check_moved(path, done.moved, loaded.image if loaded.source is None else loaded.source.image)
-    white = white_of(atlas.image)
-    every = tuple(slice(None, None, 2) for _ in range(3))
     overlaps = _dice(done, labels)
     # They only serve the Dice before; on the atlas's grid they take as much memory as the moved labels.
     return replace(done, seg_before=None), {
         **overlaps,
         "ncc_before": correlation(atlas.image[every], loaded.image[every], white),
-        "ncc_after": correlation(atlas.image[every], model.moved[every], white),
+        "ncc_after": ncc_after,
         "affine_overlap": loaded.placed.how.get("affine_overlap_dice"),
         "folding_fraction": folds.fraction,
         "jacobian_min": folds.minimum,

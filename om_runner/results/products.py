@@ -102,25 +102,47 @@ def inverse_of(
     return InverseFound(inverse.on_moving(home), report)
 
 
-def register(
-    loaded: LoadedScan, atlas: LoadedScan, moved: np.ndarray, flow: np.ndarray, options: OutputOptions
-) -> Registered:
-    """Compose and resample the original once, or take the network's own image if scan and output are on the network
-    grid.
+def warp_of(loaded: LoadedScan, atlas: LoadedScan, flow: np.ndarray, options: OutputOptions) -> Warp:
+    """From the grid of the results to the voxels of the scan's file.
 
     Parameters
     ----------
-    moved, flow : ndarray, shapes of the network grid (+ 3) — the model's outputs: network intensities, voxels.
+    flow : ndarray, shape of the network grid + (3,) — the model's flow, voxels; the warp's own array if scan and output
+        are on the network grid.
     """
     place = loaded.placed
+    if _plain(loaded, atlas, options):
+        return Warp(flow, place.network, place.moving)
+    return place.final_warp(flow, output_grid(loaded, atlas, options.space))
+
+
+def by_network(loaded: LoadedScan, atlas: LoadedScan, options: OutputOptions) -> bool:
+    """Whether the moved image is the network's own. A scan whose intensities were fitted is resampled itself: the network
+    saw other values.
+    """
+    return _plain(loaded, atlas, options) and options.edge != "zero" and loaded.source is None
+
+
+def _plain(loaded: LoadedScan, atlas: LoadedScan, options: OutputOptions) -> bool:
+    """Whether scan and results are on the network grid."""
     grid = output_grid(loaded, atlas, options.space)
-    plain = place.untouched and same_place(grid, place.network)
-    warp = Warp(flow, place.network, place.moving) if plain else place.final_warp(flow, grid)
-    # A scan whose intensities were fitted is resampled itself: the network saw other values.
-    by_network = plain and options.edge != "zero" and loaded.source is None
+    return loaded.placed.untouched and same_place(grid, loaded.placed.network)
+
+
+def register(
+    loaded: LoadedScan, atlas: LoadedScan, warp: Warp, moved: Optional[np.ndarray], options: OutputOptions
+) -> Registered:
+    """Resample the original once, or take the network's own image where `by_network` says so.
+
+    Parameters
+    ----------
+    warp : Warp — of `warp_of`.
+    moved : ndarray, shape of the network grid, or None — the model's moved image, network intensities, where it is taken.
+    """
+    place, grid, plain = loaded.placed, warp.fixed, _plain(loaded, atlas, options)
     edge = options.edge or ("clamp" if plain else "zero")
     seg = loaded.seg if loaded.source is None else loaded.source.seg
-    if by_network:
+    if moved is not None:
         image = to_source_scale(moved, loaded.stored_dtype, loaded.factor)
     else:
         original = loaded.image * np.float32(loaded.factor) if loaded.source is None else loaded.source.image
@@ -129,11 +151,12 @@ def register(
     fixed_seg = _atlas_labels(atlas, grid)
     if seg is not None:
         how = LABEL_INTERPOLATIONS[options.label_interpolation]
-        moved_seg = warp_nearest(seg, flow) if by_network and how == "nearest" else resample(seg, warp, how, edge)
+        by_flow = moved is not None and how == "nearest"
+        moved_seg = warp_nearest(seg, warp.u) if by_flow else resample(seg, warp, how, edge)
         if fixed_seg is not None:
             by_affine = Placement(grid, place.moving, place.exact_affine())
             before = seg if plain else conform(seg, by_affine, "nearest", edge)
-    return Registered(image, warp, moved_seg, before, fixed_seg, edge, by_network)
+    return Registered(image, warp, moved_seg, before, fixed_seg, edge, moved is not None)
 
 
 def output_grid(loaded: LoadedScan, atlas: LoadedScan, space: str) -> Grid:

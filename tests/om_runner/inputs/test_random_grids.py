@@ -17,7 +17,7 @@ import pytest
 
 from om_runner.inputs.placement import BY_HEADERS, load_anywhere, load_atlas_anywhere
 from om_runner.inputs.scans import Scan
-from om_runner.results.products import OutputOptions, register
+from om_runner.results.products import OutputOptions, register, warp_of
 from tests.support import fakes
 from tests.support.grids import points_of
 from vxm_convert.errors import VolumeError
@@ -120,7 +120,8 @@ def registered(seed: int, folder: Path) -> Optional[Tuple[float, float]]:
         far_from_centre(draw, fed, loaded.image * scale, draw.value(fed), 0.0),
     ]
     flow = np.broadcast_to(FLOW, network.shape + (3,)).astype(np.float32)
-    done = register(loaded, atlas, loaded.image, flow, OutputOptions(edge="zero"))
+    options = OutputOptions(edge="zero")
+    done = register(loaded, atlas, warp_of(loaded, atlas, flow, options), None, options)
     shift = network.affine[:3, :3] @ FLOW
     out = points_of(done.warp.fixed)
     errors.append(far_from_centre(draw, out, done.moved, draw.value(out + shift), float(np.linalg.norm(shift))))
