@@ -143,14 +143,16 @@ class Registration:
     @property
     def labels(self) -> Optional[Any]:
         """The scan's segmentation on the output grid: nibabel.Nifti1Image, or None if the scan has none."""
-        seg = self._done.moved_seg
-        return None if seg is None else nifti_image(seg, self._done.warp.fixed.affine)
+        return self._labels(self._done.moved_seg, self._loaded)
 
     @property
     def atlas_labels(self) -> Optional[Any]:
         """The fixed image's segmentation on the output grid: nibabel.Nifti1Image, or None if it has none."""
-        seg = self._done.fixed_seg
-        return None if seg is None else nifti_image(seg, self._done.warp.fixed.affine)
+        return self._labels(self._done.fixed_seg, self._context.atlas)
+
+    def _labels(self, seg: Optional[np.ndarray], whose: LoadedScan) -> Optional[Any]:
+        dtype = whose.seg_dtype
+        return None if seg is None else nifti_image(seg.astype(dtype, copy=False), self._done.warp.fixed.affine)
 
     @property
     def warp(self) -> Warp:

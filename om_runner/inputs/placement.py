@@ -11,7 +11,7 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Iterable, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from vxm_convert.scans.discovery import find_segmentation, volume_stem
 from vxm_convert.scans.grid import Laid, Laying, lay, nothing_said
 from vxm_convert.scans.labels import labels_of_scan
 from vxm_convert.scans.network_grid import network_affine
-from vxm_convert.scans.values import Volume, check_values
+from vxm_convert.scans.values import Volume, check_values, narrowed
 
 LOG = logging.getLogger(__name__)
 
@@ -108,14 +108,22 @@ def load_atlas_anywhere(scan: Scan, contract: GraphContract, options: PlacingOpt
 
 @dataclass(frozen=True)
 class _Opened:
-    """What header, intensities and segmentation of a scan decide: its position, values, scale, and labels with their
-    sha256.
-    """
+    """What header, intensities and segmentation of a scan decide: its position, values, scale, and labels."""
 
     laid: Laid
     volume: Volume
     scale: Scale
-    labels: Tuple[Optional[np.ndarray], Optional[str]]
+    labels: _Labels
+
+
+class _Labels(NamedTuple):
+    """A segmentation in the smallest integer type that holds its ids, the sha256 of its file if that is another one than
+    the scan's, and the dtype that its ids had.
+    """
+
+    seg: Optional[np.ndarray]
+    sha256: Optional[str]
+    dtype: str
 
 
 def load_anywhere(scan: Scan, contract: GraphContract, atlas: LoadedScan, options: PlacingOptions) -> LoadedScan:
@@ -179,11 +187,11 @@ def _opened(scan: Scan, contract: GraphContract, atlas: LoadedScan, options: Pla
     return _Opened(laid, volume, scale, _labels(scan, contract, laid, options))
 
 
-def _labels(
-    scan: Scan, contract: GraphContract, laid: Laid, options: PlacingOptions
-) -> Tuple[Optional[np.ndarray], Optional[str]]:
+def _labels(scan: Scan, contract: GraphContract, laid: Laid, options: PlacingOptions) -> _Labels:
     mapped = None if options.label_map is None else load_label_map(options.label_map)
-    return labels_of_scan(scan.file, scan.seg_file, laid, contract.grid, mapped=mapped)
+    seg, digest = labels_of_scan(scan.file, scan.seg_file, laid, contract.grid, mapped=mapped)
+    # Ids of 32 bits are common, and rarely needed: several scans and their results are in memory at a time.
+    return _Labels(None, digest, "") if seg is None else _Labels(narrowed(seg), digest, seg.dtype.name)
 
 
 def network_home(contract: GraphContract) -> Grid:
@@ -201,7 +209,7 @@ def _loaded(scan: Scan, contract: GraphContract, placement: Placement, opened: _
         placement.how["frame"] = scan.frame
     LOG.info("%s: intensities %s, on %s", scan.path.name, scale.describe(), laid.grid.describe())
     image = conform(scale.apply(volume.data), placement)
-    seg, digest = opened.labels
+    seg = opened.labels.seg
     plain = placement.untouched and scale.plain
     own = scan.file.grid if laid.source in (Laying.HEADER, Laying.NOTHING) else laid.grid
     if plain and laid.source is Laying.KIND:
@@ -215,7 +223,8 @@ def _loaded(scan: Scan, contract: GraphContract, placement: Placement, opened: _
         factor=scale.intensity.factor,
         stored_dtype=volume.stored_dtype,
         sha256=scan.file.sha256,
-        seg_sha256=digest,
+        seg_sha256=opened.labels.sha256,
+        seg_dtype=opened.labels.dtype,
         placement=placement,
         source=None if plain else Source(volume.data, seg, placement.moving),
     )

@@ -78,6 +78,7 @@ class LoadedScan:
     stored_dtype : str — dtype of the file's values.
     sha256 : str — of the scan's file.
     seg_sha256 : str — of the segmentation's file, or None if it is in the scan's file or there is none.
+    seg_dtype : str — dtype of the segmentation's ids, which are in a smaller one here if that holds them; empty without one.
     placement : Placement — position of the scan relative to the network grid; None if not requested.
     reference : Reference — of an atlas that scans are matched to.
     target : Target — of an atlas that affines are searched to.
@@ -93,6 +94,7 @@ class LoadedScan:
     stored_dtype: str
     sha256: str
     seg_sha256: Optional[str] = None
+    seg_dtype: str = ""
     placement: Optional[Placement] = None
     source: Optional[Source] = None
     reference: Optional[Reference] = None

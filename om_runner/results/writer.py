@@ -186,7 +186,7 @@ class Writer:
             if "warp" in wanted:
                 self._write_warp(folder / FLOW_NAME, done.warp, provenance)
             if "seg" in wanted and done.moved_seg is not None:
-                write_nifti(folder / MOVED_SEG_NAME, done.moved_seg, affine, level=level)
+                write_nifti(folder / MOVED_SEG_NAME, done.moved_seg, affine, loaded.seg_dtype, level=level)
                 record(
                     folder / MOVED_SEG_NAME,
                     with_seg,
@@ -256,7 +256,8 @@ class Writer:
         if seg is None or "seg" not in self._options.outputs:
             return {"inverse_mm_p95": off.p95}
         carried = resample(seg, inverse, LABEL_INTERPOLATIONS[self._options.label_interpolation], "zero")
-        write_nifti(folder / NATIVE_SEG_NAME, carried, inverse.fixed.affine, level=self._options.level)
+        dtype, affine = self._atlas.seg_dtype, inverse.fixed.affine
+        write_nifti(folder / NATIVE_SEG_NAME, carried, affine, dtype, level=self._options.level)
         own = loaded.seg if loaded.source is None else loaded.source.seg
         score = None if own is None else _mean_dice(carried, own, label_set(self._labels))
         if score is not None:

@@ -21,6 +21,7 @@ from train.data.cohort import read_cohort
 from train.prepare.loaded import to_unit
 from train.settings.run import DataSettings
 from vxm_convert.errors import VolumeError
+from vxm_convert.metrics import numbering
 from vxm_convert.metrics.labels import load_label_set
 from vxm_convert.metrics.numbering import ids_in
 from vxm_convert.scans.scan_file import ScanFile
@@ -29,6 +30,13 @@ from vxm_convert.scans.scan_file import ScanFile
 def test_ids_in_any_array():
     assert ids_in(np.array([[3, 0], [3, 70000]])) == [0, 3, 70000] and ids_in(np.array([5, -2, 5])) == [-2, 5]
     assert ids_in(np.array([[4, 1], [1, 0]], np.int16)) == [0, 1, 4] and ids_in(np.zeros(0, np.int16)) == []
+
+
+def test_ids_of_a_large_array_are_counted_in_parts(monkeypatch):
+    seg = np.zeros((7, 5, 3), np.uint8)
+    seg[0, 0, 0], seg[3, 2, 1], seg[6, 4, 2] = 9, 4, 200
+    monkeypatch.setattr(numbering, "_AT_A_TIME", 8)
+    assert ids_in(seg) == ids_in(seg.transpose()) == [0, 4, 9, 200]
 
 
 def test_the_runner_makes_no_dice_of_other_structures(tmp_path, monkeypatch, caplog):

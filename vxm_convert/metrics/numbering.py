@@ -11,6 +11,7 @@ from typing import Iterable, List, Optional, Set
 
 import numpy as np
 
+from vxm_convert.metrics.chunked import cut
 from vxm_convert.metrics.labels import LABEL_SETS, OTHER_SETS, LabelSet
 
 #: FreeSurfer's table names these, but its segmentations do not hold them; other tools number their structures from 1
@@ -20,6 +21,7 @@ _FOREIGN_SHARE, _FOREIGN_LEAST = 0.25, 3
 _FITS_SHARE = 0.85
 #: ids below this are counted, which is faster than sorting all voxels
 _COUNTED = 1 << 16
+_AT_A_TIME = 1 << 20
 
 
 def wrong_numbering(ids: Iterable[int], chosen: LabelSet) -> Optional[str]:
@@ -48,7 +50,11 @@ def ids_in(seg: np.ndarray) -> List[int]:
     """The ids that a segmentation, an integer array of any shape, holds, ascending."""
     low, high = (int(seg.min()), int(seg.max())) if seg.size else (0, -1)
     if 0 <= low and high < _COUNTED:
-        return [int(label) for label in np.flatnonzero(np.bincount(seg.ravel(), minlength=1))]
+        # A part at a time: every id becomes one of 64 bits.
+        counts = np.zeros(high + 1, dtype=np.int64)
+        for start in range(0, seg.size, _AT_A_TIME):
+            counts += np.bincount(cut(seg, start, start + _AT_A_TIME, np.int64), minlength=high + 1)
+        return [int(label) for label in np.flatnonzero(counts)]
     return [int(label) for label in np.unique(seg)]
 
 

@@ -19,6 +19,8 @@ EXACT_IN_FLOAT32 = 2**24
 #: floats this close to a whole number are that label: scaling and text formats leave such differences
 _NEARLY_WHOLE = 1e-3
 _EXACT_IN = {"float16": 2**11, "float32": EXACT_IN_FLOAT32}
+#: for label ids, smallest first
+_ID_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,16 @@ def as_integers(raw: np.ndarray, path: Path) -> np.ndarray:
         LOG.warning("%s: %d voxels are whole numbers but for rounding (such as 0.99998); rounded", path, rounded)
     _say_negative(raw, path)
     return np.ascontiguousarray(nearest, dtype=np.int32)
+
+
+def narrowed(ids: np.ndarray) -> np.ndarray:
+    """Label ids in the smallest integer type that holds them; the same array if that is its own."""
+    if not ids.size:
+        return ids
+    low, high = int(ids.min()), int(ids.max())
+    smaller = [np.dtype(name) for name in _ID_TYPES if np.dtype(name).itemsize < ids.dtype.itemsize]
+    fits = [one for one in smaller if np.iinfo(one).min <= low and high <= np.iinfo(one).max]
+    return ids.astype(fits[0]) if fits else ids
 
 
 def _say_negative(raw: np.ndarray, path: Path) -> None:

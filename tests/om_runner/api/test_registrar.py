@@ -63,6 +63,7 @@ def test_one_scan(bench: ShiftBench, tmp_path: Path) -> None:
     assert 0 < result.metrics.dice_after < 1 and result.metrics.flow_max_voxel > 0.9
     assert set(result.metrics.to_dict()) >= {"dice_before", "jacobian_min"}
     assert np.array_equal(np.asarray(result.atlas_labels.dataobj), fakes.brain(0)[1])
+    assert result.labels.get_data_dtype() == seg.dtype == result.atlas_labels.get_data_dtype()
 
 
 @pytest.mark.parametrize("batch, sets", [(1, 2), (2, 2), (2, 1), (4, 2)])

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from om_runner import __main__ as cli
+from om_runner.names import MOVED_SEG_NAME, NATIVE_SEG_NAME
 from om_runner.registration import progress as progress_module
 from om_runner.registration.queues import read_ahead
+from om_runner.results import writer
 from tests.support import fakes
 from tests.support.registration_bench import Bench
 from vxm_convert.artifacts.files import sha256_of
@@ -121,6 +123,22 @@ def test_a_segmentation_of_its_own_is_a_source_of_the_moved_one_only(tmp_path, m
     assert "moving_seg" not in made_from["moved"] and "moving_seg" not in made_from["flow"]
     run = json.loads((bench.out / "run.json").read_text(encoding="utf-8"))
     assert run["inputs"] == {str(scan): sha256_of(scan), str(seg): sha256_of(seg)}
+
+
+def test_labels_are_written_in_the_dtype_of_their_files(tmp_path, monkeypatch):
+    """In memory they take the smallest one."""
+    bench, held = Bench(tmp_path, monkeypatch), []
+    seg = fakes.brain(1)[1]
+    fakes.write_scan(bench.inputs / "a.npz", 1, seg=seg.astype(np.int32))
+    write = writer.write_nifti
+    monkeypatch.setattr(
+        writer, "write_nifti", lambda path, data, *a, **k: held.append(data.dtype) or write(path, data, *a, **k)
+    )
+    assert bench.run("--outputs", "seg,inverse", "--space", "atlas") == 0
+    stored = {
+        name: nib.load(str(bench.out / "a" / name)).get_data_dtype() for name in (MOVED_SEG_NAME, NATIVE_SEG_NAME)
+    }
+    assert stored == {MOVED_SEG_NAME: np.int32, NATIVE_SEG_NAME: np.int16} and held == [np.uint8, np.uint8]
 
 
 def test_float_scan_in_0_1_keeps_its_scale(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from vxm_convert.scans import npz
 from vxm_convert.scans.network_grid import network_affine
 from vxm_convert.scans.npz import NpzReader
 from vxm_convert.scans.scan_file import ScanFile
-from vxm_convert.scans.values import check_values
+from vxm_convert.scans.values import check_values, narrowed
 
 SHAPE = (4, 5, 6)
 RULE = IntensityRule()
@@ -230,6 +230,26 @@ def test_labels_keep_their_dtype_or_become_int32(tmp_path):
         labels = (np.arange(120).reshape(SHAPE) % 2).astype(dtype)
         read = ScanFile(save(tmp_path / "s.npz", image(), seg=labels)).labels()
         assert read.data.dtype == expected and np.array_equal(read.data, labels)
+
+
+@pytest.mark.parametrize(
+    "ids, dtype, held",
+    [
+        ((0, 255), "int32", "uint8"),
+        ((0, 2035), "int32", "uint16"),
+        ((-1, 77), "int64", "int8"),
+        ((-1, 200), "int32", "int16"),
+        ((0, 70000), "int32", "int32"),
+        ((0, 2**40), "int64", "int64"),
+        ((-1, 2**63 - 1), "int64", "int64"),
+        ((0, 3), "uint8", "uint8"),
+    ],
+)
+def test_ids_are_held_in_the_smallest_dtype(ids, dtype, held):
+    given = np.array(ids, dtype)
+    found = narrowed(given)
+    assert found.dtype == held and np.array_equal(found, given) and (found is given) == (held == dtype)
+    assert narrowed(given[:0]).dtype == dtype
 
 
 def test_labels_that_were_interpolated_are_refused(tmp_path):
