@@ -14,13 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
-import numpy as np
-
 from om_runner.cluster.gate import Gate
 from om_runner.cluster.order import BACK, DEVICE, DONE, ELSEWHERE, FAILED, HELD, Chunk, Order, Outcome
 from om_runner.device.offline_model import OfflineModel
 from om_runner.device.runtime import RunResult, Runtime
-from om_runner.inputs.fixed import FixedBatches
+from om_runner.inputs.fixed import FixedBatches, batch_of
 from om_runner.inputs.scans import Scan
 from om_runner.names import STATE_FOLDER
 from om_runner.precision.store import save_arrays
@@ -180,7 +178,8 @@ class Station:
             self._check_sound()
             with self._timed(H2D, batch, timeline), self._copying:
                 fixed = self._fixed.of([ready.fixed for ready in batch])
-                staged = self._runtime.stage({"moving": self._moving(batch), "fixed": fixed})
+                moving = batch_of([ready.loaded.image for ready in batch], self.job.contract.model.batch)
+                staged = self._runtime.stage({"moving": moving, "fixed": fixed})
             limit = self.job.settings.batch.device_timeout
             executed = self._device.submit(self._execute, staged, subjects, timeline)
             try:
@@ -214,13 +213,6 @@ class Station:
             yield
         for ready in batch:
             ready.seconds[stage] = ready.seconds.get(stage, 0.0) + span.wall / len(batch)
-
-    def _moving(self, batch: List[Ready]) -> np.ndarray:
-        """(B, X, Y, Z, 1) float32; unused positions repeat the last scan and are cut from the result."""
-        moving = np.empty(self.job.contract.model.image_shape, dtype=np.float32)
-        for position in range(moving.shape[0]):
-            moving[position, ..., 0] = batch[min(position, len(batch) - 1)].loaded.image
-        return moving
 
     # results ------------------------------------------------------------------------------------------------
     def _finish(
