@@ -21,3 +21,16 @@ def save(path: Path, data: np.ndarray, affine: np.ndarray) -> Path:
     image.set_qform(affine, 1)
     nib.save(image, str(path))
     return path
+
+
+def write_turned(folder: Path, name: str, orientation: str, seed: int = 1, pad: int = 0) -> None:
+    """The scan of a seed with its segmentation, stored along other axes, with a margin."""
+    for data, ending in zip(fakes.brain(seed), ("", "_seg")):
+        home = nib.Nifti1Image(
+            np.pad(data, pad, mode="constant"), NETWORK.affine @ nib.affines.from_matvec(np.eye(3), [-pad] * 3)
+        )
+        change = nib.orientations.ornt_transform(
+            nib.io_orientation(home.affine), nib.orientations.axcodes2ornt(orientation)
+        )
+        turned = home.as_reoriented(change)
+        save(folder / f"{name}{ending}.nii.gz", np.asarray(turned.dataobj), turned.affine)

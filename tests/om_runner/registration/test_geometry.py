@@ -17,7 +17,7 @@ import pytest
 from om_runner import __main__ as cli
 from om_runner.inputs.scans import Scan
 from tests.support import fakes
-from tests.support.nifti import NETWORK, save
+from tests.support.nifti import NETWORK, save, write_turned
 from tests.support.registration_bench import Bench
 from vxm_convert.errors import ToolchainError, VolumeError
 from vxm_convert.geometry.affines import Affine
@@ -35,19 +35,6 @@ def bench(tmp_path, monkeypatch):
     made = Bench(tmp_path, monkeypatch)
     made.inputs.mkdir()
     return made
-
-
-def write_turned(folder: Path, name: str, orientation: str, seed: int = 1, pad: int = 0) -> None:
-    """The scan of a seed with its segmentation, stored along other axes, with a margin."""
-    for data, ending in zip(fakes.brain(seed), ("", "_seg")):
-        home = nib.Nifti1Image(
-            np.pad(data, pad, mode="constant"), NETWORK.affine @ nib.affines.from_matvec(np.eye(3), [-pad] * 3)
-        )
-        change = nib.orientations.ornt_transform(
-            nib.io_orientation(home.affine), nib.orientations.axcodes2ornt(orientation)
-        )
-        turned = home.as_reoriented(change)
-        save(folder / f"{name}{ending}.nii.gz", np.asarray(turned.dataobj), turned.affine)
 
 
 def side(path: Path) -> dict:

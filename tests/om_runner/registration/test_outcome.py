@@ -13,8 +13,8 @@ from om_runner.inputs.scans import Scan
 from om_runner.registration import outcome
 from om_runner.registration.outcome import ModelOutputs, products_of
 from om_runner.results.products import OutputOptions
-from tests.om_runner.registration.test_geometry import write_turned
 from tests.support import fakes
+from tests.support.nifti import write_turned
 from vxm_convert.profiles.profile import load_profile
 
 
