@@ -203,10 +203,10 @@ class Registration:
         target = Path(folder)
         check_replaceable(target, "choose another folder")
         check_output_folder(target.parent)
-        done, model = self._done, self._model
+        model, inverse = self._model, []
         if "inverse" in wanted:
             backward = None if model.velocity is None else inverse_flow(model.velocity, context.integration_steps)
-            found = inverse_of(self._loaded.placed, context.atlas.file_grid, model.flow, backward)
-            done = replace(done, inverse=found)
-        Writer(options, context.atlas, context.label_set).write(whole_folder(target), self._loaded, done, provenance)
+            inverse.append(inverse_of(self._loaded.placed, context.atlas.file_grid, model.flow, backward))
+        writer = Writer(options, context.atlas, context.label_set)
+        writer.write(whole_folder(target), self._loaded, self._done, provenance, inverse)
         return target

@@ -12,7 +12,7 @@ import numpy as np
 
 from om_runner.qc.case import Case
 from om_runner.qc.colours import GREYS, SIGNS, Palette, edges, greys, mosaic, put_letters, signs, thicken
-from om_runner.qc.measures import Brightness, brightness
+from om_runner.qc.measures import Brightness, brightness, correlation, empty_share, white_of
 from om_runner.qc.slices import CELL, Cut, Slices, interpolate, nearest, shown_box
 from om_runner.qc.structures import structures
 from vxm_convert.geometry.fields import Warp
@@ -45,7 +45,8 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures by name, and figures for them: folded voxels, range of the Jacobian, spacing of the grid's lines in mm.
+    """Pictures by name, and figures for them: folded voxels, range of the Jacobian, spacing of the grid's lines in mm, how
+    much the images are alike.
 
     `labels`: of the structures in the picture ``structures``; the first one has the value 1 there.
     """
@@ -85,6 +86,12 @@ def draw(case: Case) -> Drawn:
             pictures["jacobian"] = pen.jacobian(case.warp)
             extent = determinant_range(case.warp)
             figures.update(folded=extent.folded, jacobian_low=extent.lowest, jacobian_high=extent.highest)
+    white = white_of(case.fixed)
+    figures.update(
+        ncc_before=correlation(case.fixed, case.before, white),
+        ncc_after=correlation(case.fixed, case.moved, white),
+        empty_share=empty_share(case.fixed, case.moved, white),
+    )
     return Drawn(pictures, figures, labels)
 
 

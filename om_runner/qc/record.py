@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Dict, Iterable, Iterator, Optional, Tuple
 
 from om_runner.qc.case import Case
-from om_runner.qc.measures import correlation, empty_share, warnings_of, white_of
+from om_runner.qc.measures import warnings_of
 from om_runner.qc.pictures import Drawn, draw
 from om_runner.qc.structures import MOST_LABELS
 from om_runner.results.writer import check_replaceable, whole_folder
@@ -76,8 +76,8 @@ class Record:
     origin: str = ""
 
 
-def write_case(folder: Path, case: Case) -> Record:
-    """Measure, draw and write ``folder/<subject>/``; replaces a folder of an earlier run.
+def write_case(folder: Path, case: Case, drawn: Optional[Drawn] = None) -> Record:
+    """Draw, if that was not done before, and write ``folder/<subject>/``; replaces a folder of an earlier run.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def write_case(folder: Path, case: Case) -> Record:
         If the folder cannot be written, or would replace a file or a folder of other files.
     """
     check_replaceable(Path(folder) / case.subject, "choose another --out", (RECORD_NAME,))
-    drawn = draw(case)
+    drawn = drawn or draw(case)
     record = _record(case, drawn)
     folder = Path(folder)
     try:
@@ -103,15 +103,7 @@ def write_case(folder: Path, case: Case) -> Record:
 
 
 def _record(case: Case, drawn: Drawn) -> Record:
-    white = white_of(case.fixed)
-    figures = {
-        **case.figures,
-        **drawn.figures,
-        "ncc_before": correlation(case.fixed, case.before, white),
-        "ncc_after": correlation(case.fixed, case.moved, white),
-        "empty_share": empty_share(case.fixed, case.moved, white),
-    }
-    figures = {name: _number(value) for name, value in figures.items()}
+    figures = {name: _number(value) for name, value in {**case.figures, **drawn.figures}.items()}
     return Record(
         subject=case.subject,
         simulated=case.simulated,

@@ -9,6 +9,7 @@ import logging
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -32,7 +33,7 @@ from vxm_convert.memory import give_back
 from vxm_convert.metrics.labels import label_set
 
 if TYPE_CHECKING:
-    from om_runner.qc.from_run import Pictures
+    from om_runner.qc.from_run import Drawing, Pictures
 
 LOG = logging.getLogger(__name__)
 
@@ -62,8 +63,9 @@ class Finisher:
     ----------
     job : Job
     timeline : Timeline — records the time of making and writing.
-    pictures : Pictures or None — draws each subject after its results are written.
+    pictures : Pictures or None — draws each subject while its results are written.
     ours : callable — whether this process still holds the claim on a subject.
+    threads : int — for the files of one subject.
     """
 
     def __init__(
@@ -72,8 +74,9 @@ class Finisher:
         timeline: Timeline,
         pictures: Optional[Pictures] = None,
         ours: Callable[[str], bool] = lambda subject: True,
+        threads: int = 1,
     ) -> None:
-        self._job, self._timeline, self._pictures = job, timeline, pictures
+        self._job, self._timeline, self._pictures, self._threads = job, timeline, pictures, threads
         self._outputs, self._label_set = job.settings.outputs, job.settings.label_set
         self._labels = label_set(self._label_set)
         if job.atlas is not None:
@@ -117,6 +120,9 @@ class Finisher:
     def _write(self, ready: Ready, made: List[Registered], figures: Dict[str, Any]) -> MetricsRow:
         """`made` is emptied, so that what the pictures do not show can be let go."""
         loaded, job, done = ready.loaded, self._job, made.pop()
+        inverse = [] if done.inverse is None else [done.inverse]
+        # The writer has the only one, and lets go of it.
+        done = replace(done, inverse=None)
         agrees = bool(np.allclose(loaded.affine, ready.fixed.affine, atol=1e-3))
         provenance = provenance_of(job.model, ready.fixed, job.atlas is None).of(
             {"moving": loaded.sha256}, subject=ready.subject, moving_header_agrees=agrees
@@ -126,9 +132,11 @@ class Finisher:
         self._records.forget(ready.subject)
         with self._timeline.span(WRITE, [ready.subject]) as span:
             place = self._with_log(job.layout.place(loaded.scan), ready, figures)
-            writer = Writer(self._outputs, ready.fixed, self._label_set)
-            own = writer.write(place, loaded, done, provenance)
-        done = replace(done, inverse=None)
+            writer = Writer(self._outputs, ready.fixed, self._label_set, self._threads)
+            drawings: List[Drawing] = []
+            draw = [] if self._pictures is None else [partial(self._draw, self._pictures, drawings, ready, done)]
+            written = writer.write(place, loaded, done, provenance, inverse, draw)
+            span.elsewhere = written.cpu
         ready.seconds[WRITE] = span.wall
         row = MetricsRow(
             subject=ready.subject,
@@ -141,12 +149,12 @@ class Finisher:
             fixed=ready.fixed.scan.called or ready.fixed.scan.path.name,
             warnings=warnings_in(ready.notes, ready.subject, (loaded.scan.path, loaded.scan.seg_path)),
             **figures,
-            **own,
+            **written.figures,
         )
         drawn: List[str] = []
         if self._pictures is not None:
             with self._timeline.span(PRODUCTS, [ready.subject]) as span:
-                drawn, row = self._pictures.add(loaded, ready.fixed, done, row, provenance)
+                drawn, row = self._pictures.add(drawings.pop(), row, provenance)
             row = replace(row, total_seconds=row.total_seconds + span.wall)
             seconds = {**ready.seconds, "pictures": span.wall}
             log = job.layout.path_of(ready.subject, LOG_NAME)
@@ -156,6 +164,10 @@ class Finisher:
         digests = ((one.sha256, one.seg_sha256) for one in (loaded, ready.fixed))
         self._records.write(job.keys.of(loaded.scan, *digests), row, drawn)
         return row
+
+    def _draw(self, pictures: Pictures, drawings: List[Drawing], ready: Ready, done: Registered) -> None:
+        with self._timeline.span(PRODUCTS, [ready.subject]):
+            drawings.append(pictures.drawing(ready.loaded, ready.fixed, done, self._label_set))
 
     @contextmanager
     def _with_log(self, place: ContextManager[Path], ready: Ready, figures: Dict[str, Any]) -> Iterator[Path]:

@@ -69,7 +69,7 @@ class Cohort:
     recorder : Recorder — notes what becomes of each scan.
     turns : Turns — whose turn a scan is.
     timeline : Timeline — records the times of every stage.
-    pictures : Pictures or None — draws each subject after its results are written.
+    pictures : Pictures or None — draws each subject while its results are written.
     """
 
     def __init__(
@@ -84,7 +84,9 @@ class Cohort:
         self.job = job
         self.timeline = timeline
         self._store, self._recorder, self._turns = store, recorder, turns
-        self._finisher = Finisher(job, timeline, pictures, turns.ours)
+        # A scan that takes several places has their threads for its files.
+        threads = min(_places(job), job.settings.batch.threads)
+        self._finisher = Finisher(job, timeline, pictures, turns.ours, threads)
         self._held: List[Scan] = []
         self._fixed = FixedBatches(job.contract.model.batch)
 

@@ -24,10 +24,13 @@ DECODE, H2D, EXECUTE, D2H, PRODUCTS, WRITE = STAGES = ("decode", "H2D", "execute
 
 @dataclass
 class Span:
-    """One piece of work: seconds of wall time, and of the thread's own processor time."""
+    """One piece of work: seconds of wall time, and of the thread's own processor time; `elsewhere`: of other threads that it
+    waits for, which whoever does the work notes.
+    """
 
     wall: float = 0.0
     cpu: float = 0.0
+    elsewhere: float = 0.0
 
 
 class Timeline:
@@ -86,7 +89,7 @@ class Timeline:
             yield done
         finally:
             ended = time.perf_counter()
-            done.wall, done.cpu = ended - started, time.thread_time() - cpu
+            done.wall, done.cpu = ended - started, time.thread_time() - cpu + done.elsewhere
             self._add(stage, subjects, started, done)
 
     def _add(self, stage: str, subjects: Sequence[str], started: float, done: Span) -> None:

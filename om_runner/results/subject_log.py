@@ -47,6 +47,13 @@ def collecting() -> Iterator[None]:
                 logging.getLogger().removeHandler(_COLLECTOR)
 
 
+def add_notes(notes: Sequence[str]) -> None:
+    """Take over warnings that another thread collected for this one."""
+    here = getattr(_HERE, "notes", None)
+    if here is not None:
+        here.extend(notes)
+
+
 @contextmanager
 def notes_to(notes: List[str]) -> Iterator[None]:
     """Warnings of this thread go to `notes` as well, one line each."""

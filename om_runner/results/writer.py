@@ -9,8 +9,9 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, ContextManager, Dict, Iterator, Optional, Sequence
+from typing import Any, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from om_runner.names import (
     NATIVE_SEG_NAME,
 )
 from om_runner.results.products import LABEL_INTERPOLATIONS, InverseFound, OutputOptions, Registered, atlas_seg
+from om_runner.results.side_by_side import Job, side_by_side
 from om_runner.sharing.leftovers import ASIDE
 from vxm_convert.artifacts.files import UMASK, write_sidecar
 from vxm_convert.artifacts.shares import set_mode, write_problem
@@ -148,6 +150,21 @@ def provenance_of(model: OfflineModel, fixed: LoadedScan, pair: bool) -> Provena
     return Provenance({"om": model.contract.hashes["om"], **made_from}, model.toolchain.describe(), details)
 
 
+def _placed(loaded: LoadedScan, provenance: Provenance) -> Provenance:
+    """With the affine that was used, and the scan's placement."""
+    affine_sha = loaded.placed.how.get("affine_sha256")
+    return provenance.of({"affine": affine_sha} if affine_sha else {}, placement=loaded.placed.to_dict())
+
+
+class Written(NamedTuple):
+    """The figures of the inverse, named as in metrics.tsv, if it is wanted; and the processor seconds of the threads that
+    wrote.
+    """
+
+    figures: Dict[str, Any]
+    cpu: float
+
+
 class Writer:
     """Writes one subject's folder.
 
@@ -156,48 +173,73 @@ class Writer:
     options : OutputOptions
     atlas : LoadedScan
     labels : str — name of the label set of the mean Dice in the scan's own space.
+    threads : int — files that are written at the same time.
     """
 
-    def __init__(self, options: OutputOptions, atlas: LoadedScan, labels: str) -> None:
-        self._options, self._atlas, self._labels = options, atlas, labels
+    def __init__(self, options: OutputOptions, atlas: LoadedScan, labels: str, threads: int = 1) -> None:
+        self._options, self._atlas, self._labels, self._threads = options, atlas, labels, threads
 
     def write(
-        self, place: ContextManager[Path], loaded: LoadedScan, done: Registered, provenance: Provenance
-    ) -> Dict[str, Any]:
+        self,
+        place: ContextManager[Path],
+        loaded: LoadedScan,
+        done: Registered,
+        provenance: Provenance,
+        inverse: List[InverseFound],
+        beside: Sequence[Job[None]] = (),
+    ) -> Written:
         """Write all files of a subject into the folder that `place` opens; raises VolumeError if the format cannot hold
-        the warp. An inverse that is wanted is known by now. Returns the figures of the inverse, named as in metrics.tsv, if it is wanted.
+        the warp.
+
+        Parameters
+        ----------
+        inverse : list of one InverseFound, or none if it is not wanted — taken from it, and let go when it is written.
+        beside : callables — to be done while files are written; if one fails, the folder does not appear.
         """
-        wanted = self._options.outputs
-        affine_sha = loaded.placed.how.get("affine_sha256")
-        provenance = provenance.of({"affine": affine_sha} if affine_sha else {}, placement=loaded.placed.to_dict())
-        with_seg = provenance.of({"moving_seg": loaded.seg_sha256} if loaded.seg_sha256 else {})
-        affine, level = done.warp.fixed.affine, self._options.level
         with place as folder:
-            if loaded.placed.how.get("affine") != NO_AFFINE:
-                self._write_affine(folder / AFFINE_NAME, loaded, provenance)
-            if "moved" in wanted:
-                write_nifti(folder / MOVED_NAME, done.moved, affine, level=level)
-                record(
-                    folder / MOVED_NAME,
-                    provenance,
-                    **self._image_entries(done, "linear"),
-                    unit="intensity of the moving file",
-                )
-            if "warp" in wanted:
-                self._write_warp(folder / FLOW_NAME, done.warp, provenance)
-            if "seg" in wanted and done.moved_seg is not None:
-                write_nifti(folder / MOVED_SEG_NAME, done.moved_seg, affine, loaded.seg_dtype, level=level)
-                record(
-                    folder / MOVED_SEG_NAME,
-                    with_seg,
-                    **self._image_entries(done, self._options.label_interpolation),
-                    unit="label id",
-                )
-            if "jacobian" in wanted:
-                self._write_jacobian(folder / JACOBIAN_NAME, done.warp, provenance)
-            if "inverse" in wanted:
-                return self._write_inverse(folder, loaded, done.inverse, provenance)
-        return {}
+            jobs: List[Job[Any]] = [*self._large(folder, loaded, done, provenance, inverse)]
+            at = len(jobs)
+            # Behind the inverse, whose room they get.
+            jobs += [*beside, *self._small(folder, loaded, done, provenance)]
+            ended = side_by_side(jobs, self._threads)
+        figures = [one.value for one in ended[:at] if one.value]
+        own = ended[:at] + ended[at + len(beside) :]
+        return Written(figures[0] if figures else {}, sum(one.cpu for one in own))
+
+    def _large(
+        self, folder: Path, loaded: LoadedScan, done: Registered, provenance: Provenance, inverse: List[InverseFound]
+    ) -> Iterator[Job[Optional[Dict[str, Any]]]]:
+        """Writing the warps, which takes as long as everything else. The last one returns the inverse's figures."""
+        wanted, provenance = self._options.outputs, _placed(loaded, provenance)
+        if "warp" in wanted:
+            yield partial(self._write_warp, folder / FLOW_NAME, done.warp, provenance)
+        if "inverse" in wanted:
+            yield partial(self._write_inverse, folder, loaded, inverse.pop() if inverse else None, provenance)
+
+    def _small(self, folder: Path, loaded: LoadedScan, done: Registered, provenance: Provenance) -> Iterator[Job[None]]:
+        """Writing the other files."""
+        wanted, provenance = self._options.outputs, _placed(loaded, provenance)
+        if "jacobian" in wanted:
+            yield partial(self._write_jacobian, folder / JACOBIAN_NAME, done.warp, provenance)
+        if "moved" in wanted:
+            yield partial(self._write_moved, folder / MOVED_NAME, done, provenance)
+        if "seg" in wanted and done.moved_seg is not None:
+            yield partial(self._write_labels, folder / MOVED_SEG_NAME, loaded, done, provenance)
+        if loaded.placed.how.get("affine") != NO_AFFINE:
+            yield partial(self._write_affine, folder / AFFINE_NAME, loaded, provenance)
+
+    def _write_moved(self, path: Path, done: Registered, provenance: Provenance) -> None:
+        write_nifti(path, done.moved, done.warp.fixed.affine, level=self._options.level)
+        record(path, provenance, **self._image_entries(done, "linear"), unit="intensity of the moving file")
+
+    def _write_labels(self, path: Path, loaded: LoadedScan, done: Registered, provenance: Provenance) -> None:
+        if done.moved_seg is None:
+            raise RuntimeError(f"{path}: the scan has no labels")
+        dtype, affine = loaded.seg_dtype, done.warp.fixed.affine
+        write_nifti(path, done.moved_seg, affine, dtype, level=self._options.level)
+        entries = self._image_entries(done, self._options.label_interpolation)
+        made_from = {"moving_seg": loaded.seg_sha256} if loaded.seg_sha256 else {}
+        record(path, provenance.of(made_from), **entries, unit="label id")
 
     def _image_entries(self, done: Registered, interpolation: str) -> Dict[str, Any]:
         return {
