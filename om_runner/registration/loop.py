@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -263,6 +263,8 @@ class Cohort:
     # results ------------------------------------------------------------------------------------------------
     def _written(self, ready: Ready, future: Future[MetricsRow]) -> None:
         """Record the result of a subject, in order."""
+        wait([future])
+        # What it took is free only now.
         give_back()
         try:
             row = future.result()

@@ -57,7 +57,7 @@ class Timeline:
         self.events: List[Dict[str, Any]] = []
         self._lanes: Dict[str, int] = {}
         self._lock = threading.Lock()
-        self._threads: Dict[int, int] = {}
+        self._threads: Dict[Tuple[int, str], int] = {}
         self._file: Optional[TextIO] = None
         self._stack = ExitStack()
 
@@ -139,7 +139,8 @@ class Timeline:
     def _thread(self) -> int:
         """A small number for the calling thread; the trace names the thread at its first event."""
         current = threading.current_thread()
-        identity = threading.get_ident()
+        # The system gives a number again when its thread has ended.
+        identity = threading.get_ident(), current.name
         number = self._threads.get(identity)
         if number is None:
             number = self._threads[identity] = len(self._threads) + 1

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from om_runner.device.acl_runtime import AclRuntime
+from om_runner.registration import loop as loop_module
+from om_runner.registration import timeline as timeline_module
+from om_runner.registration.finish import Finisher
 from om_runner.registration.queues import WriteBehind
-from om_runner.registration.timeline import STAGES, Timeline
+from om_runner.registration.timeline import STAGES, Span, Timeline
 from tests.support import fakes
 from tests.support.registration_bench import Bench
 from tests.support.sim_device import feeds, runtime_of
@@ -160,6 +163,41 @@ def test_a_trace_of_a_run_that_fails_is_kept_whole(tmp_path):
                 raise ValueError
     (event,) = [e for e in json.loads(path.read_text(encoding="utf-8"))["traceEvents"] if e["ph"] == "X"]
     assert event["args"]["subject"] == 'a "quoted" name' and timeline.sums["decode"].wall > 0
+
+
+def test_a_trace_tells_threads_of_one_number_apart(tmp_path, monkeypatch):
+    """The system gives a number again when its thread has ended."""
+    path = tmp_path / "trace.json"
+    monkeypatch.setattr(timeline_module.threading, "get_ident", lambda: 7)
+    with Timeline(path, {"simulated": False}) as timeline:
+        for name in ("decode_0", "files_0"):
+            thread = threading.Thread(target=timeline._add, args=("write", [name], 0.0, Span()), name=name)
+            thread.start()
+            thread.join()
+    events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    found = [(names[event["tid"]], event["args"]["subject"]) for event in events if event["ph"] == "X"]
+    assert found == [("decode_0", "decode_0"), ("files_0", "files_0")]
+
+
+def test_memory_goes_back_when_a_subject_is_finished(tmp_path, monkeypatch):
+    """Before, nothing of it is free; later, the next one has grown the heaps."""
+    bench, done, written = Bench(tmp_path, monkeypatch), [], loop_module.Cohort._written
+    fakes.write_scan(bench.inputs / "a.npz", 1)
+    finish = Finisher.finish
+
+    def slow(self, ready, outputs):
+        time.sleep(0.1)
+        return finish(self, ready, outputs)
+
+    def watched(self, ready, future):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop_module, "give_back", lambda: done.append(future.done()))
+            written(self, ready, future)
+
+    monkeypatch.setattr(Finisher, "finish", slow)
+    monkeypatch.setattr(loop_module.Cohort, "_written", watched)
+    assert bench.run() == 0 and done == [True]
 
 
 @pytest.mark.parametrize("threads, places, works, waits", [(2, 1, 2, 1), (4, 2, 2, 0), (3, 2, 1, 0), (1, 5, 1, 0)])
