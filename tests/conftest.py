@@ -6,22 +6,17 @@ area.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import gc
-import hashlib
 import itertools
 import logging
 import os
-import pickle
 import platform
 import re
 import signal
 import sys
-import types
 import uuid
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Iterator, List
 
 import pytest
 
@@ -56,34 +51,6 @@ def pytest_sessionfinish() -> None:
     shared = sys.modules.get("tests.support.browser")
     if shared is not None:
         shared.close()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def large_values_are_not_compared_in_words() -> Iterator[None]:
-    """Lines of two files of 200 kB that differ in a byte take pytest 50 minutes to set side by side."""
-    from _pytest.assertion import util
-
-    compare = util.assertrepr_compare
-
-    def short(*values: Any, **named: Any) -> Any:
-        sides = [value for name, value in named.items() if name in ("left", "right")] or list(values[2:4])
-        if any(map(_is_large, sides)):
-            return [
-                "large values differ: " + ", ".join(hashlib.sha1(repr(side).encode()).hexdigest() for side in sides)
-            ]
-        return compare(*values, **named)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(util, "assertrepr_compare", short)
-        yield
-
-
-def _is_large(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_is_large, value.values()))
-    if isinstance(value, (list, tuple)):
-        return any(map(_is_large, value))
-    return isinstance(value, (bytes, bytearray, str)) and len(value) > 20000
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -141,91 +108,16 @@ def pytest_collection(session: pytest.Session) -> None:
         compile_part(ROOT, int(worker["workerid"][2:]), worker["workercount"])
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """What is loaded by now stays to the end: the collector of cycles need not go through it again and again."""
+    if not session.config.getoption("numprocesses", None):
+        from tests.support import remembered
+
+        remembered.install()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20000, 10, 10)
     gc.enable()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def remembered_programs() -> Iterator[None]:
-    """OpenVINO compiles equal small graphs once per process; requests and their tensors are new for every load."""
-    from vxm_convert.sim.engine import backends
-
-    compile_one = backends._compiled
-    remembered = functools.lru_cache(maxsize=200)(compile_one)
-    backends._compiled = lambda content: (remembered if len(content) < 1 << 17 else compile_one)(content)
-    yield
-    backends._compiled = compile_one
-
-
-@pytest.fixture(scope="session", autouse=True)
-def remembered_texts() -> Iterator[None]:
-    """The texts of a message whose bytes were checked before are not checked again; models are read over and over."""
-    from vxm_convert.formats import protobuf
-
-    check, checked = protobuf._check_texts, set()
-
-    def check_once(kind: Any, data: bytes, what: str) -> None:
-        key = (kind, hashlib.sha1(data).digest())
-        if key not in checked:
-            check(kind, data, what)
-            checked.add(key)
-
-    protobuf._check_texts = check_once
-    yield
-    protobuf._check_texts = check
-
-
-@pytest.fixture(scope="session", autouse=True)
-def remembered_drawings() -> Iterator[None]:
-    """A drawing of a page that was made from the same values before is not made again: one takes 50 ms, a page has 30."""
-    from om_runner.precision.page import charts, colourbars, layers, limits, structures
-    from om_runner.qc import record
-
-    def remembering(draw: Callable[..., Any]) -> Callable[..., Any]:
-        made: Dict[bytes, Any] = {}
-
-        @functools.wraps(draw)
-        def drawn(*values: Any) -> Any:
-            key = hashlib.sha1(pickle.dumps(values)).digest()
-            if key not in made:
-                made[key] = draw(*values)
-            return made[key]
-
-        return drawn
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module, names in (
-            (charts, ("_error_chart", "_jacobian_chart")),
-            (structures, ("_dice_chart",)),
-            (colourbars, ("_signed_bar", "_magnitude_bar")),
-            (layers, ("_chart",)),
-            (limits, ("_axis", "_strip")),
-        ):
-            for name in names:
-                patch.setattr(module, name, remembering(getattr(module, name)))
-        draw = remembering(record.draw)
-        nothing = {"subject": "", "made_from": {}, "figures": {}, "notes": (), "warnings": ()}
-        patch.setattr(record, "draw", lambda case: draw(dataclasses.replace(case, **nothing)))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def nodes_without_their_lines() -> Iterator[None]:
-    """For its own messages TensorFlow keeps the Python stack of every node: a tenth of the time of building a graph."""
-    with pytest.MonkeyPatch.context() as patch:
-        if "tensorflow" in sys.modules:
-            from tensorflow.python.framework import ops
-
-            patch.setattr(
-                ops,
-                "tf_stack",
-                types.SimpleNamespace(extract_stack=lambda: [], convert_stack=ops.tf_stack.convert_stack),
-            )
-        yield
 
 
 @pytest.fixture
