@@ -112,9 +112,10 @@ def decode(kind: Type[Message], data: bytes, what: str) -> Message:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             parsed.ParseFromString(data)
-        # protobuf 3.20 only warns when it stops before the end of the data.
-        if caught:
-            raise DecodeError(str(caught[0].message))
+        # protobuf 3.20 only warns when it stops before the end of the data. Other threads' warnings arrive here too.
+        early = [str(warning.message) for warning in caught if "Not all data" in str(warning.message)]
+        if early:
+            raise DecodeError(early[0])
     except (DecodeError, UnicodeDecodeError, RuntimeError) as exc:
         raise FormatError(
             f"{what}: not a {kind.DESCRIPTOR.name} message ({len(data)} bytes); the file is damaged or has another format"

@@ -123,8 +123,9 @@ def load_profile(choice: str) -> Profile:
 
 
 @lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def profile_from_bytes(data: bytes, where: str) -> Profile:
-    """The profile in a file's bytes; `where` names the file in messages. Raises FormatError."""
+    """The profile in a file's bytes, read once; `where` names the file in messages. Raises FormatError."""
     content = parse_mapping(data, where)
     _check_keys(content, TOP_KEYS, where, "")
     if content.get("schema") != PROFILE_SCHEMA or isinstance(content["schema"], bool):

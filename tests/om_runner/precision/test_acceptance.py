@@ -249,6 +249,7 @@ def test_the_top_of_a_profile(text, words):
         made(text)
 
 
+@pytest.mark.any_python("what refuses here is PyYAML, written in Python and the same on both")
 def test_an_alias_bomb_and_much_text_are_refused_quickly(tmp_path):
     bomb = HEAD + "a: &a [x,x,x]\n" + "".join(f"{n}: &{n} [*{p},*{p},*{p}]\n" for p, n in zip("abcdefgh", "bcdefghi"))
     with pytest.raises(FormatError, match="aliases are not allowed"):
@@ -285,6 +286,7 @@ def test_names_come_before_files_and_files_are_named_as_paths(tmp_path, monkeypa
         load_profile("mine")
 
 
+@pytest.mark.any_python("what refuses here is PyYAML, written in Python and the same on both")
 def test_every_cut_and_many_flips_of_a_profile_end_in_our_errors():
     data = shipped_profiles()["research"].read_bytes()
     places = range(0, len(data), 7)

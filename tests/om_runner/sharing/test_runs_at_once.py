@@ -20,6 +20,10 @@ from tests.support.registration_bench import Bench
 from vxm_convert.errors import AclError, ArtifactError
 from vxm_convert.inspection.verify import first_broken, verify_folders
 
+pytestmark = pytest.mark.any_python(
+    "files that processes share; test_kill_sweep and test_bids_at_once run such on both"
+)
+
 #: a run of the bench that notes every execution in a file that all processes share
 CHILD = """
 import os, signal, sys, time, pytest

@@ -27,6 +27,7 @@ from vxm_convert.transforms import lta
 from vxm_convert.transforms.affines import read_affine
 
 pytest.importorskip("SimpleITK")
+pytestmark = pytest.mark.any_python("calls of a program and its files; what is prepared with them has tests on both")
 
 #: stands in for mri_robust_register: notes its arguments and environment, then hands out the transform that lies beside
 #: it
