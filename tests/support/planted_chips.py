@@ -94,8 +94,8 @@ def _flipped(state: Any, op: Any, kernel: np.ndarray, groups: int) -> Value:
 _LEND = program.Program.lend
 
 
-def _swapped(self: program.Program, arrays: List[np.ndarray]) -> List[np.ndarray]:
-    results = _LEND(self, arrays)
+def _swapped(self: program.Program, arrays: List[np.ndarray], places: backends.Places) -> List[np.ndarray]:
+    results = _LEND(self, arrays)  # into no place: they are swapped first
     if len(results) > 1 and results[0].shape == results[1].shape:
         results[0], results[1] = results[1], results[0]
     return results

@@ -16,8 +16,8 @@ from typing import Any, Callable, Dict
 
 #: longer values are not set side by side in words; it takes pytest 50 minutes for two files of 200 kB
 SHOWN_LENGTH = 20000
-#: bytes of a graph that is small
-_SMALL_GRAPH = 1 << 17
+#: bytes of a graph that is small; networks of tests are below it
+_SMALL_GRAPH = 1 << 21
 
 
 def install() -> None:

@@ -29,6 +29,8 @@ from vxm_convert.errors import VolumeError
 from vxm_convert.inspection.verify import BROKEN, verify_folders
 from vxm_convert.scans.nifti import write_nifti
 
+pytestmark = pytest.mark.any_python("tables of names and a scripted device; test_real_pairs registers pairs on both")
+
 AFFINE = np.array([[-1.0, 0, 0, 8], [0, 0, 1, -16], [0, -1, 0, 8], [0, 0, 0, 1]])
 BRAINS = ("a", "b", "c")
 

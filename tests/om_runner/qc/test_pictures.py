@@ -18,6 +18,8 @@ from tests.support.qc_cases import RAS_SHAPE, case, colours, grid_of, head, in_a
 from vxm_convert.errors import ArtifactError, FormatError, VolumeError
 from vxm_convert.geometry.fields import Warp
 
+pytestmark = pytest.mark.any_python("pixels of NumPy arrays and text files")
+
 ALL = (0, 0, 0), tuple(n - 1 for n in RAS_SHAPE)
 
 

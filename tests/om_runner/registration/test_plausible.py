@@ -15,6 +15,8 @@ from vxm_convert.geometry.reference_warp import warp_linear
 from vxm_convert.profiles.plausible_figures import PLAUSIBLE_FIGURES
 from vxm_convert.profiles.profile import load_profile, shipped_profiles
 
+pytestmark = pytest.mark.any_python("sums of NumPy arrays and a scripted device")
+
 SEEDS = {"a": 1, "b": 2, "c": 3}
 
 
