@@ -10,6 +10,7 @@ from typing import Any, List, Optional
 
 import numpy as np
 
+from vxm_convert.sim.engine.backends import Places
 from vxm_convert.sim.engine.program import Program
 
 
@@ -21,7 +22,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     return runner(argv)
 
 
-def unmoved(program: Any, arrays: List[np.ndarray]) -> List[np.ndarray]:
+def unmoved(program: Any, arrays: List[np.ndarray], places: Places = ()) -> List[np.ndarray]:
     """What the program would return: an image is the first input, anything else 0."""
     moving = arrays[0]
     return [

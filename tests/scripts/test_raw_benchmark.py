@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from scripts.benchmark import raw
 from scripts.benchmark.host import make_scene
 from scripts.benchmark.sleeping import unmoved
 from vxm_convert.errors import ArtifactError
+from vxm_convert.sim.engine.program import Program
 
 pytestmark = pytest.mark.python37("scripts run in the environment of Python 3.7")
 
@@ -75,6 +77,11 @@ def test_the_atlas_lies_where_its_grid_says() -> None:
     home = np.argwhere(scene.fixed == scene.fixed.max())[0]
     here, there = scene.atlas.affine, scene.placement.network.affine
     assert np.allclose(here[:3, :3] @ at + here[:3, 3], there[:3, :3] @ home + there[:3, 3])
+
+
+def test_the_sleeping_device_is_called_as_the_simulated_one() -> None:
+    names = [list(inspect.signature(function).parameters)[1:] for function in (unmoved, Program.lend)]
+    assert names[0] == names[1]
 
 
 def test_the_sleeping_device_moves_nothing() -> None:
