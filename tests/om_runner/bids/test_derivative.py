@@ -22,6 +22,8 @@ from vxm_convert.inspection.verify import BROKEN, verify_folders
 from vxm_convert.metrics.labels import LABEL_NAMES
 from vxm_convert.transforms.formats import FORMATS
 
+pytestmark = pytest.mark.any_python("names, JSON and tables; sharing/test_bids_at_once writes a derivative on both")
+
 MOVED = "sub-01/anat/sub-01_space-atlasv2_desc-moved_T1w"
 WARP = "sub-01/anat/sub-01_from-T1w_to-atlasv2_mode-image_xfm"
 INVERSE = "sub-01/anat/sub-01_from-atlasv2_to-T1w_mode-image_xfm"

@@ -23,6 +23,8 @@ from vxm_convert.metrics.overlap import dice
 from vxm_convert.profiles.profile import Profile, load_profile, profile_from_bytes
 from vxm_convert.synthetic.heads import PhantomSettings, make_atlas, make_subject
 
+pytestmark = pytest.mark.any_python("sums of NumPy arrays; the arithmetic of fp16 has tests on both")
+
 SHAPE = (32, 32, 224)
 VARIANTS = ("fp32", "flow stored in fp16", "blend in fp16", "all in fp16, mesh + flow")
 #: as tools of the field have it: msit asks for 0.99, Polygraphy's distance metric for 0.997

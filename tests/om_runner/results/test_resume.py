@@ -23,6 +23,8 @@ from tests.support.forked import ROOT, run_python
 from tests.support.registration_bench import Bench
 from vxm_convert.errors import AclError, ArtifactError
 
+pytestmark = pytest.mark.any_python("hashes and records in JSON; sharing/test_kill_sweep resumes runs on both")
+
 #: a run of the bench in a process of its own; what follows it is appended
 CHILD = """
 import logging, os, signal, sys, pytest
