@@ -11,33 +11,34 @@ from typing import Any
 
 from xdist.scheduler import LoadFileScheduling
 
-#: files of more than five seconds of a CPU, longest first; after them the order is that of pytest-xdist
+#: files of more than five seconds of a CPU, longest first; those that mostly wait for other processes and time-outs come one
+#: after the other among them, or processors are idle; after all of them the order is that of pytest-xdist
 LONGEST = (
     "tests/train/run/test_resume.py",
     "tests/train/run/test_training.py",
+    "tests/om_runner/cluster/test_cluster.py",
     "tests/train/devices/test_workers.py",
     "tests/vxm_convert/affine/test_affine_search.py",
     "tests/export/test_cli.py",
     "tests/integration/test_provenance.py",
     "tests/export/tune/test_command.py",
-    "tests/om_runner/cluster/test_cluster.py",
-    "tests/om_runner/sharing/test_runs_at_once.py",
-    "tests/train/prepare/test_freesurfer.py",
     "tests/om_runner/layers/test_layers.py",
+    "tests/om_runner/sharing/test_runs_at_once.py",
     "tests/vxm_convert/geometry/test_loops.py",
     "tests/integration/test_layers.py",
     "tests/vxm_convert/sim/frontends/test_sweep.py",
     "tests/train/devices/test_npu.py",
-    "tests/om_runner/results/test_resume.py",
     "tests/integration/test_header_kinds.py",
-    "tests/vxm_convert/sim/acl/test_programs.py",
+    "tests/om_runner/results/test_resume.py",
     "tests/integration/test_numerics.py",
     "tests/integration/test_wrong_input.py",
-    "tests/integration/test_chain.py",
-    "tests/train/prepare/test_prepare.py",
     "tests/om_runner/inputs/test_pairs.py",
+    "tests/integration/test_chain.py",
+    "tests/train/prepare/test_freesurfer.py",
+    "tests/train/prepare/test_prepare.py",
     "tests/scripts/test_training_benchmark.py",
     "tests/train/run/test_diffeomorphic.py",
+    "tests/vxm_convert/sim/acl/test_programs.py",
     "tests/vxm_convert/sim/frontends/test_onnx_sweep.py",
     "tests/vxm_convert/sim/test_env.py",
     "tests/integration/test_audit.py",

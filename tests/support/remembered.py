@@ -14,6 +14,9 @@ import sys
 import types
 from typing import Any, Callable, Dict
 
+import pytest
+from _pytest import runner
+
 #: longer values are not set side by side in words; it takes pytest 50 minutes for two files of 200 kB
 SHOWN_LENGTH = 20000
 #: bytes of a graph that is small; networks of tests are below it
@@ -27,6 +30,7 @@ def install() -> None:
     _drawings()
     _nodes()
     _comparisons()
+    _reports()
 
 
 def _programs() -> None:
@@ -108,6 +112,22 @@ def _comparisons() -> None:
         return compare(*values, **named)
 
     util.assertrepr_compare = short
+
+
+def _reports() -> None:
+    """That a test was set up and taken down again is not told to the process that waits for it, unless something needs it:
+    two thirds of all messages.
+    """
+    call_and_report = runner.call_and_report
+
+    def told(item: pytest.Item, when: str, log: bool = True, **more: Any) -> Any:
+        needed = when == "call" or any(item.config.getoption(name, None) for name in ("durations", "xmlpath"))
+        report = call_and_report(item, when, log and needed, **more)  # type: ignore[arg-type]
+        if log and not needed and not report.passed:
+            item.ihook.pytest_runtest_logreport(report=report)
+        return report
+
+    runner.call_and_report = told  # type: ignore[assignment]
 
 
 def _is_large(value: Any) -> bool:
