@@ -113,11 +113,11 @@ class FixedBatches:
 
 
 def batch_of(images: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """(B, X, Y, Z, 1) float32 of up to `size` images; unused positions repeat the last one. A batch of one is the image
-    itself, not a copy.
+    """(B, X, Y, Z, 1) float32 in C order of up to `size` images, shape (X, Y, Z); unused positions repeat the last one. A
+    batch of one is the image itself, not a copy, if it has that order and dtype.
     """
     if size == 1:
-        return images[0][np.newaxis, ..., np.newaxis]
+        return np.ascontiguousarray(images[0], dtype=np.float32)[np.newaxis, ..., np.newaxis]
     batch = np.empty((size, *images[0].shape, 1), dtype=np.float32)
     for position in range(size):
         batch[position, ..., 0] = images[min(position, len(images) - 1)]

@@ -365,3 +365,12 @@ def test_a_batch_of_one_is_the_image_itself_and_a_larger_one_repeats_the_last() 
     assert single.shape == (1, 2, 3, 4, 1) and np.shares_memory(single, one)
     batch = batch_of([one, two], 3)
     assert batch.shape == (3, 2, 3, 4, 1) and batch[:, 1, 2, 3, 0].tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "image", [np.asfortranarray(np.arange(24, dtype="f4").reshape(2, 3, 4)), np.ones((2, 3, 4), ">f4")]
+)
+def test_a_batch_of_one_is_as_devices_take_it(image: np.ndarray) -> None:
+    single = batch_of([image], 1)
+    assert single.shape == (1, 2, 3, 4, 1) and single.flags.c_contiguous and single.dtype == np.float32
+    assert np.array_equal(single[0, ..., 0], image)
