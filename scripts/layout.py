@@ -55,7 +55,7 @@ INNER_FLOORS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
     "om_runner/precision": (("page",),),
     "vxm_convert/sim": (("compiler", "engine", "frontends"), ("acl", "atc")),
     "vxm_convert/sim/acl": (("base",), ("dumps", "streams"), ("memory",), ("models",)),
-    "vxm_convert/sim/engine": (("rewrites",), ("lowering",)),
+    "vxm_convert/sim/engine": (("rewrites", "ending"), ("lowering",)),
 }
 
 
@@ -79,7 +79,7 @@ FENCES = (
     Fence("openvino", ("vxm_convert/sim/engine/", "export/onnx_model.py")),
     Fence("onnxruntime", ("vxm_convert/sim/engine/", "export/onnx_model.py")),
     Fence("SimpleITK", ("vxm_convert/affine/simpleitk.py", "vxm_convert/transforms/")),
-    Fence("numba", ("vxm_convert/geometry/",)),
+    Fence("numba", ("vxm_convert/geometry/", "vxm_convert/sim/engine/ending/")),
     Fence("jinja2", ("vxm_convert/webpage/templates.py",)),
     Fence("matplotlib", ("vxm_convert/webpage/charts.py",)),
     # Scans are opened by ScanFile alone: these read headers and bytes, the writer and the arithmetic of axes beside.

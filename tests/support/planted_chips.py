@@ -137,7 +137,7 @@ def _lowering(kind: str, instead: Callable[[Any, Any], List[Value]]) -> Patch:
 @contextmanager
 def _keeping_nan() -> Iterator[None]:
     """In the engine's inputs and in every conversion."""
-    with mock.patch.object(backends, "_finite", lambda array: array):
+    with mock.patch.object(backends, "finite", lambda array: array):
         with mock.patch.multiple(OnnxBuilder, round_half=_with_nan, clear_nan=lambda self, value: value):
             yield
 

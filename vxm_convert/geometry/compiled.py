@@ -130,10 +130,10 @@ def by_planes(planes: int, work: Callable[[slice], None]) -> None:
 
 
 def kernel(name: str) -> Any:
-    """The compiled function of a name of `tables()`, from numba's cache where it is there."""
+    """The compiled function of a name of `tables()`."""
     with _lock:
         if name not in _loaded:
-            _loaded[name] = _compile(name)
+            _loaded[name] = compile_loop(*tables()[name])
     return _loaded[name]
 
 
@@ -179,11 +179,11 @@ def tables() -> Dict[str, Tuple[Any, Tuple[Any, ...]]]:
     return {**kernels.KERNELS, **information.KERNELS}
 
 
-def _compile(name: str) -> Any:
+def compile_loop(function: Any, signature: Tuple[Any, ...]) -> Any:
+    """A function compiled by numba for these types of arguments, from numba's cache where it is there."""
     import numba
     from numba.core import event
 
-    function, signature = tables()[name]
     with event.install_listener("numba:compile", _announcer()):
         try:
             return numba.njit(signature, nogil=True, error_model="numpy", cache=True)(function)

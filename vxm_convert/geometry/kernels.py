@@ -126,6 +126,12 @@ def nearest(shape: Tuple[int, int, int], m: Any, u: Any, start: int, zero: bool,
 
 
 @inner
+def _false() -> bool:
+    """False as any other bool: numba compiles callees once more for the constant."""
+    return bool(0)
+
+
+@inner
 def _heaviest(found: Any, weight: Any, used: int) -> int:
     """Position of the largest of the first `used` weights; within 1e-9 of it, that of the smallest label."""
     largest = weight[0]
@@ -405,7 +411,7 @@ def _preimage(
     trial, residual, factor, borrowed = p, np.inf, 1.0, newton and rows[0]
     r, step = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
     for n in range(most):
-        at = _at(field, trial[0], trial[1], trial[2], skew, False)
+        at = _at(field, trial[0], trial[1], trial[2], skew, _false())
         s = (q[0] - at[0], q[1] - at[1], q[2] - at[2])
         found = _length_mm(mm, s)
         helps = found < residual
@@ -471,7 +477,7 @@ def invert(
         row[:] = 0.0
         for j in range(u.shape[1]):
             d, before = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
-            rows = (False, d, d, d)
+            rows = (_false(), d, d, d)
             for k in range(u.shape[2]):
                 q = _moved(to_moving, i, j, k, none, 0)
                 first = _moved(home, i, j, k, none, 0)
@@ -514,7 +520,7 @@ def there_and_back(u: Any, between: Any, field: Any, skew: Any, mm: Any, start: 
                 if not inside(x, y, z, field.shape):
                     out[n, j, k] = -1.0
                     continue
-                p = _at(field, x, y, z, skew, False)
+                p = _at(field, x, y, z, skew, _false())
                 out[n, j, k] = _length_mm(mm, (p[0] - i, p[1] - j, p[2] - k))
 
 
@@ -535,7 +541,7 @@ def spread(values: Any, bits: Any, counts: Any) -> Any:
     return total, largest
 
 
-F32, F64, I32, I64 = numba.float32, numba.float64, numba.int32, numba.int64
+F32, F64, I32, I64, U16 = numba.float32, numba.float64, numba.int32, numba.int64, numba.uint16
 
 
 def read(kind: Any, axes: int) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ Places = Sequence[Optional[np.ndarray]]
 #: Arrays in, arrays out; results may be the engine's own memory and are valid until the next call, because a second
 #: copy of inner tensors, or of the largest layers alone, would not fit. An engine writes into a place if it can, and
 #: returns an array elsewhere if it cannot.
+#: Inputs are `finite`.
 Runner = Callable[[List[np.ndarray], Places], List[np.ndarray]]
 _INTERLEAVING = [0, 4, 5, 1, 6, 2, 7, 3]
 _OPTIONS = {
@@ -106,7 +107,7 @@ def kernel_times(
     compiled = _compiled_with(serialized, {**_OPTIONS, "PERF_COUNT": True})
     request = compiled.create_infer_request()
     read = {name for port in compiled.inputs for name in port.get_names()}
-    fed = {name: _finite(array) for name, array in zip(inputs, arrays) if name in read}
+    fed = {name: finite(array) for name, array in zip(inputs, arrays) if name in read}
     least: Dict[str, float] = {}
     for _ in range(runs):
         request.infer(fed)
@@ -129,40 +130,43 @@ def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runne
     request = compiled.create_infer_request()
     # The compiled form has no inputs that nothing reads.
     read = {name for port in compiled.inputs for name in port.get_names()}
-    place = _placer(compiled, request, outputs)
+    ports = {name: port for port in compiled.outputs for name in port.get_names()}
 
     def run(arrays: List[np.ndarray], places: Places) -> List[np.ndarray]:
         # `infer` would return copies; inputs are read where they are.
-        fed = {name: _lent(_finite(array)) for name, array in zip(inputs, arrays) if name in read}
-        place(places)
+        fed = {name: _lent(array) for name, array in zip(inputs, arrays) if name in read}
+        taken = _taken([ports[name] for name in outputs], places)
+        for name, place in zip(outputs, taken):
+            if place is not None:
+                request.set_tensor(name, _tensor_class()(place, shared_memory=True))
         request.start_async(fed, share_inputs=True)
         request.wait()
-        return [request.get_tensor(name).data for name in outputs]
+        results = [request.get_tensor(name).data if own is None else own for name, own in zip(outputs, taken)]
+        for name, place in zip(outputs, taken):
+            if place is not None:
+                # Memory that nothing has touched takes none; the place is the caller's alone again.
+                request.set_tensor(name, _tensor_class()(ports[name].element_type, ports[name].shape))
+        return results
 
     return run
 
 
-def _placer(compiled: Any, request: Any, outputs: List[str]) -> Callable[[Places], None]:
-    """Lets a request write its outputs into the places of the next run, and all others into memory of its own."""
+def _taken(ports: List[Any], places: Places) -> List[Optional[np.ndarray]]:
+    """For every output the place that it can be written to, in its shape, or None."""
+    taken: List[Optional[np.ndarray]] = []
+    for port, place in zip(ports, places or [None] * len(ports)):
+        shape, dtype = tuple(port.shape), port.element_type.to_dtype()
+        fits = place is not None and place.dtype == dtype and place.size == int(np.prod(shape, dtype=np.int64))
+        taken.append(place.reshape(shape) if place is not None and fits else None)
+    return taken
+
+
+def _tensor_class() -> Any:
     try:
         from openvino import Tensor
     except ImportError:
         from openvino.runtime import Tensor
-    ports = {name: port for port in compiled.outputs for name in port.get_names()}
-    placed: Set[str] = set()
-
-    def place(places: Places) -> None:
-        for number, name in enumerate(outputs):
-            port, wanted = ports[name], places[number] if places else None
-            shape, dtype = tuple(port.shape), port.element_type.to_dtype()
-            if wanted is not None and wanted.dtype == dtype and wanted.size == int(np.prod(shape, dtype=np.int64)):
-                request.set_tensor(name, Tensor(wanted.reshape(shape), shared_memory=True))
-                placed.add(name)
-            elif name in placed:
-                request.set_tensor(name, Tensor(port.element_type, port.shape))
-                placed.remove(name)
-
-    return place
+    return Tensor
 
 
 def _interleave_in_blocks(model: openvino.Model) -> None:
@@ -209,7 +213,7 @@ def _fastest_in_openvino() -> FrozenSet[str]:
     OpenVINO 2023.1 does so with AVX2, and has a direct kernel with AVX-512; OpenVINO 2026 has one for both. The engine
     reports its kernel.
     """
-    base = frozenset(("upsampling", "transposed", "lanes", "channels"))
+    base = frozenset(("upsampling", "transposed", "lanes", "winograd", "channels"))
     return base | {"phases"} if "gemm" in _transposed_kernel() else base
 
 
@@ -236,7 +240,7 @@ def _fastest_in_onnxruntime() -> FrozenSet[str]:
 
     Its kernel for volumes goes through a matrix of columns, one for all outputs, so that `lanes` would only add taps.
     """
-    return frozenset(("upsampling", "transposed", "phases", "channels"))
+    return frozenset(("upsampling", "transposed", "phases", "winograd", "channels"))
 
 
 def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runner:
@@ -249,7 +253,7 @@ def _onnxruntime(serialized: bytes, inputs: List[str], outputs: List[str]) -> Ru
     def run(arrays: List[np.ndarray], places: Places) -> List[np.ndarray]:
         # The device's fp16 inputs are fp32 in the lowered graph; this engine, unlike the other, does not convert them.
         wide = [array.astype(np.float32) if array.dtype == np.float16 else array for array in arrays]
-        results: List[np.ndarray] = session.run(outputs, {name: _finite(array) for name, array in zip(inputs, wide)})
+        results: List[np.ndarray] = session.run(outputs, dict(zip(inputs, wide)))
         return results
 
     return run
@@ -263,7 +267,7 @@ def _lent(array: np.ndarray) -> np.ndarray:
     return np.frombuffer(memory, array.dtype).reshape(array.shape)
 
 
-def _finite(array: np.ndarray) -> Any:
+def finite(array: np.ndarray) -> Any:
     """NaN and infinity cannot arise inside (everything saturates), so it is enough to handle them in the inputs."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return np.nan_to_num(array)

@@ -15,6 +15,9 @@ from vxm_convert.formats.ge_ir import Op
 from vxm_convert.formats.om import OmModel
 from vxm_convert.sim.engine import backends as engines
 from vxm_convert.sim.engine.backends import Places, Runner
+from vxm_convert.sim.engine.divided import run_with_ending
+from vxm_convert.sim.engine.ending.find import find_ending
+from vxm_convert.sim.engine.ending.run import usable
 from vxm_convert.sim.engine.lowering.lower import RANDOM, lower
 from vxm_convert.sim.engine.rewrites import settings as rewrites
 from vxm_convert.sim.refusal import AtcRefusal
@@ -90,10 +93,9 @@ class Program:
         """As `run`, but the results may be the engine's own memory, valid until the next call, or one of `places`: memory
         of the caller, shape and dtype of `outputs`, that the engine may write a result into, or None.
         """
-        self._check(arrays)
         if self.work_bytes >= LARGE:
             self._dumping = None
-        results = self._run(arrays, places)
+        results = self._run(self._checked(arrays), places)
         return [np.asarray(result, desc.dtype).reshape(desc.shape) for result, desc in zip(results, self.outputs)]
 
     def run_with_dumps(self, arrays: List[np.ndarray], tensors: Iterable[str]) -> Iterator[Tuple[str, int, np.ndarray]]:
@@ -109,7 +111,7 @@ class Program:
         (node, output index, ndarray) — dtype of the node's descriptor; constants in storage shape, others in logical
         shape.
         """
-        self._check(arrays)
+        arrays = self._checked(arrays)
         producers = {f"{op.name}:{index}": (op, index) for op in self.ops for index in range(len(op.output_descs))}
         # The outputs of NetOutput are its inputs.
         source = {f"{self.ops[-1].name}:{index}": name for index, name in enumerate(self.ops[-1].inputs)}
@@ -134,12 +136,14 @@ class Program:
         runner, inputs = _build([copy.copy(op) for op in self.ops[:-1]] + [net_output])
         return _with_random(self.ops, inputs, runner)
 
-    def _check(self, arrays: List[np.ndarray]) -> None:
+    def _checked(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+        """The arrays as engines take them."""
         for array, desc in zip(arrays, self.inputs):
             if array.shape != desc.shape or array.dtype != desc.dtype:
                 raise ToolchainError(
                     f"input {desc.name}: got {array.dtype} {array.shape}, expected {desc.dtype} {desc.shape}"
                 )
+        return [engines.finite(array) for array in arrays]
 
 
 def load_static(model: OmModel) -> Program:
@@ -169,6 +173,10 @@ def _build(ops: List[Op]) -> Tuple[Runner, List[str]]:
             rewrites.ROUNDING_VARIABLE,
         )
     log.debug("rewrites for this engine: %s", ", ".join(sorted(settings.rewrites)) or "none")
+    if "winograd" in settings.rewrites and settings.rounding and usable():
+        ending = find_ending(ops)
+        if ending is not None:
+            return run_with_ending(engine, settings, ending)
     serialized, inputs, outputs = lower(ops, settings)
     return engine.compile(serialized, inputs, outputs), inputs
 

@@ -72,7 +72,7 @@ def lower(
         desc = op.output_descs[0]
         name = RANDOM + op.name if op.type == "FrameworkOp" else f"input_{len(inputs)}"
         inputs.append((name, desc.dtype, desc.shape))
-        state.values[f"{op.name}:0"] = Value(name, False)
+        state.values[f"{op.name}:0"] = Value(name, bool(op.attrs.get("channels_first")))
     for op in ops:
         if op.data is None and op.type not in ("Data", "FrameworkOp", "NetOutput"):
             state.builder.owner = op.name
