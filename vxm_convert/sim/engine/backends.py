@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -130,43 +130,40 @@ def _openvino(serialized: bytes, inputs: List[str], outputs: List[str]) -> Runne
     request = compiled.create_infer_request()
     # The compiled form has no inputs that nothing reads.
     read = {name for port in compiled.inputs for name in port.get_names()}
-    ports = {name: port for port in compiled.outputs for name in port.get_names()}
+    place = _placer(compiled, request, outputs)
 
     def run(arrays: List[np.ndarray], places: Places) -> List[np.ndarray]:
         # `infer` would return copies; inputs are read where they are.
         fed = {name: _lent(array) for name, array in zip(inputs, arrays) if name in read}
-        taken = _taken([ports[name] for name in outputs], places)
-        for name, place in zip(outputs, taken):
-            if place is not None:
-                request.set_tensor(name, _tensor_class()(place, shared_memory=True))
+        place(places)
         request.start_async(fed, share_inputs=True)
         request.wait()
-        results = [request.get_tensor(name).data if own is None else own for name, own in zip(outputs, taken)]
-        for name, place in zip(outputs, taken):
-            if place is not None:
-                # Memory that nothing has touched takes none; the place is the caller's alone again.
-                request.set_tensor(name, _tensor_class()(ports[name].element_type, ports[name].shape))
-        return results
+        return [request.get_tensor(name).data for name in outputs]
 
     return run
 
 
-def _taken(ports: List[Any], places: Places) -> List[Optional[np.ndarray]]:
-    """For every output the place that it can be written to, in its shape, or None."""
-    taken: List[Optional[np.ndarray]] = []
-    for port, place in zip(ports, places or [None] * len(ports)):
-        shape, dtype = tuple(port.shape), port.element_type.to_dtype()
-        fits = place is not None and place.dtype == dtype and place.size == int(np.prod(shape, dtype=np.int64))
-        taken.append(place.reshape(shape) if place is not None and fits else None)
-    return taken
-
-
-def _tensor_class() -> Any:
+def _placer(compiled: Any, request: Any, outputs: List[str]) -> Callable[[Places], None]:
+    """Lets a request write its outputs into the places of the next run, and all others into memory of its own."""
     try:
         from openvino import Tensor
     except ImportError:
         from openvino.runtime import Tensor
-    return Tensor
+    ports = {name: port for port in compiled.outputs for name in port.get_names()}
+    placed: Set[str] = set()
+
+    def place(places: Places) -> None:
+        for number, name in enumerate(outputs):
+            port, wanted = ports[name], places[number] if places else None
+            shape, dtype = tuple(port.shape), port.element_type.to_dtype()
+            if wanted is not None and wanted.dtype == dtype and wanted.size == int(np.prod(shape, dtype=np.int64)):
+                request.set_tensor(name, Tensor(wanted.reshape(shape), shared_memory=True))
+                placed.add(name)
+            elif name in placed:
+                request.set_tensor(name, Tensor(port.element_type, port.shape))
+                placed.remove(name)
+
+    return place
 
 
 def _interleave_in_blocks(model: openvino.Model) -> None:

@@ -23,10 +23,9 @@ def run_with_ending(engine: Engine, settings: Settings, ending: Ending) -> Tuple
     slabs = in_slabs(ending.behind, ending.flow, PLANES)
     run_behind = engine.compile(*lower(slabs.ops if slabs else ending.behind, settings))
     outputs = ending.behind[-1].output_descs
+    between = [np.empty(shape, np.float32) for shape in (ending.small, ending.beside)]
 
     def run(arrays: List[np.ndarray], places: Places) -> List[np.ndarray]:
-        # Ours, so that their memory is free again when a whole graph behind runs.
-        between = [np.empty(shape, np.float32) for shape in (ending.small, ending.beside)]
         small, beside = run_before(arrays, between)
         if slabs:
             results = _results(outputs, places)
@@ -37,7 +36,6 @@ def run_with_ending(engine: Engine, settings: Settings, ending: Ending) -> Tuple
         for volume, source, other in zip(flow, small, beside):
             for planes, part in run_ending.flow(source, other):
                 volume[:, planes] = part
-        del between, small, beside
         return run_behind([*arrays, flow], places)
 
     return run, inputs
