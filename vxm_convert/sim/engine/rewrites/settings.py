@@ -22,7 +22,7 @@ REWRITES: Dict[str, str] = {
     "transposed": "a convolution of an upsampled volume becomes a transposed one of the small volume",
     "phases": "that transposed convolution becomes eight small ones whose results are interleaved",
     "lanes": "a convolution with few outputs computes four neighbouring voxels at a time",
-    "winograd": "the last two convolutions are computed by compiled loops, the first with 4/9 of the products",
+    "winograd": "the convolutions of full size are computed by compiled loops, with 4/9 of the products",
     "channels": "volumes of one channel are joined channels first",
 }
 #: A rewrite that works on the result of another one includes that one.
