@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import vxm_convert.interrupts  # noqa: F401 -- before anything that takes time
+import vxm_convert.one_blas_thread  # noqa: F401 -- before NumPy
 
 # isort: split
 import argparse

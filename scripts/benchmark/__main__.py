@@ -16,7 +16,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence
 
-from scripts.benchmark import beside, cohort, comparer, exporting, files, host, inference, raw, scaling, training
+from scripts.benchmark import (
+    beside,
+    cohort,
+    comparer,
+    compiling,
+    exporting,
+    files,
+    host,
+    inference,
+    raw,
+    scaling,
+    training,
+)
 from scripts.benchmark.common import BUSY, machine, make_checkpoint
 from scripts.benchmark.plot import draw
 from scripts.stages import StageFailed, fresh_folder, run_stage
@@ -76,6 +88,7 @@ PARTS = (
             ["--variant", args.variant] + (["--shapes", *args.scaling_shapes] if args.scaling_shapes else [])
         ),
     ),
+    Part("compiling", "Compilation of the loops", compiling, lambda args, model: []),
     Part("host", "One raw scan on the host", host, _with_shape),
     Part("raw", "Raw scans from end to end", raw, _with_model),
     Part("beside", "Beside SimpleITK and ANTs", beside, _with_shape),
@@ -90,8 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
     names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(
         prog="make bench",
-        description="Measures inference, training, a cohort, scaling, raw scans on the host and from end to end, other programs beside, "
-        "comparison, files and export; 20 to 40 minutes.",
+        description="Measures inference, training, a cohort, scaling, compilation, raw scans on the host and from end to end, "
+        "other programs beside, comparison, files and export; 20 to 40 minutes.",
         epilog="exit codes: 0 within the limits of every part, 1 something to fix, 2 usage, 3 beyond a limit",
     )
     parser.add_argument(

@@ -69,6 +69,10 @@ class Grid:
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
+        # Once: after `inv`, the BLAS of old NumPy keeps a second processor busy for 20 ms, and searches ask for it often.
+        inverse = np.linalg.inv(affine)
+        inverse.setflags(write=False)
+        object.__setattr__(self, "_inverse", inverse)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Grid) and self.shape == other.shape and np.array_equal(self.affine, other.affine)
@@ -79,7 +83,8 @@ class Grid:
     @property
     def inverse(self) -> np.ndarray:
         """RAS mm → voxel index, shape (4, 4)."""
-        return np.linalg.inv(self.affine)
+        found: np.ndarray = self.__dict__["_inverse"]
+        return found
 
     @property
     def spacing_mm(self) -> Tuple[float, float, float]:

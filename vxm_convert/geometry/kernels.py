@@ -24,8 +24,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def inner(function: _Function) -> _Function:
-    """For what the kernels call; compiled as part of each of them."""
-    found: _Function = numba.njit(nogil=True, error_model="numpy")(function)
+    """For what the kernels call; compiled as part of each of them, and not to be called from Python or C."""
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    found: _Function = numba.njit(nogil=True, error_model="numpy", **options)(function)
     return found
 
 
@@ -217,12 +218,12 @@ def _at(field: Any, x: float, y: float, z: float, skew: Any, zero: bool) -> Tupl
 
 def compose(before: Any, field: Any, skew: Any, after: Any, zero: bool, start: int, out: Any) -> None:
     """Displacement of: `before` (to a warp's fixed voxels), the warp, `after` (from its moving voxels)."""
-    none = np.empty((0, 0, 0, 3), field.dtype)
+    none = field[:0]
     for n in range(out.shape[0]):
         i = start + n
         for j in range(out.shape[1]):
             for k in range(out.shape[2]):
-                x, y, z = _moved(before, i, j, k, none, 0)
+                x, y, z = _moved(before, i, j, k, none, n)
                 x, y, z = _at(field, x, y, z, skew, zero)
                 out[n, j, k, 0] = after[0, 0] * x + after[0, 1] * y + after[0, 2] * z + after[0, 3] - i
                 out[n, j, k, 1] = after[1, 0] * x + after[1, 1] * y + after[1, 2] * z + after[1, 3] - j
@@ -468,9 +469,9 @@ def invert(
     again by the damped affine iteration (`back`, 3 x 3) from the affine preimage. `to_moving`: target to moving voxels;
     `mm`: moving voxels to mm. `mask`: 1 where `folded` at the preimage, 2 not solved, 4 outside; there `residuals` are −1.
     """
-    none = np.empty((0, 0, 0, 3), field.dtype)
+    none = field[:0]
     # Determinants are judged by that of the affine part, which may mirror the voxels.
-    unit = _volume(back[:, 0], back[:, 1], back[:, 2])
+    unit = _volume(_times(back, (1.0, 0.0, 0.0)), _times(back, (0.0, 1.0, 0.0)), _times(back, (0.0, 0.0, 1.0)))
     row = np.empty((u.shape[2], 3))
     for n in range(u.shape[0]):
         i = start + n
@@ -479,8 +480,8 @@ def invert(
             d, before = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
             rows = (_false(), d, d, d)
             for k in range(u.shape[2]):
-                q = _moved(to_moving, i, j, k, none, 0)
-                first = _moved(home, i, j, k, none, 0)
+                q = _moved(to_moving, i, j, k, none, n)
+                first = _moved(home, i, j, k, none, n)
                 begin = (
                     first[0] + row[k, 0] + 2 * d[0] - before[0],
                     first[1] + row[k, 1] + 2 * d[1] - before[1],

@@ -9,7 +9,18 @@ from scipy import ndimage
 
 from tests.support.grids import turn
 from vxm_convert.affine.descent import descended, settled
-from vxm_convert.affine.levels import BINS, MARGIN, Blurred, Points, blurred, mass, pyramid, sampled
+from vxm_convert.affine.levels import (
+    BINS,
+    BRICK_MM,
+    MARGIN,
+    Blurred,
+    Points,
+    blurred,
+    in_bricks,
+    mass,
+    pyramid,
+    sampled,
+)
 from vxm_convert.affine.mutual import Free, Information, Turned, turns
 from vxm_convert.affine.schedule import LEVELS, PARTED, NotFound, levels_for
 from vxm_convert.geometry.grids import apply_affine, grid_of_geometry
@@ -75,12 +86,21 @@ def test_points_are_those_of_itk():
     """The first variates of ITK's generator with this seed, by Box and Muller, from its source."""
     atlas = sampled(image(), GRID)
     level, state = LEVELS[0], np.random.RandomState(20170901)
-    one, two = state.randint(0, 2**32, size=2, dtype=np.uint32)
+    one, two = state.randint(0, 2**32, size=(3, 2), dtype=np.uint32).T
     variate = np.sqrt(-2 * np.log(1 - (one + 0.5) / 2**32)) * np.cos(2 * np.pi * two / 2**32)
     first = apply_affine(GRID.affine, (np.asarray(GRID.shape) - np.asarray(GRID.shape) // 8 * 8 + 7) / 2)
-    # LPS: x of ITK runs to the left.
-    expected = first[0] - variate / 3 * GRID.spacing_mm[0] * level.shrink
-    assert (atlas.levels[0].at[0] + atlas.centre)[0] == pytest.approx(expected, abs=1e-4)
+    # LPS: x of ITK runs to the left, y to the back.
+    expected = first + variate / 3 * np.asarray(GRID.spacing_mm) * level.shrink * (-1, -1, 1)
+    apart = np.linalg.norm(atlas.levels[0].at + atlas.centre - expected, axis=1)
+    assert apart.min() < 1e-4
+
+
+def test_points_are_sorted_into_cubes():
+    at = np.random.RandomState(1).uniform(-40, 60, size=(3000, 3))
+    order = in_bricks(at)
+    cubes = np.floor(at[order] / BRICK_MM)
+    assert np.array_equal(np.sort(order), np.arange(3000))
+    assert 1 + np.count_nonzero(np.diff(cubes, axis=0).any(axis=1)) == len(np.unique(cubes, axis=0))
 
 
 def test_small_images_have_fewer_levels():

@@ -274,3 +274,16 @@ def test_compilation_is_said_and_kept(project_root, tmp_path):
 
     assert run(tmp_path).count("compiling loops") == 1
     assert "compiling" not in run(tmp_path)
+
+
+def test_a_change_of_any_file_beside_a_loop_gives_its_compiled_code_another_name(tmp_path):
+    """numba asks only whether the loop's own file has changed."""
+
+    def named(text):
+        (tmp_path / "helpers.py").write_text(text)
+        compiled._sources.cache_clear()
+        return compiled._sources(str(tmp_path))
+
+    assert named("a = 1") == named("a = 1") != named("a = 2")
+    loop = compiled.kernel("linear_map")
+    assert loop.py_func.__qualname__ == f"linear_map_{compiled._sources(os.path.dirname(compiled.__file__))}"

@@ -170,6 +170,11 @@ _SIGNATURE = (
 )  # fmt: skip
 
 
+def compiled() -> Any:
+    """`convolve_lines`, compiled or loaded."""
+    return compile_loop(convolve_lines, _SIGNATURE)
+
+
 class FlowLayer:
     """Makes some lines of some planes of the flow.
 
@@ -181,7 +186,7 @@ class FlowLayer:
 
     def __init__(self, layer: Convolution, depth: int, width: int) -> None:
         channels, length = layer.weights.shape[3], rounded_up(width, LANES)
-        self._loop = compile_loop(convolve_lines, _SIGNATURE)
+        self._loop = compiled()
         self._depth, self._filters, self._layer = depth, arranged_filters(layer.weights), layer
         self._spaces = Spaces(
             ((3, 3, length + 2, channels), np.float32),

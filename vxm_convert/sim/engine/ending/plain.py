@@ -108,6 +108,11 @@ _SIGNATURE = (
 )  # fmt: skip
 
 
+def compiled() -> Any:
+    """`convolve_rows`, compiled or loaded."""
+    return compile_loop(convolve_rows, _SIGNATURE)
+
+
 class PlainLayer:
     """Makes some rows of some planes of such a convolution.
 
@@ -119,7 +124,7 @@ class PlainLayer:
 
     def __init__(self, layer: Convolution, depth: int, width: int) -> None:
         channels, tiles = layer.weights.shape[3], rounded_up(width // 2, TILES)
-        self._loop = compile_loop(convolve_rows, _SIGNATURE)
+        self._loop = compiled()
         self._depth, self._filters, self._layer = depth, transformed_filters(layer.weights), layer
         self._slope = np.full(LANES, layer.slope, np.float32)
         self._spaces = Spaces(((4, POINTS, tiles, channels), np.float32), ((POINTS, tiles, LANES), np.float32))

@@ -42,6 +42,14 @@ def usable() -> bool:
     return wide
 
 
+def load_all() -> None:
+    """Compile every loop, or load it, before times are taken."""
+    from vxm_convert.sim.engine.ending import flow, plain, upsampled
+
+    for layer in (upsampled, plain, flow):
+        layer.compiled()
+
+
 class EndingRunner:
     """An `Ending` whose loops are compiled and whose filters are in the form that these read."""
 

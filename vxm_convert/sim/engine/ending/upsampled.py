@@ -112,7 +112,7 @@ def _beside_plane(x: Any, z: int, tile: int, lines: Any, kept: Any) -> None:
         d0, d1, d2, d3 = lines[0, n], lines[1, n], lines[2, n], lines[3, n]
         lines[4, n], lines[5, n], lines[6, n], lines[7, n] = d0 - d2, d1 + d2, d2 - d1, d1 - d3
     slot = z % 3
-    for i in range(4):
+    for i in range(lines.shape[0] // 2):
         for across in range(length // channels // 2):
             for c in range(channels):
                 at = 2 * across * channels + c
@@ -128,7 +128,7 @@ def _beside_products(z: int, depth: int, filters: Any, kept: Any, sums: Any) -> 
     before = kept[(z - 1) % 3 if z > 0 else 3].ctypes.data
     middle = kept[z % 3].ctypes.data
     after = kept[(z + 1) % 3 if z + 1 < depth else 3].ctypes.data
-    for point in range(POINTS):
+    for point in range(sums.shape[0]):
         for at in range(0, sums.shape[1], TILES):
             o, into = point * kept.strides[1] + at * kept.strides[2], sums[point, at].ctypes.data
             multiply_three(into, before + o, middle + o, after + o, filters[point].ctypes.data, kept.shape[3])
@@ -139,7 +139,7 @@ def _doubled_products(low: int, depth: int, filters: Any, kept: Any, sums: Any) 
     """Adds those of the planes `low` and `low` + 1 of the small volume."""
     before = kept[low % 3 if low >= 0 else 3].ctypes.data
     after = kept[(low + 1) % 3 if low + 1 < depth else 3].ctypes.data
-    for n in range(len(DOUBLED)):
+    for n in range(filters.shape[0]):
         for at in range(0, sums.shape[1], TILES):
             o, into = n * kept.strides[1] + at * kept.strides[2], sums[DOUBLED[n], at].ctypes.data
             add_two(into, before + o, after + o, filters[n].ctypes.data, kept.shape[3])
@@ -202,6 +202,11 @@ _SIGNATURE = (
 )  # fmt: skip
 
 
+def compiled() -> Any:
+    """`convolve_doubled`, compiled or loaded."""
+    return compile_loop(convolve_doubled, _SIGNATURE)
+
+
 class DoubledLayer:
     """Makes some rows of some planes of such a convolution.
 
@@ -214,7 +219,7 @@ class DoubledLayer:
 
     def __init__(self, layer: Convolution, doubled: int, width: int) -> None:
         others, tiles = layer.weights.shape[3] - doubled, rounded_up(width // 2, TILES)
-        self._loop = compile_loop(convolve_doubled, _SIGNATURE)
+        self._loop = compiled()
         self._filters = doubled_filters(layer.weights[:, :, :, :doubled])
         self._beside = transformed_filters(layer.weights[:, :, :, doubled:])
         self._layer, self._slope = layer, np.full(LANES, layer.slope, np.float32)

@@ -2,8 +2,7 @@
 """Vectors of sixteen float32 numbers, as LLVM code that numba puts into a loop.
 
 numba has no vectors, and LLVM does not find by itself the block of sums that stays in registers. Addresses are plain
-integers: nothing here checks a bound, so the loops that call it do. numba's cache does not see changes of this file;
-delete ``__pycache__`` after one.
+integers: nothing here checks a bound, so the loops that call it do.
 """
 
 from __future__ import annotations
