@@ -26,7 +26,18 @@ COMMANDS = (
 #: those that `make bench` runs one after the other; the page of their figures names them
 PARTS = tuple(
     f"scripts.benchmark.{name}"
-    for name in ("inference", "cohort", "scaling", "comparer", "files", "exporting", "host", "beside", "raw")
+    for name in (
+        "inference",
+        "cohort",
+        "scaling",
+        "comparer",
+        "files",
+        "exporting",
+        "host",
+        "beside",
+        "raw",
+        "compiling",
+    )
 )
 SUBCOMMANDS = ("doctor", "device-check", "inspect", "verify", "phantom", "profiles", "sim")
 #: a word that may follow the module's name and has options of its own
