@@ -142,7 +142,7 @@ CONTENDERS: Dict[str, Contender] = {
     "frozen": Contender("frozen.pb, TensorFlow", "tensorflow", FROZEN_PB_NAME, _frozen, {}),
     "device": Contender("SIMULATED device", "onnx", CONTRACT_NAME, _device, {}),
     "unrounded": Contender(
-        "SIMULATED device, rounding off", "onnx", CONTRACT_NAME, _device, {"VXM_SIM_ROUNDING": "off"}
+        "SIMULATED, rounding and winograd off", "onnx", CONTRACT_NAME, _device, {"VXM_SIM_ROUNDING": "off"}
     ),
     "onnxruntime": Contender("vxm.onnx, ONNX Runtime", "onnxruntime", ONNX_NAME, _onnxruntime, {}),
     "torch": Contender("vxm.onnx, node by node in PyTorch", "torch", ONNX_NAME, _torch, {}),

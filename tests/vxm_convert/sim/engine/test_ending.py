@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.graphs import compile_pb, conv_attrs, up_conv_graph
+from vxm_convert.formats.ge_ir import Desc, Op
 from vxm_convert.sim.engine import program as programs
 from vxm_convert.sim.engine.ending import find, run
 from vxm_convert.sim.engine.ending.find import find_ending
@@ -320,3 +321,26 @@ def test_dumps_see_inside(tmp_path, monkeypatch):
         )
     assert set(found[0]) == set(found[1]) == {"plain0", "shifted"}
     assert_rounds_alike(found[0]["plain0"].astype(np.float32), found[1]["plain0"].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "types, narrow",
+    [
+        (["LeakyRelu float32", "Cast float16"], False),
+        (["Cast float16", "LeakyRelu float16"], True),
+        (["Cast float16", "Cast float32", "LeakyRelu float32", "Cast float16"], True),
+        (["Cast float16"], False),
+    ],
+)
+def test_a_sum_that_a_cast_rounds_before_leaky_relu_is_rounded(types, narrow):
+    """The convolution itself gives fp32 in all of them."""
+    made = {"n0:0": Op("n0", "Conv3D", [], {}, [], [Desc("float32", (1, 2, 2, 2, 16))])}
+    for number, text in enumerate(types, start=1):
+        kind, dtype = text.split()
+        before = made[f"n{number - 1}:0"].output_descs
+        after = [Desc(dtype, before[0].shape)]
+        op = Op(f"n{number}", kind, [f"n{number - 1}:0"], {"negative_slope": 0.25}, before, after)
+        made[f"n{number}:0"] = op
+    source = find._walk(f"n{len(types)}:0", made)
+    assert source.op.name == "n0" and source.narrow == narrow
+    assert source.slopes == [0.25] * ("LeakyRelu" in " ".join(types))

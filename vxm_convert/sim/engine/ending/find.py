@@ -15,7 +15,9 @@ from vxm_convert.sim.engine.ending.sizes import LANES, LEAST_VOXELS, OUTPUTS
 from vxm_convert.sim.engine.rewrites.upsampling import find_upsampling
 
 #: Operators that multiply by weights: the graph behind the ending must not repeat one.
-_HEAVY = ("Conv3D", "Conv2D", "DepthwiseConv2D", "Conv2DBackpropInputD", "Conv3DBackpropInputD", "BatchMatMul")
+_HEAVY = frozenset(
+    "Conv3D Conv2D DepthwiseConv2D Conv2DBackpropInputD Conv3DBackpropInputD BatchMatMul BatchMatMulV2 MatMul MatMulV2".split()
+)
 _SAME = {"strides": [1] * 5, "dilations": [1] * 5, "pads": [1] * 6, "data_format": "NDHWC"}
 
 
@@ -71,44 +73,60 @@ def find_ending(ops: List[Op]) -> Optional[Ending]:
     behind = _behind(ops, last, flow)
     if not chain or any(op.type in _HEAVY for op in behind):
         return None
-    joined, _ = _walk(chain[0][0].inputs[0], made)
+    joined = _walk(chain[0].op.inputs[0], made).op
     doubled = made[joined.inputs[0]]
     descs = [doubled.input_descs[0], joined.input_descs[1]]
     before = _before(ops, [doubled.inputs[0], joined.inputs[1]], descs)
     shapes = [desc.logical_shape for desc in descs]
-    convolutions = [_convolution(op, slope, made) for op, slope in chain]
+    convolutions = [_convolution(source, made) for source in chain]
     return Ending(shapes[0], shapes[1], convolutions, before, flow, behind)
 
 
-def _chain(last: Op, made: Dict[str, Op]) -> List[Tuple[Op, float]]:
-    """The convolutions with the slopes behind them, first to last; none if they are not an ending."""
+@dataclass(frozen=True)
+class Source:
+    """What computes a tensor.
+
+    Parameters
+    ----------
+    slopes : list of float — of every LeakyReLU between, the last first.
+    narrow : bool — whether the result is rounded to fp16 before it gets to one of them.
+    """
+
+    op: Op
+    slopes: List[float]
+    narrow: bool
+
+
+def _chain(last: Op, made: Dict[str, Op]) -> List[Source]:
+    """The convolutions, first to last; none if they are not an ending."""
     if last.output_descs[0].logical_shape[-1] != OUTPUTS or not _fits(last, made):
         return []
-    chain = [(last, 1.0)]
+    chain = [Source(last, [], False)]
     while True:
-        source, slopes = _walk(chain[0][0].inputs[0], made)
-        if len(slopes) > 1:
+        source = _walk(chain[0].op.inputs[0], made)
+        op = source.op
+        if len(source.slopes) > 1:
             return []
-        if source.type == "ConcatV2D":
-            return chain if len(chain) > 1 and not slopes and _doubles(source, made) else []
-        if source.type != "Conv3D" or not _fits(source, made) or source.output_descs[0].logical_shape[-1] % LANES:
+        if op.type == "ConcatV2D":
+            return chain if len(chain) > 1 and not source.slopes and _doubles(op, made) else []
+        if op.type != "Conv3D" or not _fits(op, made) or op.output_descs[0].logical_shape[-1] % LANES:
             return []
-        chain.insert(0, (source, slopes[0] if slopes else 1.0))
+        chain.insert(0, source)
 
 
-def _walk(tensor: str, made: Dict[str, Op]) -> Tuple[Op, List[float]]:
-    """What computes a tensor, up to casts between floats and layouts, and the slopes of every LeakyReLU on the way."""
+def _walk(tensor: str, made: Dict[str, Op]) -> Source:
+    """What computes a tensor, beyond casts between floats and layouts, and LeakyReLU."""
     slopes: List[float] = []
+    narrow = False
     while True:
         op = made[tensor]
         if op.type == "LeakyRelu":
             # The slope is an operand of the kernel and has the kernel's type.
             slopes.append(float(np.dtype(op.input_descs[0].dtype).type(op.attrs["negative_slope"])))
-        elif op.type == "Cast":
-            if not {op.input_descs[0].dtype, op.output_descs[0].dtype} <= {"float16", "float32"}:
-                return op, slopes
+        elif op.type == "Cast" and {op.input_descs[0].dtype, op.output_descs[0].dtype} <= {"float16", "float32"}:
+            narrow = narrow or bool(slopes and op.output_descs[0].dtype == "float16")
         elif op.type != "TransData":
-            return op, slopes
+            return Source(op, slopes, narrow)
         tensor = op.inputs[0]
 
 
@@ -137,10 +155,12 @@ def _doubles(joined: Op, made: Dict[str, Op]) -> bool:
     )
 
 
-def _convolution(op: Op, slope: float, made: Dict[str, Op]) -> Convolution:
+def _convolution(source: Source, made: Dict[str, Op]) -> Convolution:
+    op = source.op
     weights = unpacked(made[op.inputs[1]]).astype(np.float32)
     bias = made[op.inputs[2]].value if len(op.inputs) > 2 else np.zeros(weights.shape[-1])
-    return Convolution(weights, np.asarray(bias, np.float32), op.output_descs[0].dtype == "float16", slope)
+    rounds = source.narrow or op.output_descs[0].dtype == "float16"
+    return Convolution(weights, np.asarray(bias, np.float32), rounds, source.slopes[0] if source.slopes else 1.0)
 
 
 def _before(ops: List[Op], tensors: List[str], descs: List[Desc]) -> List[Op]:
