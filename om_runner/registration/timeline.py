@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, TextIO, Tuple
 
 from vxm_convert.artifacts.files import atomic_path
+from vxm_convert.processor_time import thread_seconds
 
 DECODE, H2D, EXECUTE, D2H, PRODUCTS, WRITE = STAGES = ("decode", "H2D", "execute", "D2H", "products", "write")
 
@@ -84,12 +85,12 @@ class Timeline:
     def span(self, stage: str, subjects: Sequence[str]) -> Iterator[Span]:
         """Time the body of a with statement, in its thread."""
         done = Span()
-        started, cpu = time.perf_counter(), time.thread_time()
+        started, cpu = time.perf_counter(), thread_seconds()
         try:
             yield done
         finally:
             ended = time.perf_counter()
-            done.wall, done.cpu = ended - started, time.thread_time() - cpu + done.elsewhere
+            done.wall, done.cpu = ended - started, thread_seconds() - cpu + done.elsewhere
             self._add(stage, subjects, started, done)
 
     def _add(self, stage: str, subjects: Sequence[str], started: float, done: Span) -> None:

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, List, NamedTuple, Tuple, TypeVar
 
 from om_runner.results.subject_log import add_notes, notes_to
+from vxm_convert.processor_time import thread_seconds
 
 T = TypeVar("T")
 Job = Callable[[], T]
@@ -46,7 +46,7 @@ def side_by_side(jobs: List[Job[T]], threads: int) -> List[Ended]:
 
 def _ended(job: Job[T]) -> Tuple[List[str], Ended]:
     notes: List[str] = []
-    started = time.thread_time()
+    started = thread_seconds()
     with notes_to(notes):
         value = job()
-    return notes, Ended(value, time.thread_time() - started)
+    return notes, Ended(value, thread_seconds() - started)

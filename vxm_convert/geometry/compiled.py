@@ -22,6 +22,7 @@ from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 import numpy as np
 
 from vxm_convert.errors import ToolchainError
+from vxm_convert.processor_time import add_others, thread_seconds
 
 LOG = logging.getLogger(__name__)
 
@@ -128,9 +129,14 @@ def by_planes(planes: int, work: Callable[[slice], None]) -> None:
             for part in parts:
                 work(part)
             return
+
+        def timed(part: slice) -> float:
+            begun = thread_seconds()
+            work(part)
+            return thread_seconds() - begun
+
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(work, parts):
-                pass
+            add_others(sum(pool.map(timed, parts)))
 
 
 def kernel(name: str) -> Any:

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from vxm_convert.geometry.jacobian import determinant
 from vxm_convert.geometry.maps import compose
 from vxm_convert.geometry.resample import resample
 from vxm_convert.geometry.velocity import inverse_flow
+from vxm_convert.processor_time import thread_seconds
 from vxm_convert.scans.conform import Placement, conform
 
 pytest.importorskip("numba")
@@ -287,3 +289,16 @@ def test_a_change_of_any_file_beside_a_loop_gives_its_compiled_code_another_name
     assert named("a = 1") == named("a = 1") != named("a = 2")
     loop = compiled.kernel("linear_map")
     assert loop.py_func.__qualname__ == f"linear_map_{compiled._sources(os.path.dirname(compiled.__file__))}"
+
+
+def test_processor_time_of_the_threads_of_loops_is_that_of_the_caller(monkeypatch):
+    def work(_part):
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+
+    for threads in (1, 3):
+        monkeypatch.setattr(compiled, "_places", compiled.Places(threads))
+        begun = thread_seconds()
+        compiled.by_planes(4 * compiled._PLANES, work)
+        assert thread_seconds() - begun >= 0.08

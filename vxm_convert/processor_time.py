@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processor time of a thread, and of the threads that worked for it while it waited."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+_others = threading.local()
+
+
+def thread_seconds() -> float:
+    """Processor seconds of this thread so far, and those that `add_others` added to it; differences count."""
+    return time.thread_time() + float(getattr(_others, "seconds", 0.0))
+
+
+def add_others(seconds: float) -> None:
+    """Add processor seconds of threads that this one has waited for."""
+    _others.seconds = getattr(_others, "seconds", 0.0) + seconds
