@@ -196,15 +196,18 @@ def _at(field: Any, x: float, y: float, z: float, skew: Any, zero: bool) -> Tupl
     x0, x1, a = cell(x, field.shape[0])
     y0, y1, b = cell(y, field.shape[1])
     z0, z1, c = cell(z, field.shape[2])
-    w00, w01, w10, w11 = (1 - b) * (1 - c), (1 - b) * c, b * (1 - c), b * c
-    v = (0.0, 0.0, 0.0)
-    for px, w in ((x0, 1 - a), (x1, a)):
-        q00, q01, q10, q11 = field[px, y0, z0], field[px, y0, z1], field[px, y1, z0], field[px, y1, z1]
-        v = (
-            v[0] + w * (w00 * q00[0] + w01 * q01[0] + w10 * q10[0] + w11 * q11[0]),
-            v[1] + w * (w00 * q00[1] + w01 * q01[1] + w10 * q10[1] + w11 * q11[1]),
-            v[2] + w * (w00 * q00[2] + w01 * q01[2] + w10 * q10[2] + w11 * q11[2]),
-        )
+    v = (float(field[x0, y0, z0, 0]), float(field[x0, y0, z0, 1]), float(field[x0, y0, z0, 2]))
+    # On a voxel of the field, as all are where two grids differ by whole voxels, the other seven weigh nothing.
+    if a != 0.0 or b != 0.0 or c != 0.0:
+        w00, w01, w10, w11 = (1 - b) * (1 - c), (1 - b) * c, b * (1 - c), b * c
+        v = (0.0, 0.0, 0.0)
+        for px, w in ((x0, 1 - a), (x1, a)):
+            q00, q01, q10, q11 = field[px, y0, z0], field[px, y0, z1], field[px, y1, z0], field[px, y1, z1]
+            v = (
+                v[0] + w * (w00 * q00[0] + w01 * q01[0] + w10 * q10[0] + w11 * q11[0]),
+                v[1] + w * (w00 * q00[1] + w01 * q01[1] + w10 * q10[1] + w11 * q11[1]),
+                v[2] + w * (w00 * q00[2] + w01 * q01[2] + w10 * q10[2] + w11 * q11[2]),
+            )
     cx, cy, cz = x0 + a, y0 + b, z0 + c
     dx, dy, dz = x - cx, y - cy, z - cz
     if dx == 0.0 and dy == 0.0 and dz == 0.0:
