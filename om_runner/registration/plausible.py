@@ -16,7 +16,12 @@ import numpy as np
 
 from om_runner.precision.acceptance import judge_limit
 from vxm_convert.errors import ImplausibleError
+from vxm_convert.geometry.compiled import compiled_for
+from vxm_convert.geometry.fields import Warp
+from vxm_convert.geometry.grids import Grid
+from vxm_convert.geometry.jacobian import determinant_range
 from vxm_convert.geometry.reference_warp import warp_linear
+from vxm_convert.geometry.resample import resample
 from vxm_convert.metrics.jacobian import Folding, folding
 from vxm_convert.profiles.plausible_figures import DISPLACEMENT, FOLDING, JACOBIAN_MAX, JACOBIAN_MIN, LIKENESS, WARP
 from vxm_convert.profiles.profile import Profile
@@ -61,7 +66,7 @@ def check_outputs(
             f"{path}: the model returned {bad} NaN or infinite values, expected none; nothing is written for this "
             "scan, register it again, and if it fails again, export again with --precision accurate"
         )
-    folds = folding(flow)
+    folds = _folding(flow)
     limits = profile.plausible
     if limits:
         figures = _figures(moving, fixed, moved, flow, velocity, folds)
@@ -96,7 +101,7 @@ def _figures(
     velocity: Optional[np.ndarray],
     folds: Folding,
 ) -> Dict[str, Optional[float]]:
-    error = warp_linear(moving, flow)
+    error = _moved_again(moving, flow)
     error -= moved
     return {
         DISPLACEMENT: max(_share_of_side(field) for field in (flow, velocity) if field is not None),
@@ -106,6 +111,26 @@ def _figures(
         WARP: float(np.max(np.abs(error, out=error))),
         LIKENESS: likeness(moved, moving, fixed),
     }
+
+
+def _folding(flow: np.ndarray) -> Folding:
+    if not compiled_for(flow.shape[:3]):
+        return folding(flow)
+    found = determinant_range(_as_warp(flow))
+    return Folding(int(np.prod(flow.shape[:3])), found.folded, found.lowest, found.highest)
+
+
+def _moved_again(moving: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """The scan through the flow as the network moves it, by the host."""
+    if not compiled_for(moving.shape):
+        return warp_linear(moving, flow)
+    return resample(moving, _as_warp(flow), edge="clamp")
+
+
+def _as_warp(flow: np.ndarray) -> Warp:
+    x, y, z = flow.shape[:3]
+    grid = Grid((x, y, z), np.eye(4))
+    return Warp(flow, grid, grid)
 
 
 def _share_of_side(field: np.ndarray) -> float:

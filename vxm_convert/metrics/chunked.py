@@ -15,6 +15,8 @@ from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optiona
 
 import numpy as np
 
+from vxm_convert.processor_time import add_others, thread_seconds
+
 #: elements per chunk: two dozen float64 temporaries of this size stay in a core's cache
 CHUNK = 1 << 15
 #: chunks per unit of work of one thread
@@ -55,15 +57,25 @@ def in_order(work: Callable[[int, int], T], parts: Iterable[Tuple[int, int]]) ->
         for part in parts:
             yield work(*part)
         return
+
+    def timed(start: int, stop: int) -> Tuple[T, float]:
+        begun = thread_seconds()
+        return work(start, stop), thread_seconds() - begun
+
+    def next_of(waiting: Deque[Future[Tuple[T, float]]]) -> T:
+        value, seconds = waiting.popleft().result()
+        add_others(seconds)
+        return value
+
     with ThreadPoolExecutor(threads) as pool:
-        waiting: Deque[Future[T]] = deque()
+        waiting: Deque[Future[Tuple[T, float]]] = deque()
         for part in parts:
-            waiting.append(pool.submit(work, *part))
+            waiting.append(pool.submit(timed, *part))
             # Results contain histograms: only a few may wait at the same time.
             if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
+                yield next_of(waiting)
         while waiting:
-            yield waiting.popleft().result()
+            yield next_of(waiting)
 
 
 def cut(array: np.ndarray, start: int, stop: int, dtype: np.dtype = np.float64) -> np.ndarray:

@@ -39,8 +39,12 @@ class WarpingRuntime(fakes.FakeRuntime):
         return RunResult(outputs, fakes.DEVICE_SECONDS)
 
 
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
+@pytest.fixture(params=["scipy", "numba"])
+def bench(request, tmp_path, monkeypatch):
+    """With the figures by NumPy, and by compiled loops, as for volumes of full size."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    monkeypatch.setenv("VXM_HOST", request.param)
     made = Bench(tmp_path, monkeypatch)
     for name, seed in SEEDS.items():
         fakes.write_scan(made.inputs / f"{name}.npz", seed)
