@@ -37,6 +37,7 @@ from om_runner.registration.engine import Engine, Work
 from om_runner.registration.job import Job
 from om_runner.registration.recorder import FULL_IN_A_ROW, no_room, without_room
 from om_runner.registration.signals import stop_between_scans
+from om_runner.registration.timeline import Timeline
 from om_runner.results.cohort_record import known
 from om_runner.sharing.claims import Claims
 from om_runner.sharing.leftovers import clear_leftovers
@@ -72,7 +73,7 @@ class ClusterEngine(Engine):
         self._numbers = itertools.count()
 
     # the cluster --------------------------------------------------------------------------------------------
-    def opened(self, job: Job, claims: Claims) -> ContextManager[object]:
+    def opened(self, job: Job, claims: Claims, scans: Sequence[Scan], timeline: Timeline) -> ContextManager[object]:
         return self._opened(job, claims)
 
     @contextmanager

@@ -35,8 +35,8 @@ class Engine(abc.ABC):
     """Carries scans to devices."""
 
     @abc.abstractmethod
-    def opened(self, job: Job, claims: Claims) -> ContextManager[object]:
-        """The devices, with the model loaded; nothing in the output folder is changed before."""
+    def opened(self, job: Job, claims: Claims, scans: Sequence[Scan], timeline: Timeline) -> ContextManager[object]:
+        """The devices, with the model loaded; nothing in the output folder is changed before. Meanwhile scans may be read."""
 
     @abc.abstractmethod
     def run(self, work: Work, scans: Sequence[Scan]) -> None:

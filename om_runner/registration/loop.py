@@ -11,7 +11,20 @@ from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, ContextManager, Generator, Iterator, List, Optional, Sequence, Union
+from functools import partial
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    ContextManager,
+    Generator,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 
@@ -25,7 +38,7 @@ from om_runner.registration.engine import Engine, Work
 from om_runner.registration.finish import Finisher, Ready, TakenOver, compared
 from om_runner.registration.job import Job
 from om_runner.registration.outcome import ModelOutputs
-from om_runner.registration.queues import DeviceThread, WriteBehind, read_ahead
+from om_runner.registration.queues import DeviceThread, HeadStart, WriteBehind, read_ahead
 from om_runner.registration.recorder import Recorder
 from om_runner.registration.signals import stop_between_scans, wait_for
 from om_runner.registration.timeline import D2H, DECODE, EXECUTE, H2D, Timeline
@@ -70,6 +83,7 @@ class Cohort:
     turns : Turns — whose turn a scan is.
     timeline : Timeline — records the times of every stage.
     pictures : Pictures or None — draws each subject while its results are written.
+    read : callable — a scan, ready for the device; called by several threads.
     """
 
     def __init__(
@@ -79,10 +93,11 @@ class Cohort:
         recorder: Recorder,
         turns: Turns,
         timeline: Timeline,
-        pictures: Optional[Pictures] = None,
+        pictures: Optional[Pictures],
+        read: Callable[[Scan], Ready],
     ) -> None:
         self.job = job
-        self.timeline = timeline
+        self.timeline, self._read = timeline, read
         self._store, self._recorder, self._turns = store, recorder, turns
         # A scan that takes several places has their threads for its files.
         threads = min(_places(job), job.settings.batch.threads)
@@ -166,7 +181,7 @@ class Cohort:
         turn = self._turns.take(scan.subject)
         if turn is not Turn.OURS:
             return turn
-        return read_scan(self.job, scan, self.timeline)
+        return self._read(scan)
 
     def _take(self, scan: Scan, future: Future[Union[Ready, Turn]]) -> Optional[Ready]:
         try:
@@ -291,25 +306,27 @@ class LocalEngine(Engine):
 
     def __init__(self, factory: Callable[[OfflineModel, int], Runtime]) -> None:
         self._factory = factory
-        self._runtime: Optional[Runtime] = None
+        self._open: Optional[Tuple[Runtime, HeadStart[Scan, Ready]]] = None
 
-    def opened(self, job: Job, claims: Claims) -> ContextManager[object]:
-        return self._opened(job)
+    def opened(self, job: Job, claims: Claims, scans: Sequence[Scan], timeline: Timeline) -> ContextManager[object]:
+        return self._opened(job, HeadStart(partial(read_scan, job, timeline=timeline), scans[0]))
 
     @contextmanager
-    def _opened(self, job: Job) -> Iterator[None]:
+    def _opened(self, job: Job, head: HeadStart[Scan, Ready]) -> Iterator[None]:
         with self._factory(job.model, job.settings.device) as runtime:
             runtime.reserve(_buffer_sets(job))
-            self._runtime = runtime
+            self._open = runtime, head
             try:
                 yield
             finally:
-                self._runtime = None
+                self._open = None
 
     def run(self, work: Work, scans: Sequence[Scan]) -> None:
-        if self._runtime is None:
+        if self._open is None:
             raise RuntimeError("the engine is not open: use it in a with statement")
-        Cohort(work.job, work.store, work.recorder, work.turns, work.timeline, work.pictures).run(scans, self._runtime)
+        runtime, head = self._open
+        cohort = Cohort(work.job, work.store, work.recorder, work.turns, work.timeline, work.pictures, head.read)
+        cohort.run(scans, runtime)
 
 
 def _buffer_sets(job: Job) -> int:

@@ -12,7 +12,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from queue import SimpleQueue
-from typing import Any, Callable, Deque, Generator, Iterable, Optional, Tuple, Type, TypeVar
+from typing import Any, Callable, Deque, Generator, Generic, Iterable, Optional, Tuple, Type, TypeVar
 
 T = TypeVar("T")
 L = TypeVar("L")
@@ -35,6 +35,30 @@ def read_ahead(
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+class HeadStart(Generic[T, L]):
+    """Reads scans; the first one is begun at once, in a thread of its own, while the device loads the model.
+
+    Parameters
+    ----------
+    load : callable — what `read` returns for a scan; called by the thread, and by callers of `read`.
+    """
+
+    def __init__(self, load: Callable[[T], L], first: T) -> None:
+        self._load, self._first = load, first
+        pool = ThreadPoolExecutor(1, "decode")
+        self._begun: Optional[Future[L]] = pool.submit(load, first)
+        pool.shutdown(wait=False)
+
+    def read(self, scan: T) -> L:
+        """The scan, or the error of reading it."""
+        begun = self._begun
+        if scan is not self._first or begun is None:
+            return self._load(scan)
+        # Memory is the caller's from here on.
+        self._begun = None
+        return begun.result()
 
 
 class WriteBehind:

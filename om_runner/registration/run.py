@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from om_runner.inputs.fixed import by_fixed
@@ -171,7 +172,9 @@ class CohortRun:
         about = {"simulated": job.model.simulated, "toolchain": job.model.toolchain.describe()}
         begun = time.perf_counter()
         # Nothing of an earlier run is changed before the device has loaded the model.
-        with Timeline(job.settings.batch.trace, about) as timeline, engine.opened(job, self._claims):
+        with ExitStack() as stack:
+            timeline = stack.enter_context(Timeline(job.settings.batch.trace, about))
+            stack.enter_context(engine.opened(job, self._claims, self._todo, timeline))
             loaded = time.perf_counter() - begun
             with progress(len(self._todo), "registration") as told:
                 recorder = Recorder(job, told, self._turns.release)

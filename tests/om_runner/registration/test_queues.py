@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -14,12 +15,12 @@ from om_runner.device.acl_runtime import AclRuntime
 from om_runner.registration import loop as loop_module
 from om_runner.registration import timeline as timeline_module
 from om_runner.registration.finish import Finisher
-from om_runner.registration.queues import WriteBehind
+from om_runner.registration.queues import HeadStart, WriteBehind
 from om_runner.registration.timeline import STAGES, Span, Timeline
 from tests.support import fakes
 from tests.support.registration_bench import Bench
 from tests.support.sim_device import feeds, runtime_of
-from vxm_convert.errors import AclError
+from vxm_convert.errors import AclError, VolumeError
 from vxm_convert.sim.acl.base.state import SIM
 from vxm_convert.sim.faults import injected
 
@@ -229,3 +230,72 @@ def test_when_stopped_what_waits_is_dropped_and_what_runs_is_finished():
             threading.Timer(0.05, gate.set).start()
             raise KeyboardInterrupt
     assert order == ["running"]
+
+
+def test_the_first_scan_is_read_before_anyone_asks_and_once():
+    read, begun = [], threading.Event()
+
+    def load(name):
+        read.append(name)
+        begun.set()
+        return Loaded(name)
+
+    head = HeadStart(load, "a")
+    assert begun.wait(10)
+    found = head.read("a")
+    assert found.name == "a" and head.read("b").name == "b" and read == ["a", "b"]
+    held = weakref.ref(found)
+    del found
+    assert held() is None, "who reads it is the only one to have it"
+    assert head.read("a").name == "a" and read == ["a", "b", "a"]
+
+
+def test_the_error_of_the_first_scan_is_raised_where_it_is_read():
+    def load(name):
+        raise VolumeError(f"{name} cannot be read")
+
+    head = HeadStart(load, "a")
+    for name in ("b", "a"):
+        with pytest.raises(VolumeError, match=f"{name} cannot be read"):
+            head.read(name)
+
+
+def test_the_first_scan_is_decoded_while_the_model_is_loaded(tmp_path, monkeypatch):
+    bench = Bench(tmp_path, monkeypatch)
+    fakes.write_scan(bench.inputs / "a.npz", 1)
+    decoding = threading.Event()
+    read = loop_module.read_scan
+
+    def seen(*args, **kwargs):
+        decoding.set()
+        return read(*args, **kwargs)
+
+    class Slow(fakes.FakeRuntime):
+        def __enter__(self):
+            assert decoding.wait(10)
+            return super().__enter__()
+
+    monkeypatch.setattr(loop_module, "read_scan", seen)
+    bench.runtime = Slow(bench.model.contract)
+    assert bench.run() == 0 and (bench.out / "a").is_dir()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_result(tmp_path, monkeypatch):
+    bench = Bench(tmp_path, monkeypatch)
+    fakes.write_scan(bench.inputs / "a.npz", 1)
+
+    class Broken(fakes.FakeRuntime):
+        def __enter__(self):
+            raise AclError("no device", "acl.mdl.load_from_file")
+
+    bench.runtime = Broken(bench.model.contract)
+    with pytest.raises(AclError, match="no device"):
+        bench.run()
+    assert not list(bench.out.glob("a*"))
+
+
+class Loaded:
+    """A scan that was read."""
+
+    def __init__(self, name):
+        self.name = name
