@@ -114,7 +114,7 @@ def pulled(points: Any, own: Any, places: Any, slopes: Any, table: Any, out: Any
     """
     bins = table.shape[1]
     for n in range(points.shape[0]):
-        at = places[n]
+        at = np.float64(places[n])
         if at < 0:
             continue
         first = _first_bin(at, bins)

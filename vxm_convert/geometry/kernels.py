@@ -133,21 +133,8 @@ def _false() -> bool:
 
 
 @inner
-def _heaviest(found: Any, weight: Any, used: int) -> int:
-    """Position of the largest of the first `used` weights; within 1e-9 of it, that of the smallest label."""
-    largest = weight[0]
-    for at in range(1, used):
-        largest = max(largest, weight[at])
-    best = -1
-    for at in range(used):
-        if weight[at] > largest - 1e-9 and (best < 0 or found[at] < found[best]):
-            best = at
-    return best
-
-
-@inner
 def _vote(image: Any, x: float, y: float, z: float, found: Any, weight: Any) -> int:
-    """The label with the largest linear weight among the eight voxels; `found` and `weight` are room for eight."""
+    """The label with the largest linear weight among the eight voxels; of those within 1e-9 of it, the smallest."""
     x0, x1, a = cell(x, image.shape[0])
     y0, y1, b = cell(y, image.shape[1])
     z0, z1, c = cell(z, image.shape[2])
@@ -163,13 +150,24 @@ def _vote(image: Any, x: float, y: float, z: float, found: Any, weight: Any) -> 
             found[used], weight[used] = label, 0.0
             used += 1
         weight[at] += wx * wy * wz
-    winner: int = found[_heaviest(found, weight, used)]
+    largest = weight[0]
+    for at in range(1, used):
+        largest = max(largest, weight[at])
+    best = -1
+    for at in range(used):
+        if weight[at] > largest - 1e-9 and (best < 0 or found[at] < found[best]):
+            best = at
+    winner: int = found[best]
     return winner
 
 
-def labels(image: Any, m: Any, u: Any, start: int, zero: bool, fill: int, out: Any) -> None:
-    """The label with the largest linearly interpolated indicator; the smaller label wins a tie (sums within 1e-9)."""
-    found, weight = np.empty(8, np.int32), np.empty(8, np.float64)
+def labels(image: Any, m: Any, u: Any, start: int, zero: bool, fill: int, found: Any, weight: Any, out: Any) -> None:
+    """The label with the largest linearly interpolated indicator; the smaller label wins a tie (sums within 1e-9).
+
+    Parameters
+    ----------
+    found, weight : ndarray, shape (8,), int32 and float64 — work space.
+    """
     for n in range(out.shape[0]):
         for j in range(out.shape[1]):
             for k in range(out.shape[2]):
@@ -187,7 +185,7 @@ def _at(field: Any, x: float, y: float, z: float, skew: Any, zero: bool) -> Tupl
     Beyond the grid the displacement in space is that of the border c: c + u(c) + skew (x − c), with skew = A_M⁻¹ A_F in
     3 x 4; or, if `zero`, there is none: skew x.
     """
-    if zero and not inside(x, y, z, field.shape):
+    if zero and not inside(x, y, z, field.shape[:3]):
         return (
             skew[0, 0] * x + skew[0, 1] * y + skew[0, 2] * z + skew[0, 3],
             skew[1, 0] * x + skew[1, 1] * y + skew[1, 2] * z + skew[1, 3],
@@ -289,9 +287,18 @@ def _neighbours(at: int, side: int) -> Tuple[int, int, float]:
     return low, high, 2.0 / (high - low)
 
 
+@inner
+def _difference(one: Any, other: Any, factor: float) -> Tuple[float, float, float]:
+    """Of two vectors, times `factor`."""
+    return (
+        (float(one[0]) - float(other[0])) * factor,
+        (float(one[1]) - float(other[1])) * factor,
+        (float(one[2]) - float(other[2])) * factor,
+    )
+
+
 def determinant(u: Any, scale: float, start: int, out: Any) -> None:
     """Determinant of I + du/dx by central differences, times `scale`."""
-    a, b, c = np.empty(3), np.empty(3), np.empty(3)
     for n in range(out.shape[0]):
         i = start + n
         i0, i1, si = _neighbours(i, u.shape[0])
@@ -299,14 +306,11 @@ def determinant(u: Any, scale: float, start: int, out: Any) -> None:
             j0, j1, sj = _neighbours(j, u.shape[1])
             for k in range(out.shape[2]):
                 k0, k1, sk = _neighbours(k, u.shape[2])
-                for d in range(3):
-                    a[d] = (float(u[i1, j, k, d]) - float(u[i0, j, k, d])) * si
-                    b[d] = (float(u[i, j1, k, d]) - float(u[i, j0, k, d])) * sj
-                    c[d] = (float(u[i, j, k1, d]) - float(u[i, j, k0, d])) * sk
-                a[0] += 2.0
-                b[1] += 2.0
-                c[2] += 2.0
-                out[n, j, k] = _volume(a, b, c) * 0.125 * scale
+                a = _difference(u[i1, j, k], u[i0, j, k], si)
+                b = _difference(u[i, j1, k], u[i, j0, k], sj)
+                c = _difference(u[i, j, k1], u[i, j, k0], sk)
+                twice = _volume((a[0] + 2.0, a[1], a[2]), (b[0], b[1] + 2.0, b[2]), (c[0], c[1], c[2] + 2.0))
+                out[n, j, k] = twice * 0.125 * scale
 
 
 @inner
@@ -461,6 +465,7 @@ def invert(
     tolerance: float,
     most: int,
     start: int,
+    row: Any,
     u: Any,
     residuals: Any,
     mask: Any,
@@ -471,11 +476,11 @@ def invert(
     before, to which the last two voxels' differences from that row are continued. What is not solved from there is tried
     again by the damped affine iteration (`back`, 3 x 3) from the affine preimage. `to_moving`: target to moving voxels;
     `mm`: moving voxels to mm. `mask`: 1 where `folded` at the preimage, 2 not solved, 4 outside; there `residuals` are −1.
+    `row`, shape (Z, 3), is work space.
     """
     none = field[:0]
     # Determinants are judged by that of the affine part, which may mirror the voxels.
     unit = _volume(_times(back, (1.0, 0.0, 0.0)), _times(back, (0.0, 1.0, 0.0)), _times(back, (0.0, 0.0, 1.0)))
-    row = np.empty((u.shape[2], 3))
     for n in range(u.shape[0]):
         i = start + n
         row[:] = 0.0
@@ -521,7 +526,7 @@ def there_and_back(u: Any, between: Any, field: Any, skew: Any, mm: Any, start: 
                 q = (i + float(u[i, j, k, 0]), j + float(u[i, j, k, 1]), k + float(u[i, j, k, 2]))
                 t = _times(between, q)
                 x, y, z = t[0] + between[0, 3], t[1] + between[1, 3], t[2] + between[2, 3]
-                if not inside(x, y, z, field.shape):
+                if not inside(x, y, z, field.shape[:3]):
                     out[n, j, k] = -1.0
                     continue
                 p = _at(field, x, y, z, skew, _false())
@@ -564,7 +569,7 @@ BOOL = numba.boolean
 KERNELS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "linear": (linear, (read(F32, 3), MATRIX, _FIELD, I64, BOOL, F64, _PLANES)),
     "nearest": (nearest, (_SHAPE, MATRIX, _FIELD, I64, BOOL, made(I64, 3))),
-    "labels": (labels, (read(I32, 3), MATRIX, _FIELD, I64, BOOL, I64, made(I32, 3))),
+    "labels": (labels, (read(I32, 3), MATRIX, _FIELD, I64, BOOL, I64, made(I32, 1), made(F64, 1), made(I32, 3))),
     "compose": (compose, (MATRIX, _FIELD, MATRIX, MATRIX, BOOL, I64, made(F32, 4))),
     "through": (through, (MATRIX, _FIELD, MATRIX, BOOL, made(F64, 2))),
     "linear_map": (linear_map, (_FIELD, MATRIX, MATRIX, I64, made(F32, 4))),
@@ -573,7 +578,7 @@ KERNELS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "invert": (
         invert,
         (_FIELD, MATRIX, MATRIX, MATRIX, MATRIX, MATRIX, read(numba.uint8, 3), F64, I64, I64)
-        + (made(F32, 4), _PLANES, made(numba.uint8, 3)),
+        + (made(F64, 2), made(F32, 4), _PLANES, made(numba.uint8, 3)),
     ),
     "spread": (spread, (read(F32, 1), read(I32, 1), made(I64, 1))),
     "there_and_back": (there_and_back, (_FIELD, MATRIX, _FIELD, MATRIX, MATRIX, I64, _PLANES)),

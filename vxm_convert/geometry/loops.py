@@ -64,7 +64,12 @@ def resampled(
     elif interpolation == "labels":
         source, loop = plain(image, np.int32), kernel("labels")
         found = out if out.dtype == np.int32 else np.empty(shape, dtype=np.int32)
-        by_planes(shape[0], lambda part: loop(source, rows, displaced(part), part.start, zero, int(fill), found[part]))
+
+        def vote(part: slice) -> None:
+            room = np.empty(8, np.int32), np.empty(8)
+            loop(source, rows, displaced(part), part.start, zero, int(fill), *room, found[part])
+
+        by_planes(shape[0], vote)
         out = found.astype(image.dtype, copy=False)
     else:
         flat, gather = np.ascontiguousarray(image).reshape(-1), kernel("nearest")
@@ -182,6 +187,7 @@ def inverted(
             tolerance,
             iterations,
             part.start,
+            np.empty((shape[2], 3)),
             u[part],
             residual[part],
             mask[part],
