@@ -37,6 +37,7 @@ from vxm_convert.artifacts.targets import check_apart, check_subject_folders
 from vxm_convert.errors import ArtifactError, VolumeError
 from vxm_convert.geometry.compiled import check_engine, set_threads
 from vxm_convert.profiles.profile import load_profile
+from vxm_convert.toolchain.first_compilation import compile_beside
 
 LOG = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ def _run_with(model: OfflineModel, settings: Settings, engine: Engine) -> int:
         check_reference_python(job.python)
     check_engine()
     set_threads(settings.batch.threads)
+    compile_beside(settings.batch.threads, model.simulated)
     with output_folder(settings.out) as claims, collecting():
         if not settings.profile_ops:
             return CohortRun(job, claims).go(engine)

@@ -39,6 +39,7 @@ _lock = threading.Lock()
 _loaded: Dict[str, Any] = {}
 _missing: Optional[str] = None
 _announced = False
+_when_compiling: Optional[Callable[[], None]] = None
 
 
 def compiled_for(shape: Tuple[int, ...]) -> bool:
@@ -229,6 +230,12 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def when_compiling(act: Callable[[], None]) -> None:
+    """Call `act` once, when this process begins to compile its first loop."""
+    global _when_compiling
+    _when_compiling = act
+
+
 def _announcer() -> Any:
     """A listener to numba's compiler that says once per process what takes time; loading from the cache is silent."""
     from numba.core import event
@@ -239,6 +246,8 @@ def _announcer() -> Any:
             if not _announced:
                 _announced = True
                 LOG.info("compiling loops for this processor, once per installation; takes up to 10 s")
+                if _when_compiling is not None:
+                    _when_compiling()
 
         def on_end(self, event: Any) -> None:
             pass

@@ -11,7 +11,7 @@ import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Callable, Iterator, List, Tuple
 
 import numpy as np
 
@@ -42,12 +42,11 @@ def usable() -> bool:
     return wide
 
 
-def load_all() -> None:
-    """Compile every loop, or load it, before times are taken."""
+def loops() -> List[Callable[[], Any]]:
+    """What compiles or loads each loop, in the order in which a network needs them."""
     from vxm_convert.sim.engine.ending import flow, plain, upsampled
 
-    for layer in (upsampled, plain, flow):
-        layer.compiled()
+    return [upsampled.compiled, plain.compiled, flow.compiled]
 
 
 class EndingRunner:
