@@ -93,7 +93,7 @@ def test_rounding_is_off_for_one_contender_only():
         for name, contender in contenders.CONTENDERS.items()
         if contender.environment.get("VXM_SIM_ROUNDING") == "off"
     ]
-    assert off == ["unrounded"] and "rounding off" in contenders.CONTENDERS["unrounded"].title
+    assert off == ["unrounded"] and "rounding and winograd off" in contenders.CONTENDERS["unrounded"].title
 
 
 def _stand_in(tmp_path, monkeypatch, body):
