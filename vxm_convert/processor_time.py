@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Callable, Tuple, TypeVar
 
+T = TypeVar("T")
 _others = threading.local()
 
 
@@ -17,3 +19,14 @@ def thread_seconds() -> float:
 def add_others(seconds: float) -> None:
     """Add processor seconds of threads that this one has waited for."""
     _others.seconds = getattr(_others, "seconds", 0.0) + seconds
+
+
+def timed(work: Callable[..., T]) -> Callable[..., Tuple[T, float]]:
+    """`work` for another thread: what it returns, with the processor seconds for `add_others`."""
+
+    def run(*args: object) -> Tuple[T, float]:
+        begun = thread_seconds()
+        value = work(*args)
+        return value, thread_seconds() - begun
+
+    return run

@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 import numpy as np
 
 from vxm_convert.errors import ToolchainError
-from vxm_convert.processor_time import add_others, thread_seconds
+from vxm_convert.processor_time import add_others, timed
 
 LOG = logging.getLogger(__name__)
 
@@ -130,14 +130,9 @@ def by_planes(planes: int, work: Callable[[slice], None]) -> None:
             for part in parts:
                 work(part)
             return
-
-        def timed(part: slice) -> float:
-            begun = thread_seconds()
-            work(part)
-            return thread_seconds() - begun
-
         with ThreadPoolExecutor(threads) as pool:
-            add_others(sum(pool.map(timed, parts)))
+            for _, seconds in pool.map(timed(work), parts):
+                add_others(seconds)
 
 
 def kernel(name: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optiona
 
 import numpy as np
 
-from vxm_convert.processor_time import add_others, thread_seconds
+from vxm_convert.processor_time import add_others, timed
 
 #: elements per chunk: two dozen float64 temporaries of this size stay in a core's cache
 CHUNK = 1 << 15
@@ -58,10 +58,6 @@ def in_order(work: Callable[[int, int], T], parts: Iterable[Tuple[int, int]]) ->
             yield work(*part)
         return
 
-    def timed(start: int, stop: int) -> Tuple[T, float]:
-        begun = thread_seconds()
-        return work(start, stop), thread_seconds() - begun
-
     def next_of(waiting: Deque[Future[Tuple[T, float]]]) -> T:
         value, seconds = waiting.popleft().result()
         add_others(seconds)
@@ -70,7 +66,7 @@ def in_order(work: Callable[[int, int], T], parts: Iterable[Tuple[int, int]]) ->
     with ThreadPoolExecutor(threads) as pool:
         waiting: Deque[Future[Tuple[T, float]]] = deque()
         for part in parts:
-            waiting.append(pool.submit(timed, *part))
+            waiting.append(pool.submit(timed(work), *part))
             # Results contain histograms: only a few may wait at the same time.
             if len(waiting) > 2 * threads:
                 yield next_of(waiting)
