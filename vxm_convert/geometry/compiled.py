@@ -199,6 +199,8 @@ def compile_loop(function: Any, signature: Tuple[Any, ...]) -> Any:
         except RuntimeError as exc:
             # Neither NUMBA_CACHE_DIR nor the folder of the source nor the user's own cache can be written.
             LOG.warning("compiled loops cannot be kept (%s); set NUMBA_CACHE_DIR to a folder that can be written", exc)
+            # Who compiles beside this process could hand nothing over.
+            when_compiling(None)
             return numba.njit(signature, **options)(function)
 
 
@@ -225,8 +227,8 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def when_compiling(act: Callable[[], None]) -> None:
-    """Call `act` once, when this process begins to compile its first loop."""
+def when_compiling(act: Optional[Callable[[], None]]) -> None:
+    """Call `act` once, when this process begins to compile its first loop; None: call nothing."""
     global _when_compiling
     _when_compiling = act
 

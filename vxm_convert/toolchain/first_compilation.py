@@ -2,8 +2,7 @@
 """Every compiled loop of the project, and their first compilation in two processes.
 
 numba compiles one loop at a time in a process, and all of them take some 10 s. A run that has to compile starts this module
-as a program (``python -m vxm_convert.toolchain.first_compilation``), which begins with the loops that the run needs last; what it has
-compiled, the run finds in numba's cache.
+as a program, which begins with the loops that the run needs last; what it has compiled, the run finds in numba's cache.
 """
 
 from __future__ import annotations

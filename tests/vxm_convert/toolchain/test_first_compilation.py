@@ -11,7 +11,7 @@ import pytest
 
 from vxm_convert.geometry import compiled
 from vxm_convert.toolchain import first_compilation
-from vxm_convert.toolchain.first_compilation import groups, main
+from vxm_convert.toolchain.first_compilation import compile_beside, groups, main
 
 pytest.importorskip("numba")
 
@@ -67,3 +67,19 @@ def test_another_process_is_started_once_if_something_is_compiled(
 
     assert run() == [[sys.executable, "-m", "vxm_convert.toolchain.first_compilation"]] * count
     assert run() == [], "everything is in the cache"
+
+
+def test_no_process_is_started_where_compiled_code_cannot_be_kept(monkeypatch):
+    """As numba says so: before it compiles, when it is asked to keep what follows."""
+    import numba
+
+    def njit(signature, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function")
+        return lambda function: (function, compiled._when_compiling)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    monkeypatch.setattr(compiled, "_when_compiling", None)
+    compile_beside(2, simulated=False)
+    assert compiled._when_compiling is not None
+    assert compiled.compile_loop(compiled.tables()["spread"][0], ())[1] is None
